@@ -1,0 +1,1 @@
+"""What surrounds the service: images, the local backend, the model and the scaling lab."""

@@ -1,0 +1,136 @@
+"""`python -m deploy.cli VERB`: what `make VERB` runs. Arguments come as variables, as in `make scale N=3`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from deploy.errors import CommandError
+from deploy.local.backend import LocalBackend
+from deploy.local.layout import ROOT, Layout
+from deploy.local.probe import ask_address
+from deploy.local.stack import Stack
+from deploy.local.watch import follow_logs, stats, status
+from server.errors import StartError
+
+
+class Verbs:
+    """One method a verb; its first docstring line is what `make` prints for it."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._layout = Layout(Path(environ.get("VAR_DIR") or ROOT / "var").resolve())
+
+    @property
+    def _backend(self) -> LocalBackend:
+        return LocalBackend(self._layout, self._environ)
+
+    def up(self) -> None:
+        """Start all it takes to answer a prediction."""
+        started = time.monotonic()
+        stack = self._backend.up()
+        print(f"up in {time.monotonic() - started:.0f} s: {stack.replicas} replica(s) behind Nginx")
+        print(f"  service  {stack.address}   (pages for people: {stack.address}/docs)")
+        print(f"  Locust   http://127.0.0.1:{stack.locust_port}")
+        print(f"  try      {_curl(stack)}")
+
+    def scale(self) -> None:
+        """Change the number of replicas."""
+        _say(self._backend.scale())
+
+    def resources(self) -> None:
+        """Change what each replica may use."""
+        stack = self._backend.resources()
+        print(f"each of {stack.replicas} replica(s) is held to {stack.cpus} CPU(s)")
+
+    def restart(self) -> None:
+        """Start every replica anew."""
+        _say(self._backend.restart())
+
+    def status(self) -> None:
+        """Show what runs."""
+        print("\n".join(status(*self._backend.running())))
+
+    def stats(self) -> None:
+        """Show CPU and memory; again and again while there is a terminal."""
+        running = self._backend.running()
+        while True:
+            lines = stats(*running)
+            if not sys.stdout.isatty():
+                print("\n".join(lines))
+                return
+            print("\033[2J\033[H" + "\n".join(lines), flush=True)
+
+    def logs(self) -> None:
+        """Show what a service printed."""
+        follow_logs(self._layout, self._environ.get("S") or "server")
+
+    def down(self) -> None:
+        """Stop everything."""
+        self._backend.down()
+        print("down")
+
+    def clean(self) -> None:
+        """Stop everything and delete the stack's data: its registry, models and logs."""
+        if self._environ.get("YES") != "1" and not _confirmed(self._layout.var):
+            raise CommandError("nothing was deleted; make clean YES=1 does not ask")
+        self._backend.down()
+        os.chdir(ROOT)
+        shutil.rmtree(self._layout.var)
+        print(f"deleted {self._layout.var}")
+
+
+VERBS: Mapping[str, Callable[[Verbs], None]] = {
+    name: method for name, method in vars(Verbs).items() if not name.startswith("_") and callable(method)
+}
+
+
+def _say(stack: Stack) -> None:
+    print(f"{stack.replicas} replica(s) answer at {stack.address}")
+
+
+def _curl(stack: Stack) -> str:
+    """A command to paste, with the model's own example."""
+    _, index = ask_address(stack.address, "GET", "/")
+    example = json.dumps((index or {}).get("example", {}).get("POST /predict"))
+    return f"curl -H 'Content-Type: application/json' -d '{example}' {stack.address}/predict"
+
+
+def _confirmed(folder: Path) -> bool:
+    if not sys.stdin.isatty():
+        return False
+    return input(f"delete {folder}, with its registry and all trained models? [y/N] ").strip().lower() == "y"
+
+
+def _check_backend(environ: Mapping[str, str]) -> None:
+    wanted = environ.get("BACKEND") or "auto"
+    if wanted not in ("auto", "local"):
+        raise CommandError(f"BACKEND={wanted!r}: expected auto or local (this release has no containers yet)")
+
+
+def main(arguments: list[str]) -> int:
+    """Run one verb. The status is 1, with one line on standard error, where it could not do what was asked."""
+    if len(arguments) != 1 or arguments[0] not in VERBS:
+        print(f"usage: python -m deploy.cli {{{'|'.join(VERBS)}}}", file=sys.stderr)
+        return 2
+    environ = {name: value for name, value in dotenv_values(ROOT / ".env").items() if value} | os.environ
+    try:
+        _check_backend(environ)
+        VERBS[arguments[0]](Verbs(environ))
+    except (CommandError, StartError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

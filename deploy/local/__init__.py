@@ -1,0 +1,1 @@
+"""The no-Docker backend: replicas on Unix sockets under supervisord, with Nginx in front."""

@@ -1,0 +1,245 @@
+"""The verbs on the local backend. Each computes what should run and lets supervisord converge to it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+from deploy.errors import CommandError
+from deploy.local import nginx, ports, probe
+from deploy.local.layout import ROOT, SLOTS, Layout, replica_name, replica_socket
+from deploy.local.stack import Stack
+from deploy.local.supervisord import Program, Supervisord
+from deploy.model.ensure import ensure_model
+
+# Seconds that a replica may take from its start to its first answer: resolving, loading and warming up.
+_READY_TIMEOUT = 180
+
+
+class LocalBackend:
+    """One stack under one ``var``. Its process works in that folder: socket paths are relative to it."""
+
+    def __init__(self, layout: Layout, environ: Mapping[str, str]) -> None:
+        self._layout = layout
+        self._environ = environ
+        self._supervisord = Supervisord(layout)
+        layout.make()
+        os.chdir(layout.var)
+
+    def up(self) -> Stack:
+        """Run what was asked for and answer a prediction through Nginx; again, and it converges.
+
+        Raises:
+            CommandError: it cannot; what this call started is stopped again.
+        """
+        before = self._running()
+        stack = (before or Stack()).changed(self._environ)
+        binary = nginx.find_nginx()
+        stack = self._place(stack, before)
+        ensure_model({**self._environ, **stack.environment, "VAR_DIR": str(self._layout.var)})
+        self._supervisord.stop_leftovers()
+        with self._undone_on_failure(before):
+            self._supervisord.start(self._environ)
+            self._converge(stack, binary)
+            self._predict(stack)
+        return stack
+
+    def scale(self) -> Stack:
+        """Another number of replicas; no request fails meanwhile."""
+        before = self._require_running()
+        if not self._environ.get("N"):
+            raise CommandError(f"N is missing: make scale N=3 (a whole number from 1 to {SLOTS})")
+        stack = before.changed({"N": self._environ["N"]})
+        with self._undone_on_failure(before):
+            self._converge(stack, nginx.find_nginx())
+        return stack
+
+    def resources(self) -> Stack:
+        """Hold each replica to a whole number of CPUs, by affinity, with as many workers."""
+        before = self._require_running()
+        if self._environ.get("MEMORY"):
+            raise CommandError("MEMORY= needs Docker: the local backend has no memory limits")
+        cpus, most = self._environ.get("CPUS", ""), len(os.sched_getaffinity(0))
+        if not (cpus.isascii() and cpus.isdigit()) or not 1 <= int(cpus) <= most:
+            raise CommandError(f"CPUS={cpus!r}: expected a whole number from 1 to {most}; for parts of a CPU use Docker")
+        stack = replace(before, cpus=int(cpus))
+        with self._undone_on_failure(before):
+            self._converge(stack, nginx.find_nginx())
+        return stack
+
+    def restart(self) -> Stack:
+        """Every replica anew, one after another; a lone one gets company first, so that someone always answers."""
+        stack = self._require_running()
+        binary = nginx.find_nginx()
+        if stack.replicas == 1:
+            self._converge(replace(stack, replicas=2), binary)
+        for slot in range(1, stack.replicas + 1):
+            self._supervisord.restart(replica_name(slot))
+            self._wait_ready(slot)
+        self._converge(stack, binary)
+        return stack
+
+    def down(self) -> None:
+        """Stop everything that this stack started."""
+        self._supervisord.shut_down()
+        self._layout.state.unlink(missing_ok=True)
+
+    def running(self) -> tuple[Stack, Supervisord]:
+        """What is up, for those who look at it.
+
+        Raises:
+            CommandError: nothing is.
+        """
+        return self._require_running(), self._supervisord
+
+    def _running(self) -> Stack | None:
+        return Stack.load(self._layout) if self._supervisord.pid is not None else None
+
+    def _require_running(self) -> Stack:
+        stack = self._running()
+        if stack is None:
+            raise CommandError("nothing is running here; start it with: make up")
+        return stack
+
+    def _place(self, stack: Stack, before: Stack | None) -> Stack:
+        """Settle the ports: those that this very stack listens on already are its own."""
+        ours = before or Stack()
+        if before is None or (stack.http_host, stack.http_port) != (ours.http_host, ours.http_port):
+            stack = replace(stack, http_port=ports.choose_http_port(stack.http_host, stack.http_port))
+        if before is None or stack.locust_port != ours.locust_port:
+            ports.check_free("127.0.0.1", stack.locust_port, "LOCUST_PORT")
+        return stack
+
+    @contextmanager
+    def _undone_on_failure(self, before: Stack | None) -> Iterator[None]:
+        """Leave nothing half-started: go back to what ran before, or to nothing."""
+        try:
+            yield
+        except BaseException:
+            if before is None:
+                self.down()
+            else:
+                self._converge(before, nginx.find_nginx(), wait=False)
+            raise
+
+    def _converge(self, stack: Stack, binary: str, *, wait: bool = True) -> None:
+        """Make supervisord run exactly this: new replicas first, then changed ones one by one, then the rest."""
+        self._supervisord.write(self._programs(stack, binary))
+        added, changed, removed = self._supervisord.difference()
+        for name in added:
+            if _slot(name):
+                self._supervisord.add(name)
+        self._revive()
+        for name in added:
+            if wait:
+                self._wait_ready(_slot(name))
+        for name in changed:
+            self._supervisord.replace(name)
+            if wait:
+                self._wait_ready(_slot(name))
+        for name in added:
+            if not _slot(name):
+                self._supervisord.add(name)
+        self._supervisord.remove(*removed)
+        stack.save(self._layout)
+        if wait:
+            for slot in range(1, stack.replicas + 1):
+                self._wait_ready(slot)
+            self._wait_for_addresses(stack)
+
+    def _revive(self) -> None:
+        for name, process in self._supervisord.info().items():
+            if process["statename"] in ("STOPPED", "EXITED", "FATAL"):
+                self._supervisord.revive(name)
+
+    def _programs(self, stack: Stack, binary: str) -> Sequence[Program]:
+        config = nginx.write_config(self._layout, stack)
+        nginx.check_config(binary, self._layout)
+        balancer = nginx.command(binary, self._layout)
+        # A changed configuration makes a changed program, which supervisord then starts anew.
+        digest = {"CONFIG_DIGEST": sha256(config.encode()).hexdigest()}
+        return [
+            *(self._replica(stack, slot) for slot in range(1, stack.replicas + 1)),
+            Program("nginx", balancer, digest, stop_seconds=10),
+            Program("locust", self._locust(stack), {}, stop_seconds=10),
+        ]
+
+    def _replica(self, stack: Stack, slot: int) -> Program:
+        gunicorn = [_tool("gunicorn"), "-c", str(ROOT / "gunicorn.conf.py")]
+        if stack.cpus is not None:
+            gunicorn = ["taskset", "-c", _cpu_list(slot, stack.cpus), *gunicorn]
+        environment = stack.environment | {
+            "VAR_DIR": str(self._layout.var),
+            "SOCKET": replica_socket(slot),
+            "REPLICA": replica_name(slot),
+        }
+        graceful = stack.settings(self._layout).graceful_timeout
+        return Program(replica_name(slot), gunicorn, environment, stop_seconds=graceful + 5)
+
+    def _locust(self, stack: Stack) -> list[str]:
+        file = str(ROOT / "locust/locustfile.py")
+        port = str(stack.locust_port)
+        return [_tool("locust"), "-f", file, "--host", stack.address, "--web-host", "127.0.0.1", "--web-port", port]
+
+    def _wait_ready(self, slot: int | None) -> None:
+        if slot is None:
+            return
+        name, first_pid = replica_name(slot), 0
+        deadline = time.monotonic() + _READY_TIMEOUT
+        while time.monotonic() < deadline:
+            if probe.ask_socket(replica_socket(slot), "/ready", timeout=2)[0] == 200:
+                return
+            process = self._supervisord.info().get(name, {})
+            first_pid = first_pid or process.get("pid", 0)
+            if process.get("statename") in ("BACKOFF", "FATAL", "EXITED") or process.get("pid") != first_pid:
+                raise CommandError(f"{name} did not start: {self._reason(name)}")
+            time.sleep(0.1)
+        raise CommandError(f"{name} was not ready in {_READY_TIMEOUT} s; see make logs")
+
+    def _reason(self, name: str) -> str:
+        """Our own last line in a program's log, else its last line."""
+        lines = self._layout.log(name).read_text(errors="replace").strip().splitlines()
+        ours = [line.removeprefix("forkcast: ") for line in lines[-20:] if line.startswith("forkcast: ")]
+        return (ours or lines or ["it printed nothing"])[-1]
+
+    def _wait_for_addresses(self, stack: Stack) -> None:
+        places = {"nginx": f"{stack.address}/null", "locust": f"http://127.0.0.1:{stack.locust_port}/"}
+        for name, address in places.items():
+            deadline = time.monotonic() + 60
+            while not probe.listens(address):
+                state = self._supervisord.info().get(name, {}).get("statename")
+                if time.monotonic() > deadline or state in ("FATAL", "EXITED", "BACKOFF"):
+                    raise CommandError(f"{name} did not start: {self._reason(name)}")
+                time.sleep(0.1)
+
+    def _predict(self, stack: Stack) -> None:
+        """One prediction through Nginx, as a user's client would make it."""
+        _, index = probe.ask_address(stack.address, "GET", "/")
+        example = (index or {}).get("example", {}).get("POST /predict")
+        status, answer = probe.ask_address(stack.address, "POST", "/predict", example)
+        if status != 200:
+            detail = (answer or {}).get("detail", "no answer")
+            raise CommandError(f"the model's own example was answered with {status}: {detail}; see make logs")
+
+
+def _tool(name: str) -> str:
+    """A program of the environment that runs this."""
+    return str(Path(sys.executable).parent / name)
+
+
+def _slot(name: str) -> int | None:
+    kind, _, number = name.partition("-")
+    return int(number) if kind == "replica" else None
+
+
+def _cpu_list(slot: int, cpus: int) -> str:
+    """The CPUs of a slot: neighbours share as few as there are."""
+    usable = sorted(os.sched_getaffinity(0))
+    chosen = (usable[((slot - 1) * cpus + i) % len(usable)] for i in range(cpus))
+    return ",".join(str(cpu) for cpu in sorted(set(chosen)))

@@ -1,0 +1,64 @@
+"""Where things are on this machine: the checkout, its ``var/``, and the files of one stack in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.settings import ROOT
+
+# As many as nginx/upstream-local.conf lists.
+SLOTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The folders of one stack, all under ``var``. Two checkouts have two of these and share nothing.
+
+    Every process of the stack runs with ``var`` as its working directory, so that socket paths are short and relative
+    however deep the checkout is: a Unix socket's path may have 107 bytes.
+    """
+
+    var: Path
+
+    @property
+    def logs(self) -> Path:
+        """One file a program."""
+        return self.var / "log"
+
+    @property
+    def run(self) -> Path:
+        """Sockets and process ids."""
+        return self.var / "run"
+
+    @property
+    def programs(self) -> Path:
+        """One file a supervised program."""
+        return self.var / "programs"
+
+    @property
+    def state(self) -> Path:
+        """What the running stack was asked to be."""
+        return self.var / "stack.json"
+
+    def make(self) -> None:
+        """Create the folders that the programs expect."""
+        for folder in (self.logs, self.run, self.programs, self.var / "tmp"):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def log(self, program: str) -> Path:
+        """What a program printed."""
+        return self.logs / f"{program}.log"
+
+
+def replica_name(slot: int) -> str:
+    """The program in a slot; also the replica's part of ``X-Served-By``."""
+    return f"replica-{slot}"
+
+
+def replica_socket(slot: int) -> str:
+    """Where the replica in a slot listens, relative to ``var``."""
+    return f"run/{slot}.sock"
+
+
+__all__ = ["ROOT", "SLOTS", "Layout", "replica_name", "replica_socket"]

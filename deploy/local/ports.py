@@ -1,0 +1,54 @@
+"""Whether a port may be listened on, asked of the kernel."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from deploy.errors import CommandError
+
+HTTP_DEFAULT = 80
+HTTP_UNPRIVILEGED = 8080
+
+
+def choose_http_port(host: str, wanted: int | None) -> int:
+    """The wanted port; else 80, or 8080 with a line that says so where 80 may not be bound.
+
+    Raises:
+        CommandError: the port is in use, or may not be bound.
+    """
+    if wanted is not None:
+        check_free(host, wanted, "HTTP_PORT")
+        return wanted
+    if _error(host, HTTP_DEFAULT) == errno.EACCES:
+        print(f"port {HTTP_DEFAULT} may not be bound by this user: Nginx listens on {HTTP_UNPRIVILEGED}")
+        check_free(host, HTTP_UNPRIVILEGED, "HTTP_PORT")
+        return HTTP_UNPRIVILEGED
+    check_free(host, HTTP_DEFAULT, "HTTP_PORT")
+    return HTTP_DEFAULT
+
+
+def check_free(host: str, port: int, variable: str) -> None:
+    """Nothing listens there, and we may.
+
+    Raises:
+        CommandError: naming the variable that moves us elsewhere.
+    """
+    code = _error(host, port)
+    if code == errno.EADDRINUSE:
+        raise CommandError(f"port {port} is in use by another program; choose another with {variable}=")
+    if code:
+        raise CommandError(f"{host}:{port} cannot be listened on: {errno.errorcode.get(code, code)}; see {variable}=")
+
+
+def _error(host: str, port: int) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As Nginx does: connections of the last run that are still winding up are no reason to refuse.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            return error.errno or errno.EINVAL
+    return 0

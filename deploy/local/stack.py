@@ -1,0 +1,84 @@
+"""What a local stack is asked to be: replicas, addresses and settings. Kept in ``var/stack.json`` while it is up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+from deploy.errors import CommandError
+from deploy.local.layout import SLOTS, Layout
+from server.settings import Settings
+
+# What `up` hands to the replicas and keeps until `down`.
+SETTINGS = (
+    "MODEL_URI", "MLFLOW_TRACKING_URI", "WEB_CONCURRENCY", "ENGINE", "MAX_BATCH_ROWS", "MAX_PENDING",
+    "MAX_BODY_BYTES", "KEEP_ALIVE", "GRACEFUL_TIMEOUT", "LOG_LEVEL",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The wanted state. ``cpus`` is the number of CPUs that each replica is held to, or None."""
+
+    replicas: int = 1
+    http_host: str = "127.0.0.1"
+    http_port: int | None = None
+    locust_port: int = 8089
+    cpus: int | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        """Where a client on this machine reaches Nginx."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.http_host, self.http_host)  # noqa: S104
+        return f"http://{host}" if self.http_port == 80 else f"http://{host}:{self.http_port}"
+
+    def changed(self, environ: Mapping[str, str]) -> Stack:
+        """This stack with what the command line or ``.env`` asks for.
+
+        Raises:
+            CommandError, SettingsError: naming the variable, its value and what was expected.
+        """
+        environment = self.environment | {name: environ[name] for name in SETTINGS if environ.get(name)}
+        Settings.from_env(environment)
+        return replace(
+            self,
+            replicas=whole(environ, "N", self.replicas, 1, SLOTS),
+            http_host=environ.get("HTTP_HOST") or self.http_host,
+            http_port=whole(environ, "HTTP_PORT", self.http_port, 1, 65535),
+            locust_port=whole(environ, "LOCUST_PORT", self.locust_port, 1, 65535),
+            environment=environment,
+        )
+
+    def settings(self, layout: Layout) -> Settings:
+        """What a replica of this stack will read."""
+        return Settings.from_env({**self.environment, "VAR_DIR": str(layout.var)})
+
+    def save(self, layout: Layout) -> None:
+        """Remember it for the next verb."""
+        draft = layout.state.with_suffix(".draft")
+        draft.write_text(json.dumps(asdict(self), indent=1))
+        draft.rename(layout.state)
+
+    @classmethod
+    def load(cls, layout: Layout) -> Stack | None:
+        """The stack that was last asked for, if it was not taken down."""
+        try:
+            return cls(**json.loads(layout.state.read_bytes()))
+        except FileNotFoundError:
+            return None
+
+
+def whole(environ: Mapping[str, str], name: str, default: int | None, low: int, high: int) -> int:
+    """A whole number from a variable, or the default where it is unset or empty.
+
+    Raises:
+        CommandError: it is none, or out of its range.
+    """
+    value = environ.get(name)
+    if not value:
+        return default  # type: ignore[return-value]
+    if not (value.isascii() and value.isdigit()) or not low <= int(value) <= high:
+        raise CommandError(f"{name}={value!r}: expected a whole number from {low} to {high}")
+    return int(value)

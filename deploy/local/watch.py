@@ -1,0 +1,156 @@
+"""Looking at a local stack: `make status`, `make stats`, `make logs`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from deploy.errors import CommandError
+from deploy.local.layout import Layout, replica_name, replica_socket
+from deploy.local.probe import ask_socket
+from deploy.local.stack import Stack
+from deploy.local.supervisord import Supervisord
+
+_MB = 1_000_000
+_LOGS = {"server": "replica-*.log", "nginx": "nginx.log access.log", "locust": "locust.log", "all": "*.log"}
+
+
+def status(stack: Stack, supervisord: Supervisord) -> list[str]:
+    """A line a program, and where to reach the stack."""
+    info = supervisord.info()
+    rows = [("NAME", "STATE", "PID", "UPTIME", "READY", "MODEL", "ENGINE", "WORKERS")]
+    notes = []
+    for slot in range(1, stack.replicas + 1):
+        name = replica_name(slot)
+        ready = ask_socket(replica_socket(slot), "/ready")[0] == 200
+        _, health = ask_socket(replica_socket(slot), "/health")
+        rows.append((*_process(name, info.get(name, {})), "yes" if ready else "no", *_model(health or {})))
+        if (health or {}).get("stale"):
+            notes.append(f"{name} serves the last good copy: {health['stale']}")
+        if ((health or {}).get("model") or {}).get("trained_on") == "synthetic":
+            notes.append(f"{name} serves a model trained on SYNTHETIC data: its predictions mean nothing")
+    rows.extend((*_process(name, info.get(name, {})), "", "", "", "") for name in ("nginx", "locust"))
+    return [*_table(rows), "", f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}", *notes]
+
+
+def _process(name: str, process: dict[str, object]) -> tuple[str, str, str, str]:
+    state, pid = str(process.get("statename", "MISSING")), process.get("pid")
+    if state == "RUNNING" or state == "STARTING":
+        return name, state.lower(), str(pid), f"{int(process['now']) - int(process['start'])} s"  # type: ignore[call-overload]
+    return name, state.lower(), "", ""
+
+
+def _model(health: dict[str, object]) -> tuple[str, str, str]:
+    model = health.get("model")
+    if not isinstance(model, dict):
+        return "", "", ""
+    return f"{model['name']} {model['version']}", str(model["engine"]), str(health["workers"])
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a program's processes use. Memory in bytes: ``pss`` counts a shared page once over its sharers."""
+
+    name: str
+    cpu_percent: float
+    pss: int
+    private: int
+    largest_worker: int
+    processes: int
+
+
+def stats(stack: Stack, supervisord: Supervisord, seconds: float = 1.0) -> list[str]:
+    """The local form of `docker stats`: CPU over ``seconds``, and memory, shared pages counted once."""
+    rows = [("NAME", "CPU %", "MEMORY", "SHARED", "PRIVATE", "LARGEST WORKER'S OWN", "PROCESSES")]
+    usages = list(usage(supervisord, seconds))
+    for one in usages:
+        shared = one.pss - one.private
+        rows.append((one.name, f"{one.cpu_percent:.1f}", _mb(one.pss), _mb(shared), _mb(one.private),
+                     _mb(one.largest_worker) if one.largest_worker else "", str(one.processes)))  # fmt: skip
+    total = sum(one.pss for one in usages)
+    note = "MEMORY is proportional: a page shared by n processes counts 1/n in each, so that the rows add up."
+    return [*_table(rows), "", f"total {_mb(total)}, {stack.replicas} replica(s). {note}"]
+
+
+def usage(supervisord: Supervisord, seconds: float) -> Iterator[Usage]:
+    """The usage of each program, its child processes included, in the order of their names."""
+    trees = {name: _tree(int(process["pid"])) for name, process in supervisord.info().items() if process["pid"]}
+    before = {name: _cpu_seconds(tree) for name, tree in trees.items()}
+    started = time.monotonic()
+    time.sleep(seconds)
+    elapsed = time.monotonic() - started
+    for name, tree in sorted(trees.items()):
+        memory = [_memory(process) for process in tree]
+        yield Usage(
+            name=name,
+            cpu_percent=100 * max(0.0, _cpu_seconds(tree) - before[name]) / elapsed,
+            pss=sum(pss for pss, _ in memory),
+            private=sum(private for _, private in memory),
+            largest_worker=max((private for _, private in memory[1:]), default=0),
+            processes=len(tree),
+        )
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    """A process, first, and all its descendants."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _cpu_seconds(tree: Sequence[psutil.Process]) -> float:
+    total: defaultdict[str, float] = defaultdict(float)
+    for process in tree:
+        try:
+            times = process.cpu_times()
+        except psutil.Error:
+            continue
+        total["cpu"] += times.user + times.system
+    return total["cpu"]
+
+
+def _memory(process: psutil.Process) -> tuple[int, int]:
+    """Proportional and private bytes."""
+    try:
+        memory = process.memory_full_info()
+    except psutil.Error:
+        return 0, 0
+    return memory.pss, memory.uss
+
+
+def _mb(size: int) -> str:
+    return f"{size / _MB:.1f} MB"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def follow_logs(layout: Layout, service: str) -> None:
+    """Show the last lines of a service's logs, and go on while there is a terminal. Does not return.
+
+    Raises:
+        CommandError: there is no such service, or it has no log.
+    """
+    if service not in _LOGS:
+        raise CommandError(f"S={service!r}: expected one of {', '.join(_LOGS)}")
+    files = [path for pattern in _LOGS[service].split() for path in sorted(layout.logs.glob(pattern))]
+    if not files:
+        raise CommandError(f"{service} has no log yet; start it with: make up")
+    follow = ["-F"] if sys.stdout.isatty() else []
+    _exec("tail", "-n", "50", *follow, *files)
+
+
+def _exec(program: str, *arguments: str | Path) -> None:
+    sys.stdout.flush()
+    os.execvp(program, [program, *map(str, arguments)])  # noqa: S606

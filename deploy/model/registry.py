@@ -1,0 +1,178 @@
+"""The registry: reached before the work starts, given a version, and told which version is the champion."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
+
+from deploy.model.form import Covertype
+from deploy.model.package import fault_of, save
+from deploy.model.pipeline import HELD_OUT, Fitted
+from server.digest import DIGEST_TAG, folder_digest
+from server.errors import ModelError, RegistryError
+from server.settings import Settings
+
+NAME = "covertype"
+ALIAS = "champion"
+CHECK_TAG = "check"
+
+_DATABASE_PORTS = {"mysql": 3306, "postgresql": 5432, "mssql": 1433}
+_CONNECT_TIMEOUT = 5.0
+# MLflow takes no tag that is longer; a fault may quote any library.
+_MAX_TAG = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A registered version, and the digest of the folder that was registered."""
+
+    number: str
+    digest: str
+
+
+def open_experiment(settings: Settings) -> str:
+    """The id of the experiment ``covertype``, made where it is missing.
+
+    Raises:
+        RegistryError: the registry does not answer, or not in a way that lets a run be logged.
+
+    """
+    mlflow.set_tracking_uri(settings.tracking_uri)
+    with _reported(settings.tracking_uri):
+        _connect_to_database(settings.tracking_uri)
+        found = mlflow.get_experiment_by_name(NAME) or _new_experiment(settings)
+    if found.lifecycle_stage != "active":
+        raise RegistryError(f"experiment {NAME} was deleted: `mlflow experiments restore -x {found.experiment_id}`")
+    return str(found.experiment_id)
+
+
+def publish(fitted: Fitted, data: Covertype, experiment: str, settings: Settings) -> Version:
+    """Log the model and what it scored, register it, check the registered copy, and make it the champion.
+
+    Raises:
+        ModelError: the copy is not the model that was fitted; the champion is the one it was before.
+        RegistryError: the registry stopped answering.
+
+    """
+    with _reported(settings.tracking_uri), mlflow.start_run(experiment_id=experiment) as run:
+        version = register(fitted, data, run.info.run_id)
+        promote(version, fitted)
+    return version
+
+
+def register(fitted: Fitted, data: Covertype, run_id: str) -> Version:
+    """Log the parameters, the metrics and the model to the active run, and register the model as a new version."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, "model")
+        save(fitted, data, folder)
+        digest = folder_digest(folder)
+        _log(fitted, data, folder)
+        mlflow.log_artifacts(str(folder), "model")
+    tags = {DIGEST_TAG: digest, "trained_on": data.source}
+    with contextlib.redirect_stderr(io.StringIO()):  # MLflow congratulates there, past its own logger
+        made = mlflow.register_model(f"runs:/{run_id}/model", NAME, tags=tags)
+    return Version(str(made.version), digest)
+
+
+def promote(version: Version, fitted: Fitted) -> None:
+    """Check what the registry gives back for ``version``; only a copy that passes becomes the champion.
+
+    Raises:
+        ModelError: the check failed; the version says so in its tag ``check``.
+
+    """
+    client = MlflowClient()
+    fault = _fault_of_version(version, fitted)
+    if fault:
+        client.set_model_version_tag(NAME, version.number, CHECK_TAG, f"failed: {fault}"[:_MAX_TAG])
+        raise ModelError(f"{NAME} version {version.number} failed its check, @{ALIAS} stays as it was: {fault}")
+    client.set_model_version_tag(NAME, version.number, CHECK_TAG, "passed")
+    client.set_registered_model_alias(NAME, ALIAS, version.number)
+
+
+def _fault_of_version(version: Version, fitted: Fitted) -> str | None:
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            folder = mlflow.artifacts.download_artifacts(f"models:/{NAME}/{version.number}", dst_path=scratch)
+        except (MlflowException, OSError) as error:
+            return f"it cannot be downloaded: {_first_line(error)}"
+        return fault_of(Path(folder), version.digest, fitted)
+
+
+def _log(fitted: Fitted, data: Covertype, folder: Path) -> None:
+    forest = fitted.pipeline.named_steps["forest"]
+    told = {"trained_on": data.source, "rows": len(data.y), "held_out": HELD_OUT, "forest": type(forest).__name__}
+    mlflow.log_params(
+        told | {f"forest__{name}": value for name, value in forest.get_params().items() if value is not None}
+    )
+    mlflow.log_metrics(
+        {
+            "accuracy": fitted.accuracy,
+            "macro_f1": fitted.macro_f1,
+            "nodes": fitted.nodes,
+            "model_bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+            "fit_seconds": fitted.seconds,
+        }
+    )
+
+
+def _new_experiment(settings: Settings) -> mlflow.entities.Experiment:
+    # MLflow would put the artifacts of a SQLite registry into the folder that the trainer happens to run in.
+    ours = settings.tracking_uri == f"sqlite:///{settings.var_dir}/mlflow.db"
+    location = (settings.var_dir / "mlartifacts").as_uri() if ours else None
+    try:
+        made = mlflow.create_experiment(NAME, artifact_location=location)
+    except MlflowException:
+        # Another process may have made it meanwhile.
+        if found := mlflow.get_experiment_by_name(NAME):
+            return found
+        raise
+    return mlflow.get_experiment(made)
+
+
+def _connect_to_database(uri: str) -> None:
+    """MLflow asks a database that is down ten times, for 100 seconds; ask once, before it does."""
+    url = urlsplit(uri)
+    port = _DATABASE_PORTS.get(url.scheme.split("+")[0])
+    if port and url.hostname:
+        socket.create_connection((url.hostname, url.port or port), _CONNECT_TIMEOUT).close()
+
+
+@contextlib.contextmanager
+def _reported(uri: str) -> Iterator[None]:
+    """Turn what MLflow, its database and its artifact store raise into one line that tells no password."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        shown, why = (_without_password(text) for text in (uri, _why(error)))
+        raise RegistryError(f"the registry at {shown}: {why}") from None
+
+
+def _why(error: BaseException) -> str:
+    """What the network said, where it is the cause, rather than the three libraries above it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (ConnectionError, TimeoutError, socket.gaierror)):
+            return _first_line(cause)
+        cause = cause.__cause__ or cause.__context__
+    return _first_line(error)
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"://[^/\s]*@", "://", text)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,69 @@
+"""``python -m deploy.model.train``: fit Covertype's forest, register it, check it, and make it the champion."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+from sklearn.base import BaseEstimator
+
+from deploy.model.covertype import load
+from deploy.model.pipeline import covertype_forest, fit
+from server.errors import StartError
+from server.settings import Settings
+
+# MLflow reads some of these when it is imported. A setting of the user's comes first.
+_MLFLOW = {
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # A registry that is down is told at once, not after minutes of patience.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
+
+def train(environ: Mapping[str, str], forest: BaseEstimator) -> str:
+    """Train ``forest`` as ``environ`` says, tell the steps on stdout, and return the line that sums it up.
+
+    Raises:
+        StartError: a setting, the data, the registry or the model's check, in one line.
+
+    """
+    settings = Settings.from_env(environ)
+    # It imports MLflow: only after main() has set the variables that MLflow reads at its import.
+    from deploy.model import registry  # noqa: PLC0415
+
+    experiment = registry.open_experiment(settings)
+    _say("loading Covertype")
+    data = load(environ, settings.var_dir / "data")
+    _say(f"fitting on {len(data.y):,} rows ({data.source})")
+    fitted = fit(data, forest)
+    _say(f"fitted in {fitted.seconds:.0f} s; registering and checking")
+    version = registry.publish(fitted, data, experiment, settings)
+    return (
+        f"{registry.NAME} version {version.number} is @{registry.ALIAS}: accuracy {fitted.accuracy:.3f},"
+        f" macro-F1 {fitted.macro_f1:.3f}, {fitted.nodes:,} nodes, trained on {data.source}"
+    )
+
+
+def main() -> int:
+    """Run the trainer on this process's environment; 0, or 1 after one line of why on stderr."""
+    for name, value in _MLFLOW.items():
+        os.environ.setdefault(name, value)
+    try:
+        _say(train(os.environ, covertype_forest()))
+    except StartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Settings to Gunicorn's names, and fork hygiene. `gunicorn -c gunicorn.conf.py` starts a replica.
+
+Everything else comes from the environment, by server.settings; GUNICORN_CMD_ARGS stays unused, so that there is one
+channel. A name in this file that is also a Gunicorn setting is applied as one.
+"""
+
+import contextlib
+import ctypes
+import gc
+import os
+import sys
+from pathlib import Path
+
+# One native thread a worker, told before NumPy is imported: a worker is one CPU, and threads do not survive a fork.
+for _name in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB_MAXIMUM"):
+    os.environ[f"{_name}_NUM_THREADS"] = "1"
+os.environ["LOKY_MAX_CPU_COUNT"] = "1"
+# MLflow's telemetry is a thread in the master, and a call to the outside.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from server.errors import SettingsError  # noqa: E402
+from server.settings import Settings  # noqa: E402
+
+try:
+    _settings = Settings.from_env(os.environ)
+except SettingsError as _error:
+    sys.exit(f"forkcast: {_error}")
+
+wsgi_app = "server.main:create()"
+preload_app = True  # the model is loaded once, here in the master
+worker_class = "server.worker.Worker"
+
+bind = _settings.bind
+backlog = 2048
+workers = _settings.workers
+keepalive = _settings.keep_alive
+graceful_timeout = _settings.graceful_timeout
+# A worker that has not touched its heartbeat file for this long is replaced; a predict call that holds the GIL keeps
+# it from doing so.
+timeout = max(60, _settings.graceful_timeout)
+worker_tmp_dir = "/dev/shm"  # noqa: S108  (a heartbeat on a disk waits for the disk)
+loglevel = _settings.log_level
+proc_name = f"forkcast {_settings.replica}"
+# On by default, at one path for every replica of a user, and a thread in the master.
+control_socket_disable = True
+
+
+def _settle() -> None:
+    """Leave the master's memory as the workers should share it: no garbage, and no object that the collector touches."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # another libc than glibc
+        ctypes.CDLL(None).malloc_trim(0)
+    gc.freeze()
+
+
+def when_ready(_server):  # type: ignore[no-untyped-def]
+    """Run after the model is loaded and the socket is bound, before the first fork."""
+    _settle()
+
+
+def on_reload(_server):  # type: ignore[no-untyped-def]
+    """Run before the forks of a reload."""
+    _settle()
+
+
+def post_fork(_server, _worker):  # type: ignore[no-untyped-def]
+    """Let the kernel, out of memory, choose a worker, which is replaced in milliseconds, and not the master."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")

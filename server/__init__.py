@@ -1,0 +1,1 @@
+"""The inference app: what runs in production, and nothing else."""

@@ -1,0 +1,29 @@
+"""The digest of a model's folder: what proves that a copy is the model that was registered."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+# A model version's tag that holds its digest; the trainer writes it, the resolver compares it.
+DIGEST_TAG = "forkcast.digest"
+
+# MLflow adds this file to what it downloads from a registry; it is not part of the model.
+_NOT_MODEL = frozenset({"registered_model_meta"})
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256, in hex, over each file's relative path and content, in the order of the paths.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name in _NOT_MODEL:
+            continue
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{name}\0{content}\n".encode())
+    return total.hexdigest()

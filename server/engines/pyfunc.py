@@ -1,0 +1,49 @@
+"""The ``pyfunc`` engine: anything that MLflow can load, through MLflow's own wrapper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from server.engines.frame import to_frame
+from server.errors import ModelError
+from server.mlmodel import MLmodel
+from server.rows import Prediction, Rows
+from server.schema import InputSchema
+
+
+class PyfuncEngine:
+    """Calls ``mlflow.pyfunc`` on a DataFrame; there are no confidences in its contract."""
+
+    name = "pyfunc"
+
+    def __init__(self, model: Any, schema: InputSchema) -> None:
+        self._model = model
+        self._schema = schema
+
+    def predict(self, rows: Rows) -> Prediction:
+        """Whatever the model returned, as one JSON value or list a row."""
+        return Prediction(_labels(self._model.predict(to_frame(rows, self._schema))), None)
+
+
+def load(mlmodel: MLmodel) -> PyfuncEngine:
+    """Load by ``mlflow.pyfunc.load_model``.
+
+    Raises:
+        ModelError: MLflow cannot load it, with MLflow's reason.
+    """
+    # Imported here: MLflow takes about 160 MB, which only this engine needs.
+    import mlflow.pyfunc  # noqa: PLC0415
+
+    try:
+        return PyfuncEngine(mlflow.pyfunc.load_model(str(mlmodel.folder)), mlmodel.schema)
+    except Exception as error:
+        raise ModelError(f"the model does not load as a pyfunc: {type(error).__name__}: {error}") from error
+
+
+def _labels(output: Any) -> list[Any]:
+    """A DataFrame of one column counts as that column, of several as a list a row."""
+    if hasattr(output, "to_numpy"):
+        output = output.to_numpy()
+        if output.ndim == 2 and output.shape[1] == 1:
+            output = output[:, 0]
+    return list(output.tolist() if hasattr(output, "tolist") else output)

@@ -1,0 +1,103 @@
+"""Everything that can go wrong, in the order a request or a start meets it.
+
+A start: ``environment -> Settings -> resolved folder -> Model``. What fails there is a :class:`StartError`; the
+composition root prints it as one line and exits.
+
+A request: ``bytes -> JSON -> Rows -> batch -> answer``. What fails there is a :class:`RequestError`; it carries its
+HTTP status and becomes one ``application/problem+json`` document (RFC 9457). Anything else that is raised was not
+foreseen: it is logged with its traceback and answered as a bare 500.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class ForkcastError(Exception):
+    """The root of what Forkcast raises on purpose."""
+
+
+class StartError(ForkcastError):
+    """The replica cannot start; the message is the one line that the user reads."""
+
+
+class SettingsError(StartError):
+    """A setting has a value that it cannot have."""
+
+
+class ModelError(StartError):
+    """The model cannot be found, or cannot be served."""
+
+
+class RegistryError(StartError):
+    """The registry, or the store of its artifacts, did not give the model. A last good copy may stand in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong in a request's body.
+
+    ``pointer`` is its place as a JSON pointer in a URI fragment (RFC 6901, section 6): ``#/instances/3/slope``.
+    """
+
+    detail: str
+    pointer: str
+
+
+class RequestError(ForkcastError):
+    """A request that is answered with an error, not with a prediction."""
+
+    status: ClassVar[int]
+    headers: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, detail: str, faults: Sequence[Fault] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.faults = tuple(faults)
+
+
+class NotJson(RequestError):
+    """The body is not JSON in UTF-8."""
+
+    status = 400
+
+
+class BodyTooLarge(RequestError):
+    """The body is longer than ``MAX_BODY_BYTES``."""
+
+    status = 413
+
+
+class UnsupportedMedia(RequestError):
+    """The body is not declared as ``application/json``."""
+
+    status = 415
+
+
+class InvalidRows(RequestError):
+    """The body is JSON, but not rows that this model takes; every fault is named with its place."""
+
+    status = 422
+
+
+class Unavailable(RequestError):
+    """The worker cannot take more now; another replica, or a later try, may."""
+
+    status = 503
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+
+
+class QueueFull(Unavailable):
+    """``MAX_PENDING`` rows are waiting already."""
+
+
+class Draining(Unavailable):
+    """The worker is stopping and will not get to this request."""
+
+
+class ClientGone(RequestError):
+    """The client left before its answer; nobody reads this one (Nginx's status for it)."""
+
+    status = 499

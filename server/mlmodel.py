@@ -1,0 +1,70 @@
+"""The ``MLmodel`` file: how MLflow describes a model in its folder. Read without importing MLflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from server.errors import ModelError
+from server.schema import InputSchema
+
+
+@dataclass(frozen=True, slots=True)
+class MLmodel:
+    """What a model's folder says of itself. ``example`` is a request's JSON document, or None."""
+
+    folder: Path
+    flavors: Mapping[str, Mapping[str, Any]]
+    schema: InputSchema
+    trained_on: str | None
+    example: object
+
+    @classmethod
+    def read(cls, folder: Path) -> MLmodel:
+        """Read ``folder/MLmodel`` and the input example beside it.
+
+        Raises:
+            ModelError: the file is missing or not one of MLflow's, or its signature cannot be served.
+        """
+        document = _document(folder / "MLmodel")
+        metadata = document.get("metadata") or {}
+        signature = document.get("signature") or {}
+        try:
+            inputs = json.loads(signature.get("inputs") or "null")
+        except ValueError:
+            raise ModelError(f"{folder / 'MLmodel'}: the signature's inputs are not JSON") from None
+        return cls(
+            folder=folder,
+            flavors=document.get("flavors") or {},
+            schema=InputSchema.from_signature(inputs, metadata.get("ranges") or {}),
+            trained_on=metadata.get("trained_on"),
+            example=_example(folder, document.get("saved_input_example_info") or {}),
+        )
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_bytes())
+    except FileNotFoundError:
+        raise ModelError(f"{path.parent} is no MLflow model: it has no file MLmodel") from None
+    except yaml.YAMLError:
+        raise ModelError(f"{path} is not YAML") from None
+    if not isinstance(document, dict):
+        raise ModelError(f"{path} does not describe a model")
+    return document
+
+
+def _example(folder: Path, saved: Mapping[str, Any]) -> object:
+    """MLflow's example in our form: the first row, by name. Only DataFrames in their split form are read."""
+    if saved.get("pandas_orient") != "split":
+        return None
+    try:
+        frame = json.loads((folder / str(saved["artifact_path"])).read_bytes())
+        return dict(zip(frame["columns"], frame["data"][0], strict=True))
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return None  # an example is a courtesy: without it, the schema makes one

@@ -1,0 +1,82 @@
+"""A model ready to serve: what it is called, what it takes, and the engine that computes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from server.copies import Copy
+from server.engines import Engine, load_engine
+from server.errors import InvalidRows
+from server.mlmodel import MLmodel
+from server.rows import Rows
+from server.schema import Column, InputSchema
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One loaded model. ``example`` is one row of it, by name, and ``stale`` says why a last good copy is served."""
+
+    name: str
+    version: str
+    uri: str
+    digest: str
+    trained_on: str | None
+    stale: str | None
+    schema: InputSchema
+    engine: Engine
+    example: dict[str, object]
+
+    @property
+    def source(self) -> str:
+        """Where this model came from at the start, in words."""
+        if self.stale is not None:
+            return "the last good copy"
+        return "the registry" if "models:/" in self.uri else "MODEL_URI"
+
+    @property
+    def example_rows(self) -> Rows:
+        """The example as rows, for the warm-up."""
+        return self.schema.parse(self.example, 1).rows
+
+
+def load_model(copy: Copy, engine: str) -> Model:
+    """Read the MLmodel file of ``copy`` and the engine's files, and nothing else.
+
+    Raises:
+        ModelError: it cannot be served, with the reason.
+    """
+    mlmodel = MLmodel.read(copy.model_folder)
+    return Model(
+        name=copy.name,
+        version=copy.version,
+        uri=copy.uri,
+        digest=copy.digest,
+        trained_on=mlmodel.trained_on,
+        stale=copy.stale,
+        schema=mlmodel.schema,
+        engine=load_engine(mlmodel, engine),
+        example=_example(mlmodel),
+    )
+
+
+def _example(mlmodel: MLmodel) -> dict[str, object]:
+    """The model's own example where it is a valid row, else one made from the schema."""
+    if isinstance(mlmodel.example, dict):
+        try:
+            mlmodel.schema.parse(mlmodel.example, 1)
+        except InvalidRows:
+            pass
+        else:
+            return mlmodel.example
+    return {column.name: _typical(column) for column in mlmodel.schema.columns}
+
+
+def _typical(column: Column) -> object:
+    if column.is_string:
+        return "string"
+    if column.type == "boolean":
+        return False
+    middle = (column.low + column.high) / 2 if column.limited else 0.0
+    return int(np.floor(middle)) if column.is_whole else middle

@@ -1,0 +1,222 @@
+"""MODEL_URI to a folder on this host. Run as its own short-lived process, the only one that uses MLflow.
+
+``python -m server.resolve`` prints one JSON document: ``{"copy": {...}}``, or ``{"error": "...", "found": ...}``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import PIPE, run
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from server.copies import Copies, Copy
+from server.digest import DIGEST_TAG, folder_digest
+from server.errors import ModelError, RegistryError, StartError
+from server.settings import ROOT, Settings
+
+logger = logging.getLogger(__name__)
+
+# What MLflow answers when it was reached, looked, and found nothing.
+_NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
+
+# A registry that is down should cost seconds, not MLflow's default of minutes, before a last good copy stands in.
+_IMPATIENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a URI means: where MLflow fetches it, and what the registry says of it."""
+
+    artifact_uri: str
+    name: str
+    version: str | None
+    digest: str | None
+
+
+def resolve_in_child(environ: Mapping[str, str]) -> Copy:
+    """Resolve in a process of its own, so that none of MLflow stays in this one's memory.
+
+    Raises:
+        StartError: in the words of the child.
+    """
+    path = os.pathsep.join(filter(None, [str(ROOT), environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "server.resolve"]
+    child = run(command, env={**_IMPATIENT, **environ, "PYTHONPATH": path}, stdout=PIPE, check=False)  # noqa: S603
+    try:
+        answer = json.loads(child.stdout)
+    except ValueError:
+        raise ModelError(f"the resolver ended with status {child.returncode} and no answer") from None
+    if "copy" in answer:
+        return Copy.from_json(answer["copy"])
+    raise (ModelError if answer["found"] is False else RegistryError)(answer["error"])
+
+
+def resolve(settings: Settings) -> Copy:
+    """The model's folder on this host; from the last good copy where the registry does not give it.
+
+    Raises:
+        ModelError: there is no such model.
+        RegistryError: the registry did not give it, and there is no copy.
+    """
+    local = _local_folder(settings.model_uri)
+    if local is not None:
+        return _in_place(local, settings.model_uri)
+    copies = Copies(settings.models_dir)
+    with copies.lock():
+        try:
+            copy = _from_registry(copies, settings)
+        except RegistryError as error:
+            stand_in = copies.last_good(settings.model_uri, settings.tracking_uri, str(error))
+            if stand_in is None:
+                raise
+            logger.warning("serving the last good copy, version %s: %s", stand_in.version, error)
+            return stand_in
+        copies.record(copy, settings.tracking_uri)
+    return copy
+
+
+def _local_folder(uri: str) -> Path | None:
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if parts.scheme else Path(uri)
+
+
+def _in_place(folder: Path, uri: str) -> Copy:
+    """A model on this host is served from where it is: a second copy would save nobody."""
+    if not (folder / "MLmodel").is_file():
+        raise ModelError(f"MODEL_URI={uri!r}: there is no MLflow model in that folder (no file MLmodel)")
+    digest = folder_digest(folder)
+    return Copy(folder.resolve(), folder.resolve().name, digest[:12], uri, digest)
+
+
+def _from_registry(copies: Copies, settings: Settings) -> Copy:
+    uri = settings.model_uri
+    with _explained(uri, settings.tracking_uri):
+        found = _find(uri, settings.tracking_uri)
+    if found.digest is None or not copies.holds(found.digest):
+        digest = _fetch(copies, found, settings)
+    else:
+        digest = found.digest
+    return Copy(copies.path(digest), found.name, found.version or digest[:12], uri, digest)
+
+
+def _find(uri: str, tracking_uri: str) -> _Found:
+    _refuse_missing_database(tracking_uri)
+    # Imported here: a model in a local folder needs none of MLflow.
+    import mlflow  # noqa: PLC0415
+
+    mlflow.set_tracking_uri(tracking_uri)
+    parts = urlsplit(uri)
+    if parts.scheme != "models":
+        return _Found(uri, Path(parts.path).name, None, None)
+    version = _version(mlflow.MlflowClient(), uri, parts.path.strip("/"))
+    # Stored under its number, whatever alias or stage led to it.
+    return _Found(
+        f"models:/{version.name}/{version.version}", version.name, str(version.version), version.tags.get(DIGEST_TAG)
+    )
+
+
+def _version(client: Any, uri: str, path: str) -> Any:
+    """The registered version that ``models:/<path>`` means, by number, alias or stage, or ``latest``."""
+    name, _, wanted = path.rpartition("/")
+    if "@" in path:
+        name, _, alias = path.rpartition("@")
+        return client.get_model_version_by_alias(name, alias)
+    if not name:
+        raise ModelError(f"MODEL_URI={uri!r}: expected models:/<name>/<version or stage> or models:/<name>@<alias>")
+    if wanted.isdigit():
+        return client.get_model_version(name, wanted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # stages are deprecated, and still what teams have
+        versions = client.get_latest_versions(name, None if wanted == "latest" else [wanted])
+    if not versions:
+        raise ModelError(f"MODEL_URI={uri!r}: the registry has no version of {name!r} in the stage {wanted!r}")
+    return max(versions, key=lambda version: int(version.version))
+
+
+def _refuse_missing_database(tracking_uri: str) -> None:
+    """SQLite would make an empty database where one was moved away, and then say that there is no such model."""
+    if tracking_uri.startswith("sqlite:///"):
+        path = Path(tracking_uri.removeprefix("sqlite:///"))
+        if not path.is_file():
+            raise RegistryError(f"the registry's database {path} is not there")
+
+
+def _fetch(copies: Copies, found: _Found, settings: Settings) -> str:
+    """Download, verify and keep a model; the digest it has."""
+    import mlflow.artifacts  # noqa: PLC0415
+
+    with copies.aside() as aside, _explained(settings.model_uri, settings.tracking_uri):
+        fetched = Path(mlflow.artifacts.download_artifacts(artifact_uri=found.artifact_uri, dst_path=str(aside)))
+        if not (fetched / "MLmodel").is_file():
+            raise RegistryError(f"MODEL_URI={settings.model_uri!r}: what the registry gave has no file MLmodel")
+        digest = folder_digest(fetched)
+        if found.digest not in (None, digest):
+            raise RegistryError(
+                f"MODEL_URI={settings.model_uri!r}: the model's files are not what was registered: "
+                f"digest {digest[:12]}, expected {str(found.digest)[:12]}"
+            )
+        copies.add(fetched, digest)
+    return digest
+
+
+@contextmanager
+def _explained(uri: str, tracking_uri: str) -> Iterator[None]:
+    """MLflow's many errors as two: there is no such model, or the registry did not give it."""
+    # Both are loaded with MLflow anyway.
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    try:
+        yield
+    except StartError:
+        raise
+    except MlflowException as error:
+        reason = _first_line(error)
+        if error.error_code in _NOT_THERE or reason.startswith("No versions of model"):
+            raise ModelError(f"MODEL_URI={uri!r}: {reason} (registry {_public(tracking_uri)})") from error
+        raise RegistryError(f"the registry {_public(tracking_uri)} did not answer: {reason}") from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise RegistryError(f"the registry {_public(tracking_uri)} did not answer: {reason}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:300]
+
+
+def _public(tracking_uri: str) -> str:
+    """A URI without the password it may carry."""
+    parts = urlsplit(tracking_uri)
+    return tracking_uri.replace(f":{parts.password}@", ":***@") if parts.password else tracking_uri
+
+
+def main() -> int:
+    """Print the resolved copy, or the error, as one JSON document."""
+    logging.basicConfig(stream=sys.stderr, level="WARNING", format="%(levelname)s %(message)s")
+    logging.getLogger("alembic").setLevel("ERROR")
+    logging.getLogger("mlflow").setLevel("ERROR")
+    try:
+        print(json.dumps({"copy": resolve(Settings.from_env(os.environ)).to_json()}))
+    except StartError as error:
+        print(json.dumps({"error": str(error), "found": False if isinstance(error, ModelError) else None}))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

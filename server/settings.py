@@ -1,0 +1,154 @@
+"""Settings of one replica, read once from the environment.
+
+This module is the only reader of the environment in ``server/``. Everything else takes plain arguments.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from server.errors import SettingsError
+
+ROOT = Path(__file__).resolve().parent.parent
+ENGINES = ("auto", "forest", "onnx", "sklearn", "pyfunc")
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one replica runs. Times are in seconds, sizes in the unit that the name says."""
+
+    model_uri: str
+    tracking_uri: str
+    var_dir: Path
+    workers: int
+    host: str
+    port: int
+    socket: str | None
+    engine: str
+    max_batch_rows: int
+    max_pending: int
+    max_body_bytes: int
+    keep_alive: int
+    graceful_timeout: int
+    log_level: str
+    replica: str
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Read every variable that Forkcast knows; an empty value counts as unset.
+
+        Raises:
+            SettingsError: naming the variable, its value and what was expected.
+        """
+        env = _Reader(environ)
+        var_dir = Path(env.get("VAR_DIR", str(ROOT / "var"), str)).resolve()
+        return cls(
+            model_uri=env.get("MODEL_URI", "models:/covertype@champion", str),
+            tracking_uri=env.get("MLFLOW_TRACKING_URI", f"sqlite:///{var_dir}/mlflow.db", str),
+            var_dir=var_dir,
+            workers=env.get("WEB_CONCURRENCY", available_cpus(), _whole(1, 1024)),
+            host=env.get("HOST", "127.0.0.1", str),
+            port=env.get("PORT", 8000, _whole(1, 65535)),
+            socket=env.get("SOCKET", None, str),
+            engine=env.get("ENGINE", "auto", _one_of(ENGINES)),
+            max_batch_rows=env.get("MAX_BATCH_ROWS", 256, _whole(1, 1_000_000)),
+            max_pending=env.get("MAX_PENDING", 4096, _whole(1, 10_000_000)),
+            max_body_bytes=env.get("MAX_BODY_BYTES", 1_048_576, _whole(1, 2**31)),
+            keep_alive=env.get("KEEP_ALIVE", 75, _whole(1, 3600)),
+            graceful_timeout=env.get("GRACEFUL_TIMEOUT", 30, _whole(1, 3600)),
+            log_level=env.get("LOG_LEVEL", "info", _one_of(LOG_LEVELS)),
+            replica=env.get("REPLICA", socket.gethostname(), _header_token),
+        )
+
+    @property
+    def models_dir(self) -> Path:
+        """The folder of last good copies, shared by the replicas of one host."""
+        return self.var_dir / "models"
+
+    @property
+    def bind(self) -> str:
+        """Gunicorn's address: the Unix socket where one is set, else host and port."""
+        if self.socket:
+            return f"unix:{self.socket}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def log_number(self) -> int:
+        """The level as the logging module counts it."""
+        return logging.getLevelNamesMapping()[self.log_level.upper()]
+
+
+class _Reader:
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def get(self, name: str, default: T, parse: Callable[[str], T]) -> T:
+        value = self._environ.get(name, "")
+        if not value:
+            return default
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise SettingsError(f"{name}={value!r}: expected {error}") from None
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        if not (value.isascii() and value.isdigit()) or not low <= int(value) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(value)
+
+    return parse
+
+
+def _one_of(allowed: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"one of {', '.join(allowed)}")
+        return value
+
+    return parse
+
+
+def _header_token(value: str) -> str:
+    # It travels in X-Served-By: <replica>/<worker pid>.
+    if not value.isascii() or not value.isprintable() or " " in value or "/" in value:
+        raise ValueError("a name of printable ASCII without spaces or slashes")
+    return value
+
+
+def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """The CPU limit of the cgroup (version 2, then 1), rounded up; else the CPUs this process may use."""
+    usable = len(os.sched_getaffinity(0))
+    for read in (_cgroup2_quota, _cgroup1_quota):
+        quota = read(cgroup)
+        if quota is not None:
+            return max(1, min(usable, math.ceil(quota)))
+    return usable
+
+
+def _cgroup2_quota(cgroup: Path) -> float | None:
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _cgroup1_quota(cgroup: Path) -> float | None:
+    try:
+        quota = int((cgroup / "cpu/cpu.cfs_quota_us").read_text())
+        period = int((cgroup / "cpu/cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return None if quota <= 0 else quota / period

@@ -1,0 +1,163 @@
+"""The uvicorn worker that drains before it stops and writes each answer once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.arbiter import Arbiter
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import Server
+from uvicorn_worker import UvicornWorker
+
+from server import protocol
+
+if TYPE_CHECKING:
+    import socket
+
+# A kept-alive connection this long without a request is unlikely to have one on the wire (seconds).
+_QUIET = 1.0
+# Gunicorn kills what still runs at GRACEFUL_TIMEOUT; this much earlier the rest is answered with 503 (seconds).
+_MARGIN = 2.0
+
+
+class JoiningTransport:
+    """A transport that sends an answer's head together with its body.
+
+    uvicorn writes the two apart. A worker killed between them leaves half an answer, which Nginx cannot send to
+    another replica; one write leaves all or nothing, and saves a system call.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Keep a head until the next write; send everything else."""
+        if not self._head and data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n") and data[9:10] != b"1":
+            self._head = data
+        else:
+            self._transport.write(self._head + data)
+            self._head = b""
+
+    def flush(self) -> None:
+        """Send a head that has no body."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        """Send what is left, and close."""
+        self.flush()
+        self._transport.close()
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 connection, with joined writes and an eye on clients that leave."""
+
+    transport: Any
+
+    def connection_made(self, transport: Any) -> None:
+        """Put the joining transport between uvicorn and the socket."""
+        super().connection_made(JoiningTransport(transport))  # type: ignore[arg-type]
+
+    def on_response_complete(self) -> None:
+        """An answer without a body (to HEAD, say) ends here."""
+        self.transport.flush()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take an answer that nobody will read out of the queue."""
+        super().connection_lost(exc)
+        if self.cycle is not None and not self.cycle.response_complete:
+            answer = self.cycle.scope["state"].get("answer")
+            if answer is not None:
+                answer.cancel()
+
+    def send_400_response(self, msg: str) -> None:
+        """Malformed HTTP gets the same kind of answer as everything else, and is hung up on."""
+        body = protocol.encode_problem(400, msg)
+        head = f"content-type: {protocol.PROBLEM_JSON}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head.encode() + body)
+        self.transport.close()
+
+
+class DrainingServer(Server):
+    """A server that closes its door first and finishes what is inside.
+
+    On SIGTERM: no new connections, ``Connection: close`` on every answer, and the connections that are still used get
+    their answers. Only then does uvicorn shut down. A request on the wire is never met by a closed connection.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(worker.config)
+        self._worker = worker
+        self._parent = os.getppid()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Stop, too, when the master is gone: an orphan would hold the old socket and never be replaced."""
+        return await super().on_tick(counter) or os.getppid() != self._parent
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain, then do what uvicorn does."""
+        for listener in [*self.servers, *(sockets or [])]:
+            listener.close()
+        serving = self.lifespan.state.get("serving")
+        if serving is not None:
+            serving.draining = True
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        await self._drain(time.monotonic() + self._worker.drain_seconds)
+        if serving is not None:
+            serving.batcher.close()
+            await asyncio.sleep(0)  # those answers go out before the connections are closed
+        await super().shutdown([])
+
+    async def _drain(self, deadline: float) -> None:
+        state = self.server_state
+        quiet_since, seen = time.monotonic(), -1
+        while state.connections and time.monotonic() < deadline:
+            if state.tasks or state.total_requests != seen:
+                quiet_since, seen = time.monotonic(), state.total_requests
+            elif time.monotonic() - quiet_since > _QUIET:
+                return
+            for connection in state.connections:
+                if connection.cycle is not None:
+                    connection.cycle.keep_alive = False
+            self._worker.notify()
+            await asyncio.sleep(0.02)
+
+
+class Worker(UvicornWorker):  # type: ignore[misc]
+    """Gunicorn's side: one event loop, uvloop and httptools, no access log (Nginx writes it)."""
+
+    CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012  (so declared by uvicorn-worker)
+        "loop": "uvloop",
+        "http": Protocol,
+        "ws": "none",
+        "lifespan": "on",
+        "interface": "asgi3",
+        "access_log": False,
+        "proxy_headers": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": 1,
+    }
+
+    @property
+    def drain_seconds(self) -> float:
+        """How long requests may finish before the rest is refused."""
+        graceful: float = self.cfg.graceful_timeout
+        return max(graceful - _MARGIN, graceful / 2)
+
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        server = DrainingServer(self)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, self.handle_exit, signal.SIGQUIT, None)
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)

@@ -1,0 +1,271 @@
+"""Training for real, on made-up rows, into a SQLite registry of the test's own."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+
+from deploy.model import train as trainer
+from deploy.model.form import FEATURES, LABEL, PUBLISHED_RANGES, Covertype
+from deploy.model.pipeline import Fitted, build_pipeline, covertype_forest, fit
+from deploy.model.synthetic import generate
+from server.digest import DIGEST_TAG, folder_digest
+from server.errors import ModelError, RegistryError, SettingsError
+from server.settings import Settings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
+    import mlflow
+    import mlflow.pyfunc
+    import mlflow.sklearn
+
+    from deploy.model import package, registry
+
+# MLflow 3.17 inside: its tables under SQLAlchemy 2.1, and its input examples under pandas 3.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Operation with range is deprecated:DeprecationWarning"),
+]
+
+MADE = generate(rows=2_000, seed=3)
+# Past its published range, so that the model's ranges must follow the data.
+MADE.x[0, FEATURES.index("elevation")] = 4000
+MADE.x[1, FEATURES.index("vertical_distance_to_hydrology")] = -200
+
+
+@dataclass(frozen=True)
+class Trained:
+    environ: dict[str, str]
+    settings: Settings
+    line: str
+    fitted: Fitted
+
+
+def small_forest() -> RandomForestClassifier:
+    return RandomForestClassifier(n_estimators=4, max_leaf_nodes=200, random_state=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet_mlflow() -> Iterator[None]:
+    """MLflow keeps its registry's address in the process and in its environment: leave neither behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (trainer._MLFLOW | {"MLFLOW_TRACKING_URI": "", "no_proxy": "127.0.0.1"}).items():
+            patch.setenv(name, value)
+        yield
+        mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    rows = folder / "rows.csv"
+    pd.DataFrame(np.column_stack([MADE.x, MADE.y]).astype(int), columns=[*FEATURES, LABEL]).to_csv(rows, index=False)
+    environ = {"VAR_DIR": str(folder / "var"), "COVERTYPE_PATH": str(rows)}
+    line = trainer.train(environ, small_forest())
+    return Trained(environ, Settings.from_env(environ), line, fit(MADE, small_forest()))
+
+
+@pytest.fixture
+def client(trained: Trained) -> Any:
+    mlflow.set_tracking_uri(trained.settings.tracking_uri)
+    return mlflow.MlflowClient()
+
+
+def downloaded(version: str, folder: Path) -> Path:
+    return Path(mlflow.artifacts.download_artifacts(f"models:/covertype/{version}", dst_path=str(folder)))
+
+
+def champion(client: Any) -> str:
+    # MLflow answers a string over HTTP, a number from SQLite.
+    return str(client.get_model_version_by_alias("covertype", "champion").version)
+
+
+def last_run(client: Any) -> Any:
+    experiment = client.get_experiment_by_name("covertype")
+    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])[0]
+
+
+def test_split_and_scores(trained: Trained) -> None:
+    """A fifth of the rows is held out by class, the same ones each time, and the scores are theirs."""
+    fitted = trained.fitted
+    assert len(fitted.y_held) == 400
+    assert set(fitted.y_held) == set(range(1, 8))
+    assert fitted.accuracy == (fitted.pipeline.predict(fitted.x_held) == fitted.y_held).mean()
+    assert 0.5 < fitted.accuracy < 1
+    again = fit(MADE, small_forest())
+    assert np.array_equal(again.x_held, fitted.x_held)
+    assert again.accuracy == fitted.accuracy
+
+
+def test_pipeline_takes_any_forest() -> None:
+    """The same steps stand before another forest; codes become 44 columns, an unknown one none."""
+    pipeline = build_pipeline(RandomForestClassifier(n_estimators=1)).fit(MADE.x, MADE.y)
+    row = MADE.x[:1].copy()
+    assert pipeline[:-1].transform(row).shape == (1, 54)
+    assert pipeline[:-1].transform(row)[0, 10:].sum() == 2
+    row[0, 11] = 99
+    assert pipeline[:-1].transform(row)[0, 10:].sum() == 1
+
+
+def test_forest_stays_within_its_nodes() -> None:
+    """Whatever the data, the trained forest cannot grow past 500,000 nodes."""
+    forest = covertype_forest()
+    assert forest.n_estimators * (2 * forest.max_leaf_nodes - 1) < 500_000
+
+
+def test_champion(trained: Trained, client: Any) -> None:
+    """Training registers a version with its digest, source and check, and makes it the champion."""
+    version = client.get_model_version_by_alias("covertype", "champion")
+    fitted = trained.fitted
+    assert champion(client) == "1"
+    assert version.tags["trained_on"] == "file: rows.csv"
+    assert version.tags["check"] == "passed"
+    assert len(version.tags[DIGEST_TAG]) == 64
+    assert trained.line == (
+        f"covertype version 1 is @champion: accuracy {fitted.accuracy:.3f}, macro-F1 {fitted.macro_f1:.3f},"
+        f" {fitted.nodes:,} nodes, trained on file: rows.csv"
+    )
+
+
+def test_run(trained: Trained, client: Any) -> None:
+    """The run in the experiment has finished, with its parameters, its metrics, and its files under var/."""
+    run = client.get_run(client.get_model_version("covertype", "1").run_id)
+    metrics = run.data.metrics
+    assert run.info.status == "FINISHED"
+    assert run.data.params["rows"] == "2000"
+    assert run.data.params["forest__n_estimators"] == "4"
+    assert set(metrics) == {"accuracy", "macro_f1", "nodes", "model_bytes", "fit_seconds"}
+    assert metrics["accuracy"] == pytest.approx(trained.fitted.accuracy)
+    assert metrics["nodes"] == trained.fitted.nodes
+    model = trained.settings.var_dir / "mlartifacts" / run.info.run_id / "artifacts" / "model"
+    assert metrics["model_bytes"] == sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
+
+
+def test_registered_model(client: Any, tmp_path: Path) -> None:
+    """The registered copy has its digest, signature, ranges, example and pins, and predicts in one thread."""
+    folder = downloaded("1", tmp_path)
+    model = mlflow.models.Model.load(str(folder))
+    assert folder_digest(folder) == client.get_model_version("covertype", "1").tags[DIGEST_TAG]
+    assert [(column.name, column.type.name) for column in model.signature.inputs] == [(n, "long") for n in FEATURES]
+    assert [column.type.name for column in model.signature.outputs] == ["long"]
+    published = {name: list(bounds) for name, bounds in PUBLISHED_RANGES.items()}
+    wider = {"elevation": [1859, 4000], "vertical_distance_to_hydrology": [-200, 601]}
+    assert model.metadata == {"trained_on": "file: rows.csv", "ranges": published | wider}
+    assert model.load_input_example(str(folder)).to_numpy().tolist() == [list(package.EXAMPLE)]
+    assert {line.split("==")[0] for line in (folder / "requirements.txt").read_text().split()} == {
+        "mlflow", "scikit-learn", "numpy", "skops",
+    }  # fmt: skip
+    assert mlflow.sklearn.load_model(str(folder)).named_steps["forest"].n_jobs == 1
+
+
+def test_corrupt_artifact(trained: Trained, client: Any) -> None:
+    """A registered copy that has changed fails its check, says so in a tag, and leaves the champion alone."""
+    with mlflow.start_run(experiment_id=registry.open_experiment(trained.settings)) as run:
+        version = registry.register(trained.fitted, MADE, run.info.run_id)
+    stored = trained.settings.var_dir / "mlartifacts" / run.info.run_id / "artifacts" / "model" / "model.skops"
+    content = bytearray(stored.read_bytes())
+    content[len(content) // 2] ^= 1
+    stored.write_bytes(content)
+    with pytest.raises(ModelError, match=r"failed its check, @champion stays as it was: its digest is [0-9a-f]{12}"):
+        registry.promote(version, trained.fitted)
+    assert champion(client) == "1"
+    assert client.get_model_version("covertype", version.number).tags["check"].startswith("failed: its digest is")
+
+
+def test_lost_artifact(trained: Trained, client: Any) -> None:
+    """A registered version whose files are gone fails its check and leaves the champion alone."""
+    with mlflow.start_run(experiment_id=registry.open_experiment(trained.settings)) as run:
+        version = registry.register(trained.fitted, MADE, run.info.run_id)
+    shutil.rmtree(trained.settings.var_dir / "mlartifacts" / run.info.run_id)
+    with pytest.raises(ModelError, match="failed its check"):
+        registry.promote(version, trained.fitted)
+    assert champion(client) == "1"
+    assert client.get_model_version("covertype", version.number).tags["check"].startswith("failed: ")
+
+
+def test_faults(trained: Trained, tmp_path: Path) -> None:
+    """A copy is faulty where its labels differ, where it is no better than one label, where it does not load."""
+    folder = tmp_path / "model"
+    package.save(trained.fitted, MADE, folder)
+    digest = folder_digest(folder)
+    assert package.fault_of(folder, digest, trained.fitted) is None
+    other = fit(MADE, RandomForestClassifier(n_estimators=1, max_depth=2, random_state=9))
+    assert "labels differ" in str(package.fault_of(folder, digest, other))
+    wrong = replace(trained.fitted, y_held=trained.fitted.y_held % 7 + 1)
+    assert "no better than always the commonest label" in str(package.fault_of(folder, digest, wrong))
+    (folder / "model.skops").write_bytes(b"not a zip")
+    assert "it does not predict: BadZipFile" in str(package.fault_of(folder, folder_digest(folder), trained.fitted))
+
+
+def test_failed_check_fails_the_run(trained: Trained, client: Any) -> None:
+    """A model that learned nothing is registered but not promoted, and its run is failed, not left running."""
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(1, 8), 60))
+    noise = Covertype(MADE.x[:420], np.where(np.arange(420) % 3, 1, labels), "synthetic")
+    fitted = fit(noise, RandomForestClassifier(n_estimators=1, random_state=0))
+    experiment = registry.open_experiment(trained.settings)
+    with pytest.raises(ModelError, match="no better than always the commonest label"):
+        registry.publish(fitted, noise, experiment, trained.settings)
+    assert last_run(client).info.status == "FAILED"
+    assert champion(client) == "1"
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://user:secret@127.0.0.1:{port}", "mysql+pymysql://root:secret@127.0.0.1:{port}/db"]
+)
+def test_registry_that_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str
+) -> None:
+    """A registry that is down is one line on stderr, without its password, in seconds and before any fitting."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(port=port))
+    monkeypatch.setenv("VAR_DIR", str(tmp_path))
+    monkeypatch.setenv("COVERTYPE_PATH", str(tmp_path / "never-read.csv"))
+    started = time.monotonic()
+    assert trainer.main() == 1
+    assert time.monotonic() - started < 20
+    out, err = capsys.readouterr()
+    assert out == ""
+    place = uri.format(port=port).replace("user:secret@", "").replace("root:secret@", "")
+    assert err == f"error: the registry at {place}: [Errno 111] Connection refused\n"
+
+
+def test_deleted_experiment(tmp_path: Path) -> None:
+    """An experiment that was deleted is reported before the fit, with the command that brings it back."""
+    settings = Settings.from_env({"VAR_DIR": str(tmp_path)})
+    experiment = registry.open_experiment(settings)
+    assert registry.open_experiment(settings) == experiment
+    mlflow.delete_experiment(experiment)
+    with pytest.raises(RegistryError, match=f"mlflow experiments restore -x {experiment}"):
+        registry.open_experiment(settings)
+
+
+def test_foreign_registry_keeps_its_artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The artifacts of a registry that the user names stay where that registry puts them."""
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/other.db"
+    settings = Settings.from_env({"VAR_DIR": str(tmp_path / "var"), "MLFLOW_TRACKING_URI": uri})
+    experiment = mlflow.get_experiment(registry.open_experiment(settings))
+    assert str(tmp_path / "var") not in experiment.artifact_location
+
+
+def test_bad_data_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Trained) -> None:
+    """A bad setting stops the trainer before MLflow is touched; bad data exits 1 like anything foreseen."""
+    with pytest.raises(SettingsError, match="PORT='x'"):
+        trainer.train({"PORT": "x", "VAR_DIR": str(tmp_path)}, small_forest())
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("VAR_DIR", trained.environ["VAR_DIR"])
+    monkeypatch.setenv("COVERTYPE_PATH", str(tmp_path / "none.csv"))
+    assert trainer.main() == 1
