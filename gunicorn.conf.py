@@ -65,6 +65,16 @@ def on_reload(_server):  # type: ignore[no-untyped-def]
     _settle()
 
 
+def pre_fork(server, worker):  # type: ignore[no-untyped-def]
+    """Give the worker its place in the shares by which connections are spread."""
+    worker.slot = worker.shares.free_slot({other.slot for other in server.WORKERS.values()})
+
+
+def child_exit(_server, worker):  # type: ignore[no-untyped-def]
+    """A worker that was killed takes no more connections."""
+    worker.shares.clear(worker.slot)
+
+
 def post_fork(_server, _worker):  # type: ignore[no-untyped-def]
     """Let the kernel, out of memory, choose a worker, which is replaced in milliseconds, and not the master."""
     with contextlib.suppress(OSError):

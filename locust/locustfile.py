@@ -20,7 +20,7 @@ _UNLIMITED = (0, 1000)
 _draws: dict[str, Callable[[], Any]] = {}
 
 
-@events.test_start.add_listener
+@events.test_start.add_listener  # type: ignore[untyped-decorator]
 def read_features(environment: Environment, **_kwargs: object) -> None:
     """Learn the features and their ranges from the service's own OpenAPI document.
 
@@ -54,12 +54,12 @@ def _draw(feature: dict[str, Any]) -> Callable[[], Any]:
     return lambda: "string"
 
 
-class PredictUser(FastHttpUser):  # type: ignore[misc]
+class PredictUser(FastHttpUser):
     """A client of the service, as the workshop's: a row, a pause, a row."""
 
     wait_time = between(1, 2.5)
 
-    @task  # type: ignore[untyped-decorator]
+    @task
     def predict(self) -> None:
         """Post one row and check that a prediction comes back."""
         row = {name: draw() for name, draw in _draws.items()}

@@ -36,6 +36,7 @@ class Serving:
     """What one worker makes for itself after the fork; the worker class sets ``draining``."""
 
     batcher: Batcher
+    served_by: str
     draining: bool = False
 
 
@@ -57,7 +58,7 @@ def create_app(settings: Settings, model: Model) -> ASGIApp:
         exception_handlers={RequestError: on_request_error, HTTPException: on_http_exception, Exception: on_unforeseen},
     )
     app.router.redirect_slashes = False
-    return ServedBy(app, settings.replica)
+    return Edge(app, settings.replica)
 
 
 class Endpoints:
@@ -79,7 +80,7 @@ class Endpoints:
             max_pending=self._settings.max_pending,
         )
         await self._warm_up(batcher)
-        yield {"serving": Serving(batcher)}
+        yield {"serving": Serving(batcher, served_by(self._settings.replica))}
         batcher.close()
         executor.shutdown(wait=False)
 
@@ -91,7 +92,7 @@ class Endpoints:
             logger.exception("the model could not predict its example; it is served all the same")
 
     async def predict(self, request: Request) -> Response:
-        """bytes -> object -> rows -> batch -> prediction -> bytes."""
+        """Bytes -> object -> rows -> batch -> prediction -> bytes."""
         document = protocol.decode(await read_json(request, self._settings.max_body_bytes))
         query = self._model.schema.parse(document, self._settings.max_pending)
         answer = request.state.serving.batcher.submit(query.rows)
@@ -186,9 +187,9 @@ async def read_json(request: Request, limit: int) -> bytes:
 
 
 def _check_media_type(header: str) -> None:
-    media_type, _, parameters = header.partition(";")
-    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
-    if media_type.strip().lower() != protocol.JSON or charset not in ("", "utf-8", "utf8"):
+    media_type, *parameters = (part.strip().lower() for part in header.split(";"))
+    charsets = [parameter.removeprefix("charset=").strip('"') for parameter in parameters if "charset=" in parameter]
+    if media_type != protocol.JSON or not {"utf-8", "utf8"}.issuperset(charsets):
         got = f"got {header[:100]!r}" if header else "got none"
         raise UnsupportedMedia(f"the Content-Type must be {protocol.JSON} in UTF-8, {got}")
 
@@ -214,12 +215,19 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def on_unforeseen(_request: Request, _error: Exception) -> Response:
-    """Anything else: Starlette raises it again after this answer, and the server logs it with its traceback."""
-    return Response(protocol.encode_problem(500, "this is our fault, and it is logged"), 500, None, protocol.PROBLEM_JSON)
+    """Anything else: Starlette raises it again after this answer, and the edge logs it with its traceback."""
+    return Response(
+        protocol.encode_problem(500, "this is our fault, and it is logged"), 500, None, protocol.PROBLEM_JSON
+    )
 
 
-class ServedBy:
-    """Say in every answer which replica and worker gave it: ``X-Served-By: <replica>/<worker pid>``."""
+def served_by(replica: str) -> str:
+    """Who gives an answer: the replica, and this process, its worker."""
+    return f"{replica}/{os.getpid()}"
+
+
+class Edge:
+    """The outermost layer: ``X-Served-By`` on every answer, and what nobody foresaw into the log."""
 
     def __init__(self, app: ASGIApp, replica: str) -> None:
         self._app = app
@@ -227,14 +235,24 @@ class ServedBy:
         self._header: tuple[bytes, bytes] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass through, with one header more."""
-        if self._header is None:  # not before the fork
-            self._header = (b"x-served-by", f"{self._replica}/{os.getpid()}".encode())
-        header = self._header
+        """Pass through, with one header more.
 
-        async def send_served_by(message: Message) -> None:
+        An error that was answered goes no further: the server would close the connection, which is still good.
+        """
+        if self._header is None:  # not before the fork
+            self._header = (b"x-served-by", served_by(self._replica).encode())
+        header, answered = self._header, False
+
+        async def send_marked(message: Message) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], header]
+            answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
-        await self._app(scope, receive, send_served_by)
+        try:
+            await self._app(scope, receive, send_marked)
+        except Exception:
+            if not answered:
+                raise
+            logger.exception("unforeseen, answered with 500: %s %s", scope["method"], scope["path"])

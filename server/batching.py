@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -77,11 +77,14 @@ class Batcher:
     def close(self) -> None:
         """Refuse new rows, and those that still wait."""
         self._closed = True
-        for item in self._waiting:
-            if not item.answer.done():
-                item.answer.set_exception(Draining("this worker is stopping; try again"))
+        self._refuse(self._waiting)
         self._waiting.clear()
         self._pending = 0
+
+    def _refuse(self, items: Iterable[_Item]) -> None:
+        for item in items:
+            if not item.answer.done():
+                item.answer.set_exception(Draining("this worker is stopping; try again"))
 
     def _start(self) -> None:
         items = self._take()
@@ -108,7 +111,10 @@ class Batcher:
         return items
 
     def _call(self, rows: Rows) -> Prediction:
-        parts = [self._predict(chunk) for chunk in rows.chunks(self._max_batch_rows)]
+        try:
+            parts = [self._predict(chunk) for chunk in rows.chunks(self._max_batch_rows)]
+        except StopIteration as error:  # the one exception that no future carries: the queue would wait forever
+            raise RuntimeError("the model raised StopIteration") from error
         prediction = Prediction.concatenate(parts)
         if len(prediction.labels) != len(rows):
             raise RuntimeError(f"the model answered {len(prediction.labels)} labels for {len(rows)} rows")
@@ -135,6 +141,9 @@ class Batcher:
 
     def _retry_alone(self, items: list[_Item]) -> None:
         """One request's rows broke the call of all: each gets a call of its own, so only the guilty one fails."""
+        if self._closed:
+            self._refuse(items)
+            return
         for item in reversed(items):
             item.alone = True
             self._waiting.appendleft(item)

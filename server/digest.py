@@ -21,7 +21,8 @@ def folder_digest(folder: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
-        if name in _NOT_MODEL:
+        # Python adds bytecode to a model's own code when it is imported, which is no damage.
+        if name in _NOT_MODEL or "__pycache__" in name.split("/"):
             continue
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()

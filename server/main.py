@@ -25,7 +25,9 @@ def create() -> ASGIApp:
     """
     try:
         settings = Settings.from_env(os.environ)
-        logging.basicConfig(stream=sys.stderr, level=settings.log_number, format="%(asctime)s %(levelname)s %(message)s")
+        logging.basicConfig(
+            stream=sys.stderr, level=settings.log_number, format="%(asctime)s %(levelname)s %(message)s"
+        )
         model = load_model(resolve_in_child(os.environ), settings.engine)
     except StartError as error:
         sys.exit(f"forkcast: {error}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,12 @@ logger = logging.getLogger(__name__)
 
 # What MLflow answers when it was reached, looked, and found nothing.
 _NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
+
+# The id that MLflow 3 gives a logged model, registered or not.
+_LOGGED_MODEL = re.compile(r"m-[0-9a-f]{32}")
+
+# MLflow puts a whole stack of causes into one line.
+_LONGEST_REASON = 160
 
 # A registry that is down should cost seconds, not MLflow's default of minutes, before a last good copy stands in.
 _IMPATIENT = {
@@ -108,23 +115,23 @@ def _from_registry(copies: Copies, settings: Settings) -> Copy:
     uri = settings.model_uri
     with _explained(uri, settings.tracking_uri):
         found = _find(uri, settings.tracking_uri)
-    if found.digest is None or not copies.holds(found.digest):
-        digest = _fetch(copies, found, settings)
-    else:
-        digest = found.digest
+    held = found.digest is not None and copies.holds(found.digest)
+    digest = found.digest if held and found.digest else _fetch(copies, found, settings)
     return Copy(copies.path(digest), found.name, found.version or digest[:12], uri, digest)
 
 
 def _find(uri: str, tracking_uri: str) -> _Found:
-    _refuse_missing_database(tracking_uri)
+    parts = urlsplit(uri)
+    path = parts.path.strip("/")
+    if parts.scheme in ("models", "runs"):
+        _refuse_missing_database(tracking_uri)
     # Imported here: a model in a local folder needs none of MLflow.
     import mlflow  # noqa: PLC0415
 
     mlflow.set_tracking_uri(tracking_uri)
-    parts = urlsplit(uri)
-    if parts.scheme != "models":
-        return _Found(uri, Path(parts.path).name, None, None)
-    version = _version(mlflow.MlflowClient(), uri, parts.path.strip("/"))
+    if parts.scheme != "models" or _LOGGED_MODEL.fullmatch(path):
+        return _Found(uri, Path(path).name, None, None)
+    version = _version(mlflow.MlflowClient(), uri, path)
     # Stored under its number, whatever alias or stage led to it.
     return _Found(
         f"models:/{version.name}/{version.version}", version.name, str(version.version), version.tags.get(DIGEST_TAG)
@@ -161,7 +168,9 @@ def _fetch(copies: Copies, found: _Found, settings: Settings) -> str:
     """Download, verify and keep a model; the digest it has."""
     import mlflow.artifacts  # noqa: PLC0415
 
-    with copies.aside() as aside, _explained(settings.model_uri, settings.tracking_uri):
+    # A version that is registered, but whose files are gone, is no reason to say that there is no such model.
+    lost = RegistryError if found.version else ModelError
+    with copies.aside() as aside, _explained(settings.model_uri, settings.tracking_uri, not_there=lost):
         fetched = Path(mlflow.artifacts.download_artifacts(artifact_uri=found.artifact_uri, dst_path=str(aside)))
         if not (fetched / "MLmodel").is_file():
             raise RegistryError(f"MODEL_URI={settings.model_uri!r}: what the registry gave has no file MLmodel")
@@ -176,7 +185,7 @@ def _fetch(copies: Copies, found: _Found, settings: Settings) -> str:
 
 
 @contextmanager
-def _explained(uri: str, tracking_uri: str) -> Iterator[None]:
+def _explained(uri: str, tracking_uri: str, not_there: type[StartError] = ModelError) -> Iterator[None]:
     """MLflow's many errors as two: there is no such model, or the registry did not give it."""
     # Both are loaded with MLflow anyway.
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
@@ -188,32 +197,35 @@ def _explained(uri: str, tracking_uri: str) -> Iterator[None]:
     except MlflowException as error:
         reason = _first_line(error)
         if error.error_code in _NOT_THERE or reason.startswith("No versions of model"):
-            raise ModelError(f"MODEL_URI={uri!r}: {reason} (registry {_public(tracking_uri)})") from error
-        raise RegistryError(f"the registry {_public(tracking_uri)} did not answer: {reason}") from error
+            raise not_there(_public(f"MODEL_URI={uri!r}: {reason} (registry {tracking_uri})")) from error
+        raise RegistryError(_public(f"the registry {tracking_uri} did not answer: {reason}")) from error
     except Exception as error:
         reason = f"{type(error).__name__}: {_first_line(error)}"
-        raise RegistryError(f"the registry {_public(tracking_uri)} did not answer: {reason}") from error
+        raise RegistryError(_public(f"the registry {tracking_uri} did not answer: {reason}")) from error
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:300]
+    line = _public((str(error).strip().splitlines() or [""])[0])  # before a cut could hide what ends a password
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
 
 
-def _public(tracking_uri: str) -> str:
-    """A URI without the password it may carry."""
-    parts = urlsplit(tracking_uri)
-    return tracking_uri.replace(f":{parts.password}@", ":***@") if parts.password else tracking_uri
+def _public(text: str) -> str:
+    """A text without the passwords of the URIs in it: MLflow's own words quote them, and /health shows ours."""
+    return re.sub(r"://([^/\s:@]*):[^/\s]*@", r"://\1:***@", text)
 
 
 def main() -> int:
     """Print the resolved copy, or the error, as one JSON document."""
     logging.basicConfig(stream=sys.stderr, level="WARNING", format="%(levelname)s %(message)s")
-    logging.getLogger("alembic").setLevel("ERROR")
-    logging.getLogger("mlflow").setLevel("ERROR")
+    for noisy in ("alembic", "mlflow", "urllib3"):
+        logging.getLogger(noisy).setLevel("ERROR")
     try:
         print(json.dumps({"copy": resolve(Settings.from_env(os.environ)).to_json()}))
     except StartError as error:
         print(json.dumps({"error": str(error), "found": False if isinstance(error, ModelError) else None}))
+        return 1
+    except OSError as error:
+        print(json.dumps({"error": f"cannot keep a copy of the model: {error}", "found": None}))
         return 1
     return 0
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -71,7 +72,7 @@ class Column:
         if kind is float or kind is int:
             if self.type not in _NUMBERS or not self.low <= value <= self.high:  # type: ignore[operator]
                 return False
-            return kind is int or not self.is_whole or value.is_integer()  # type: ignore[attr-defined, no-any-return]
+            return kind is int or not self.is_whole or value.is_integer()  # type: ignore[attr-defined]
         if kind is str:
             return self.type == "string"
         if kind is bool:
@@ -116,6 +117,8 @@ class InputSchema:
         """
         if not inputs:
             raise ModelError("the model has no signature; log it with signature=infer_signature(...) on a DataFrame")
+        if not isinstance(ranges, Mapping):
+            raise ModelError(f"the model's metadata has the ranges {ranges!r}; expected {{name: [low, high]}}")
         columns = tuple(_column(i, spec, ranges) for i, spec in enumerate(inputs))
         names = {column.name for column in columns}
         if len(names) < len(columns):
@@ -209,7 +212,9 @@ class InputSchema:
 
 def _column(place: int, spec: Mapping[str, Any], ranges: Mapping[str, Any]) -> Column:
     if spec.get("type") == "tensor":
-        raise ModelError("the model has a tensor signature; expected named columns (log it with a DataFrame's signature)")
+        raise ModelError(
+            "the model has a tensor signature; expected named columns (log it with a DataFrame's signature)"
+        )
     name, kind = str(spec.get("name", place)), str(spec.get("type"))
     required = bool(spec.get("required", True))
     if kind in ("string", "boolean"):
@@ -221,19 +226,21 @@ def _column(place: int, spec: Mapping[str, Any], ranges: Mapping[str, Any]) -> C
         raise ModelError(f"column {name!r} of the model has the type {kind}; served are {served}")
     if name not in ranges:
         return Column(name, kind, required, *_NUMBERS[kind])
-    return Column(name, kind, required, *_range(name, ranges[name]), limited=True)
+    return Column(name, kind, required, *_range(name, kind, ranges[name]), limited=True)
 
 
-def _range(name: str, value: object) -> tuple[float, float]:
+def _range(name: str, kind: str, value: object) -> tuple[float, float]:
+    """A range of the metadata, as far as the column's type holds it."""
+    lowest, highest = _NUMBERS[kind]
     match value:
-        case [int() | float() as low, int() | float() as high] if low <= high:
-            return low, high
+        case [int() | float() as low, int() | float() as high] if max(low, lowest) <= min(high, highest):
+            return max(low, lowest), min(high, highest)
     raise ModelError(f"the model's metadata has the range {value!r} for {name!r}; expected [low, high]")
 
 
 def _mismatch(column: Column, value: object) -> str:
     expected = column.expected
-    if column.type in _NUMBERS and not column.limited and isinstance(value, int | float):
+    if column.type in _NUMBERS and not column.limited and type(value) in (int, float):
         # In range for JSON, but not for the column's type.
         expected += f" from {_show(column.low)} to {_show(column.high)}"
     return f"must be {expected}, got {_show(value)}"
@@ -242,7 +249,7 @@ def _mismatch(column: Column, value: object) -> str:
 def _invalid(faults: Sequence[Fault]) -> InvalidRows:
     shown = faults[:MAX_FAULTS]
     first = shown[0]
-    place = "the body" if first.pointer == "#" else first.pointer.removeprefix("#/").replace("/", ".")
+    place = "the body" if first.pointer == "#" else unquote(first.pointer.removeprefix("#/")).replace("/", ".")
     more = f" (and {len(shown) - 1} more)" if len(shown) > 1 else ""
     return InvalidRows(f"{place} {first.detail}{more}", shown)
 
@@ -266,5 +273,5 @@ def _show(value: object) -> str:
 
 
 def _escape(key: object) -> str:
-    """A key as one token of a JSON pointer (RFC 6901, section 3), cut short where a client sent a long one."""
-    return str(key)[:100].replace("~", "~0").replace("/", "~1")
+    """A key as a token of a JSON pointer in a URI fragment (RFC 6901, section 6), cut short where a client sent a long one."""
+    return quote(str(key)[:100].replace("~", "~0").replace("/", "~1"), safe="!$&'()*+,;=:@~")

@@ -15,6 +15,7 @@ from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
 from server import protocol
+from server.accept import Acceptor, Shares
 
 if TYPE_CHECKING:
     import socket
@@ -83,13 +84,19 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Malformed HTTP gets the same kind of answer as everything else, and is hung up on."""
         body = protocol.encode_problem(400, msg)
-        head = f"content-type: {protocol.PROBLEM_JSON}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head.encode() + body)
+        lines = (
+            "HTTP/1.1 400 Bad Request",
+            f"content-type: {protocol.PROBLEM_JSON}",
+            f"content-length: {len(body)}",
+            f"x-served-by: {self.app_state['serving'].served_by}",
+            "connection: close",
+        )
+        self.transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         self.transport.close()
 
 
 class DrainingServer(Server):
-    """A server that closes its door first and finishes what is inside.
+    """A server that takes its share of the connections, and at a stop first closes its door, then finishes its work.
 
     On SIGTERM: no new connections, ``Connection: close`` on every answer, and the connections that are still used get
     their answers. Only then does uvicorn shut down. A request on the wire is never met by a closed connection.
@@ -99,15 +106,35 @@ class DrainingServer(Server):
         super().__init__(worker.config)
         self._worker = worker
         self._parent = os.getppid()
+        self._acceptors: list[Acceptor] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let uvicorn start the application, and listen in a way that spreads connections over the workers."""
+        await super().startup(sockets=[])
+        loop = asyncio.get_running_loop()
+
+        def make_protocol() -> asyncio.Protocol:
+            return Protocol(self.config, self.server_state, self.lifespan.state, loop)
+
+        def held() -> int:
+            return len(self.server_state.connections)
+
+        for listener in sockets or []:
+            worker = self._worker
+            acceptor = Acceptor(listener, make_protocol, held, worker.shares, worker.slot, worker.cfg.workers)
+            acceptor.start()
+            self._acceptors.append(acceptor)
 
     async def on_tick(self, counter: int) -> bool:
-        """Stop, too, when the master is gone: an orphan would hold the old socket and never be replaced."""
+        """Ten times a second. Stop, too, when the master is gone: an orphan would hold the socket and never be replaced."""
+        for acceptor in self._acceptors:
+            acceptor.publish()
         return await super().on_tick(counter) or os.getppid() != self._parent
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  (uvicorn's)
         """Drain, then do what uvicorn does."""
-        for listener in [*self.servers, *(sockets or [])]:
-            listener.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         serving = self.lifespan.state.get("serving")
         if serving is not None:
             serving.draining = True
@@ -127,7 +154,7 @@ class DrainingServer(Server):
             elif time.monotonic() - quiet_since > _QUIET:
                 return
             for connection in state.connections:
-                if connection.cycle is not None:
+                if isinstance(connection, Protocol) and connection.cycle is not None:
                     connection.cycle.keep_alive = False
             self._worker.notify()
             await asyncio.sleep(0.02)
@@ -147,6 +174,11 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         "server_header": False,
         "timeout_graceful_shutdown": 1,
     }
+
+    # Made in the master, when it imports this class: workers inherit it, and those of a reload share it with the old.
+    shares = Shares()
+    # Which of the shares is this worker's; given before the fork.
+    slot = 1
 
     @property
     def drain_seconds(self) -> float:

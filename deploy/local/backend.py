@@ -20,6 +20,8 @@ from deploy.model.ensure import ensure_model
 
 # Seconds that a replica may take from its start to its first answer: resolving, loading and warming up.
 _READY_TIMEOUT = 180
+# Requests until a slot has its full weight (nginx/upstream-local.conf) among as many others as there are slots.
+_INTRODUCTIONS = 300
 
 
 class LocalBackend:
@@ -40,10 +42,11 @@ class LocalBackend:
         """
         before = self._running()
         stack = (before or Stack()).changed(self._environ)
+        if before is None:
+            self._supervisord.stop_leftovers()
         binary = nginx.find_nginx()
         stack = self._place(stack, before)
         ensure_model({**self._environ, **stack.environment, "VAR_DIR": str(self._layout.var)})
-        self._supervisord.stop_leftovers()
         with self._undone_on_failure(before):
             self._supervisord.start(self._environ)
             self._converge(stack, binary)
@@ -67,7 +70,9 @@ class LocalBackend:
             raise CommandError("MEMORY= needs Docker: the local backend has no memory limits")
         cpus, most = self._environ.get("CPUS", ""), len(os.sched_getaffinity(0))
         if not (cpus.isascii() and cpus.isdigit()) or not 1 <= int(cpus) <= most:
-            raise CommandError(f"CPUS={cpus!r}: expected a whole number from 1 to {most}; for parts of a CPU use Docker")
+            raise CommandError(
+                f"CPUS={cpus!r}: expected a whole number from 1 to {most}; for parts of a CPU use Docker"
+            )
         stack = replace(before, cpus=int(cpus))
         with self._undone_on_failure(before):
             self._converge(stack, nginx.find_nginx())
@@ -88,7 +93,8 @@ class LocalBackend:
     def down(self) -> None:
         """Stop everything that this stack started."""
         self._supervisord.shut_down()
-        self._layout.state.unlink(missing_ok=True)
+        for path in [self._layout.state, *self._layout.run.iterdir()]:
+            path.unlink(missing_ok=True)
 
     def running(self) -> tuple[Stack, Supervisord]:
         """What is up, for those who look at it.
@@ -148,6 +154,8 @@ class LocalBackend:
                 self._supervisord.add(name)
         self._supervisord.remove(*removed)
         stack.save(self._layout)
+        if added and wait:
+            self._introduce(stack)
         if wait:
             for slot in range(1, stack.replicas + 1):
                 self._wait_ready(slot)
@@ -207,6 +215,16 @@ class LocalBackend:
         lines = self._layout.log(name).read_text(errors="replace").strip().splitlines()
         ours = [line.removeprefix("forkcast: ") for line in lines[-20:] if line.startswith("forkcast: ")]
         return (ours or lines or ["it printed nothing"])[-1]
+
+    def _introduce(self, stack: Stack) -> None:
+        """Let Nginx meet the new replicas: after a failed try, a slot regains its share of requests one by one."""
+        self._wait_for_addresses(stack)
+        seen: set[str] = set()
+        deadline = time.monotonic() + 5
+        asked = 0
+        while time.monotonic() < deadline and (asked < _INTRODUCTIONS or len(seen) < stack.replicas):
+            seen.add(probe.served_by(stack.address))
+            asked += 1
 
     def _wait_for_addresses(self, stack: Stack) -> None:
         places = {"nginx": f"{stack.address}/null", "locust": f"http://127.0.0.1:{stack.locust_port}/"}

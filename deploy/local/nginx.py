@@ -33,14 +33,19 @@ def find_nginx() -> str:
     _install()
     found = shutil.which("nginx", path=_PATH)
     if found is None:
-        raise CommandError("nginx is missing, and apt-get could not install it; try: apt-get update && apt-get install nginx")
+        raise CommandError(
+            "nginx is missing, and apt-get could not install it; try: apt-get update && apt-get install nginx"
+        )
     return found
 
 
 def _install() -> None:
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with _no_service():
-        for command in (["apt-get", "-qq", "update"], ["apt-get", "-qq", "install", "-y", "--no-install-recommends", "nginx"]):
+        for command in (
+            ["apt-get", "-qq", "update"],
+            ["apt-get", "-qq", "install", "-y", "--no-install-recommends", "nginx"],
+        ):
             subprocess.run(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 

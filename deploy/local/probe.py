@@ -54,3 +54,18 @@ def listens(address: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def served_by(address: str) -> str:
+    """The replica that answered one request, on a connection of its own."""
+    parts = urlsplit(address)
+    connection = HTTPConnection(parts.hostname or "127.0.0.1", parts.port or 80, timeout=5)
+    try:
+        connection.request("GET", "/ready")
+        response = connection.getresponse()
+        response.read()
+        return str(response.getheader("X-Served-By", "")).partition("/")[0]
+    except (OSError, HTTPException):
+        return ""
+    finally:
+        connection.close()

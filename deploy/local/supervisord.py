@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,18 +131,21 @@ class Supervisord:
         self.stop_leftovers()
 
     def stop_leftovers(self) -> None:
-        """Stop what a killed supervisord left running, by process id, and nothing of anyone else."""
-        left = [process for process in self.processes() if process.pid != self.pid]
+        """Stop what a supervisord that is gone left running, by process id, and nothing of anyone else."""
+        left = list(self.processes())
         for process in left:
-            process.terminate()
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
         for process in psutil.wait_procs(left, timeout=10)[1]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def processes(self) -> Iterator[psutil.Process]:
-        """Every process of this stack, by its mark."""
+        """Every process of this stack, by its mark; Nginx writes its title over its environment, so it by its folder."""
+        var = str(self._layout.var)
         for process in psutil.process_iter():
             try:
-                if process.environ().get(MARK) == str(self._layout.var):
+                if process.environ().get(MARK) == var or (process.name() == "nginx" and process.cwd() == var):
                     yield process
             except psutil.Error:
                 continue
@@ -202,7 +205,12 @@ class Supervisord:
         try:
             self._rpc(method, *arguments)
         except Fault as fault:
-            if fault.faultCode not in (Faults.BAD_NAME, Faults.NOT_RUNNING, Faults.ALREADY_STARTED, Faults.STILL_RUNNING):
+            if fault.faultCode not in (
+                Faults.BAD_NAME,
+                Faults.NOT_RUNNING,
+                Faults.ALREADY_STARTED,
+                Faults.STILL_RUNNING,
+            ):
                 raise
 
     def _rpc(self, method: str, *arguments: object) -> Any:

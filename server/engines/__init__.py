@@ -42,7 +42,8 @@ def load_engine(mlmodel: MLmodel, choice: str) -> Engine:
             raise ModelError(f"the model has no flavor that is served, only {', '.join(mlmodel.flavors) or 'none'}")
         choice = suitable[0]
     elif choice not in suitable:
-        raise ModelError(f"ENGINE={choice!r}: this model carries nothing for it; expected auto, {', '.join(suitable)}")
+        expected = ", ".join(["auto", *suitable])
+        raise ModelError(f"ENGINE={choice!r}: this model carries nothing for it; expected {expected}")
     # Imported here so that no other engine's libraries come into memory.
     engine: Engine = import_module(f"server.engines.{choice}").load(mlmodel)
     return engine

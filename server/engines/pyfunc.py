@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from server.engines.frame import to_frame
 from server.errors import ModelError
 from server.mlmodel import MLmodel
 from server.rows import Prediction, Rows
 from server.schema import InputSchema
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class PyfuncEngine:
@@ -22,7 +25,13 @@ class PyfuncEngine:
 
     def predict(self, rows: Rows) -> Prediction:
         """Whatever the model returned, as one JSON value or list a row."""
-        return Prediction(_labels(self._model.predict(to_frame(rows, self._schema))), None)
+        return Prediction(_labels(self._model.predict(self._frame(rows))), None)
+
+    def _frame(self, rows: Rows) -> pd.DataFrame:
+        """Without the optional columns that are missing in every row: MLflow takes no NaN for a whole number."""
+        frame = to_frame(rows, self._schema)
+        optional = [column.name for column in self._schema.columns if not column.required]
+        return frame.drop(columns=[name for name in optional if frame[name].isna().all()])
 
 
 def load(mlmodel: MLmodel) -> PyfuncEngine:
@@ -37,7 +46,8 @@ def load(mlmodel: MLmodel) -> PyfuncEngine:
     try:
         return PyfuncEngine(mlflow.pyfunc.load_model(str(mlmodel.folder)), mlmodel.schema)
     except Exception as error:
-        raise ModelError(f"the model does not load as a pyfunc: {type(error).__name__}: {error}") from error
+        reason = (str(error).splitlines() or [""])[0]
+        raise ModelError(f"the model does not load as a pyfunc: {type(error).__name__}: {reason}") from error
 
 
 def _labels(output: Any) -> list[Any]:
@@ -46,4 +56,5 @@ def _labels(output: Any) -> list[Any]:
         output = output.to_numpy()
         if output.ndim == 2 and output.shape[1] == 1:
             output = output[:, 0]
-    return list(output.tolist() if hasattr(output, "tolist") else output)
+    # A list may hold NumPy's numbers, which are no JSON values.
+    return [item.tolist() if hasattr(item, "tolist") else item for item in output]

@@ -25,7 +25,7 @@ from server.schema import InputSchema
 
 logger = logging.getLogger(__name__)
 
-# Their label is, by definition, the class of the highest probability: one pass gives both.
+# Their label is, by definition, the class of the highest probability: one pass gives both. A subclass may differ.
 _ARGMAX = (RandomForestClassifier, ExtraTreesClassifier, DecisionTreeClassifier)
 
 
@@ -46,10 +46,11 @@ class SklearnEngine:
         return self._answer(to_frame(rows, self._schema) if self._named else rows.numbers)
 
     def _way(self, estimator: Any) -> Callable[[Any], Prediction]:
-        if not hasattr(estimator, "predict_proba"):
+        # A mixture has probabilities of its components, but no classes that they belong to.
+        if not (hasattr(estimator, "predict_proba") and hasattr(estimator, "classes_")):
             return self._labels_only
         final = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
-        if isinstance(final, _ARGMAX) and final.n_outputs_ == 1:
+        if type(final) in _ARGMAX and final.n_outputs_ == 1:
             return self._by_argmax
         return self._by_two_calls
 
@@ -142,10 +143,14 @@ def _parts(value: Any) -> Iterator[BaseEstimator]:
 
 
 def _confidences(classes: Any, labels: NDArray[Any], probabilities: Any) -> list[Any] | None:
-    """The probability of each row's label; of each output's label where there are several outputs."""
+    """The probability of each row's label; of each output's label where there are several outputs.
+
+    None where a label is none of the classes (one that stands for "rejected", say).
+    """
     if labels.ndim == 1:
-        chosen = np.searchsorted(classes, labels)
-        return list(probabilities[np.arange(len(labels)), chosen].tolist())
+        chosen = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
+        found = probabilities[np.arange(len(labels)), chosen].tolist()
+        return [each if known else None for each, known in zip(found, classes[chosen] == labels, strict=True)]
     if isinstance(probabilities, list):
         each = [_confidences(c, labels[:, i], p) for i, (c, p) in enumerate(zip(classes, probabilities, strict=True))]
         return [list(row) for row in zip(*(column or () for column in each), strict=True)]

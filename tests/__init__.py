@@ -1,0 +1,1 @@
+"""Tests; those in ``e2e`` start real processes."""

@@ -1,0 +1,154 @@
+"""A bounded, constant load from many keep-alive connections that counts every answer, and every answer it did not get.
+
+Strict on purpose: a connection that breaks with a request on it is a failed request, and nothing is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from types import TracebackType
+
+WORKSHOP_ROW = {
+    "elevation": 2596,
+    "aspect": 51,
+    "slope": 3,
+    "horizontal_distance_to_hydrology": 258,
+    "vertical_distance_to_hydrology": 0,
+    "horizontal_distance_to_roadways": 510,
+    "hillshade_9am": 221,
+    "hillshade_noon": 232,
+    "hillshade_3pm": 148,
+    "horizontal_distance_to_fire_points": 6279,
+    "wilderness_area": 1,
+    "soil_type": 29,
+}
+
+
+@dataclass
+class Counts:
+    """What came back: answers by status and by who served them, and what broke."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    served_by: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+
+    @property
+    def answered(self) -> int:
+        """The answers with status 200."""
+        return self.statuses[200]
+
+    @property
+    def failed(self) -> int:
+        """The requests with any other answer, or none."""
+        return sum(self.statuses.values()) - self.answered + len(self.broken)
+
+    @property
+    def replicas(self) -> Counter[str]:
+        """Answers by replica, its workers together."""
+        total: Counter[str] = Counter()
+        for name, count in self.served_by.items():
+            total[name.partition("/")[0]] += count
+        return total
+
+
+def request_bytes(document: object, port: int, *, close: bool = False) -> bytes:
+    """A whole POST /predict."""
+    body = json.dumps(document).encode()
+    head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}\r\n" + ("Connection: close\r\n" if close else "")
+    return head.encode() + b"\r\n" + body
+
+
+async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes, counts: Counts) -> None:
+    writer.write(request)
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    status_line, *lines = head.split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
+    await reader.readexactly(int(headers["content-length"]))
+    counts.statuses[int(status_line.split()[1])] += 1
+    counts.served_by[headers.get("x-served-by", "?")] += 1
+    if headers.get("connection", "").lower() == "close":
+        raise EOFError
+
+
+class Load:
+    """``connections`` clients that post without pause, from a thread, until the block ends or ``most`` were sent."""
+
+    def __init__(self, port: int, connections: int = 64, most: int = 200_000, document: object = None) -> None:
+        self.counts = Counts()
+        self._port = port
+        self._connections = connections
+        self._most = most
+        self._request = request_bytes(document or WORKSHOP_ROW, port)
+        self._sent = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def wait_for(self, more: int, seconds: float = 60) -> None:
+        """Go on until this many more were answered."""
+        wanted, deadline = self.counts.answered + more, time.monotonic() + seconds
+        while self.counts.answered < wanted and self._thread.is_alive():
+            assert time.monotonic() < deadline, f"{self.counts} after {seconds} s"
+            time.sleep(0.02)
+
+    async def _run(self) -> None:
+        await asyncio.gather(*(self._client() for _ in range(self._connections)))
+
+    async def _client(self) -> None:
+        while not self._done():
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            except OSError as error:
+                self.counts.broken.append(f"connect: {error!r}")
+                await asyncio.sleep(0.05)
+                continue
+            try:
+                while not self._done():
+                    self._sent += 1
+                    await _exchange(reader, writer, self._request, self.counts)
+            except EOFError as error:
+                if isinstance(error, asyncio.IncompleteReadError):
+                    self.counts.broken.append(f"read: {error!r}")
+            except (OSError, ValueError, KeyError) as error:
+                self.counts.broken.append(f"read: {error!r}")
+            finally:
+                writer.close()
+
+    def _done(self) -> bool:
+        return self._stopping.is_set() or self._sent >= self._most
+
+
+def post_once_each(port: int, count: int) -> Counts:
+    """``count`` requests, one after another, each on a new connection."""
+
+    async def run() -> Counts:
+        counts = Counts()
+        for _ in range(count):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                await _exchange(reader, writer, request_bytes(WORKSHOP_ROW, port, close=True), counts)
+            except asyncio.IncompleteReadError as error:
+                counts.broken.append(repr(error))
+            except EOFError:
+                pass
+            finally:
+                writer.close()
+                await writer.wait_closed()
+        return counts
+
+    return asyncio.run(run())

@@ -1,0 +1,353 @@
+"""The local stack as its user meets it: `make up`, `scale`, `restart`, and what happens when parts of it die."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.conftest import ROOT, Stack, free_port
+from tests.e2e.load import WORKSHOP_ROW, Load, post_once_each
+
+
+def processes_of(stack: Stack) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(stack.var):  # all of a stack's processes, and nobody else's, work there
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def wait_until(condition: object, seconds: float = 60) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_the_workshops_payload_gets_a_class(stack: Stack) -> None:
+    """The workshop's payload, posted to Nginx, is answered with a class from 1 to 7."""
+    status, answer = stack.predict()
+    assert status == 200
+    assert answer["prediction"] in range(1, 8)
+    assert 0 < answer["confidence"] <= 1
+    assert answer["model_version"] == "1"
+
+
+def test_up_again_changes_nothing(stack: Stack) -> None:
+    """A second `make up` finds everything running and restarts none of it."""
+    before = stack.pids()
+    stack.done("up", "N=2")
+    assert stack.pids() == before
+
+
+def test_round_robin_is_exact(stack: Stack) -> None:
+    """Of 300 requests on new connections each of three replicas answers 100."""
+    stack.done("scale", "N=3")
+    assert set(post_once_each(stack.port, 300).replicas.values()) == {100}
+    stack.done("scale", "N=2")
+
+
+def test_every_worker_answers(stack: Stack) -> None:
+    """At 64 connections every worker of every replica answers some requests."""
+    with Load(stack.port) as load:
+        load.wait_for(3000)
+    assert load.counts.failed == 0, load.counts
+    assert len(load.counts.served_by) == 4
+
+
+def test_scaling_under_load_loses_nothing(stack: Stack) -> None:
+    """No request fails while 64 connections post without pause and the stack scales 1 -> 4 -> 1."""
+    stack.done("scale", "N=1")
+    with Load(stack.port) as load:
+        load.wait_for(500)
+        stack.done("scale", "N=4")
+        load.wait_for(2000)
+        assert len(load.counts.replicas) == 4
+        stack.done("scale", "N=1")
+        load.wait_for(500)
+    stack.done("scale", "N=2")
+    assert load.counts.failed == 0, load.counts
+
+
+def test_restart_under_load_loses_nothing(stack: Stack) -> None:
+    """No request fails while every replica is restarted, and all masters are new afterwards."""
+    before = stack.pids()
+    with Load(stack.port) as load:
+        load.wait_for(200)
+        stack.done("restart")
+        load.wait_for(200)
+    after = stack.pids()
+    assert load.counts.failed == 0, load.counts
+    assert all(after[name] != before[name] for name in ("replica-1", "replica-2"))
+
+
+def test_lone_replica_restarts_without_a_gap(stack: Stack) -> None:
+    """A stack of one replica answers throughout its restart."""
+    stack.done("scale", "N=1")
+    with Load(stack.port) as load:
+        load.wait_for(200)
+        stack.done("restart")
+        load.wait_for(200)
+    assert load.counts.failed == 0, load.counts
+    assert set(stack.pids()) == {"replica-1", "nginx", "locust"}
+    stack.done("scale", "N=2")
+
+
+def test_killed_worker_is_forked_anew(stack: Stack) -> None:
+    """A worker killed with -9 is replaced by a fork that loads nothing, and no request is lost."""
+    loads = stack.log(1).count("model loaded")
+    master = psutil.Process(stack.pids()["replica-1"])
+    with Load(stack.port) as load:
+        load.wait_for(200)
+        victim = master.children()[0]
+        victim.kill()
+        wait_until(lambda: len([c for c in master.children() if c.pid != victim.pid]) == 2)
+        load.wait_for(1000)
+    assert load.counts.failed == 0, load.counts
+    assert stack.log(1).count("model loaded") == loads
+
+
+def test_killed_master_is_restarted(stack: Stack) -> None:
+    """A master killed with -9 comes back, its orphans go, and the other replica loses no request meanwhile."""
+    pid = stack.pids()["replica-2"]
+    orphans = psutil.Process(pid).children()
+    with Load(stack.port) as load:
+        load.wait_for(200)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: load.counts.answered and stack.pids().get("replica-2", pid) != pid)
+        assert not psutil.wait_procs(orphans, timeout=40)[1]
+        wait_until(lambda: "yes" in stack.done("status").splitlines()[2])
+        load.wait_for(200)
+    assert load.counts.failed == 0, load.counts
+
+
+def test_registry_that_is_gone_does_not_stop_a_restart(stack: Stack) -> None:
+    """With the registry's database moved away a restart serves from the last good copy, and /health says so."""
+    database, aside = stack.var / "mlflow.db", stack.var / "moved.db"
+    database.rename(aside)
+    try:
+        stack.done("restart")
+        health = stack.health(1)
+        assert health["source"] == "the last good copy"
+        assert "mlflow.db is not there" in health["stale"]
+        assert stack.predict()[0] == 200
+        assert "last good copy" in stack.done("status")
+        assert not database.exists()
+    finally:
+        aside.rename(database)
+    stack.done("restart")
+    assert stack.health(1)["source"] == "the registry"
+
+
+def test_each_worker_costs_little_memory(stack: Stack) -> None:
+    """After load, no worker has more than 20 MB of its own: the model's pages are the master's."""
+    with Load(stack.port) as load:
+        load.wait_for(3000)
+    lines = [line.split() for line in stack.done("stats").splitlines() if line.startswith("replica-")]
+    assert len(lines) == 2
+    for line in lines:
+        largest = float(line[-3])
+        assert line[-2] == "MB"
+        assert 0 < largest <= 20
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b'{"elevation": NaN}', "application/json", 400),
+        (b"{}", "text/plain", 415),
+        (b"{}", "application/json", 422),
+        (b" " * 1_048_577, "application/json", 413),
+    ],
+)
+def test_errors_keep_their_form_through_nginx(stack: Stack, body: bytes, content_type: str, status: int) -> None:
+    """A bad request is answered with its own status and a problem document, whoever refuses it."""
+    request = urllib.request.Request(f"{stack.address}/predict", body, {"Content-Type": content_type})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=10)
+    with caught.value as answer:
+        assert answer.status == status
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.headers["X-Served-By"]
+        assert f'"status":{status}' in answer.read().decode()
+
+
+def test_nginx_without_a_replica_says_try_again(stack: Stack) -> None:
+    """While no replica listens, Nginx answers 503 with Retry-After and a problem document."""
+    sockets = sorted((stack.var / "run").glob("[0-9].sock"))
+    for path in sockets:
+        path.rename(path.with_suffix(".aside"))
+    try:
+        # A kept-alive connection to a replica would still be answered: every one of Nginx's has to be gone.
+        deadline = time.monotonic() + 60
+        os.kill(stack.pids()["nginx"], signal.SIGHUP)
+        while stack.predict()[0] == 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"{stack.address}/health", timeout=10)
+        with caught.value as answer:
+            assert answer.status == 503
+            assert answer.headers["Retry-After"] == "1"
+            assert answer.headers["Content-Type"] == "application/problem+json"
+    finally:
+        for path in sockets:
+            path.with_suffix(".aside").rename(path)
+    wait_until(lambda: stack.predict()[0] == 200)
+
+
+@pytest.mark.parametrize("count", ["0", "x", "9", "-1", "1.5"])
+def test_impossible_counts_are_refused(stack: Stack, count: str) -> None:
+    """`make scale` with a number that cannot be says what can, and changes nothing."""
+    before = stack.pids()
+    assert f"N='{count}': expected a whole number from 1 to 8" in stack.refused("scale", f"N={count}")
+    assert stack.pids() == before
+
+
+def test_scale_without_a_count_is_refused(stack: Stack) -> None:
+    """`make scale` alone says what is missing."""
+    assert "N is missing" in stack.refused("scale")
+
+
+def test_parts_of_a_cpu_need_docker(stack: Stack) -> None:
+    """`make resources` refuses here what only containers can do, and says so."""
+    assert "use Docker" in stack.refused("resources", "CPUS=0.5")
+    assert "needs Docker" in stack.refused("resources", "CPUS=1", "MEMORY=1G")
+
+
+def test_resources_hold_each_replica_to_its_cpus(stack: Stack) -> None:
+    """`make resources CPUS=1` leaves every replica's processes one CPU, without a lost request."""
+    with Load(stack.port) as load:
+        load.wait_for(200)
+        stack.done("resources", "CPUS=1")
+        load.wait_for(200)
+    assert load.counts.failed == 0, load.counts
+    for name, pid in stack.pids().items():
+        if name.startswith("replica"):
+            assert len(os.sched_getaffinity(pid)) == 1
+
+
+def test_logs_are_shown(stack: Stack) -> None:
+    """`make logs` shows what the replicas printed, and refuses a service that is none."""
+    assert "model loaded" in stack.done("logs")
+    assert "expected one of" in stack.refused("logs", "S=nope")
+
+
+def test_access_log_has_both_clocks(stack: Stack) -> None:
+    """Nginx writes one JSON line a request, with its own time and the replica's."""
+    stack.predict()
+    wait_until(lambda: '"uri":"/predict"' in (stack.var / "log/access.log").read_text())
+    import json  # noqa: PLC0415
+
+    line = json.loads((stack.var / "log/access.log").read_text().splitlines()[-1])
+    assert {"request_time", "upstream_response_time", "upstream_addr", "status"} <= set(line)
+
+
+def test_locust_finds_the_service(stack: Stack, tmp_path: Path) -> None:
+    """Locust's UI is up, and its users' random rows, drawn within the ranges, are all answered."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{stack.locust_port}/", timeout=10) as page:
+        assert "Locust" in page.read().decode()
+    ran = subprocess.run(
+        [
+            str(Path(sys.executable).parent / "locust"), "-f", str(ROOT / "locust/locustfile.py"), "--headless",
+            "--host", stack.address, "-u", "20", "-r", "20", "-t", "5s", "--csv", str(tmp_path / "out"),
+        ],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    header, row = ((tmp_path / "out_stats.csv").read_text().splitlines())[:2]
+    values = dict(zip(header.split(","), row.split(","), strict=True))
+    assert int(values["Request Count"]) >= 20
+    assert int(values["Failure Count"]) == 0
+
+
+def test_two_stacks_do_not_disturb_each_other(stack: Stack, tmp_path: Path) -> None:
+    """A second stack, with a var folder deep down and a model of its own, comes and goes without the first noticing."""
+    deep = tmp_path / ("deep" * 20) / ("er" * 30) / "var"
+    model = next((stack.var / "models").glob("*/model"))
+    shutil.copytree(model, tmp_path / "model")
+    other = Stack(deep, {"MODEL_URI": str(tmp_path / "model"), "WEB_CONCURRENCY": "1"})
+    before = stack.pids()
+    try:
+        other.done("up")
+        assert other.predict()[0] == 200
+        assert f"port {stack.port} is in use" in Stack(tmp_path / "third", other.environ, port=stack.port).refused("up")
+    finally:
+        other.done("down")
+    assert processes_of(other) == []
+    assert stack.pids() == before
+    assert stack.predict()[0] == 200
+
+
+def test_killed_supervisor_is_recovered_by_up(stack: Stack) -> None:
+    """After supervisord was killed with -9, `make up` clears what it left and the service answers again."""
+    os.kill(int((stack.var / "run/supervisord.pid").read_text()), signal.SIGKILL)
+    stack.done("up", "N=2")
+    assert stack.predict()[0] == 200
+    names = [p.name() for p in processes_of(stack)]
+    assert names.count("supervisord") == 1
+
+
+@pytest.mark.parametrize(
+    ("environ", "reason"),
+    [
+        ({"MODEL_URI": "models:/nobody/1"}, "the registry's database"),
+        ({"MODEL_URI": "/nowhere/model"}, "there is no MLflow model in that folder"),
+        ({"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, "the registry http://127.0.0.1:9 did not answer"),
+        ({"WEB_CONCURRENCY": "many"}, "WEB_CONCURRENCY='many': expected a whole number"),
+        ({"ENGINE": "turbo"}, "ENGINE='turbo': expected one of"),
+        ({"BACKEND": "cloud"}, "BACKEND='cloud': expected"),
+        ({"LOCUST_PORT": "no"}, "LOCUST_PORT='no'"),
+    ],
+)
+def test_up_that_cannot_says_why_and_leaves_nothing(tmp_path: Path, environ: dict[str, str], reason: str) -> None:
+    """A start that cannot work ends with one line that names the reason, and no process is left."""
+    one = Stack(tmp_path / "var", environ)
+    variables = [f"LOCUST_PORT={environ['LOCUST_PORT']}"] if "LOCUST_PORT" in environ else []
+    assert reason in one.refused("up", *variables)
+    assert processes_of(one) == []
+
+
+def test_model_without_a_signature_is_refused(tmp_path: Path, stack: Stack) -> None:
+    """A model that states no columns stops `make up` with one line, and nothing is left half-started."""
+    folder = tmp_path / "model"
+    shutil.copytree(next((stack.var / "models").glob("*/model")), folder)
+    text = (folder / "MLmodel").read_text()
+    (folder / "MLmodel").write_text(text[: text.index("signature:")])
+    one = Stack(tmp_path / "var", {"MODEL_URI": str(folder)})
+    assert "the model has no signature" in one.refused("up")
+    assert processes_of(one) == []
+
+
+def test_failed_change_leaves_what_ran(stack: Stack) -> None:
+    """`make up` with a model that cannot be found leaves the running stack as it was."""
+    before = stack.pids()
+    assert "nobody" in Stack(stack.var, {"MODEL_URI": "models:/nobody/1"}, stack.port, stack.locust_port).refused("up")
+    assert stack.pids() == before
+    assert stack.predict(WORKSHOP_ROW)[0] == 200
+
+
+def test_down_leaves_nothing(stack: Stack) -> None:
+    """After `make down` no process, socket or listening port of the stack is left, and `make down` again is fine."""
+    stack.done("down")
+    assert processes_of(stack) == []
+    assert not list((stack.var / "run").glob("*.sock"))
+    assert "nothing is running" in stack.refused("scale", "N=2")
+    stack.done("down")
+    stack.port = free_port()
+    stack.done("up", "N=2")
+    assert stack.predict()[0] == 200

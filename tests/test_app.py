@@ -1,0 +1,536 @@
+"""The HTTP contract: the real app over a real schema, with a fake engine handed in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from starlette.types import Message
+
+from server.app import create_app
+from server.model import Model
+from server.rows import Prediction, Rows
+from server.schema import InputSchema
+from server.settings import Settings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
+    from starlette.testclient import TestClient
+
+JSON = {"content-type": "application/json"}
+ROW = {"elevation": 2596, "slope": 3.5}
+MAX_BODY_BYTES = 2000
+MAX_PENDING = 8
+PATIENCE = 20  # seconds until a test that hangs fails instead
+SETTINGS = Settings.from_env(
+    {"REPLICA": "one", "MAX_BODY_BYTES": str(MAX_BODY_BYTES), "MAX_PENDING": str(MAX_PENDING), "WEB_CONCURRENCY": "3"}
+)
+SCHEMA = InputSchema.from_signature(
+    [{"name": "elevation", "type": "long"}, {"name": "slope", "type": "double"}], {"elevation": [1859, 3858]}
+)
+
+
+class Engine:
+    """Labels and confidences by a function of the rows; without one, the elevation in hundreds of metres."""
+
+    name = "fake"
+
+    def __init__(self, answer: Callable[[Rows], Prediction] | None = None) -> None:
+        self._answer = answer
+
+    def predict(self, rows: Rows) -> Prediction:
+        if self._answer is not None:
+            return self._answer(rows)
+        return Prediction([int(elevation // 100) for elevation in rows.numbers[:, 0]], [0.95] * len(rows))
+
+
+def model_of(engine: Engine) -> Model:
+    return Model(
+        name="hills",
+        version="7",
+        uri="models:/hills@champion",
+        digest="d" * 64,
+        trained_on="synthetic",
+        stale=None,
+        schema=SCHEMA,
+        engine=engine,
+        example=dict(ROW),
+    )
+
+
+def serving(engine: Engine | None = None) -> TestClient:
+    return TestClient(create_app(SETTINGS, model_of(engine or Engine())), raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient]:
+    with serving() as client:
+        yield client
+
+
+def post(client: TestClient, document: object) -> httpx.Response:
+    answer: httpx.Response = client.post("/predict", content=json.dumps(document), headers=JSON)
+    return answer
+
+
+def assert_problem(answer: httpx.Response, status: int, title: str) -> dict[str, Any]:
+    """It is a problem document of RFC 9457 in every respect; the document."""
+    document: dict[str, Any] = answer.json()
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-served-by"] == f"one/{os.getpid()}"
+    assert {name: document[name] for name in ("type", "title", "status")} == {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+    }
+    assert document["detail"]
+    assert set(document) - {"errors"} == {"type", "title", "status", "detail"}
+    return document
+
+
+@pytest.mark.parametrize("document", [ROW, {"features": [2596, 3.5]}, {"slope": 3.5, "elevation": 2596.0}])
+def test_one_row(client: TestClient, document: object) -> None:
+    """One row, by name in any order or as a list, is answered with one prediction; 2596.0 is a good integer."""
+    answer = post(client, document)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == {"prediction": 25, "confidence": 0.95, "model_version": "7"}
+
+
+@pytest.mark.parametrize("instances", [[ROW, {**ROW, "elevation": 3000.0}], [[2596, 3.5], [3000, 1]], [ROW, [3000, 1]]])
+def test_many_rows(client: TestClient, instances: object) -> None:
+    """Instances, by name or as lists or mixed, are answered in their order."""
+    answer = post(client, {"instances": instances})
+    assert answer.status_code == 200
+    assert answer.json() == {"predictions": [25, 30], "confidences": [0.95, 0.95], "model_version": "7"}
+
+
+def test_as_many_rows_as_may_wait(client: TestClient) -> None:
+    """One request may fill the whole queue; it is answered."""
+    answer = post(client, {"instances": [ROW] * MAX_PENDING})
+    assert answer.json()["predictions"] == [25] * MAX_PENDING
+
+
+def test_no_probabilities() -> None:
+    """A model without probabilities answers null for each confidence."""
+    with serving(Engine(lambda rows: Prediction(["pine"] * len(rows), None))) as client:
+        assert post(client, ROW).json() == {"prediction": "pine", "confidence": None, "model_version": "7"}
+        assert post(client, {"instances": [ROW, ROW]}).json() == {
+            "predictions": ["pine", "pine"],
+            "confidences": [None, None],
+            "model_version": "7",
+        }
+
+
+def test_several_outputs() -> None:
+    """A model of several outputs answers a list a row."""
+    with serving(Engine(lambda rows: Prediction([[1, "a"]] * len(rows), [[0.5, 0.75]] * len(rows)))) as client:
+        assert post(client, ROW).json() == {"prediction": [1, "a"], "confidence": [0.5, 0.75], "model_version": "7"}
+        assert post(client, {"instances": [ROW, ROW]}).json()["predictions"] == [[1, "a"], [1, "a"]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"elevation=2596",
+        b'{"slope": NaN}',
+        b'{"slope": Infinity}',
+        b'"\xff"',
+        '{"slope": 1}'.encode("utf-16"),
+    ],
+)
+def test_not_json(client: TestClient, body: bytes) -> None:
+    """What is not JSON in UTF-8, NaN and Infinity among it, is a 400."""
+    problem = assert_problem(client.post("/predict", content=body, headers=JSON), 400, "Bad Request")
+    assert problem["detail"].startswith("the body is not JSON: ")
+
+
+def test_no_such_path(client: TestClient) -> None:
+    """An unknown path is a 404 that names it, however long it is; a slash too many is another path."""
+    assert assert_problem(client.get("/nowhere"), 404, "Not Found")["detail"].startswith("there is no /nowhere;")
+    assert len(assert_problem(client.get(f"/{'x' * 5000}"), 404, "Not Found")["detail"]) < 300
+    assert_problem(client.post("/predict/", json=ROW), 404, "Not Found")
+    assert_problem(client.get("/assets/redoc/../../pages.py"), 404, "Not Found")
+    assert_problem(client.get("/assets/swagger/no.js"), 404, "Not Found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/predict", {"POST"}),
+        ("HEAD", "/predict", {"POST"}),
+        ("DELETE", "/predict", {"POST"}),
+        ("POST", "/health", {"GET", "HEAD"}),
+        ("PUT", "/", {"GET", "HEAD"}),
+        ("POST", "/assets/redoc/js/redoc.standalone.js", {"GET", "HEAD"}),
+    ],
+)
+def test_wrong_method(client: TestClient, method: str, path: str, allowed: set[str]) -> None:
+    """A method that a path has not is a 405 that names the right ones in Allow."""
+    answer = client.request(method, path)
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == allowed
+    if method != "HEAD":
+        assert assert_problem(answer, 405, "Method Not Allowed")["detail"] == f"{path} does not take {method}"
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready", "/docs", "/redoc", "/openapi.json"])
+def test_head(client: TestClient, path: str) -> None:
+    """HEAD gets the head of what GET gets."""
+    head, whole = client.head(path), client.get(path)
+    assert head.status_code == 200
+    assert head.headers == whole.headers
+
+
+def test_body_declared_too_large(client: TestClient) -> None:
+    """A Content-Length past the limit is a 413 that names the limit; at the limit it is not."""
+    problem = assert_problem(
+        client.post("/predict", content=b"{}", headers=JSON | {"content-length": str(MAX_BODY_BYTES + 1)}),
+        413,
+        HTTPStatus(413).phrase,  # newer Pythons call it otherwise
+    )
+    assert problem["detail"] == f"the body is larger than {MAX_BODY_BYTES} bytes"
+    fitting = json.dumps(ROW).encode().ljust(MAX_BODY_BYTES)
+    assert client.post("/predict", content=fitting, headers=JSON).status_code == 200
+    assert client.post("/predict", content=fitting + b" ", headers=JSON).status_code == 413
+
+
+def test_streamed_body_too_large() -> None:
+    """A body that declares no length is a 413 as soon as it is past the limit, and is read no further."""
+    read = 0
+
+    async def receive() -> Message:
+        nonlocal read
+        read += 1
+        return {"type": "http.request", "body": b" " * 900, "more_body": True}
+
+    assert answer_of([(b"content-type", b"application/json")], receive)[0]["status"] == 413
+    assert read == 3
+
+
+def test_client_that_leaves_while_sending() -> None:
+    """A client that goes away in the middle of its body is answered 499 with nothing, for nobody reads it."""
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    start, body = answer_of([(b"content-type", b"application/json"), (b"content-length", b"10")], receive)
+    assert start["status"] == 499
+    assert body["body"] == b""
+
+
+def answer_of(headers: list[tuple[bytes, bytes]], receive: Callable[[], Any]) -> list[Message]:
+    """What the bare ASGI app sends for a POST to /predict."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers, "state": {}}
+
+    async def call() -> None:
+        await create_app(SETTINGS, model_of(Engine()))(scope, receive, send)
+
+    asyncio.run(call())
+    return sent
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "text/plain",
+        "application/jsonx",
+        "application/problem+json",
+        "application/json; charset=latin-1",
+        "application/x-www-form-urlencoded",
+    ],
+)
+def test_other_media(client: TestClient, header: str | None) -> None:
+    """What is not declared as JSON in UTF-8 is a 415 that says what came."""
+    headers = {} if header is None else {"content-type": header}
+    answer = client.post("/predict", content=json.dumps(ROW).encode(), headers=headers)
+    problem = assert_problem(answer, 415, "Unsupported Media Type")
+    assert problem["detail"].endswith(f"got {header!r}" if header else "got none")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "application/json;charset=utf-8",
+        "application/json; charset=UTF-8",
+        'application/json; charset="utf-8"',
+        "Application/JSON",
+        "application/json;",
+    ],
+)
+def test_accepted_media(client: TestClient, header: str) -> None:
+    """JSON is JSON in any case, with its charset named or not."""
+    answer = client.post("/predict", content=json.dumps(ROW).encode(), headers={"content-type": header})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("document", "pointer", "detail"),
+    [
+        ({"elevation": 2596}, "#/slope", "is missing; must be a number"),
+        ({**ROW, "a/b": 1}, "#/a~1b", "is not a feature of this model"),
+        ({**ROW, "slope": "3"}, "#/slope", 'must be a number, got "3"'),
+        ({**ROW, "slope": True}, "#/slope", "must be a number"),
+        ({**ROW, "slope": None}, "#/slope", "must be a number, got null"),
+        ({**ROW, "elevation": 4000}, "#/elevation", "must be a whole number from 1859 to 3858, got 4000"),
+        ({**ROW, "elevation": 2596.5}, "#/elevation", "must be a whole number from 1859 to 3858, got 2596.5"),
+        ({"features": [2596]}, "#/features", "must be a list of 2 values, got 1 values"),
+        ({"features": [2596, []]}, "#/features/1", "must be a number, got a list of 0"),
+        ({"instances": []}, "#/instances", "must be a list of at least one row, got a list of 0"),
+        ({"instances": [ROW, {**ROW, "slope": {}}]}, "#/instances/1/slope", "must be a number, got an object"),
+        ({"instances": [ROW, [1859]]}, "#/instances/1", "must be a list of 2 values or an object of"),
+        ({"instances": [[2596, 3]] * 9}, "#/instances", "must have at most 8 rows, got 9"),
+        ({"instances": [ROW], "slope": 3}, "#/slope", "is not expected beside 'instances'"),
+        ([ROW], "#", "must be an object, got a list of 1"),
+        (None, "#", "must be an object, got null"),
+    ],
+)
+def test_invalid_rows(client: TestClient, document: object, pointer: str, detail: str) -> None:
+    """Rows that the model does not take are a 422 that names what is wrong, and where."""
+    problem = assert_problem(post(client, document), 422, HTTPStatus(422).phrase)
+    assert [fault["pointer"] for fault in problem["errors"]] == [pointer]
+    assert problem["errors"][0]["detail"].startswith(detail)
+
+
+def test_every_fault_is_named(client: TestClient) -> None:
+    """Several faults are all listed, at most twenty, and the detail tells the first and how many more there are."""
+    problem = post(client, {"elevation": "high", "depth": 1}).json()
+    assert {fault["pointer"] for fault in problem["errors"]} == {"#/elevation", "#/depth", "#/slope"}
+    assert problem["detail"].endswith("(and 2 more)")
+    assert len(post(client, {f"x{i}": i for i in range(100)}).json()["errors"]) == 20
+
+
+def test_full_queue() -> None:
+    """Requests past MAX_PENDING get 503 with Retry-After at once, while /health answers; then there is room again."""
+    gate, entered = threading.Event(), threading.Event()
+    gate.set()
+
+    def answer(rows: Rows) -> Prediction:
+        entered.set()
+        assert gate.wait(PATIENCE)
+        return Prediction([1] * len(rows), None)
+
+    with serving(Engine(answer)) as client, ThreadPoolExecutor(2) as others:
+        gate.clear()
+        entered.clear()
+        held = others.submit(post, client, ROW)
+        assert entered.wait(PATIENCE)
+        waiting = others.submit(post, client, {"instances": [ROW] * MAX_PENDING})
+        while client.get("/health").json()["pending_rows"] < MAX_PENDING:
+            assert not waiting.done()
+        refused = post(client, ROW)
+        gate.set()
+        assert held.result(PATIENCE).status_code == 200
+        assert waiting.result(PATIENCE).status_code == 200
+        assert post(client, ROW).status_code == 200
+        assert client.get("/health").json()["pending_rows"] == 0
+    problem = assert_problem(refused, 503, "Service Unavailable")
+    assert problem["detail"] == "8 rows are waiting, at most 8 may; try again"
+    assert refused.headers["retry-after"] == "1"
+
+
+def test_draining() -> None:
+    """While a worker drains, /ready is 503, /health and predictions are 200; once it is closed, these are 503, too."""
+    with serving() as client:
+        assert client.get("/ready").json() == {"status": "ready"}
+        client.app_state["serving"].draining = True
+        assert assert_problem(client.get("/ready"), 503, "Service Unavailable")["detail"] == "this worker is draining"
+        assert client.get("/ready").headers["retry-after"] == "1"
+        assert client.get("/health").json()["status"] == "ok"
+        assert post(client, ROW).status_code == 200
+        client.app_state["serving"].batcher.close()
+        refused = post(client, ROW)
+        assert_problem(refused, 503, "Service Unavailable")
+        assert refused.headers["retry-after"] == "1"
+
+
+def broken(_rows: Rows) -> Prediction:
+    raise LookupError("secret of the model")
+
+
+def test_unforeseen(caplog: pytest.LogCaptureFixture) -> None:
+    """What nobody foresaw is a 500 that echoes nothing of it; it is raised to the server, and others go on."""
+    app = create_app(SETTINGS, model_of(Engine(broken)))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        answer = post(client, ROW)
+        problem = assert_problem(answer, 500, "Internal Server Error")
+        assert problem["detail"] == "this is our fault, and it is logged"
+        assert "secret" not in answer.text
+        assert "LookupError" not in answer.text
+        assert client.get("/health").status_code == 200
+    with TestClient(app) as strict, pytest.raises(LookupError, match="secret of the model"):
+        post(strict, ROW)
+    assert "the model could not predict its example; it is served all the same" in caplog.messages
+    assert "LookupError: secret of the model" in caplog.text
+
+
+def test_answer_that_is_no_json() -> None:
+    """A label that JSON has no form for is our fault, too."""
+    with serving(Engine(lambda rows: Prediction([object()] * len(rows), None))) as client:
+        assert_problem(post(client, ROW), 500, "Internal Server Error")
+
+
+def test_warm_up() -> None:
+    """The model's example is predicted once, before the first request."""
+    seen: list[list[list[float]]] = []
+
+    def answer(rows: Rows) -> Prediction:
+        seen.append(rows.numbers.tolist())
+        return Prediction([1] * len(rows), None)
+
+    with serving(Engine(answer)):
+        assert seen == [[[2596, 3.5]]]
+
+
+def test_no_prediction_without_a_worker() -> None:
+    """Making the app predicts nothing and starts no thread: both belong behind the fork."""
+    before = threading.active_count()
+    create_app(SETTINGS, model_of(Engine(lambda _: pytest.fail("predicted"))))
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 200),
+        ("HEAD", "/health", 200),
+        ("GET", "/docs", 200),
+        ("GET", "/assets/swagger/css/swagger-ui.css", 200),
+        ("GET", "/nowhere", 404),
+        ("GET", "/predict", 405),
+        ("POST", "/predict", 415),
+    ],
+)
+def test_served_by(client: TestClient, method: str, path: str, status: int) -> None:
+    """Every answer, right or wrong, page or file, says once which replica and worker gave it."""
+    answer = client.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers.get_list("x-served-by") == [f"one/{os.getpid()}"]
+
+
+def test_health(client: TestClient) -> None:
+    """/health says what is served, from where, and by whom."""
+    assert client.get("/health").json() == {
+        "status": "ok",
+        "model": {
+            "name": "hills",
+            "version": "7",
+            "uri": "models:/hills@champion",
+            "engine": "fake",
+            "trained_on": "synthetic",
+            "digest": "d" * 64,
+        },
+        "source": "the registry",
+        "replica": "one",
+        "worker": os.getpid(),
+        "workers": 3,
+        "pending_rows": 0,
+    }
+
+
+def test_health_of_a_stale_copy() -> None:
+    """A last good copy is alive, and says that it is one and why."""
+    model = replace(model_of(Engine()), stale="the registry is down")
+    with TestClient(create_app(SETTINGS, model)) as client:
+        health = client.get("/health").json()
+    assert health["status"] == "ok"
+    assert health["source"] == "the last good copy"
+    assert health["stale"] == "the registry is down"
+
+
+def test_health_of_a_folder(tmp_path: Path) -> None:
+    """A model from a folder says that it did not come from a registry."""
+    model = replace(model_of(Engine()), uri=str(tmp_path), trained_on=None)
+    with TestClient(create_app(SETTINGS, model)) as client:
+        health = client.get("/health").json()
+    assert health["source"] == "MODEL_URI"
+    assert health["model"]["trained_on"] is None
+
+
+def test_index(client: TestClient) -> None:
+    """The index says what this is; its links lead somewhere, and its example can be posted."""
+    index = client.get("/").json()
+    assert index["name"] == "Forkcast"
+    assert index["serves"] == "hills version 7"
+    assert {client.get(link).status_code for name, link in index["links"].items() if name != "predict"} == {200}
+    assert client.post(index["links"]["predict"], json=index["example"]["POST /predict"]).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_pages_need_no_internet(client: TestClient, path: str) -> None:
+    """The pages load only our own files, by relative URLs, and each of them is there."""
+    page = client.get(path)
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "hills" in page.text
+    assert "//" not in page.text
+    files = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(files) >= 2
+    for name in [*files, "openapi.json"]:
+        assert name in page.text
+        assert client.get(f"/{name}").status_code == 200
+
+
+def test_index_needs_no_internet(client: TestClient) -> None:
+    """The index and the contract link to nothing outside."""
+    assert "//" not in client.get("/").text
+    assert "//" not in client.get("/openapi.json").text
+
+
+def test_name_in_pages() -> None:
+    """A model's name is text in the pages, whatever it contains."""
+    with TestClient(create_app(SETTINGS, replace(model_of(Engine()), name="</title><script>{x}"))) as client:
+        for path in ("/docs", "/redoc"):
+            assert "<title>&lt;/title>&lt;script>{x}</title>" in client.get(path).text
+
+
+NUMBERS = st.floats() | st.integers() | st.sampled_from([2596, 3.5, 1e308, -0.0, 2**64, 10**400])
+VALUES = st.none() | st.booleans() | NUMBERS | st.text(max_size=10)
+NAMES = st.sampled_from(["elevation", "slope", "features", "instances"]) | st.text(max_size=5)
+DOCUMENTS = st.recursive(VALUES, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner), max_leaves=20)
+
+
+@hypothesis_settings(max_examples=200, deadline=None)
+@given(body=st.binary())
+def test_any_bytes(client: TestClient, body: bytes) -> None:
+    """No body, whatever its bytes, is our fault."""
+    assert client.post("/predict", content=body, headers=JSON).status_code in (400, 422)
+
+
+@hypothesis_settings(max_examples=200, deadline=None)
+@given(document=DOCUMENTS)
+def test_any_document(client: TestClient, document: object) -> None:
+    """No JSON document, nor what Python takes for one, is our fault."""
+    body = json.dumps(document)
+    assert client.post("/predict", content=body, headers=JSON).status_code in (200, 400, 413, 422)
+
+
+@hypothesis_settings(max_examples=100, deadline=None)
+@given(header=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60))
+def test_any_content_type(client: TestClient, header: str) -> None:
+    """No Content-Type is our fault."""
+    answer = client.post("/predict", content=b"{}", headers={"content-type": header})
+    assert answer.status_code in (415, 422)

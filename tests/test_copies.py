@@ -1,0 +1,173 @@
+"""The folder of last good copies: whole or not at all, and found again when the registry is down."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from server.copies import Copies, Copy
+from server.digest import folder_digest
+
+URI = "models:/covertype@champion"
+REGISTRY = "sqlite:///registry.db"
+
+
+def fetch(copies: Copies, content: str) -> str:
+    """What the resolver does with a download, after it was verified."""
+    with copies.aside() as aside:
+        fetched = aside / "downloaded"
+        fetched.mkdir()
+        (fetched / "MLmodel").write_text(content)
+        digest = folder_digest(fetched)
+        copies.add(fetched, digest)
+    return digest
+
+
+def remember(copies: Copies, digest: str, uri: str = URI, registry: str = REGISTRY, age: int = 0) -> Copy:
+    copy = Copy(copies.path(digest), "covertype", "1", uri, digest)
+    copies.record(copy, registry)
+    for path in copies.path(digest).parent.glob("uris/*.json"):
+        if json.loads(path.read_bytes())["uri"] == uri:
+            os.utime(path, ns=(10**18 - age, 10**18 - age))
+    return copy
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Copies:
+    return Copies(tmp_path / "var" / "models")
+
+
+def entries(copies: Copies) -> set[str]:
+    folder = copies.path("x").parent.parent
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def test_added_copy(copies: Copies) -> None:
+    """A fetched model becomes the copy of its digest, exactly as it was fetched, and nothing else is left."""
+    assert not copies.holds("0" * 64)
+    digest = fetch(copies, "one")
+    assert copies.holds(digest)
+    assert [path.name for path in copies.path(digest).iterdir()] == ["MLmodel"]
+    assert entries(copies) == {digest}
+
+
+def test_failed_fetch(copies: Copies) -> None:
+    """A fetch that breaks off leaves neither a copy nor half of one."""
+
+    def break_off() -> None:
+        with copies.aside() as aside:
+            (aside / "model").mkdir()
+            (aside / "model" / "MLmodel").write_text("half")
+            raise OSError("cut off")
+
+    with pytest.raises(OSError, match="cut off"):
+        break_off()
+    assert entries(copies) == set()
+
+
+def test_aside_is_on_the_same_file_system(copies: Copies) -> None:
+    """What is written aside can be renamed into place, and two writers do not meet."""
+    with copies.aside() as one, copies.aside() as other:
+        assert one != other
+        assert {one.name, other.name} == entries(copies)
+        assert one.stat().st_dev == one.parent.stat().st_dev
+        assert list(one.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["changed", "lost", "added"])
+def test_damaged_copy(copies: Copies, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+    """A copy that is no longer what it was is not used, which is logged, and can be replaced."""
+    digest = fetch(copies, "one")
+    model = copies.path(digest)
+    match damage:
+        case "changed":
+            (model / "MLmodel").write_text("onE")
+        case "lost":
+            (model / "MLmodel").unlink()
+        case "added":
+            (model / "other").touch()
+    with caplog.at_level(logging.WARNING):
+        assert not copies.holds(digest)
+    assert f"the copy {model} is damaged" in caplog.text
+    assert fetch(copies, "one") == digest
+    assert copies.holds(digest)
+
+
+def test_record_and_last_good(copies: Copies) -> None:
+    """What a URI was resolved to is found again, marked with the reason why the registry was not asked."""
+    copy = remember(copies, fetch(copies, "one"))
+    assert copies.last_good(URI, REGISTRY, "it is down") == Copy(
+        copy.model_folder, "covertype", "1", URI, copy.digest, stale="it is down"
+    )
+    names = [path.name for path in (copy.model_folder.parent / "uris").iterdir()]
+    assert len(names) == 1
+    assert names[0].endswith(".json")
+
+
+def test_no_last_good(copies: Copies) -> None:
+    """Without a record of this URI at this registry there is no last good copy."""
+    assert copies.last_good(URI, REGISTRY, "") is None
+    digest = fetch(copies, "one")
+    assert copies.last_good(URI, REGISTRY, "") is None
+    remember(copies, digest)
+    assert copies.last_good("models:/covertype@challenger", REGISTRY, "") is None
+    assert copies.last_good(URI, "sqlite:///other.db", "") is None
+
+
+def test_newest_undamaged(copies: Copies) -> None:
+    """Of the copies that a URI led to, the one resolved last is taken, unless it is damaged."""
+    older, newer, other = (fetch(copies, content) for content in ("one", "two", "three"))
+    remember(copies, newer, age=1)
+    remember(copies, older, age=2)
+    remember(copies, other, uri="models:/other/1")
+    remember(copies, other, registry="http://elsewhere")
+    assert [found.digest for found in [copies.last_good(URI, REGISTRY, "")] if found] == [newer]
+    (copies.path(newer) / "MLmodel").write_text("broken")
+    assert [found.digest for found in [copies.last_good(URI, REGISTRY, "")] if found] == [older]
+    (copies.path(older) / "MLmodel").unlink()
+    assert copies.last_good(URI, REGISTRY, "") is None
+
+
+def test_rolled_back_uri(copies: Copies) -> None:
+    """A URI that was led back to an earlier copy has that one as its last good copy again."""
+    one, two = fetch(copies, "one"), fetch(copies, "two")
+    remember(copies, one, age=3)
+    remember(copies, two, age=2)
+    remember(copies, one, age=1)
+    assert [found.digest for found in [copies.last_good(URI, REGISTRY, "")] if found] == [one]
+
+
+def test_moved_folder(tmp_path: Path, copies: Copies) -> None:
+    """Copies are found where they are now, not where they were recorded."""
+    digest = remember(copies, fetch(copies, "one")).digest
+    (tmp_path / "var").rename(tmp_path / "moved")
+    found = Copies(tmp_path / "moved" / "models").last_good(URI, REGISTRY, "down")
+    assert found is not None
+    assert found.model_folder == tmp_path / "moved" / "models" / digest / "model"
+
+
+def test_json(tmp_path: Path) -> None:
+    """A copy is the same after it went through JSON."""
+    copy = Copy(tmp_path, "covertype", "1", URI, "0" * 64, stale="down")
+    assert Copy.from_json(json.loads(json.dumps(copy.to_json()))) == copy
+
+
+def test_lock(copies: Copies) -> None:
+    """While one replica holds the lock another waits, and gets it when the first is done."""
+    entered = threading.Event()
+
+    def wait_and_enter() -> None:
+        with copies.lock():
+            entered.set()
+
+    with copies.lock():
+        other = threading.Thread(target=wait_and_enter)
+        other.start()
+        assert not entered.wait(0.1)
+    assert entered.wait(5)
+    other.join()

@@ -1,0 +1,76 @@
+"""What the digest of a model's folder depends on, and what not."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from server.digest import folder_digest
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    (folder / "code").mkdir(parents=True)
+    (folder / "MLmodel").write_text("flavors: {}\n")
+    (folder / "model.skops").write_bytes(bytes(range(256)) * 10_000)
+    (folder / "code" / "own.py").write_text("x = 1\n")
+    return folder
+
+
+def test_form(tmp_path: Path) -> None:
+    """The digest is SHA-256 over a line a file, in the order of the paths, as other programs can compute it."""
+    (tmp_path / "b").mkdir()
+    lines = b""
+    for name, content in (("a", b"1"), ("b/c", b""), ("d", b"2")):
+        (tmp_path / name).write_bytes(content)
+        lines += f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode()
+    assert folder_digest(tmp_path) == hashlib.sha256(lines).hexdigest()
+
+
+def test_copies_agree(folder: Path, tmp_path: Path) -> None:
+    """A copy elsewhere, with other times, has the same digest."""
+    copy = shutil.copytree(folder, tmp_path / "elsewhere" / "other", copy_function=shutil.copyfile)
+    assert folder_digest(copy) == folder_digest(folder)
+
+
+def test_any_change_shows(folder: Path) -> None:
+    """A flipped bit, another name, a file more and a file less each give another digest."""
+    digests = [folder_digest(folder)]
+    content = bytearray((folder / "model.skops").read_bytes())
+    content[1_000_000] ^= 1
+    (folder / "model.skops").write_bytes(content)
+    digests.append(folder_digest(folder))
+    (folder / "code" / "own.py").rename(folder / "code" / "owN.py")
+    digests.append(folder_digest(folder))
+    (folder / "code" / "owN.py").rename(folder / "owN.py")
+    digests.append(folder_digest(folder))
+    (folder / "more").touch()
+    digests.append(folder_digest(folder))
+    (folder / "MLmodel").unlink()
+    digests.append(folder_digest(folder))
+    assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize("name", ["registered_model_meta", "code/__pycache__/own.cpython-311.pyc"])
+def test_what_is_no_part_of_the_model(folder: Path, name: str) -> None:
+    """What MLflow adds to a download, and Python to imported code, does not make it another model."""
+    before = folder_digest(folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("added later")
+    assert folder_digest(folder) == before
+
+
+def test_same_name_deeper_counts(folder: Path) -> None:
+    """Only at the top is MLflow's file ignored; deeper, a file of that name is the model's own."""
+    before = folder_digest(folder)
+    (folder / "code" / "registered_model_meta").touch()
+    assert folder_digest(folder) != before
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    """A folder without files, or none at all, has the digest of nothing, which no model has."""
+    assert folder_digest(tmp_path) == folder_digest(tmp_path / "none") == hashlib.sha256().hexdigest()

@@ -1,0 +1,475 @@
+"""Engines on real models that MLflow saved: labels and confidences are the model's own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import yaml
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_iris
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    RandomForestRegressor,
+    VotingClassifier,
+)
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
+
+from server.digest import folder_digest
+from server.engines import Engine, load_engine
+from server.engines.sklearn import SklearnEngine
+from server.errors import ModelError
+from server.mlmodel import MLmodel
+from server.protocol import decode, encode_many
+from server.rows import Prediction, Rows
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
+    import mlflow.pyfunc
+    import mlflow.sklearn
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.types.schema import ColSpec, Schema
+
+# MLflow's advice to annotate `predict`, given when it saves and when it loads.
+pytestmark = pytest.mark.filterwarnings("ignore:.*type hint.*:UserWarning")
+
+IRIS = load_iris(as_frame=True)
+X: pd.DataFrame = IRIS.data
+Y: npt.NDArray[np.int64] = IRIS.target.to_numpy()
+NAMES = IRIS.target_names[Y]
+BINARY = (Y == 2).astype(int)
+TWO = np.column_stack([Y, BINARY])
+SOIL = pd.DataFrame(
+    {
+        "soil": np.array(["clay", "sand", "loam"] * 20),
+        "depth": np.arange(60) / 7,
+        "stones": np.arange(60) % 5,
+        "wet": np.arange(60) % 2 == 0,
+    }
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet_mlflow() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_LOGGING_LEVEL", "ERROR")
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        logging.getLogger("mlflow").setLevel("ERROR")
+        yield
+
+
+def save(folder: Path, estimator: Any, frame: pd.DataFrame = X, form: str = "cloudpickle", **options: Any) -> MLmodel:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whole numbers in a signature, pickles: MLflow's advice to trainers
+        mlflow.sklearn.save_model(
+            estimator,
+            str(folder),
+            signature=infer_signature(frame),
+            serialization_format=form,
+            pip_requirements=[],
+            **options,
+        )
+    return MLmodel.read(folder)
+
+
+def rows_of(mlmodel: MLmodel, frame: pd.DataFrame) -> Rows:
+    """A frame's rows as the server gets them: through JSON and the schema."""
+    body = json.dumps({"instances": frame.to_numpy(dtype=object).tolist()}).encode()
+    return mlmodel.schema.parse(decode(body), len(frame)).rows
+
+
+def predict(mlmodel: MLmodel, frame: pd.DataFrame, engine: str = "auto") -> Prediction:
+    prediction = load_engine(mlmodel, engine).predict(rows_of(mlmodel, frame))
+    answer = decode(encode_many(prediction, "1"))
+    assert isinstance(answer, dict)
+    assert answer["predictions"] == prediction.labels
+    assert len(prediction.labels) == len(frame)
+    return prediction
+
+
+def estimator_of(engine: Engine) -> Any:
+    assert isinstance(engine, SklearnEngine)
+    return engine._estimator
+
+
+def edit(mlmodel: MLmodel, change: Callable[[dict[str, Any]], None]) -> MLmodel:
+    path = mlmodel.folder / "MLmodel"
+    document = yaml.safe_load(path.read_text())
+    change(document)
+    path.write_text(yaml.safe_dump(document))
+    return MLmodel.read(mlmodel.folder)
+
+
+CLASSIFIERS = {
+    "forest": RandomForestClassifier(8, max_depth=3, random_state=0).fit(X, Y),
+    "forest of names": RandomForestClassifier(8, max_depth=3, random_state=0).fit(X, NAMES),
+    "tree behind a scaler": make_pipeline(StandardScaler(), DecisionTreeClassifier(max_depth=2)).fit(X, Y),
+    "regression": make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y),
+    "regression of names": LogisticRegression(max_iter=1000).fit(X, NAMES),
+    "boosting": HistGradientBoostingClassifier(max_iter=5).fit(X, Y),
+    "search": GridSearchCV(LogisticRegression(max_iter=1000), {"C": [0.1, 1]}, cv=2).fit(X, Y),
+}
+
+
+@pytest.fixture(scope="module", params=CLASSIFIERS)
+def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[MLmodel, Any]:
+    estimator = CLASSIFIERS[request.param]
+    return save(tmp_path_factory.mktemp("classifier") / "model", estimator), estimator
+
+
+@pytest.fixture(scope="module")
+def regression(tmp_path_factory: pytest.TempPathFactory) -> MLmodel:
+    return save(tmp_path_factory.mktemp("regression") / "model", CLASSIFIERS["regression"])
+
+
+def test_classifier(classifier: tuple[MLmodel, Any]) -> None:
+    """Labels are those of predict, and confidences the highest probability, for one row and for many."""
+    mlmodel, estimator = classifier
+    prediction = predict(mlmodel, X)
+    assert prediction.labels == estimator.predict(X).tolist()
+    assert prediction.confidences == pytest.approx(estimator.predict_proba(X).max(axis=1), rel=1e-12)
+    one = predict(mlmodel, X[100:101])
+    assert one.labels == prediction.labels[100:101]
+    assert one.confidences == pytest.approx(estimator.predict_proba(X)[100].max(), rel=1e-12)
+
+
+def test_pyfunc_agrees(classifier: tuple[MLmodel, Any]) -> None:
+    """MLflow's own wrapper gives the same labels, without confidences."""
+    mlmodel, estimator = classifier
+    prediction = predict(mlmodel, X, "pyfunc")
+    assert prediction.labels == estimator.predict(X).tolist()
+    assert prediction.confidences is None
+
+
+def test_fitted_without_names(tmp_path: Path) -> None:
+    """A model fitted on plain numbers gets plain numbers, and no warning about names."""
+    estimator = RandomForestClassifier(4, random_state=0).fit(X.to_numpy(), Y)
+    assert predict(save(tmp_path / "model", estimator), X).labels == estimator.predict(X.to_numpy()).tolist()
+
+
+def test_argmax_ties(tmp_path: Path) -> None:
+    """Where two classes are equally probable, the label is still the one that predict gives."""
+    estimator = DecisionTreeClassifier(max_depth=1).fit(X, Y)
+    best = estimator.predict_proba(X)
+    assert (np.sort(best)[:, -1] == np.sort(best)[:, -2]).any()
+    assert predict(save(tmp_path / "model", estimator), X).labels == estimator.predict(X).tolist()
+
+
+def test_label_that_is_not_the_likeliest(tmp_path: Path) -> None:
+    """A model with a threshold of its own gives its own label, and that label's probability."""
+    estimator = FixedThresholdClassifier(LogisticRegression(max_iter=1000), threshold=0.1).fit(X, BINARY)
+    labels, probabilities = estimator.predict(X), estimator.predict_proba(X)
+    assert (labels != probabilities.argmax(axis=1)).any()
+    prediction = predict(save(tmp_path / "model", estimator), X)
+    assert prediction.labels == labels.tolist()
+    assert prediction.confidences == pytest.approx(probabilities[np.arange(150), labels], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        LinearRegression().fit(X, Y),
+        RandomForestRegressor(3, random_state=0).fit(X, Y),
+        LinearRegression().fit(X, TWO),
+    ],
+    ids=["line", "forest", "two outputs"],
+)
+def test_regressor(tmp_path: Path, estimator: Any) -> None:
+    """A regressor answers numbers without confidences; one of several outputs a list of them for each row."""
+    prediction = predict(save(tmp_path / "model", estimator), X)
+    assert prediction.confidences is None
+    assert np.allclose(prediction.labels, estimator.predict(X), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [LinearSVC().fit(X, NAMES), GaussianMixture(2, random_state=0).fit(X)],
+    ids=["classifier", "mixture"],
+)
+def test_no_probabilities(tmp_path: Path, estimator: Any) -> None:
+    """A model without probabilities, or with none that belong to classes, has labels and no confidences."""
+    prediction = predict(save(tmp_path / "model", estimator), X)
+    assert prediction.confidences is None
+    assert prediction.labels == estimator.predict(X).tolist()
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        RandomForestClassifier(4, max_depth=2, random_state=0).fit(X, TWO),
+        DecisionTreeClassifier(max_depth=2).fit(X, np.column_stack([NAMES, NAMES])),
+        MultiOutputClassifier(LogisticRegression(max_iter=1000)).fit(X, TWO),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_several_outputs(tmp_path: Path, estimator: Any) -> None:
+    """A classifier of several outputs answers a list of labels and one of confidences for each row."""
+    prediction = predict(save(tmp_path / "model", estimator), X)
+    assert prediction.labels == estimator.predict(X).tolist()
+    highest = np.column_stack([part.max(axis=1) for part in estimator.predict_proba(X)])
+    assert prediction.confidences is not None
+    assert np.allclose(prediction.confidences, highest, rtol=1e-12)
+
+
+def test_multilabel(tmp_path: Path) -> None:
+    """A classifier of many labels a row gives for each, set or not, the probability that it is so."""
+    flags = np.column_stack([label == Y for label in range(3)]).astype(int)
+    estimator = OneVsRestClassifier(LogisticRegression(max_iter=1000)).fit(X, flags)
+    prediction = predict(save(tmp_path / "model", estimator), X)
+    labels, ones = estimator.predict(X), estimator.predict_proba(X)
+    assert prediction.labels == labels.tolist()
+    assert prediction.confidences is not None
+    assert np.allclose(prediction.confidences, np.where(labels == 1, ones, 1 - ones))
+
+
+def test_strings_and_numbers(tmp_path: Path) -> None:
+    """A pipeline over string, whole, fractional and boolean columns gets them all by name and with their types."""
+    columns = ColumnTransformer([("soil", OneHotEncoder(handle_unknown="ignore"), ["soil"])], remainder="passthrough")
+    estimator = make_pipeline(columns, RandomForestClassifier(4, random_state=0)).fit(SOIL, SOIL["stones"])
+    mlmodel = save(tmp_path / "model", estimator, SOIL)
+    assert [column.type for column in mlmodel.schema.columns] == ["string", "double", "long", "boolean"]
+    for engine in ("sklearn", "pyfunc"):
+        assert predict(mlmodel, SOIL, engine).labels == estimator.predict(SOIL).tolist()
+    assert predict(mlmodel, SOIL).confidences == pytest.approx(estimator.predict_proba(SOIL).max(axis=1))
+
+
+def test_missing_optional_numbers(tmp_path: Path) -> None:
+    """An optional number that is missing reaches the model as NaN, beside rows that have it."""
+    estimator = HistGradientBoostingClassifier(max_iter=3, min_samples_leaf=2).fit(X, Y)
+    columns = [ColSpec("double", name, required=i > 0) for i, name in enumerate(X)]
+    mlmodel = edit(
+        save(tmp_path / "model", estimator),
+        lambda document: document["signature"].update(inputs=json.dumps([c.to_dict() for c in columns])),
+    )
+    frame = X[::30].copy()
+    frame.iloc[::2, 0] = math.nan
+    rows = mlmodel.schema.parse({"instances": frame.astype(object).where(frame.notna(), None).to_numpy().tolist()}, 9)
+    for engine in ("sklearn", "pyfunc"):
+        assert load_engine(mlmodel, engine).predict(rows.rows).labels == estimator.predict(frame).tolist()
+
+
+@pytest.mark.parametrize("form", ["pickle", "cloudpickle", "skops"])
+def test_formats(tmp_path: Path, form: str) -> None:
+    """Every format that MLflow saves scikit-learn models in is read, skops with the types that the model trusts."""
+    estimator = CLASSIFIERS["forest"]
+    trusted = ["sklearn.tree._tree.Tree"] if form == "skops" else None
+    mlmodel = save(tmp_path / "model", estimator, form=form, skops_trusted_types=trusted)
+    assert mlmodel.flavors["sklearn"]["serialization_format"] == form
+    assert predict(mlmodel, X, "sklearn").labels == estimator.predict(X).tolist()
+
+
+def test_untrusted_types(tmp_path: Path) -> None:
+    """A skops file with a type that the model does not trust is refused by both engines, in one line."""
+    trusted = ["sklearn.tree._tree.Tree"]
+    saved = save(tmp_path / "model", CLASSIFIERS["forest"], form="skops", skops_trusted_types=trusted)
+    mlmodel = edit(saved, lambda document: document["flavors"]["sklearn"].update(skops_trusted_types=None))
+    for engine in ("sklearn", "pyfunc"):
+        with pytest.raises(ModelError, match=r"does not load.*ntrusted") as caught:
+            load_engine(mlmodel, engine)
+        assert "\n" not in str(caught.value)
+
+
+def test_unknown_format(tmp_path: Path) -> None:
+    """A format that is not served is refused with those that are."""
+    saved = save(tmp_path / "model", CLASSIFIERS["regression"])
+    mlmodel = edit(saved, lambda document: document["flavors"]["sklearn"].update(serialization_format="joblib"))
+    with pytest.raises(ModelError, match="'joblib'; expected one of skops, cloudpickle, pickle"):
+        load_engine(mlmodel, "auto")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04garbage", b"<html>\nplease log in\n</html>", None])
+@pytest.mark.parametrize("form", ["pickle", "cloudpickle", "skops"])
+def test_broken_file(tmp_path: Path, form: str, content: bytes | None) -> None:
+    """A model's file that is broken or gone is a refusal of one line, whichever engine reads it."""
+    mlmodel = save(tmp_path / "model", CLASSIFIERS["regression"], form=form)
+    path = mlmodel.folder / mlmodel.flavors["sklearn"]["pickled_model"]
+    path.unlink() if content is None else path.write_bytes(content)
+    for engine, message in (("sklearn", f"the model's file {path.name} does not load"), ("pyfunc", "as a pyfunc: ")):
+        with pytest.raises(ModelError, match=message) as caught:
+            load_engine(mlmodel, engine)
+        assert "\n" not in str(caught.value)
+
+
+def test_one_thread(tmp_path: Path) -> None:
+    """Every n_jobs of a model, however deep, is 1 once it is loaded, and what was never set stays so."""
+    forests = [(str(i), RandomForestClassifier(2, n_jobs=-1, random_state=i)) for i in range(2)]
+    voting = VotingClassifier([*forests, ("line", LogisticRegression(max_iter=1000))], voting="soft")
+    columns = ColumnTransformer([("all", StandardScaler(), list(X))])
+    estimator = make_pipeline(columns, voting).fit(X, Y)
+    labels = estimator.predict(X).tolist()
+    estimator.set_params(columntransformer__n_jobs=2, votingclassifier__n_jobs=4)  # not before: it starts processes
+    mlmodel = save(tmp_path / "model", estimator)
+    loaded = estimator_of(load_engine(mlmodel, "sklearn"))
+    fitted = loaded.steps[1][1]
+    assert (loaded.steps[0][1].n_jobs, fitted.n_jobs) == (1, 1)
+    assert [part.n_jobs for part in fitted.estimators_] == [1, 1, None]
+    assert {part.n_jobs for _, part in fitted.estimators} == {1, None}
+    assert {fitted.named_estimators_[name].n_jobs for name in ("0", "1")} == {1}
+    assert predict(mlmodel, X).labels == labels
+
+
+def test_transformer(tmp_path: Path) -> None:
+    """A model that only transforms is refused."""
+    with pytest.raises(ModelError, match="the model is a StandardScaler, which does not predict"):
+        load_engine(save(tmp_path / "model", StandardScaler().fit(X)), "auto")
+
+
+@pytest.mark.parametrize("choice", ["forest", "onnx"])
+def test_engine_without_companion(regression: MLmodel, choice: str) -> None:
+    """An engine that the model carries nothing for is refused with those that it can be served by."""
+    message = f"ENGINE='{choice}': this model carries nothing for it; expected auto, sklearn, pyfunc"
+    with pytest.raises(ModelError, match=message):
+        load_engine(regression, choice)
+
+
+@pytest.mark.parametrize(
+    ("flavors", "choice", "message"),
+    [
+        ({"spark": {}}, "auto", "the model has no flavor that is served, only spark"),
+        ({}, "auto", "the model has no flavor that is served, only none"),
+        ({"spark": {}}, "sklearn", "ENGINE='sklearn': this model carries nothing for it; expected auto$"),
+        ({"python_function": {}}, "sklearn", "ENGINE='sklearn': .* expected auto, pyfunc$"),
+    ],
+)
+def test_flavors_that_are_not_served(regression: MLmodel, flavors: dict[str, Any], choice: str, message: str) -> None:
+    """A model of other flavors alone is refused, naming what it has or what could be chosen."""
+    mlmodel = MLmodel(regression.folder, flavors, regression.schema, None, None)
+    with pytest.raises(ModelError, match=message):
+        load_engine(mlmodel, choice)
+
+
+def test_auto(regression: MLmodel) -> None:
+    """Left to itself the server takes the estimator, not MLflow's wrapper."""
+    assert load_engine(regression, "auto").name == "sklearn"
+    assert load_engine(regression, "sklearn").name == "sklearn"
+    assert load_engine(regression, "pyfunc").name == "pyfunc"
+
+
+def test_other_predict_function(tmp_path: Path) -> None:
+    """A model logged to answer probabilities answers them, one list a row, through MLflow's wrapper."""
+    estimator = CLASSIFIERS["regression"]
+    mlmodel = save(tmp_path / "model", estimator, pyfunc_predict_fn="predict_proba")
+    assert load_engine(mlmodel, "auto").name == "pyfunc"
+    prediction = predict(mlmodel, X)
+    assert np.allclose(prediction.labels, estimator.predict_proba(X))
+    assert prediction.confidences is None
+
+
+class Custom(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """A model of the user's own, which answers whatever ``answer`` makes of the frame."""
+
+    def __init__(self, answer: Callable[[pd.DataFrame], Any]) -> None:
+        self._answer = answer
+
+    def predict(self, context: Any, model_input: pd.DataFrame) -> Any:
+        return self._answer(model_input)
+
+
+def custom(folder: Path, answer: Callable[[pd.DataFrame], Any], signature: Any = None) -> MLmodel:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.pyfunc.save_model(
+            str(folder), python_model=Custom(answer), signature=signature or infer_signature(X), pip_requirements=[]
+        )
+    return MLmodel.read(folder)
+
+
+WIDTHS = X.iloc[:, 0].tolist()
+PAIRS = X.iloc[:, :2].to_numpy().tolist()
+
+
+@pytest.mark.parametrize(
+    ("answer", "labels"),
+    [
+        (lambda frame: frame.iloc[:, 0].to_numpy(), WIDTHS),
+        (lambda frame: frame.iloc[:, :2].to_numpy(), PAIRS),
+        (lambda frame: frame.iloc[:, 0].tolist(), WIDTHS),
+        (lambda frame: list(frame.iloc[:, 0].to_numpy()), WIDTHS),
+        (lambda frame: list(frame.iloc[:, :2].to_numpy()), PAIRS),
+        (lambda frame: frame.iloc[:, 0], WIDTHS),
+        (lambda frame: frame.iloc[:, [0]], WIDTHS),
+        (lambda frame: frame.iloc[:, :2], PAIRS),
+        (lambda frame: ["short" if width < 6 else "long" for width in frame.iloc[:, 0]], None),
+        (lambda frame: frame.iloc[:, [0]].assign(kind="iris"), [[width, "iris"] for width in WIDTHS]),
+    ],
+)
+def test_custom_model(tmp_path: Path, answer: Callable[[pd.DataFrame], Any], labels: list[Any] | None) -> None:
+    """Arrays, lists, columns and frames that a user's own model returns all become one JSON value or list a row."""
+    prediction = predict(custom(tmp_path / "model", answer), X)
+    assert prediction.labels == (labels or ["short" if width < 6 else "long" for width in WIDTHS])
+    assert prediction.confidences is None
+
+
+def test_types_of_a_frame(tmp_path: Path) -> None:
+    """A user's own model gets the columns in the signature's order and types."""
+    kinds = {"s": "string", "b": "boolean", "i": "integer", "n": "long", "f": "float", "d": "double"}
+    signature = ModelSignature(inputs=Schema([ColSpec(kind, name) for name, kind in kinds.items()]))
+    mlmodel = custom(
+        tmp_path / "model",
+        lambda frame: [[str(kind) for kind in frame.dtypes[1:]], frame.iloc[0].tolist()],
+        signature,
+    )
+    rows = mlmodel.schema.parse({"d": 0.5, "f": 1.5, "n": 2**53, "i": -1, "b": True, "s": "é"}, 1).rows
+    assert load_engine(mlmodel, "auto").predict(rows).labels == [
+        ["bool", "int32", "int64", "float32", "float64"],
+        ["é", True, -1, 2**53, 1.5, 0.5],
+    ]
+
+
+def test_missing_optional_string(tmp_path: Path) -> None:
+    """An optional string that is missing is a missing value of the frame."""
+    signature = ModelSignature(inputs=Schema([ColSpec("string", "s", required=False), ColSpec("double", "d")]))
+    mlmodel = custom(tmp_path / "model", lambda frame: frame["s"].isna().tolist(), signature)
+    rows = mlmodel.schema.parse({"instances": [{"d": 1}, {"s": "a", "d": 1}]}, 2).rows
+    assert load_engine(mlmodel, "auto").predict(rows).labels == [True, False]
+
+
+OWN_CODE = """
+from sklearn.ensemble import RandomForestClassifier
+
+class Shy(RandomForestClassifier):
+    def predict(self, X):
+        return super().predict(X).clip(max=1)
+"""
+
+
+@pytest.mark.parametrize("engine", ["sklearn", "pyfunc"])
+def test_code_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    """A model with code of its own answers by it, and loading it does not make its folder another model."""
+    module = f"own_code_{engine}"
+    source = tmp_path / f"{module}.py"
+    source.write_text(OWN_CODE)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    shy = __import__(module).Shy(4, random_state=0).fit(X, Y)
+    mlmodel = save(tmp_path / "model", shy, code_paths=[str(source)])
+    monkeypatch.setattr(sys, "path", sys.path[1:])
+    monkeypatch.delitem(sys.modules, module)
+    source.unlink()
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    digest = folder_digest(mlmodel.folder)
+    try:
+        assert set(predict(mlmodel, X, engine).labels) == {0, 1}
+        assert list(mlmodel.folder.rglob("*.pyc"))
+        assert folder_digest(mlmodel.folder) == digest
+        assert str(mlmodel.folder) in str(sys.modules[module].__file__)
+    finally:
+        sys.modules.pop(module, None)

@@ -1,0 +1,181 @@
+"""The composition root, in this process and as `gunicorn -c gunicorn.conf.py` in one of its own."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import socket
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sklearn.tree import DecisionTreeClassifier
+
+from server.main import create
+from server.settings import ROOT
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
+    from starlette.testclient import TestClient
+
+SIGNATURE = {"inputs": '[{"type": "double", "name": "x", "required": true}]'}
+
+
+def write_model(folder: Path, **changes: Any) -> Path:
+    """A model's folder as MLflow writes it: a tree that tells 0 from 1."""
+    folder.mkdir()
+    tree = DecisionTreeClassifier().fit([[0.0], [1.0]], ["low", "high"])
+    (folder / "model.pkl").write_bytes(pickle.dumps(tree))
+    flavor = {"pickled_model": "model.pkl", "serialization_format": "pickle"}
+    document = {"flavors": {"sklearn": flavor}, "signature": SIGNATURE, **changes}
+    (folder / "MLmodel").write_text(yaml.safe_dump(document))
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "tree")
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number: int = free.getsockname()[1]
+    return number
+
+
+@pytest.fixture
+def environ(tmp_path: Path, port: int, model: Path) -> dict[str, str]:
+    """The environment of a replica that would start."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return {
+        **kept,
+        "VAR_DIR": str(tmp_path / "var"),
+        "MODEL_URI": str(model),
+        "PORT": str(port),
+        "HOST": "127.0.0.1",
+        "WEB_CONCURRENCY": "1",
+    }
+
+
+def start(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run Gunicorn from the repository's root until it ends by itself."""
+    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"]
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+
+
+def assert_one_line(ended: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """It ended with status 1, and all it said of the reason is one line without a traceback."""
+    assert ended.returncode == 1
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("forkcast: ")]
+    assert len(lines) == 1
+    for part in parts:
+        assert part in lines[0]
+    assert "Traceback" not in ended.stdout + ended.stderr
+    others = [line for line in ended.stderr.splitlines() if line not in lines]
+    assert [line for line in others if not re.match(r"\[.*\] \[INFO\] ", line)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("WEB_CONCURRENCY", "0", "a whole number from 1 to 1024"),
+        ("WEB_CONCURRENCY", "1025", "a whole number from 1 to 1024"),
+        ("PORT", "99999", "a whole number from 1 to 65535"),
+        ("ENGINE", "tensorflow", "one of auto, forest, onnx, sklearn, pyfunc"),
+        ("LOG_LEVEL", "loud", "one of debug, info, warning, error, critical"),
+    ],
+)
+def test_bad_setting(environ: dict[str, str], name: str, value: str, expected: str) -> None:
+    """A setting that cannot be stops the start with its name, its value and what was expected."""
+    assert_one_line(start(environ | {name: value}), f"{name}={value!r}: expected {expected}")
+
+
+def test_workers_that_are_no_number(environ: dict[str, str]) -> None:
+    """Gunicorn reads WEB_CONCURRENCY, too, and before we do: what is no number stops the start in its words."""
+    ended = start(environ | {"WEB_CONCURRENCY": "two"})
+    assert ended.returncode == 1
+    assert "'two'" in ended.stderr.splitlines()[-1]
+
+
+def test_model_that_is_not_there(environ: dict[str, str]) -> None:
+    """A MODEL_URI that leads nowhere stops the start with one line that names it."""
+    assert_one_line(start(environ | {"MODEL_URI": "/no/such/model"}), "MODEL_URI='/no/such/model'", "no file MLmodel")
+
+
+def test_registry_that_is_not_there(environ: dict[str, str]) -> None:
+    """So does a registry that is not there, and no empty one is left behind."""
+    ended = start(environ | {"MODEL_URI": "models:/covertype@champion"})
+    assert_one_line(ended, "the registry's database", "mlflow.db is not there")
+    assert not Path(environ["VAR_DIR"], "mlflow.db").exists()
+
+
+def test_model_without_signature(environ: dict[str, str], tmp_path: Path) -> None:
+    """A model without a signature stops the start, and the line says how to log one."""
+    folder = write_model(tmp_path / "unsigned", signature=None)
+    assert_one_line(start(environ | {"MODEL_URI": str(folder)}), "the model has no signature", "infer_signature")
+
+
+def test_model_without_the_engine(environ: dict[str, str]) -> None:
+    """An engine that the model carries nothing for stops the start, and the line names those that it does."""
+    assert_one_line(start(environ | {"ENGINE": "onnx"}), "ENGINE='onnx'", "expected auto, sklearn")
+
+
+def test_port_in_use(environ: dict[str, str], port: int) -> None:
+    """A port that another program has ends the start with an error after Gunicorn's own tries."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        ended = start(environ)
+    assert ended.returncode != 0
+    assert "in use" in ended.stderr
+
+
+def in_process(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_create(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    """The factory reads the environment, loads the model and gives an app that predicts with it."""
+    in_process(monkeypatch, environ | {"REPLICA": "seven"})
+    with caplog.at_level("INFO", "server.main"), TestClient(create()) as client:
+        answer = client.post("/predict", json={"x": 1})
+        assert client.get("/health").json()["model"]["uri"] == environ["MODEL_URI"]
+    assert answer.json()["prediction"] == "high"
+    assert answer.json()["confidence"] == 1
+    assert answer.headers["x-served-by"] == f"seven/{os.getpid()}"
+    assert any(line.startswith("model loaded: tree version ") for line in caplog.messages)
+    assert "SYNTHETIC" not in caplog.text
+
+
+def test_create_again(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], tmp_path: Path) -> None:
+    """Each call of the factory loads what the environment names then: a reload changes the model."""
+    in_process(monkeypatch, environ)
+    create()
+    monkeypatch.setenv("MODEL_URI", str(write_model(tmp_path / "other")))
+    with TestClient(create()) as client:
+        assert client.get("/").json()["serves"].startswith("other version ")
+
+
+def test_synthetic(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A model that was trained on synthetic data is announced as such."""
+    folder = write_model(tmp_path / "made-up", metadata={"trained_on": "synthetic"})
+    in_process(monkeypatch, environ | {"MODEL_URI": str(folder)})
+    create()
+    assert "this model was trained on SYNTHETIC data; its predictions mean nothing" in caplog.messages
+
+
+def test_create_fails(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
+    """What stops a start is one line for SystemExit, which prints it and ends with status 1."""
+    in_process(monkeypatch, environ | {"MAX_PENDING": "many"})
+    with pytest.raises(SystemExit, match=r"^forkcast: MAX_PENDING='many': expected a whole number"):
+        create()

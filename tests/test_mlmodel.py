@@ -1,0 +1,200 @@
+"""Reading a model's folder without MLflow, and what is made of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from sklearn.linear_model import LinearRegression
+
+from server.copies import Copy
+from server.errors import ModelError
+from server.mlmodel import MLmodel
+from server.model import Model, load_model
+from server.settings import ROOT
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
+    import mlflow.pyfunc
+    import mlflow.sklearn
+    from mlflow.models import infer_signature
+
+# MLflow 3.17 inside: its input examples under pandas 3.
+pytestmark = pytest.mark.filterwarnings("ignore:Operation with range is deprecated:DeprecationWarning")
+
+FRAME = pd.DataFrame({"width": [1.5, 2.5, 4.0], "height": [2.0, 3.0, 5.0]})
+INPUTS = [{"type": "long", "name": "rooms"}, {"type": "double", "name": "area", "required": False}]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet_mlflow() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_LOGGING_LEVEL", "ERROR")
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        yield
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    mlflow.sklearn.save_model(
+        LinearRegression().fit(FRAME, [1.0, 2.0, 3.0]),
+        str(folder),
+        signature=infer_signature(FRAME),
+        input_example=FRAME,
+        pip_requirements=[],
+        metadata={"ranges": {"width": [0, 10]}, "trained_on": "file: rows.csv"},
+    )
+    return folder
+
+
+def write(folder: Path, **parts: Any) -> Path:
+    document = {"flavors": {"sklearn": {}}, "signature": {"inputs": json.dumps(INPUTS)}} | parts
+    (folder / "MLmodel").write_text(yaml.safe_dump(document))
+    return folder
+
+
+def load(folder: Path) -> Model:
+    return load_model(Copy(folder, "homes", "7", "models:/homes/7", "0" * 64), "auto")
+
+
+def test_saved_by_mlflow(saved: Path) -> None:
+    """All that the server needs of a model that MLflow saved is read from its folder."""
+    mlmodel = MLmodel.read(saved)
+    assert mlmodel.folder == saved
+    assert set(mlmodel.flavors) == {"sklearn", "python_function"}
+    assert mlmodel.schema.names == ("width", "height")
+    width = mlmodel.schema.columns[0]
+    assert (width.limited, width.low, width.high) == (True, 0, 10)
+    assert mlmodel.trained_on == "file: rows.csv"
+    assert mlmodel.example == {"width": 1.5, "height": 2.0}
+
+
+def test_read_without_mlflow(saved: Path) -> None:
+    """Neither MLflow nor pandas nor scikit-learn comes into memory by reading the description."""
+    code = (
+        "import sys, pathlib; from server.mlmodel import MLmodel; MLmodel.read(pathlib.Path(sys.argv[1]));"
+        "print({'mlflow', 'pandas', 'sklearn'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, saved], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_by_its_signature_alone(tmp_path: Path) -> None:
+    """A model without metadata and without an example is served by its signature."""
+    mlmodel = MLmodel.read(write(tmp_path))
+    assert [(column.name, column.required, column.limited) for column in mlmodel.schema.columns] == [
+        ("rooms", True, False),
+        ("area", False, False),
+    ]
+    assert (mlmodel.trained_on, mlmodel.example) == (None, None)
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"ranges": None}, {"other": 1}])
+def test_metadata_of_others(tmp_path: Path, metadata: object) -> None:
+    """Metadata that says nothing of ranges limits nothing."""
+    assert not any(column.limited for column in MLmodel.read(write(tmp_path, metadata=metadata)).schema.columns)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "does not describe a model"),
+        (b"- a list", "does not describe a model"),
+        (b"just words", "does not describe a model"),
+        (b"a: [1", "is not YAML"),
+        (b"\xff\xfe\x00\x00\x01", "is not YAML"),
+        (b"a: !!python/object/apply:os.getcwd []", "is not YAML"),
+        (b"flavors: {sklearn: {}}", "the model has no signature; log it with"),
+        (b"signature: {inputs: null}", "the model has no signature"),
+        (b"signature: {inputs: '[]'}", "the model has no signature"),
+        (b"signature: {inputs: '[{'}", "the signature's inputs are not JSON"),
+        (b'signature: {inputs: \'[{"type": "tensor"}]\'}', "tensor signature"),
+    ],
+)
+def test_bad_description(tmp_path: Path, content: bytes, message: str) -> None:
+    """A file that is not MLflow's, or a signature that cannot be served, is refused in one line."""
+    (tmp_path / "MLmodel").write_bytes(content)
+    with pytest.raises(ModelError, match=message) as caught:
+        MLmodel.read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_description(tmp_path: Path) -> None:
+    """A folder without an MLmodel file is named, and so is one that is not there."""
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ModelError, match=f"{folder} is no MLflow model"):
+            MLmodel.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("info", "content"),
+    [
+        ({"pandas_orient": "records", "artifact_path": "example.json"}, '[{"rooms": 1}]'),
+        ({"type": "ndarray", "artifact_path": "example.json"}, "[1, 2]"),
+        ({"pandas_orient": "split", "artifact_path": "none.json"}, ""),
+        ({"pandas_orient": "split"}, ""),
+        ({"pandas_orient": "split", "artifact_path": "example.json"}, "{"),
+        ({"pandas_orient": "split", "artifact_path": "example.json"}, "[]"),
+        ({"pandas_orient": "split", "artifact_path": "example.json"}, '{"columns": ["rooms"], "data": []}'),
+        ({"pandas_orient": "split", "artifact_path": "example.json"}, '{"columns": ["rooms"], "data": [[1, 2]]}'),
+        ({"pandas_orient": "split", "artifact_path": "example.json"}, '{"columns": 3, "data": [[1]]}'),
+    ],
+)
+def test_example_of_another_form(tmp_path: Path, info: dict[str, str], content: str) -> None:
+    """An example that cannot be read is no example; the model is served all the same."""
+    (tmp_path / "example.json").write_text(content)
+    assert MLmodel.read(write(tmp_path, saved_input_example_info=info)).example is None
+
+
+def test_loaded_model(saved: Path) -> None:
+    """A loaded model has the copy's names, the folder's schema and example, and predicts its own example."""
+    model = load(saved)
+    assert (model.name, model.version, model.uri, model.trained_on) == (
+        *("homes", "7", "models:/homes/7"),
+        "file: rows.csv",
+    )
+    assert model.example == {"width": 1.5, "height": 2.0}
+    assert model.engine.predict(model.example_rows).labels == pytest.approx([1.0], abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("data", "example"),
+    [
+        ([[1.5, 2.0]], {"width": 1.5, "height": 2.0}),
+        ([[11.5, 2.0]], {"width": 5.0, "height": 0.0}),
+        ([[None, 2.0]], {"width": 5.0, "height": 0.0}),
+    ],
+)
+def test_example_that_the_model_refuses(saved: Path, data: object, example: object) -> None:
+    """An example out of the model's own ranges gives way to one made from the schema."""
+    path = saved / "input_example.json"
+    before = path.read_text()
+    path.write_text(json.dumps({"columns": ["width", "height"], "data": data}))
+    try:
+        model = load(saved)
+    finally:
+        path.write_text(before)
+    assert model.example == example
+    assert len(model.example_rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("uri", "stale", "source"),
+    [
+        ("models:/homes@champion", None, "the registry"),
+        ("models:/homes@champion", "it is down", "the last good copy"),
+        ("/models/homes", None, "MODEL_URI"),
+    ],
+)
+def test_source(saved: Path, uri: str, stale: str | None, source: str) -> None:
+    """A model says in words where it came from."""
+    assert load_model(Copy(saved, "homes", "7", uri, "0" * 64, stale), "auto").source == source

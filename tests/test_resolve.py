@@ -1,0 +1,373 @@
+"""MODEL_URI to a folder, from a real SQLite registry with a tiny model, and from what is left when it is away."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from sklearn.tree import DecisionTreeClassifier
+
+from server.copies import Copies, Copy
+from server.digest import DIGEST_TAG, folder_digest
+from server.errors import ModelError, RegistryError, StartError
+from server.resolve import resolve, resolve_in_child
+from server.settings import ROOT, Settings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
+    import mlflow
+    import mlflow.sklearn
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, Schema
+
+# MLflow 3.17 inside: its tables under SQLAlchemy 2.1, and its own use of what it has deprecated.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*transition_model_version_stage.*:FutureWarning"),
+]
+
+NAME = "tiny"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A registry with two versions of one model: 1 in the stage Production, 2 with the alias champion."""
+
+    folder: Path
+    digests: dict[str, str]
+    run_of: dict[str, str]
+
+    @property
+    def tracking_uri(self) -> str:
+        return f"sqlite:///{self.folder}/mlflow.db"
+
+    def settings(self, var_dir: Path, uri: str) -> Settings:
+        return Settings.from_env({"VAR_DIR": str(var_dir), "MLFLOW_TRACKING_URI": self.tracking_uri, "MODEL_URI": uri})
+
+    def artifacts_of(self, run: str) -> Path:
+        return self.folder / "artifacts" / run / "artifacts" / "model"
+
+    def register(self, name: str, depth: int, digest: str | None = None) -> tuple[str, str, str]:
+        """Log and register as the trainer does; the version, its digest and its run."""
+        tree = DecisionTreeClassifier(max_depth=depth, random_state=0).fit([[0.0], [1.0], [2.0]], [1, 2, 3])
+        with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(experiment_id="1") as run:
+            folder = Path(scratch, "model")
+            mlflow.sklearn.save_model(
+                tree,
+                str(folder),
+                serialization_format="skops",
+                skops_trusted_types=["sklearn.tree._tree.Tree"],
+                signature=ModelSignature(inputs=Schema([ColSpec("double", "x")])),
+                pip_requirements=["scikit-learn"],
+            )
+            digest = digest or folder_digest(folder)
+            mlflow.log_artifacts(str(folder), "model")
+            with contextlib.redirect_stderr(io.StringIO()):
+                made = mlflow.register_model(f"runs:/{run.info.run_id}/model", name, tags={DIGEST_TAG: digest})
+        return str(made.version), digest, run.info.run_id
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    registry = Registry(tmp_path_factory.mktemp("registry"), {}, {})
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # marks do not reach into fixtures of a module
+        for name, value in {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_TRACKING_URI": "", "no_proxy": "*"}.items():
+            patch.setenv(name, value)
+        patch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        mlflow.set_tracking_uri(registry.tracking_uri)
+        made = mlflow.create_experiment("tiny", artifact_location=(registry.folder / "artifacts").as_uri())
+        assert made == "1"
+        for depth in (1, 2):
+            version, digest, run = registry.register(NAME, depth)
+            registry.digests[version] = digest
+            registry.run_of[version] = run
+        client = mlflow.MlflowClient()
+        client.set_registered_model_alias(NAME, "champion", "2")
+        client.transition_model_version_stage(NAME, "1", "Production")
+        yield registry
+        mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def away(registry: Registry) -> Iterator[Path]:
+    """The registry's database, moved away."""
+    database = registry.folder / "mlflow.db"
+    database.rename(database.with_suffix(".moved"))
+    yield database
+    database.with_suffix(".moved").replace(database)
+
+
+@pytest.mark.parametrize(
+    ("uri", "version"),
+    [
+        ("models:/tiny@champion", "2"),
+        ("models:/tiny/1", "1"),
+        ("models:/tiny/2", "2"),
+        ("models:/tiny/Production", "1"),
+        ("models:/tiny/latest", "2"),
+    ],
+)
+def test_registered(registry: Registry, tmp_path: Path, uri: str, version: str) -> None:
+    """An alias, a number, a stage and `latest` each lead to a verified copy of the version that they mean."""
+    copy = resolve(registry.settings(tmp_path, uri))
+    digest = registry.digests[version]
+    assert copy == Copy(tmp_path / "models" / digest / "model", NAME, version, uri, digest)
+    assert folder_digest(copy.model_folder) == digest
+    assert list((tmp_path / "models").glob(".incoming*")) == []
+
+
+def test_run(registry: Registry, tmp_path: Path) -> None:
+    """A model of a run has no version of its own: its digest stands for one."""
+    uri = f"runs:/{registry.run_of['1']}/model"
+    copy = resolve(registry.settings(tmp_path, uri))
+    digest = registry.digests["1"]
+    assert copy == Copy(tmp_path / "models" / digest / "model", "model", digest[:12], uri, digest)
+
+
+def test_version_without_digest(registry: Registry, tmp_path: Path) -> None:
+    """A version that another trainer registered, without our tag, is served by the digest that it has."""
+    version, digest, _ = registry.register("foreign", 1)
+    mlflow.MlflowClient().delete_model_version_tag("foreign", version, DIGEST_TAG)
+    copy = resolve(registry.settings(tmp_path, "models:/foreign/1"))
+    assert copy.digest == digest
+    assert copy.version == "1"
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_folder(registry: Registry, tmp_path: Path, form: str) -> None:
+    """A model in a folder, its name in the URI escaped or not, is served from where it is, without a copy."""
+    folder = tmp_path / "a model"
+    shutil.copytree(registry.artifacts_of(registry.run_of["1"]), folder)
+    uri = form.format(folder if form == "{}" else folder.as_uri().removeprefix("file://"))
+    digest = registry.digests["1"]
+    assert resolve(registry.settings(tmp_path / "var", uri)) == Copy(folder, "a model", digest[:12], uri, digest)
+    assert not (tmp_path / "var").exists()
+
+
+def test_relative_folder(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path counts from the current folder and is recorded as an absolute one."""
+    shutil.copytree(registry.artifacts_of(registry.run_of["1"]), tmp_path / "here")
+    monkeypatch.chdir(tmp_path)
+    assert resolve(registry.settings(tmp_path, "here")).model_folder == tmp_path / "here"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "models:/none/1",
+        "models:/none@champion",
+        "models:/none/latest",
+        "models:/none/Production",
+        "models:/tiny/99",
+        "models:/tiny@nobody",
+        "models:/tiny/Staging",
+        "models:/tiny/Nonsense",
+        "models:/tiny",
+        "models:/",
+        "runs:/00000000000000000000000000000000/model",
+        "/no/such/folder",
+        "file:///no/such/folder",
+        "no-such-folder",
+    ],
+)
+def test_not_there(registry: Registry, tmp_path: Path, uri: str) -> None:
+    """A model that is not there is a ModelError of one line that names MODEL_URI; nothing stands in for it."""
+    with pytest.raises(ModelError) as caught:
+        resolve(registry.settings(tmp_path, uri))
+    assert str(caught.value).startswith(f"MODEL_URI={uri!r}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_no_model_at_that_path(registry: Registry, tmp_path: Path) -> None:
+    """A run without a model there, or with something else there, is an error of one line that names MODEL_URI."""
+    run = registry.run_of["1"]
+    for path in ("none", "model/requirements.txt"):
+        with pytest.raises(StartError) as caught:
+            resolve(registry.settings(tmp_path, f"runs:/{run}/{path}"))
+        assert "\n" not in str(caught.value)
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
+
+
+def test_folder_that_is_no_model(registry: Registry, tmp_path: Path) -> None:
+    """A folder without an MLmodel file is not a model."""
+    with pytest.raises(ModelError, match="no file MLmodel"):
+        resolve(registry.settings(tmp_path, str(tmp_path)))
+
+
+def test_database_away(registry: Registry, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """With the database gone the last good copy is served and says why; no empty database is made in its place."""
+    settings = registry.settings(tmp_path, "models:/tiny@champion")
+    fresh = resolve(settings)
+    database = request.getfixturevalue("away")
+    stale = resolve(settings)
+    assert stale == replace(fresh, stale=f"the registry's database {database} is not there")
+    assert not database.exists()
+
+
+def test_database_away_and_no_copy(registry: Registry, tmp_path: Path, away: Path) -> None:
+    """With the database gone and no copy of this very URI there is nothing to serve, and no database is made."""
+    for uri in ("models:/tiny@champion", f"runs:/{registry.run_of['1']}/model"):
+        with pytest.raises(RegistryError, match=f"the registry's database {away} is not there"):
+            resolve(registry.settings(tmp_path, uri))
+    assert not away.exists()
+
+
+def test_copy_of_another_uri(registry: Registry, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A copy stands in only for the URI that led to it."""
+    resolve(registry.settings(tmp_path, "models:/tiny/1"))
+    request.getfixturevalue("away")
+    with pytest.raises(RegistryError):
+        resolve(registry.settings(tmp_path, "models:/tiny@champion"))
+
+
+def test_artifacts_lost(registry: Registry, tmp_path: Path) -> None:
+    """A registered model whose files are lost is served from its copy; without a copy it is an error of one line."""
+    _, digest, run = registry.register("lost", 1)
+    settings = registry.settings(tmp_path, "models:/lost/1")
+    fresh = resolve(settings)
+    shutil.rmtree(registry.artifacts_of(run))
+    assert resolve(settings) == fresh
+    assert fresh.digest == digest
+    with pytest.raises(StartError) as caught:
+        resolve(registry.settings(tmp_path / "other", "models:/lost/1"))
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_copy(registry: Registry, tmp_path: Path) -> None:
+    """A copy that is no longer what it was is fetched again."""
+    settings = registry.settings(tmp_path, "models:/tiny/1")
+    copy = resolve(settings)
+    (copy.model_folder / "model.skops").write_bytes(b"damaged")
+    assert resolve(settings) == copy
+    assert folder_digest(copy.model_folder) == copy.digest
+
+
+def test_damaged_copy_and_no_registry(registry: Registry, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A damaged copy does not stand in for a registry that is away."""
+    settings = registry.settings(tmp_path, "models:/tiny/1")
+    (resolve(settings).model_folder / "MLmodel").unlink()
+    request.getfixturevalue("away")
+    with pytest.raises(RegistryError):
+        resolve(settings)
+
+
+def test_wrong_digest(registry: Registry, tmp_path: Path) -> None:
+    """Files that are not what was registered are refused; the older good copy of the same URI is served instead."""
+    registry.register("forged", 1)
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias("forged", "champion", "1")
+    settings = registry.settings(tmp_path, "models:/forged@champion")
+    good = resolve(settings)
+    registry.register("forged", 2, digest="0" * 64)
+    client.set_registered_model_alias("forged", "champion", "2")
+    stale = resolve(settings)
+    assert replace(stale, stale=None) == good
+    assert "are not what was registered" in str(stale.stale)
+    assert "expected 000000000000" in str(stale.stale)
+    with pytest.raises(RegistryError, match="are not what was registered"):
+        resolve(registry.settings(tmp_path, "models:/forged/2"))
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {".lock", good.digest}
+
+
+def environ_of(settings: Settings, **more: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "VAR_DIR": str(settings.var_dir),
+        "MLFLOW_TRACKING_URI": settings.tracking_uri,
+        "MODEL_URI": settings.model_uri,
+        "no_proxy": "*",
+        **more,
+    }
+
+
+def test_in_child(registry: Registry, tmp_path: Path) -> None:
+    """A process of its own gives the same copy, also the second time, when there is nothing to fetch."""
+    settings = registry.settings(tmp_path, "models:/tiny/Production")
+    assert resolve_in_child(environ_of(settings)) == resolve(settings)
+
+
+def test_error_in_child(registry: Registry, tmp_path: Path) -> None:
+    """The child's error arrives as it was raised there."""
+    with pytest.raises(ModelError, match=r"^MODEL_URI='/no/such': .*no file MLmodel"):
+        resolve_in_child(environ_of(registry.settings(tmp_path, "/no/such")))
+
+
+def test_child_without_an_answer(registry: Registry, tmp_path: Path) -> None:
+    """A child that dies is an error of one line with its status."""
+    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(9)")
+    environ = environ_of(registry.settings(tmp_path, "models:/tiny/1"), PYTHONPATH=str(tmp_path))
+    with pytest.raises(ModelError, match="the resolver ended with status 9 and no answer"):
+        resolve_in_child(environ)
+
+
+@pytest.mark.parametrize("uri", ["models:/tiny@champion", "runs:/00000000000000000000000000000000/model"])
+def test_registry_that_refuses(registry: Registry, tmp_path: Path, uri: str) -> None:
+    """A registry that refuses connections is one line, without its password, in seconds."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        settings = replace(registry.settings(tmp_path, uri), tracking_uri=f"http://user:hunter2@127.0.0.1:{port}")
+        started = time.monotonic()
+        with pytest.raises(RegistryError) as caught:
+            resolve_in_child(environ_of(settings))
+        assert time.monotonic() - started < 30  # MLflow's own patience is some minutes
+    assert "did not answer" in str(caught.value)
+    assert f"127.0.0.1:{port}" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("password", ["hunter2", "hunter2" * 100, "hunter2@home"])
+def test_password_of_a_database(registry: Registry, tmp_path: Path, password: str) -> None:
+    """An address that MLflow cannot use at all is shown without its password, too, however long that is."""
+    uri = f"nosuch+db://me:{password}@host/db"
+    settings = replace(registry.settings(tmp_path, "models:/tiny/1"), tracking_uri=uri)
+    with pytest.raises(StartError) as caught:
+        resolve(settings)
+    assert "nosuch+db://me:***@host/db" in str(caught.value)
+    assert "hunter" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_replicas_at_the_same_time(registry: Registry, tmp_path: Path) -> None:
+    """Two replicas that resolve at once end with one good copy, and nothing half fetched beside it."""
+    settings = registry.settings(tmp_path, "models:/tiny@champion")
+    command = [sys.executable, "-m", "server.resolve"]
+    environ = environ_of(settings)
+    both = [subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE) for _ in range(2)]
+    answers = [json.loads(child.communicate(timeout=60)[0])["copy"] for child in both]
+    digest = registry.digests["2"]
+    assert [Copy.from_json(answer).digest for answer in answers] == [digest, digest]
+    assert {path.name for path in settings.models_dir.iterdir()} == {".lock", digest}
+    assert Copies(settings.models_dir).holds(digest)
+
+
+def test_mlflow_stays_outside(registry: Registry, tmp_path: Path) -> None:
+    """Neither the server's modules nor a model from a folder bring MLflow into memory."""
+    folder = registry.artifacts_of(registry.run_of["1"])
+    program = (
+        "import os, sys, server.main, server.app, server.resolve, server.worker\n"
+        "from server.settings import Settings\n"
+        "server.resolve.resolve(Settings.from_env(os.environ))\n"
+        "server.main.create()\n"
+        "print([name for name in sys.modules if name.split('.')[0] == 'mlflow'])"
+    )
+    environ = environ_of(registry.settings(tmp_path, str(folder)))
+    child = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert child.stdout == "[]\n"

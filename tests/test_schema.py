@@ -1,0 +1,446 @@
+"""What a model takes: every fault is named with its place, and valid rows are the numbers that were sent."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.errors import Fault, InvalidRows, ModelError
+from server.protocol import decode, encode_problem
+from server.schema import MAX_FAULTS, Column, InputSchema, Query
+
+COVERTYPE = InputSchema.from_signature(
+    [{"type": "long", "name": name} for name in ("elevation", "slope", "soil_type")],
+    {"elevation": [1859, 3858], "soil_type": [1, 40]},
+)
+MIXED = InputSchema.from_signature(
+    [
+        {"type": "string", "name": "city"},
+        {"type": "double", "name": "area", "required": True},
+        {"type": "boolean", "name": "new"},
+        {"type": "string", "name": "note", "required": False},
+        {"type": "long", "name": "rooms", "required": False},
+        {"type": "boolean", "name": "lift", "required": False},
+    ],
+    {},
+)
+GOOD = {"elevation": 2596, "slope": 3, "soil_type": 29}
+HOME = {"city": "Oslo", "area": 71.5, "new": True}
+WIDEST = {
+    "integer": (-(2**31), 2**31 - 1),
+    "long": (-(2**53), 2**53),
+    "float": (-float(np.finfo(np.float32).max), float(np.finfo(np.float32).max)),
+    "double": (-float(np.finfo(np.float64).max), float(np.finfo(np.float64).max)),
+}
+
+
+def one_column(kind: str, limits: list[float] | None = None, required: bool = True) -> InputSchema:
+    return InputSchema.from_signature(
+        [{"type": kind, "name": "x", "required": required}], {} if limits is None else {"x": limits}
+    )
+
+
+def refusal(schema: InputSchema, document: object, max_rows: int = 10) -> InvalidRows:
+    with pytest.raises(InvalidRows) as caught:
+        schema.parse(document, max_rows)
+    assert caught.value.status == 422
+    assert 1 <= len(caught.value.faults) <= MAX_FAULTS
+    return caught.value
+
+
+def faults(schema: InputSchema, document: object, max_rows: int = 10) -> list[tuple[str, str]]:
+    return [(fault.pointer, fault.detail) for fault in refusal(schema, document, max_rows).faults]
+
+
+def parsed(schema: InputSchema, document: object) -> Query | InvalidRows:
+    try:
+        return schema.parse(document, 3)
+    except InvalidRows as error:
+        return error
+
+
+def numbers(query: Query) -> list[list[float]]:
+    return query.rows.numbers.tolist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("document", "many"),
+    [
+        (GOOD, False),
+        (dict(reversed(GOOD.items())), False),
+        ({"features": [2596, 3, 29]}, False),
+        ({"features": [2596.0, 3.0, 29.0]}, False),
+        ({"instances": [GOOD]}, True),
+        ({"instances": [[2596, 3, 29]]}, True),
+    ],
+)
+def test_forms(document: object, many: bool) -> None:
+    """The three forms, by name or by place, lead to the same row in the signature's order."""
+    query = COVERTYPE.parse(document, 1)
+    assert query.many is many
+    assert numbers(query) == [[2596, 3, 29]]
+    assert query.rows.numbers.dtype == np.float64
+    assert query.rows.objects.shape == (1, 0)
+
+
+def test_mixed_instances() -> None:
+    """Rows by name and rows by place may stand in one request, and keep their order."""
+    query = COVERTYPE.parse({"instances": [[2000, 1, 1], GOOD, [3000.0, -5, 40]]}, 3)
+    assert numbers(query) == [[2000, 1, 1], [2596, 3, 29], [3000, -5, 40]]
+
+
+@pytest.mark.parametrize(
+    ("document", "pointer", "detail"),
+    [
+        ({"elevation": 2596, "slope": 3}, "#/soil_type", "is missing; must be a whole number from 1 to 40"),
+        ({"elevation": 2596, "soil_type": 1}, "#/slope", "is missing; must be a whole number"),
+        (GOOD | {"colour": 1}, "#/colour", "is not a feature of this model"),
+        (GOOD | {"": 1}, "#/", "is not a feature of this model"),
+        (GOOD | {"a/b~c": 1}, "#/a~1b~0c", "is not a feature of this model"),
+        (GOOD | {"Slope": 1}, "#/Slope", "is not a feature of this model"),
+        (GOOD | {"slope": True}, "#/slope", "must be a whole number, got true"),
+        (GOOD | {"slope": "3"}, "#/slope", 'must be a whole number, got "3"'),
+        (GOOD | {"slope": None}, "#/slope", "must be a whole number, got null"),
+        (GOOD | {"slope": [3]}, "#/slope", "must be a whole number, got a list of 1"),
+        (GOOD | {"slope": {"x": 1}}, "#/slope", "must be a whole number, got an object"),
+        (GOOD | {"elevation": 1858}, "#/elevation", "must be a whole number from 1859 to 3858, got 1858"),
+        (GOOD | {"elevation": 3859.0}, "#/elevation", "must be a whole number from 1859 to 3858, got 3859"),
+        (GOOD | {"elevation": 2000.5}, "#/elevation", "must be a whole number from 1859 to 3858, got 2000.5"),
+        (GOOD | {"soil_type": 0}, "#/soil_type", "must be a whole number from 1 to 40, got 0"),
+        (GOOD | {"soil_type": math.nan}, "#/soil_type", "must be a whole number from 1 to 40, got nan"),
+        ({"features": [2596, 3]}, "#/features", "must be a list of 3 values, got 2 values"),
+        ({"features": [2596, 3, 29, 1]}, "#/features", "must be a list of 3 values, got 4 values"),
+        ({"features": []}, "#/features", "must be a list of 3 values, got 0 values"),
+        ({"features": GOOD}, "#/features", "must be a list of 3 values, got an object"),
+        ({"features": None}, "#/features", "must be a list of 3 values, got null"),
+        ({"features": [2596, 3, 41]}, "#/features/2", "must be a whole number from 1 to 40, got 41"),
+        ({"features": [2596, None, 1]}, "#/features/1", "must be a whole number, got null"),
+        ({"features": [2596, 3, 29], "slope": 1}, "#/slope", "is not expected beside 'features'"),
+        ({"instances": [GOOD], "x/y": 1}, "#/x~1y", "is not expected beside 'instances'"),
+        ({"instances": [GOOD], "features": []}, "#/features", "is not expected beside 'instances'"),
+        ({"instances": []}, "#/instances", "must be a list of at least one row, got a list of 0"),
+        ({"instances": GOOD}, "#/instances", "must be a list of at least one row, got an object"),
+        ({"instances": None}, "#/instances", "must be a list of at least one row, got null"),
+        ({"instances": [GOOD] * 11}, "#/instances", "must have at most 10 rows, got 11"),
+        (
+            {"instances": [GOOD, [1, 2]]},
+            "#/instances/1",
+            "must be a list of 3 values or an object of features by name, got 2 values",
+        ),
+        (
+            {"instances": [7]},
+            "#/instances/0",
+            "must be a list of 3 values or an object of features by name, got 7",
+        ),
+        ({"instances": [GOOD, GOOD | {"slope": "x"}]}, "#/instances/1/slope", 'must be a whole number, got "x"'),
+        ({"instances": [GOOD, [2596, 3, 0]]}, "#/instances/1/2", "must be a whole number from 1 to 40, got 0"),
+        ({"instances": [GOOD | {"b": 1}]}, "#/instances/0/b", "is not a feature of this model"),
+        ([GOOD], "#", "must be an object, got a list of 1"),
+        ("x", "#", 'must be an object, got "x"'),
+        (None, "#", "must be an object, got null"),
+        (True, "#", "must be an object, got true"),
+        (1.5, "#", "must be an object, got 1.5"),
+    ],
+)
+def test_refused(document: object, pointer: str, detail: str) -> None:
+    """Each thing that can be wrong is one fault that says what and, as a JSON pointer, where."""
+    assert faults(COVERTYPE, document) == [(pointer, detail)]
+
+
+@pytest.mark.parametrize(
+    ("document", "detail"),
+    [
+        ({"instances": [[1859, 0, 0]]}, "instances.0.2 must be a whole number from 1 to 40, got 0"),
+        ([], "the body must be an object, got a list of 0"),
+        (GOOD | {"a": 1, "b": 2}, "a is not a feature of this model (and 1 more)"),
+        ({}, "elevation is missing; must be a whole number from 1859 to 3858 (and 2 more)"),
+    ],
+)
+def test_detail_of_a_refusal(document: object, detail: str) -> None:
+    """The error as a whole names its first fault and counts the others."""
+    assert refusal(COVERTYPE, document).detail == detail
+
+
+def test_all_faults_of_a_request() -> None:
+    """Every fault of every row is listed, in order, so that a client is mended at once."""
+    rows = [{"elevation": 1, "slope": 2, "x": 3}, [2000, "a", 50], GOOD]
+    assert [pointer for pointer, _ in faults(COVERTYPE, {"instances": rows})] == [
+        "#/instances/0/x",
+        "#/instances/0/elevation",
+        "#/instances/0/soil_type",
+        "#/instances/1/1",
+        "#/instances/1/2",
+    ]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {f"key {i}": i for i in range(1000)},
+        {"features": [1, 2, 3]} | {f"key {i}": i for i in range(1000)},
+        {"instances": [{} for _ in range(1000)]},
+        {"instances": [None] * 1000},
+        {"instances": [{f"key {i}": i for i in range(1000)}]},
+    ],
+)
+def test_many_faults(document: object) -> None:
+    """Past 20 faults no more are listed, whatever was sent."""
+    error = refusal(COVERTYPE, document, 1000)
+    assert len(error.faults) == 20
+    assert error.detail.endswith(" (and 19 more)")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        GOOD | {"k" * 100_000: 1},
+        GOOD | {"~/" * 100_000: 1},
+        GOOD | {"slope": "v" * 100_000},
+        GOOD | {"slope": ["v"] * 100_000},
+        {"instances": "v" * 100_000},
+        {"features": ["v" * 100_000] * 3},
+        {"features": [1859, 3, 1], "k" * 100_000: 1},
+        "v" * 100_000,
+    ],
+)
+def test_long_keys_and_values(document: object) -> None:
+    """What a client sent is never echoed whole: keys are cut at 100 characters, values at 40."""
+    error = refusal(COVERTYPE, document)
+    for fault in error.faults:
+        assert len(fault.pointer) < 220
+        assert len(fault.detail) < 150
+    assert len(error.detail) < 400
+    assert "k" * 101 not in error.detail
+    assert "v" * 41 not in error.detail
+
+
+@pytest.mark.parametrize("kind", WIDEST)
+def test_widest_range(kind: str) -> None:
+    """A number column takes what its type holds exactly, up to both ends and no further."""
+    schema = one_column(kind)
+    low, high = WIDEST[kind]
+    for value in (low, 0, high):
+        assert numbers(schema.parse({"x": value}, 1)) == [[value]]
+    for value in (int(low) * 2, int(high) * 2, math.inf, -math.inf, math.nan):
+        ((pointer, detail),) = faults(schema, {"x": value})
+        assert pointer == "#/x"
+        assert detail.startswith("must be a ")
+        assert f" number from {str(low).removesuffix('.0')} to " in detail
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("integer", 2**31), ("integer", -(2**31) - 1), ("long", 2**53 + 1), ("long", -(2**53) - 1)]
+)
+def test_integer_just_too_large(kind: str, value: int) -> None:
+    """An integer one past what its column holds is out of range, not rounded or wrapped."""
+    low, high = WIDEST[kind]
+    assert faults(one_column(kind), {"x": value}) == [
+        ("#/x", f"must be a whole number from {low} to {high}, got {value}")
+    ]
+
+
+def test_range_wider_than_the_type() -> None:
+    """A range in the metadata does not widen what the column's type holds."""
+    assert faults(one_column("integer", [0, 2**40]), {"x": 2**31}) == [
+        ("#/x", f"must be a whole number from 0 to {2**31 - 1}, got {2**31}")
+    ]
+    assert one_column("double", [0, math.inf]).columns[0].high == WIDEST["double"][1]
+
+
+@pytest.mark.parametrize("value", [3000, 3000.0, -0.0, 1e3])
+def test_whole_floats(value: float) -> None:
+    """A float without a fraction is a good integer."""
+    assert numbers(one_column("integer").parse({"x": value}, 1)) == [[value]]
+
+
+@pytest.mark.parametrize("value", [0.5, 1e-300, 2999.9999999])
+def test_fractions(value: float) -> None:
+    """A number column takes a fraction only where its type does."""
+    assert faults(one_column("long"), {"x": value})[0][0] == "#/x"
+    assert numbers(one_column("double", [0, 3000]).parse({"x": value}, 1)) == [[value]]
+
+
+def test_strings_and_booleans() -> None:
+    """String columns keep their strings apart, boolean ones become 0 and 1, in the signature's order."""
+    query = MIXED.parse(
+        {"instances": [HOME | {"rooms": 3, "lift": False, "note": ""}, ["é", 1, False, "n", 2.0, True]]}, 2
+    )
+    assert numbers(query) == [[71.5, 1, 3, 0], [1, 0, 2, 1]]
+    assert query.rows.objects.tolist() == [["Oslo", ""], ["é", "n"]]
+    assert query.rows.objects.dtype == np.object_
+
+
+@pytest.mark.parametrize("document", [HOME, HOME | {"note": None, "rooms": None, "lift": None}])
+def test_missing_optional_values(document: dict[str, object]) -> None:
+    """An optional value that is missing or null becomes NaN in a number or boolean column, None in a string one."""
+    query = MIXED.parse(document, 1)
+    assert query.rows.numbers[0, :2].tolist() == [71.5, 1]
+    assert np.isnan(query.rows.numbers[0, 2:]).all()
+    assert query.rows.objects.tolist() == [["Oslo", None]]
+
+
+def test_missing_optional_values_without_strings() -> None:
+    """A model of numbers alone has NaN for what is missing, in each of the three forms."""
+    schema = one_column("double", required=False)
+    for document in ({}, {"x": None}, {"features": [None]}, {"instances": [{}, [None]]}):
+        assert np.isnan(schema.parse(document, 2).rows.numbers).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer", "detail"),
+    [
+        ({"city": 1}, "#/city", "must be a string, got 1"),
+        ({"city": None}, "#/city", "must be a string, got null"),
+        ({"city": True}, "#/city", "must be a string, got true"),
+        ({"new": 1}, "#/new", "must be true or false, got 1"),
+        ({"new": 0.0}, "#/new", "must be true or false, got 0"),
+        ({"new": "true"}, "#/new", 'must be true or false, got "true"'),
+        ({"new": None}, "#/new", "must be true or false, got null"),
+        ({"note": 7}, "#/note", "must be a string, got 7"),
+        ({"lift": 1}, "#/lift", "must be true or false, got 1"),
+        ({"area": False}, "#/area", "must be a number, got false"),
+        ({"rooms": 2.5}, "#/rooms", f"must be a whole number from {-(2**53)} to {2**53}, got 2.5"),
+    ],
+)
+def test_wrong_type_in_a_mixed_row(change: dict[str, object], pointer: str, detail: str) -> None:
+    """No value is converted from one type to another; an optional column is as strict as any."""
+    assert faults(MIXED, HOME | change) == [(pointer, detail)]
+
+
+@pytest.mark.parametrize("name", ["features", "instances"])
+def test_feature_named_like_a_form(name: str) -> None:
+    """A model's own feature wins over the form of that name, and the other form still works."""
+    schema = InputSchema.from_signature([{"type": "double", "name": name}, {"type": "double", "name": "y"}], {})
+    assert numbers(schema.parse({name: 1, "y": 2}, 1)) == [[1, 2]]
+    other = {"features": {"instances": [[1, 2]]}, "instances": {"features": [1, 2]}}[name]
+    assert numbers(schema.parse(other, 1)) == [[1, 2]]
+    assert faults(schema, {name: [1, 2]}) == [
+        (f"#/{name}", "must be a number, got a list of 2"),
+        ("#/y", "is missing; must be a number"),
+    ]
+
+
+def test_names_and_places() -> None:
+    """A column without a name is called by its place, and columns keep the signature's order."""
+    schema = InputSchema.from_signature([{"type": "double"}, {"type": "long", "name": "b"}], {})
+    assert schema.names == ("0", "b")
+    assert [column.required for column in schema.columns] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "ranges", "message"),
+    [
+        (None, {}, "the model has no signature"),
+        ([], {}, "the model has no signature"),
+        ([{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 3]}}], {}, "tensor signature"),
+        ([{"type": "datetime", "name": "when"}], {}, "column 'when' of the model has the type datetime; served are"),
+        ([{"type": "binary", "name": "x"}], {}, "the type binary"),
+        ([{"type": "array", "items": {"type": "double"}, "name": "x"}], {}, "the type array"),
+        ([{"type": "object", "properties": {}, "name": "x"}], {}, "the type object"),
+        ([{"name": "x"}], {}, "the type None"),
+        ([{"type": "double", "name": "x"}, {"type": "long", "name": "x"}], {}, "names a column twice"),
+        ([{"type": "double", "name": "x"}], {"y": [0, 1]}, "has a range for 'y', which is none of its columns"),
+        ([{"type": "string", "name": "x"}], {"x": [0, 1]}, "has a range for 'x', which is a string column"),
+        ([{"type": "boolean", "name": "x"}], {"x": [0, 1]}, "has a range for 'x', which is a boolean column"),
+        *(
+            ([{"type": "double", "name": "x"}], {"x": value}, r"for 'x'; expected \[low, high\]")
+            for value in ([1, 0], [1], [0, 1, 2], ["0", "1"], None, 3, "01", {"low": 0}, [None, 1], [math.nan, 1])
+        ),
+        ([{"type": "integer", "name": "x"}], {"x": [2**31, 2**32]}, r"for 'x'; expected \[low, high\]"),
+        ([{"type": "double", "name": "x"}], [["x", 0, 1]], r"expected \{name: \[low, high\]\}"),
+        ([{"type": "double", "name": "x"}], 5, r"expected \{name: \[low, high\]\}"),
+    ],
+)
+def test_signature_that_is_not_served(inputs: list[dict[str, Any]] | None, ranges: Any, message: str) -> None:
+    """A signature or a range that cannot be served stops the start with one line that names the reason."""
+    with pytest.raises(ModelError, match=message) as caught:
+        InputSchema.from_signature(inputs, ranges)
+    assert "\n" not in str(caught.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from([*GOOD, *HOME, "features", "instances"]) | st.text(), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(JSON | st.fixed_dictionaries({"instances": st.lists(JSON)}) | st.fixed_dictionaries({"features": JSON}))
+def test_any_document(document: object) -> None:
+    """Whatever is sent is either valid rows or refused as such, in an answer of bounded size."""
+    for schema in (COVERTYPE, MIXED):
+        outcome = parsed(schema, document)
+        if isinstance(outcome, InvalidRows):
+            assert 1 <= len(outcome.faults) <= MAX_FAULTS
+            assert all(isinstance(fault, Fault) and fault.pointer.startswith("#") for fault in outcome.faults)
+            assert len(encode_problem(422, outcome.detail, outcome.faults)) < 50_000
+        else:
+            assert 1 <= len(outcome.rows) <= 3
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.integers(-(2**53), 2**53),
+        st.integers(0, 100) | st.integers(0, 100).map(float),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.floats(allow_nan=False, width=32, allow_infinity=False),
+    ).map(list),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(ROWS)
+def test_forms_agree(rows: list[list[float]]) -> None:
+    """Valid rows are exactly the numbers that were sent, in all three forms, through JSON."""
+    kinds = {"whole": "long", "limited": "integer", "real": "double", "single": "float"}
+    schema = InputSchema.from_signature(
+        [{"type": kind, "name": name} for name, kind in kinds.items()], {"limited": [0, 100]}
+    )
+    named = [dict(zip(kinds, row, strict=True)) for row in rows]
+    for instances in (rows, named):
+        query = schema.parse(decode(json.dumps({"instances": instances}).encode()), 5)
+        assert query.many
+        assert numbers(query) == rows
+    for row, by_name in zip(rows, named, strict=True):
+        for document in (by_name, {"features": row}):
+            query = schema.parse(decode(json.dumps(document).encode()), 1)
+            assert not query.many
+            assert numbers(query) == [row]
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.integers(-50, 50).map(float)
+
+
+@given(st.sampled_from(list(WIDEST)), st.tuples(st.integers(-50, 50), st.integers(-50, 50)) | st.none(), SCALARS)
+def test_accepts_agrees_with_the_ranges(kind: str, limits: tuple[int, int] | None, value: object) -> None:
+    """A number column accepts exactly the finite numbers of its range, and whole ones alone where it is whole."""
+    schema = one_column(kind, None if limits is None else sorted(map(float, limits)))
+    (column,) = schema.columns
+    low, high = WIDEST[kind] if limits is None else sorted(limits)
+    expected = (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and low <= value <= high
+        and (kind in ("float", "double") or value == math.floor(value))
+    )
+    assert column.accepts(value) is expected
+
+
+@given(st.sampled_from(["string", "boolean", *WIDEST]), SCALARS)
+def test_optional_adds_only_null(kind: str, value: object) -> None:
+    """An optional column accepts what a required one accepts, and null."""
+    required = one_column(kind).columns[0]
+    optional = one_column(kind, required=False).columns[0]
+    assert optional.accepts(value) is (value is None or required.accepts(value))
+    assert Column("x", "string").accepts(value) is isinstance(value, str)
+    assert Column("x", "boolean").accepts(value) is isinstance(value, bool)

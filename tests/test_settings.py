@@ -1,0 +1,189 @@
+"""The environment of a replica: its defaults, what is refused and how that is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from server.errors import SettingsError, StartError
+from server.settings import ENGINES, LOG_LEVELS, ROOT, Settings, available_cpus
+
+# Every variable, in the order of the settings, with a value that is not its default.
+VALUES = {
+    "MODEL_URI": "runs:/abc/model",
+    "MLFLOW_TRACKING_URI": "http://registry:5000",
+    "VAR_DIR": "/srv/forkcast",
+    "WEB_CONCURRENCY": "3",
+    "HOST": "10.0.0.1",
+    "PORT": "80",
+    "SOCKET": "/run/a.sock",
+    "ENGINE": "pyfunc",
+    "MAX_BATCH_ROWS": "64",
+    "MAX_PENDING": "128",
+    "MAX_BODY_BYTES": "4096",
+    "KEEP_ALIVE": "5",
+    "GRACEFUL_TIMEOUT": "6",
+    "LOG_LEVEL": "debug",
+    "REPLICA": "replica-1",
+}
+# The whole numbers among them, with the range that each may lie in.
+WHOLE = {
+    "WEB_CONCURRENCY": (1, 1024),
+    "PORT": (1, 65535),
+    "MAX_BATCH_ROWS": (1, 1_000_000),
+    "MAX_PENDING": (1, 10_000_000),
+    "MAX_BODY_BYTES": (1, 2**31),
+    "KEEP_ALIVE": (1, 3600),
+    "GRACEFUL_TIMEOUT": (1, 3600),
+}
+USABLE = len(os.sched_getaffinity(0))
+
+
+def refusal(name: str, value: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({name: value})
+    assert isinstance(caught.value, StartError)
+    return str(caught.value)
+
+
+def test_defaults() -> None:
+    """With nothing set, every setting has the default that the design promises."""
+    assert Settings.from_env({}) == Settings(
+        model_uri="models:/covertype@champion",
+        tracking_uri=f"sqlite:///{ROOT}/var/mlflow.db",
+        var_dir=ROOT / "var",
+        workers=available_cpus(),
+        host="127.0.0.1",
+        port=8000,
+        socket=None,
+        engine="auto",
+        max_batch_rows=256,
+        max_pending=4096,
+        max_body_bytes=1_048_576,
+        keep_alive=75,
+        graceful_timeout=30,
+        log_level="info",
+        replica=socket.gethostname(),
+    )
+
+
+def test_empty_counts_as_unset() -> None:
+    """A variable that is set to nothing leaves its default."""
+    assert Settings.from_env(dict.fromkeys(VALUES, "")) == Settings.from_env({})
+
+
+def test_every_variable() -> None:
+    """Each variable reaches its own field, and a variable of somebody else's changes nothing."""
+    settings = Settings.from_env(VALUES | {"UNKNOWN": "x"})
+    assert [str(value) for value in dataclasses.astuple(settings)] == list(VALUES.values())
+
+
+def test_folders_follow_var_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry and the copies lie in VAR_DIR, which is made absolute."""
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.from_env({"VAR_DIR": "data"})
+    assert settings.var_dir == tmp_path / "data"
+    assert settings.tracking_uri == f"sqlite:///{tmp_path}/data/mlflow.db"
+    assert settings.models_dir == tmp_path / "data" / "models"
+
+
+def test_settings_are_frozen() -> None:
+    """Nothing can change a setting once it was read."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings.from_env({}).port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "+1", "1.5", "1e3", " 1", "1_000", "many", "٣", "99999999999"])
+@pytest.mark.parametrize("name", WHOLE)
+def test_bad_whole_number(name: str, value: str) -> None:
+    """What is no whole number, or one out of its range, is refused with name, value and range."""
+    low, high = WHOLE[name]
+    assert refusal(name, value) == f"{name}={value!r}: expected a whole number from {low} to {high}"
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_bounds_of_whole_numbers(name: str) -> None:
+    """Both ends of a range are allowed, one further is not."""
+    low, high = WHOLE[name]
+    for value in (low, high):
+        assert value in dataclasses.astuple(Settings.from_env({name: str(value)}))
+    assert f"{name}='{high + 1}'" in refusal(name, str(high + 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("ENGINE", "Forest", "one of auto, forest, onnx, sklearn, pyfunc"),
+        ("ENGINE", "auto ", "one of auto, forest, onnx, sklearn, pyfunc"),
+        ("LOG_LEVEL", "INFO", "one of debug, info, warning, error, critical"),
+        ("LOG_LEVEL", "10", "one of debug, info, warning, error, critical"),
+        ("REPLICA", "a/b", "a name of printable ASCII without spaces or slashes"),
+        ("REPLICA", "a b", "a name of printable ASCII without spaces or slashes"),
+        ("REPLICA", "a\r\nSet-Cookie:x", "a name of printable ASCII without spaces or slashes"),
+        ("REPLICA", "réplica", "a name of printable ASCII without spaces or slashes"),
+    ],
+)
+def test_bad_word(name: str, value: str, expected: str) -> None:
+    """A word that is none of the expected is refused with name, value and what was expected, in one line."""
+    assert refusal(name, value) == f"{name}={value!r}: expected {expected}"
+    assert "\n" not in refusal(name, value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "bind"),
+    [
+        ({}, "127.0.0.1:8000"),
+        ({"HOST": "10.0.0.1", "PORT": "81"}, "10.0.0.1:81"),
+        ({"HOST": "localhost"}, "localhost:8000"),
+        ({"HOST": "::1"}, "[::1]:8000"),
+        ({"SOCKET": "/run/replica.sock", "HOST": "::1", "PORT": "81"}, "unix:/run/replica.sock"),
+    ],
+)
+def test_bind(environ: dict[str, str], bind: str) -> None:
+    """The address is a Unix socket where one is set, else host and port, an IPv6 host in brackets."""
+    assert Settings.from_env(environ).bind == bind
+
+
+def test_words_that_are_allowed() -> None:
+    """Every engine of the design and every level that logging knows is taken."""
+    assert [Settings.from_env({"ENGINE": name}).engine for name in ENGINES] == list(ENGINES)
+    numbers = [Settings.from_env({"LOG_LEVEL": name}).log_number for name in LOG_LEVELS]
+    assert numbers == [logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL]
+
+
+@pytest.mark.parametrize(
+    ("limit", "cpus"),
+    [
+        ("50000 100000", 1),
+        ("100000 100000", 1),
+        ("110000 100000", 2),
+        ("150000 100000", 2),
+        ("1 100000", 1),
+        ("6400000 100000", 64),
+        ("max 100000", None),
+        ("what is this", None),
+    ],
+)
+def test_cgroup_2(tmp_path: Path, limit: str, cpus: int | None) -> None:
+    """A quota of cgroup version 2 is rounded up, no more than the usable CPUs; without one those count."""
+    (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    assert available_cpus(tmp_path) == (USABLE if cpus is None else min(cpus, USABLE))
+
+
+@pytest.mark.parametrize(("quota", "cpus"), [("50000", 1), ("110000", 2), ("-1", None), ("0", None), ("x", None)])
+def test_cgroup_1(tmp_path: Path, quota: str, cpus: int | None) -> None:
+    """A quota of cgroup version 1 is rounded up as well; -1 means that there is none."""
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
+    assert available_cpus(tmp_path) == (USABLE if cpus is None else min(cpus, USABLE))
+
+
+def test_no_cgroup(tmp_path: Path) -> None:
+    """Without a control group, the CPUs that this process may use count."""
+    assert available_cpus(tmp_path / "none") == USABLE
