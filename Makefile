@@ -8,7 +8,7 @@ LOCKS := deploy/requirements
 RUN := $(BIN)/python -m deploy.cli
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate pyproject.toml
 
-.PHONY: help up scale resources status stats logs restart down train test check lock clean
+.PHONY: help up scale resources status stats logs restart down train bench test check lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -39,7 +39,10 @@ down: $(BIN)/.runtime ## stop everything
 	@$(RUN) down
 
 train: $(BIN)/.runtime ## [COVERTYPE_PATH=file.csv.gz]: fit, check, log, register, set @champion
-	@$(BIN)/python -m deploy.model.train
+	@$(RUN) train
+
+bench: $(BIN)/.runtime ## the cost of one prediction on one worker, against a bare loop; needs wrk
+	@$(BIN)/python -m deploy.bench
 
 test: $(BIN)/.development ## all tests; PYTEST= for options, as PYTEST="-m 'not e2e'"
 	@$(BIN)/python -m pytest $(PYTEST)

@@ -48,7 +48,7 @@ control_socket_disable = True
 
 
 def _settle() -> None:
-    """Leave the master's memory as the workers should share it: no garbage, and no object that the collector touches."""
+    """Leave the master's memory as the workers should share it: no garbage, nothing that the collector touches."""
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):  # another libc than glibc
         ctypes.CDLL(None).malloc_trim(0)

@@ -72,6 +72,11 @@ class Verbs:
         """Show what a service printed."""
         follow_logs(self._layout, self._environ.get("S") or "server")
 
+    def train(self) -> None:
+        """Train, check and register a model, and make it the champion."""
+        environ = dict(self._environ) | {"VAR_DIR": str(self._layout.var)}
+        os.execve(sys.executable, [sys.executable, "-m", "deploy.model.train"], environ)  # noqa: S606
+
     def down(self) -> None:
         """Stop everything."""
         self._backend.down()

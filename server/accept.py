@@ -68,9 +68,10 @@ class Acceptor:
     ``held`` tells how many connections this worker has, ``siblings`` how many workers the replica is to have.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (each is another thing to know)
         self,
         listener: socket.socket,
+        *,
         make_protocol: Callable[[], asyncio.Protocol],
         held: Callable[[], int],
         shares: Shares,

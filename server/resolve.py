@@ -62,7 +62,7 @@ def resolve_in_child(environ: Mapping[str, str]) -> Copy:
     """
     path = os.pathsep.join(filter(None, [str(ROOT), environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "server.resolve"]
-    child = run(command, env={**_IMPATIENT, **environ, "PYTHONPATH": path}, stdout=PIPE, check=False)  # noqa: S603
+    child = run(command, env={**_IMPATIENT, **environ, "PYTHONPATH": path}, stdout=PIPE, check=False)
     try:
         answer = json.loads(child.stdout)
     except ValueError:

@@ -254,7 +254,7 @@ def _invalid(faults: Sequence[Fault]) -> InvalidRows:
     return InvalidRows(f"{place} {first.detail}{more}", shown)
 
 
-def _show(value: object) -> str:
+def _show(value: object) -> str:  # noqa: PLR0911  (one return a kind)
     """A JSON value as an error may echo it: short, whatever was sent."""
     match value:
         case None:
@@ -273,5 +273,5 @@ def _show(value: object) -> str:
 
 
 def _escape(key: object) -> str:
-    """A key as a token of a JSON pointer in a URI fragment (RFC 6901, section 6), cut short where a client sent a long one."""
+    """A key as a token of a JSON pointer in a URI fragment (RFC 6901, section 6), cut short where it is long."""
     return quote(str(key)[:100].replace("~", "~0").replace("/", "~1"), safe="!$&'()*+,;=:@~")

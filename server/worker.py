@@ -121,12 +121,19 @@ class DrainingServer(Server):
 
         for listener in sockets or []:
             worker = self._worker
-            acceptor = Acceptor(listener, make_protocol, held, worker.shares, worker.slot, worker.cfg.workers)
+            acceptor = Acceptor(
+                listener,
+                make_protocol=make_protocol,
+                held=held,
+                shares=worker.shares,
+                slot=worker.slot,
+                siblings=worker.siblings,
+            )
             acceptor.start()
             self._acceptors.append(acceptor)
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second. Stop, too, when the master is gone: an orphan would hold the socket and never be replaced."""
+        """Stop, too, when the master is gone: an orphan would hold the socket and never be replaced."""
         for acceptor in self._acceptors:
             acceptor.publish()
         return await super().on_tick(counter) or os.getppid() != self._parent
@@ -179,6 +186,12 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     shares = Shares()
     # Which of the shares is this worker's; given before the fork.
     slot = 1
+
+    @property
+    def siblings(self) -> int:
+        """How many workers the replica is to have, this one included."""
+        workers: int = self.cfg.workers
+        return workers
 
     @property
     def drain_seconds(self) -> float:

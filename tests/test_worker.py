@@ -139,6 +139,7 @@ class StandIn:
     notified: int = 0
     shares: Shares = field(default_factory=Shares)
     slot: int = 1
+    siblings: int = 1
 
     def notify(self) -> None:
         self.notified += 1
@@ -420,6 +421,7 @@ async def test_malformed_http(text: str) -> None:
         assert answer.status == 400
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["connection"] == "close"
+        assert answer.headers["x-served-by"].endswith(f"/{os.getpid()}")
         assert json.loads(answer.body)["title"] == "Bad Request"
         assert await client.rest() == b""
 

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +20,8 @@ from deploy.model.ensure import ensure_model
 
 # Seconds that a replica may take from its start to its first answer: resolving, loading and warming up.
 _READY_TIMEOUT = 180
+# How often the access log is looked at (seconds), and how large it may grow (bytes).
+_ROTATION = ("60", "100000000")
 # Requests until a slot has its full weight (nginx/upstream-local.conf) among as many others as there are slots.
 _INTRODUCTIONS = 300
 
@@ -83,10 +85,11 @@ class LocalBackend:
         stack = self._require_running()
         binary = nginx.find_nginx()
         if stack.replicas == 1:
-            self._converge(replace(stack, replicas=2), binary)
+            with self._undone_on_failure(stack):
+                self._converge(replace(stack, replicas=2), binary)
         for slot in range(1, stack.replicas + 1):
             self._supervisord.restart(replica_name(slot))
-            self._wait_ready(slot)
+            self._wait_ready(replica_name(slot))
         self._converge(stack, binary)
         return stack
 
@@ -115,10 +118,9 @@ class LocalBackend:
 
     def _place(self, stack: Stack, before: Stack | None) -> Stack:
         """Settle the ports: those that this very stack listens on already are its own."""
-        ours = before or Stack()
-        if before is None or (stack.http_host, stack.http_port) != (ours.http_host, ours.http_port):
+        if before is None or stack.http_port != before.http_port:
             stack = replace(stack, http_port=ports.choose_http_port(stack.http_host, stack.http_port))
-        if before is None or stack.locust_port != ours.locust_port:
+        if before is None or stack.locust_port != before.locust_port:
             ports.check_free("127.0.0.1", stack.locust_port, "LOCUST_PORT")
         return stack
 
@@ -131,35 +133,31 @@ class LocalBackend:
             if before is None:
                 self.down()
             else:
-                self._converge(before, nginx.find_nginx(), wait=False)
+                with suppress(CommandError):
+                    self._converge(before, nginx.find_nginx())
             raise
 
-    def _converge(self, stack: Stack, binary: str, *, wait: bool = True) -> None:
-        """Make supervisord run exactly this: new replicas first, then changed ones one by one, then the rest."""
+    def _converge(self, stack: Stack, binary: str) -> None:
+        """Make supervisord run exactly this: new replicas first, then changed programs one by one, then the rest.
+
+        Raises:
+            CommandError: something did not come up.
+        """
         self._supervisord.write(self._programs(stack, binary))
         added, changed, removed = self._supervisord.difference()
-        for name in added:
-            if _slot(name):
-                self._supervisord.add(name)
+        self._supervisord.add(*filter(_slot, added))
         self._revive()
-        for name in added:
-            if wait:
-                self._wait_ready(_slot(name))
+        self._wait_ready(*filter(_slot, added))
         for name in changed:
             self._supervisord.replace(name)
-            if wait:
-                self._wait_ready(_slot(name))
-        for name in added:
-            if not _slot(name):
-                self._supervisord.add(name)
+            self._wait_ready(*filter(_slot, [name]))
+        self._supervisord.add(*(name for name in added if not _slot(name)))
         self._supervisord.remove(*removed)
         stack.save(self._layout)
-        if added and wait:
+        self._wait_ready(*(replica_name(slot) for slot in range(1, stack.replicas + 1)))
+        self._wait_for_addresses(stack)
+        if added:
             self._introduce(stack)
-        if wait:
-            for slot in range(1, stack.replicas + 1):
-                self._wait_ready(slot)
-            self._wait_for_addresses(stack)
 
     def _revive(self) -> None:
         for name, process in self._supervisord.info().items():
@@ -176,6 +174,7 @@ class LocalBackend:
             *(self._replica(stack, slot) for slot in range(1, stack.replicas + 1)),
             Program("nginx", balancer, digest, stop_seconds=10),
             Program("locust", self._locust(stack), {}, stop_seconds=10),
+            Program("log-rotation", ["/bin/sh", str(ROOT / "deploy/local/rotate.sh"), *_ROTATION], {}, stop_seconds=5),
         ]
 
     def _replica(self, stack: Stack, slot: int) -> Program:
@@ -195,13 +194,15 @@ class LocalBackend:
         port = str(stack.locust_port)
         return [_tool("locust"), "-f", file, "--host", stack.address, "--web-host", "127.0.0.1", "--web-port", port]
 
-    def _wait_ready(self, slot: int | None) -> None:
-        if slot is None:
-            return
-        name, first_pid = replica_name(slot), 0
+    def _wait_ready(self, *names: str) -> None:
+        for name in names:
+            self._wait_for_replica(name)
+
+    def _wait_for_replica(self, name: str) -> None:
+        socket, first_pid = replica_socket(_slot(name)), 0
         deadline = time.monotonic() + _READY_TIMEOUT
         while time.monotonic() < deadline:
-            if probe.ask_socket(replica_socket(slot), "/ready", timeout=2)[0] == 200:
+            if probe.ask_socket(socket, "/ready", timeout=2)[0] == 200:
                 return
             process = self._supervisord.info().get(name, {})
             first_pid = first_pid or process.get("pid", 0)
@@ -218,7 +219,6 @@ class LocalBackend:
 
     def _introduce(self, stack: Stack) -> None:
         """Let Nginx meet the new replicas: after a failed try, a slot regains its share of requests one by one."""
-        self._wait_for_addresses(stack)
         seen: set[str] = set()
         deadline = time.monotonic() + 5
         asked = 0
@@ -251,9 +251,10 @@ def _tool(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def _slot(name: str) -> int | None:
+def _slot(name: str) -> int:
+    """The slot of a replica's program; 0 for any other."""
     kind, _, number = name.partition("-")
-    return int(number) if kind == "replica" else None
+    return int(number) if kind == "replica" else 0
 
 
 def _cpu_list(slot: int, cpus: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from deploy.errors import CommandError
-from deploy.local.layout import SLOTS, Layout
+from deploy.local.layout import ROOT, SLOTS, Layout
 from server.settings import Settings
 
 # What `up` hands to the replicas and keeps until `down`.
@@ -35,12 +35,15 @@ class Stack:
         return f"http://{host}" if self.http_port == 80 else f"http://{host}:{self.http_port}"
 
     def changed(self, environ: Mapping[str, str]) -> Stack:
-        """This stack with what the command line or ``.env`` asks for.
+        """The same stack with what the command line or ``.env`` asks for.
 
         Raises:
             CommandError, SettingsError: naming the variable, its value and what was expected.
         """
         environment = self.environment | {name: environ[name] for name in SETTINGS if environ.get(name)}
+        for name in ("MODEL_URI", "MLFLOW_TRACKING_URI"):
+            if name in environment:
+                environment[name] = _anchored(environment[name])
         Settings.from_env(environment)
         return replace(
             self,
@@ -68,6 +71,13 @@ class Stack:
             return cls(**json.loads(layout.state.read_bytes()))
         except FileNotFoundError:
             return None
+
+
+def _anchored(uri: str) -> str:
+    """A relative path, or SQLite file, as seen from the checkout, where `make` runs; the stack works elsewhere."""
+    if uri.startswith("sqlite:///"):
+        return f"sqlite:///{ROOT / uri.removeprefix('sqlite:///')}"
+    return uri if ":" in uri else str(ROOT / uri)
 
 
 def whole(environ: Mapping[str, str], name: str, default: int | None, low: int, high: int) -> int:

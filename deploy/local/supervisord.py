@@ -141,7 +141,7 @@ class Supervisord:
                 process.kill()
 
     def processes(self) -> Iterator[psutil.Process]:
-        """Every process of this stack, by its mark; Nginx writes its title over its environment, so it by its folder."""
+        """Every process of this stack, by its mark; Nginx, whose title overwrites its environment, by its folder."""
         var = str(self._layout.var)
         for process in psutil.process_iter():
             try:
@@ -164,9 +164,10 @@ class Supervisord:
         added, changed, removed = self._rpc("reloadConfig")[0]
         return sorted(added), sorted(changed), sorted(removed)
 
-    def add(self, name: str) -> None:
-        """Start a program whose file is new."""
-        self._rpc("addProcessGroup", name)
+    def add(self, *names: str) -> None:
+        """Start programs whose files are new."""
+        for name in names:
+            self._rpc("addProcessGroup", name)
 
     def remove(self, *names: str) -> None:
         """Stop programs, all at once, and forget them."""

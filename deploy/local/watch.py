@@ -42,7 +42,7 @@ def status(stack: Stack, supervisord: Supervisord) -> list[str]:
 
 def _process(name: str, process: dict[str, object]) -> tuple[str, str, str, str]:
     state, pid = str(process.get("statename", "MISSING")), process.get("pid")
-    if state == "RUNNING" or state == "STARTING":
+    if state in ("RUNNING", "STARTING"):
         return name, state.lower(), str(pid), f"{int(process['now']) - int(process['start'])} s"  # type: ignore[call-overload]
     return name, state.lower(), "", ""
 

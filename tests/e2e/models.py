@@ -16,12 +16,13 @@ with warnings.catch_warnings():
     from mlflow.models import infer_signature
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_diabetes, load_iris
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestRegressor
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from deploy.model.form import FEATURES
+from deploy.model.pipeline import build_pipeline
 from deploy.model.synthetic import generate
 
 REQUIREMENTS = ["scikit-learn"]  # given, so that MLflow does not go and look for them
@@ -40,6 +41,13 @@ def save_sklearn(path: Path, estimator: Any, example: pd.DataFrame) -> Path:
             pip_requirements=REQUIREMENTS,
         )
     return path
+
+
+def covertype_forest(path: Path) -> Path:
+    """The default model's own pipeline, fitted on an array, smaller."""
+    data = generate(rows=4000)
+    forest = RandomForestClassifier(n_estimators=30, random_state=0)
+    return save_sklearn(path, build_pipeline(forest).fit(data.x, data.y), pd.DataFrame(data.x, columns=list(FEATURES)))
 
 
 def histogram_boosting(path: Path) -> Path:

@@ -211,7 +211,7 @@ def test_orphaned_workers_leave(start_replica: StartReplica, tmp_path: Path) -> 
 
 def test_workers_share_the_models_memory(start_replica: StartReplica, tmp_path: Path) -> None:
     """With eight workers that all answered, and about equally, each has at most 20 MB that it does not share."""
-    replica = start_replica(models.histogram_boosting(tmp_path / "model"), WEB_CONCURRENCY="8")
+    replica = start_replica(models.covertype_forest(tmp_path / "model"), WEB_CONCURRENCY="8")
     with Load(replica.port, connections=64, document={"features": COVERTYPE}) as load:
         load.wait_for(2000)
     assert len(load.counts.served_by) == 8

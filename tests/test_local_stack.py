@@ -1,0 +1,140 @@
+"""What a local stack is asked to be, and where its files are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.errors import CommandError
+from deploy.local.layout import ROOT, SLOTS, Layout, replica_name, replica_socket
+from deploy.local.stack import SETTINGS, Stack
+from server.errors import SettingsError
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    one = Layout(tmp_path / "var")
+    one.make()
+    return one
+
+
+def test_nothing_asked_changes_nothing() -> None:
+    """Unset and empty variables leave a stack as it is."""
+    stack = Stack(replicas=3, http_host="::", http_port=8080, environment={"ENGINE": "sklearn"})
+    assert stack.changed({}) == stack
+    assert stack.changed({"N": "", "HTTP_HOST": "", "HTTP_PORT": "", "LOCUST_PORT": "", "ENGINE": ""}) == stack
+
+
+def test_what_is_asked_is_merged() -> None:
+    """What is asked for now goes over what was asked for before, one by one."""
+    before = Stack(cpus=1, environment={"ENGINE": "sklearn", "KEEP_ALIVE": "90"})
+    asked = {"N": "3", "HTTP_HOST": "0.0.0.0", "HTTP_PORT": "81", "LOCUST_PORT": "82", "ENGINE": "pyfunc"}  # noqa: S104
+    environment = {"ENGINE": "pyfunc", "KEEP_ALIVE": "90"}
+    assert before.changed(asked) == Stack(3, "0.0.0.0", 81, 82, 1, environment)  # noqa: S104
+    assert before.environment["ENGINE"] == "sklearn"
+
+
+def test_only_the_replicas_settings_are_kept() -> None:
+    """Other variables of the user's shell, and those that the backend sets itself, do not travel."""
+    asked = {"PATH": "/bin", "PORT": "1", "SOCKET": "x", "VAR_DIR": "y", "REPLICA": "z", "MAX_PENDING": "7"}
+    assert Stack().changed(asked).environment == {"MAX_PENDING": "7"}
+    assert not {"HOST", "PORT", "SOCKET", "VAR_DIR", "REPLICA"} & set(SETTINGS)
+
+
+@pytest.mark.parametrize("value", ["0", str(SLOTS + 1), "-1", "two", "1.5", " 1", "²"])
+def test_bad_number_of_replicas(value: str) -> None:
+    """A number of replicas that cannot be is named with its value and what was expected."""
+    with pytest.raises(CommandError) as caught:
+        Stack().changed({"N": value})
+    assert str(caught.value) == f"N={value!r}: expected a whole number from 1 to {SLOTS}"
+
+
+@pytest.mark.parametrize("name", ["HTTP_PORT", "LOCUST_PORT"])
+@pytest.mark.parametrize("value", ["0", "65536", "http", "80.0", "+80"])
+def test_bad_port(name: str, value: str) -> None:
+    """A port that cannot be is named with its value and what was expected."""
+    with pytest.raises(CommandError) as caught:
+        Stack().changed({name: value})
+    assert str(caught.value) == f"{name}={value!r}: expected a whole number from 1 to 65535"
+
+
+def test_limits_themselves_are_good() -> None:
+    """The least and the most are within the limits."""
+    for n, port in ((1, 1), (SLOTS, 65535)):
+        stack = Stack().changed({"N": str(n), "HTTP_PORT": str(port), "LOCUST_PORT": str(port)})
+        assert (stack.replicas, stack.http_port, stack.locust_port) == (n, port, port)
+
+
+def test_bad_setting_is_refused_before_a_replica_reads_it() -> None:
+    """A replica's own setting is checked when it is asked for."""
+    with pytest.raises(SettingsError, match="^WEB_CONCURRENCY='many': expected a whole number"):
+        Stack().changed({"WEB_CONCURRENCY": "many"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ("my/model", f"{ROOT}/my/model"),
+        ("/my/model", "/my/model"),
+        ("models:/covertype@champion", "models:/covertype@champion"),
+        ("runs:/0a/model", "runs:/0a/model"),
+        ("s3://bucket/model", "s3://bucket/model"),
+        ("sqlite:///my/mlflow.db", f"sqlite:///{ROOT}/my/mlflow.db"),
+        ("sqlite:////my/mlflow.db", "sqlite:////my/mlflow.db"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+    ],
+)
+@pytest.mark.parametrize("name", ["MODEL_URI", "MLFLOW_TRACKING_URI"])
+def test_relative_places_are_seen_from_the_checkout(name: str, asked: str, kept: str) -> None:
+    """A relative path or database is anchored where `make` runs, once; everything else stays as it was given."""
+    stack = Stack().changed({name: asked})
+    assert stack.environment[name] == kept
+    assert stack.changed({}).environment[name] == kept
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "address"),
+    [
+        ("127.0.0.1", 8080, "http://127.0.0.1:8080"),
+        ("127.0.0.1", 80, "http://127.0.0.1"),
+        ("0.0.0.0", 8080, "http://127.0.0.1:8080"),  # noqa: S104
+        ("::", 8080, "http://[::1]:8080"),
+        ("::1", 80, "http://[::1]"),
+        ("fe80::1", 8080, "http://[fe80::1]:8080"),
+        ("localhost", 80, "http://localhost"),
+    ],
+)
+def test_address(host: str, port: int, address: str) -> None:
+    """A client's address names a host that can be reached, with IPv6 in brackets and no port where it is 80."""
+    assert Stack(http_host=host, http_port=port).address == address
+
+
+def test_settings_are_those_of_a_replica(layout: Layout) -> None:
+    """The settings are made of what the stack was asked for, in its own folder."""
+    settings = Stack(environment={"MAX_BODY_BYTES": "99"}).settings(layout)
+    assert (settings.max_body_bytes, settings.var_dir) == (99, layout.var)
+
+
+def test_saved_stack_is_loaded_again(layout: Layout) -> None:
+    """What is saved comes back the same, and the last one saved counts."""
+    assert Stack.load(layout) is None
+    for stack in (Stack(), Stack(2, "::", 8080, 8090, 1, {"MODEL_URI": "models:/ü 'x' \"y\""})):
+        stack.save(layout)
+        assert Stack.load(layout) == stack
+    assert [path.name for path in layout.var.glob("stack*")] == ["stack.json"]
+
+
+def test_layout_is_made_under_var_alone(layout: Layout) -> None:
+    """Every folder of a stack is under its ``var``, and making them again does no harm."""
+    layout.make()
+    assert all(folder.is_dir() for folder in (layout.logs, layout.run, layout.programs))
+    assert [path.name for path in layout.var.parent.iterdir()] == ["var"]
+    assert layout.log("nginx") == layout.logs / "nginx.log"
+    assert layout.state.parent == layout.var
+
+
+def test_sockets_are_short() -> None:
+    """The path of a replica's socket does not depend on where the checkout is."""
+    assert [replica_socket(slot) for slot in (1, SLOTS)] == ["run/1.sock", f"run/{SLOTS}.sock"]
+    assert replica_name(SLOTS) == f"replica-{SLOTS}"

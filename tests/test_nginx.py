@@ -1,0 +1,157 @@
+"""Nginx's configuration, read by the real Nginx."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from deploy.errors import CommandError
+from deploy.local import nginx
+from deploy.local.layout import ROOT, SLOTS, Layout, replica_socket
+from deploy.local.stack import Stack
+from server.settings import Settings
+
+UPSTREAM = (ROOT / "nginx/upstream-local.conf").read_text()
+
+
+@pytest.fixture(params=["var", "a folder of 'ours'"])
+def layout(request: pytest.FixtureRequest, tmp_path: Path) -> Layout:
+    one = Layout(tmp_path / str(request.param))
+    one.make()
+    return one
+
+
+@pytest.fixture
+def binary() -> str:
+    found = shutil.which("nginx", path=nginx._PATH)
+    if found is None:
+        pytest.skip("Nginx is not installed")
+    return found
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def directives(text: str) -> str:
+    """A configuration without its comments."""
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost", "::1", "::"])  # noqa: S104
+def test_nginx_reads_what_is_written(host: str, layout: Layout, binary: str) -> None:
+    """Nginx accepts the configuration of a stack on IPv4 and on IPv6, and it listens there."""
+    if ":" in host and not has_ipv6():
+        pytest.skip("no IPv6 on this machine")
+    port = free_port()
+    text = nginx.write_config(layout, Stack(http_host=host, http_port=port))
+    shown = f"[{host}]" if ":" in host else host
+    assert f"listen {shown}:{port} backlog=4096;" in text
+    nginx.check_config(binary, layout)
+
+
+def test_port_is_80_where_none_was_chosen(layout: Layout) -> None:
+    """A stack with no port of its own has Nginx listen on 80."""
+    assert "listen 127.0.0.1:80 backlog" in nginx.write_config(layout, Stack())
+
+
+def test_every_name_is_filled_in(layout: Layout) -> None:
+    """No ${NAME} of the template is left, and what the stack was asked for is there."""
+    stack = Stack(http_port=8080, environment={"MAX_BODY_BYTES": "4321"})
+    text = nginx.write_config(layout, stack)
+    assert re.findall(r"\$\{[A-Z_]+\}", (ROOT / "nginx/nginx.conf").read_text())
+    assert not re.findall(r"\$\{[A-Z_]+\}", directives(text))
+    assert "client_max_body_size 4321;" in text
+    assert "the body is larger than 4321 bytes" in text
+    assert f"proxy_next_upstream_tries {2 * SLOTS};" in text
+    assert text == (layout.var / "nginx/nginx.conf").read_text() + (layout.var / "nginx/upstream.conf").read_text()
+
+
+def test_same_stack_same_text(layout: Layout) -> None:
+    """The text is the same for the same stack, and another for another: a change can be told by it."""
+    once = nginx.write_config(layout, Stack(http_port=8080))
+    assert nginx.write_config(layout, Stack(http_port=8080, replicas=3)) == once
+    assert nginx.write_config(layout, Stack(http_port=8081)) != once
+
+
+def test_broken_configuration_is_refused(layout: Layout, binary: str) -> None:
+    """What Nginx cannot read is refused with one line: its reason."""
+    nginx.write_config(layout, Stack(http_port=free_port()))
+    (layout.var / "nginx/upstream.conf").write_text("upstream replicas { nonsense; }\n")
+    with pytest.raises(CommandError) as caught:
+        nginx.check_config(binary, layout)
+    message = str(caught.value)
+    assert message.startswith("nginx refuses its configuration: ")
+    assert 'unknown directive "nonsense"' in message
+    assert "\n" not in message
+
+
+def test_checking_a_port_in_use(layout: Layout, binary: str) -> None:
+    """The configuration of a stack that runs can be checked while it listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        nginx.write_config(layout, Stack(http_port=listener.getsockname()[1]))
+        nginx.check_config(binary, layout)
+
+
+def test_upstream_has_every_slot() -> None:
+    """The slots of the upstream are those of the layout, each once, and each once more as a backup."""
+    slots = [f"unix:{replica_socket(slot)}" for slot in range(1, SLOTS + 1)]
+    servers = re.findall(r"^ +server (\S+)(.*);$", directives(UPSTREAM), re.MULTILINE)
+    assert [place for place, rest in servers if "backup" not in rest] == slots
+    assert [place for place, rest in servers if "backup" in rest] == slots
+
+
+def test_nginx_lets_go_of_a_connection_first() -> None:
+    """Nginx drops an idle connection to a replica before the replica does."""
+    found = re.search(r"keepalive_timeout (\d+)s;", directives(UPSTREAM))
+    assert found is not None
+    assert int(found[1]) < Settings.from_env({}).keep_alive
+
+
+def test_found_nginx_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed Nginx is found on the path, and nothing is installed."""
+    program = tmp_path / "nginx"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(nginx, "_PATH", str(tmp_path))
+    assert nginx.find_nginx() == str(program)
+
+
+@pytest.mark.parametrize(("user", "apt"), [(1000, "/usr/bin/apt-get"), (1000, None), (0, None)])
+def test_missing_nginx(user: int, apt: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Nginx is missing and may not be installed, the user is told how to."""
+
+    def which(name: str, path: str | None = None) -> str | None:
+        assert name == "apt-get" or path == nginx._PATH
+        return apt if name == "apt-get" else None
+
+    monkeypatch.setattr(shutil, "which", which)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    with pytest.raises(
+        CommandError, match=r"^nginx is missing; install it first: sudo apt-get install nginx \(or .*\)$"
+    ):
+        nginx.find_nginx()
+
+
+def test_sbin_is_searched() -> None:
+    """The folders of system programs are searched, though they may not be on a user's path."""
+    assert nginx._PATH.split(os.pathsep)[-2:] == ["/usr/sbin", "/usr/local/sbin"]

@@ -1,0 +1,108 @@
+"""Ports, asked of the kernel."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.errors import CommandError
+from deploy.local import ports
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port: int = listener.getsockname()[1]
+        yield port
+
+
+@pytest.fixture
+def free(taken: int) -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    assert port != taken
+    return port
+
+
+def test_free_port_is_taken_as_wanted(free: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """A port that may be listened on is the one, and asking leaves it free."""
+    for _ in range(2):
+        assert ports.choose_http_port("127.0.0.1", free) == free
+        ports.check_free("127.0.0.1", free, "LOCUST_PORT")
+    assert capsys.readouterr().out == ""
+
+
+def test_port_in_use(taken: int) -> None:
+    """A port that somebody listens on is refused, with the variable that moves us elsewhere."""
+    for variable, check in (
+        ("HTTP_PORT", lambda: ports.choose_http_port("127.0.0.1", taken)),
+        ("LOCUST_PORT", lambda: ports.check_free("127.0.0.1", taken, "LOCUST_PORT")),
+    ):
+        with pytest.raises(CommandError) as caught:
+            check()
+        assert str(caught.value) == f"port {taken} is in use by another program; choose another with {variable}="
+
+
+def test_wildcard_meets_a_listener(taken: int) -> None:
+    """All addresses cannot be had where one of them is taken."""
+    with pytest.raises(CommandError, match=f"port {taken} is in use"):
+        ports.check_free("0.0.0.0", taken, "HTTP_PORT")  # noqa: S104
+
+
+def test_connections_that_wind_up_do_not_count() -> None:
+    """A port of the last run, with connections in TIME_WAIT, is free."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            listener.accept()[0].close()
+            assert client.recv(1) == b""
+    ports.check_free("127.0.0.1", port, "HTTP_PORT")
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("host.invalid", "unknown host"), ("192.0.2.1", "EADDRNOTAVAIL"), ("2001:db8::1", "E[A-Z]+")],
+)
+def test_host_that_is_not_ours(host: str, reason: str, free: int) -> None:
+    """A host that does not exist, or is not of this machine, is named with the reason."""
+    with pytest.raises(CommandError, match=f"^{host}:{free} cannot be listened on: {reason}; see HTTP_PORT=$"):
+        ports.choose_http_port(host, free)
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
+    """What the kernel says of each port: whether 80 may be bound depends on who runs the tests."""
+    codes: dict[int, int] = {}
+    monkeypatch.setattr(ports, "_error", lambda _host, port: codes.get(port, 0))
+    return codes
+
+
+def test_default_is_80(answers: dict[int, int], capsys: pytest.CaptureFixture[str]) -> None:
+    """With no port wanted it is 80, silently, where that may be had."""
+    assert ports.choose_http_port("127.0.0.1", None) == 80
+    assert capsys.readouterr().out == ""
+    answers[80] = errno.EADDRINUSE
+    with pytest.raises(CommandError, match="port 80 is in use"):
+        ports.choose_http_port("127.0.0.1", None)
+
+
+def test_8080_where_80_may_not_be_bound(answers: dict[int, int], capsys: pytest.CaptureFixture[str]) -> None:
+    """A user who may not bind 80 gets 8080 and is told so; a wish for 80 itself is refused."""
+    answers[80] = errno.EACCES
+    assert ports.choose_http_port("127.0.0.1", None) == 8080
+    assert capsys.readouterr().out == "port 80 may not be bound by this user: Nginx listens on 8080\n"
+    with pytest.raises(CommandError, match="^127.0.0.1:80 cannot be listened on: EACCES; see HTTP_PORT=$"):
+        ports.choose_http_port("127.0.0.1", 80)
+    answers[8080] = errno.EADDRINUSE
+    with pytest.raises(CommandError, match="port 8080 is in use"):
+        ports.choose_http_port("127.0.0.1", None)

@@ -1,0 +1,48 @@
+"""The access log's rotation."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+from server.settings import ROOT
+
+
+def test_large_log_is_set_aside_and_nginx_told(tmp_path: Path) -> None:
+    """A log over the limit is renamed, and the process in Nginx's pid file gets the signal to open a new one."""
+    (tmp_path / "log").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "log/access.log").write_text("x" * 100)
+    stand_in = subprocess.Popen(
+        ["sh", "-c", 'trap "touch reopened; exit" USR1; touch armed; while :; do sleep 0.05; done'], cwd=tmp_path
+    )
+    rotation = None
+    try:
+        while not (tmp_path / "armed").exists():
+            time.sleep(0.02)
+        (tmp_path / "run/nginx.pid").write_text(str(stand_in.pid))
+        rotation = subprocess.Popen(["sh", str(ROOT / "deploy/local/rotate.sh"), "0.1", "50"], cwd=tmp_path)
+        assert stand_in.wait(30) == 0
+        assert (tmp_path / "reopened").exists()
+        assert (tmp_path / "log/access.log.1").read_text() == "x" * 100
+        assert not (tmp_path / "log/access.log").exists()
+    finally:
+        stand_in.kill()
+        stand_in.wait()
+        if rotation is not None:
+            rotation.kill()
+            rotation.wait()
+
+
+def test_small_log_is_left_alone(tmp_path: Path) -> None:
+    """A log under the limit stays where it is."""
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log/access.log").write_text("x")
+    rotation = subprocess.Popen(["sh", str(ROOT / "deploy/local/rotate.sh"), "0.01", "50"], cwd=tmp_path)
+    try:
+        time.sleep(0.3)
+        assert (tmp_path / "log/access.log").read_text() == "x"
+    finally:
+        rotation.kill()
+        rotation.wait()
