@@ -129,11 +129,14 @@ def main(arguments: list[str]) -> int:
     try:
         _check_backend(environ)
         VERBS[arguments[0]](Verbs(environ))
+        sys.stdout.flush()
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `make status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

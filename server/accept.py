@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import mmap
+import select
 import socket
 from collections.abc import Callable
 
@@ -97,6 +98,8 @@ class Acceptor:
         if self._shares.workers() < self._siblings and self._loop.time() < self._patience_ends:
             self._later = self._loop.call_later(_STEP_BACK, self.start)
             return
+        if not self._someone_waits():
+            self._stepped_back = 0  # the others took it: patience with the next one starts anew
         self._loop.add_reader(self._listener.fileno(), self._on_readable)
 
     def publish(self) -> None:
@@ -128,6 +131,11 @@ class Acceptor:
             return
         self._shares.publish(self._slot, held + 1)
         self._adopt(connection)
+
+    def _someone_waits(self) -> bool:
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _step_back(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener.fileno())

@@ -9,6 +9,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+# What uvicorn imports when it starts, imported here in the master, so that the workers share it.
+import uvicorn.lifespan.on
+import uvicorn.loops.uvloop  # noqa: F401
 from gunicorn.arbiter import Arbiter
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import Server

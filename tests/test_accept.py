@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,18 +63,15 @@ def test_fewest_counts_only_those_that_work() -> None:
 class Connection(asyncio.Protocol):
     """One connection of a worker, which says back what it hears."""
 
-    transport: asyncio.Transport
-
     def __init__(self, held: set[Connection]) -> None:
         self._held = held
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
         self._held.add(self)
 
     def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
+        self._transport.write(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._held.discard(self)
@@ -87,10 +85,12 @@ class Site:
     shares: Shares = field(default_factory=Shares)
     acceptors: list[Acceptor] = field(default_factory=list)
     clients: list[socket.socket] = field(default_factory=list)
+    held: list[set[Connection]] = field(default_factory=list)
 
     def worker(self, *, siblings: int = 1) -> tuple[Acceptor, set[Connection]]:
         """An acceptor in the next slot, not started, and the connections it holds."""
         held = set[Connection]()
+        self.held.append(held)
         slot = self.shares.free_slot(set(range(1, len(self.acceptors) + 1)))
         acceptor = Acceptor(
             self.listener.dup(),
@@ -146,8 +146,8 @@ async def listening(family: int = socket.AF_INET, address: object = ("127.0.0.1"
                     acceptor.close()
             for client in site.clients:
                 client.close()
-            await until(lambda: len(asyncio.all_tasks()) == 1)
-            await asyncio.sleep(A_WHILE)  # the connections hear that their clients left
+            await until(lambda: not any(acceptor._tasks for acceptor in site.acceptors))
+            await until(lambda: not any(site.held))  # the connections hear that their clients left
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
@@ -181,9 +181,10 @@ async def test_fuller_worker_leaves_a_connection_to_the_others() -> None:
         taken: list[socket.socket] = []
         loop = asyncio.get_running_loop()
         loop.add_reader(site.listener.fileno(), lambda: taken.append(site.listener.accept()[0]))
-        for total in range(1, 6):
+        for total in range(1, 11):
             site.connect()
             await until(lambda total=total: len(taken) == total)  # type: ignore[misc]
+            await until(lambda: acceptor._stepped_back == 0)
         loop.remove_reader(site.listener.fileno())
         assert len(held) == 1
         for connection in taken:
@@ -267,6 +268,7 @@ async def test_close_while_waiting(waiting: str, monkeypatch: pytest.MonkeyPatch
     """An acceptor that is closed while it waits does not come back."""
     monkeypatch.setattr("server.accept._PATIENCE", 3600.0 if waiting == "for siblings" else 0.0)
     monkeypatch.setattr("server.accept._TRIES", 1_000_000)
+    monkeypatch.setattr("server.accept._STEP_BACK", A_WHILE / 4)
     async with listening() as site:
         acceptor, held = site.worker(siblings=2)
         acceptor._held = lambda: 1

@@ -60,6 +60,7 @@ def test_wildcard_meets_a_listener(taken: int) -> None:
 def test_connections_that_wind_up_do_not_count() -> None:
     """A port of the last run, with connections in TIME_WAIT, is free."""
     with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Nginx does
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]

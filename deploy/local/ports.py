@@ -38,7 +38,8 @@ def check_free(host: str, port: int, variable: str) -> None:
     if code == errno.EADDRINUSE:
         raise CommandError(f"port {port} is in use by another program; choose another with {variable}=")
     if code:
-        raise CommandError(f"{host}:{port} cannot be listened on: {errno.errorcode.get(code, code)}; see {variable}=")
+        reason = errno.errorcode.get(code, "unknown host")
+        raise CommandError(f"{host}:{port} cannot be listened on: {reason}; see {variable}=")
 
 
 def _error(host: str, port: int) -> int:

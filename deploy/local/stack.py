@@ -31,7 +31,8 @@ class Stack:
     @property
     def address(self) -> str:
         """Where a client on this machine reaches Nginx."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.http_host, self.http_host)  # noqa: S104
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.http_host, self.http_host)  # noqa: S104
+        host = f"[{host}]" if ":" in host else host
         return f"http://{host}" if self.http_port == 80 else f"http://{host}:{self.http_port}"
 
     def changed(self, environ: Mapping[str, str]) -> Stack:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 import time
 from collections import Counter
@@ -106,6 +107,10 @@ class Load:
             assert time.monotonic() < deadline, f"{self.counts} after {seconds} s"
             time.sleep(0.02)
 
+    def join(self) -> None:
+        """Go on until all that may be sent was sent."""
+        self._thread.join()
+
     async def _run(self) -> None:
         await asyncio.gather(*(self._client() for _ in range(self._connections)))
 
@@ -152,3 +157,17 @@ def post_once_each(port: int, count: int) -> Counts:
         return counts
 
     return asyncio.run(run())
+
+
+def main() -> None:
+    """`python -m tests.e2e.load PORT [REQUESTS]`: 64 connections of the workshop's payload, counted."""
+    port, most = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 20_000
+    with Load(port, most=most) as load:
+        load.join()
+    print(f"{load.counts.answered} answered, {load.counts.failed} failed")
+    for name, count in sorted(load.counts.served_by.items()):
+        print(f"  {name}: {count}")
+
+
+if __name__ == "__main__":
+    main()
