@@ -68,7 +68,7 @@ def test_limits_themselves_are_good() -> None:
 
 def test_bad_setting_is_refused_before_a_replica_reads_it() -> None:
     """A replica's own setting is checked when it is asked for."""
-    with pytest.raises(SettingsError, match="^WEB_CONCURRENCY='many': expected a whole number"):
+    with pytest.raises(SettingsError, match=r"^WEB_CONCURRENCY='many': expected a whole number"):
         Stack().changed({"WEB_CONCURRENCY": "many"})
 
 

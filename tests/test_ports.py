@@ -102,7 +102,7 @@ def test_8080_where_80_may_not_be_bound(answers: dict[int, int], capsys: pytest.
     answers[80] = errno.EACCES
     assert ports.choose_http_port("127.0.0.1", None) == 8080
     assert capsys.readouterr().out == "port 80 may not be bound by this user: Nginx listens on 8080\n"
-    with pytest.raises(CommandError, match="^127.0.0.1:80 cannot be listened on: EACCES; see HTTP_PORT=$"):
+    with pytest.raises(CommandError, match=r"^127.0.0.1:80 cannot be listened on: EACCES; see HTTP_PORT=$"):
         ports.choose_http_port("127.0.0.1", 80)
     answers[8080] = errno.EADDRINUSE
     with pytest.raises(CommandError, match="port 8080 is in use"):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from deploy.local.layout import replica_name
-from deploy.local.probe import ask_address
+from deploy.local.probe import ask_address, ask_socket
 from deploy.model.form import COLUMNS
 from deploy.model.synthetic import generate
 from tests.e2e.load import WORKSHOP_ROW
@@ -88,17 +88,10 @@ class Stack:
 
     def health(self, slot: int) -> dict[str, Any]:
         """What one replica says of itself."""
-        import http.client  # noqa: PLC0415
-
-        from deploy.local.probe import UnixConnection, _ask  # noqa: PLC0415
-
-        assert http.client
-        # The test's own folder is not the stack's: through /proc the path stays short.
+        # The test's working directory is not the stack's: through /proc the socket's path stays short.
         handle = os.open(self.var, os.O_PATH)
         try:
-            status, document = _ask(
-                UnixConnection(f"/proc/self/fd/{handle}/run/{slot}.sock", 5), "GET", "/health", None
-            )
+            status, document = ask_socket(f"/proc/self/fd/{handle}/run/{slot}.sock", "/health")
         finally:
             os.close(handle)
         assert status == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -251,8 +252,6 @@ def test_access_log_has_both_clocks(stack: Stack) -> None:
     """Nginx writes one JSON line a request, with its own time and the replica's."""
     stack.predict()
     wait_until(lambda: '"uri":"/predict"' in (stack.var / "log/access.log").read_text())
-    import json  # noqa: PLC0415
-
     line = json.loads((stack.var / "log/access.log").read_text().splitlines()[-1])
     assert {"request_time", "upstream_response_time", "upstream_addr", "status"} <= set(line)
 
