@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -24,9 +27,9 @@ from server.errors import StartError
 class Verbs:
     """One method a verb; its first docstring line is what `make` prints for it."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, layout: Layout, environ: Mapping[str, str]) -> None:
+        self._layout = layout
         self._environ = environ
-        self._layout = Layout(Path(environ.get("VAR_DIR") or ROOT / "var").resolve())
 
     @property
     def _backend(self) -> LocalBackend:
@@ -92,9 +95,25 @@ class Verbs:
         print(f"deleted {self._layout.var}")
 
 
+# Verbs that change what runs: one at a time in a checkout.
+_CHANGING = frozenset({"up", "scale", "resources", "restart", "down", "clean"})
+
 VERBS: Mapping[str, Callable[[Verbs], None]] = {
     name: method for name, method in vars(Verbs).items() if not name.startswith("_") and callable(method)
 }
+
+
+@contextmanager
+def _alone(layout: Layout) -> Iterator[None]:
+    """Wait until no other command changes this stack."""
+    layout.make()
+    with (layout.var / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another command is at work on this stack: waiting for it", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _say(stack: Stack) -> None:
@@ -128,7 +147,10 @@ def main(arguments: list[str]) -> int:
     environ = {name: value for name, value in dotenv_values(ROOT / ".env").items() if value} | os.environ
     try:
         _check_backend(environ)
-        VERBS[arguments[0]](Verbs(environ))
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # undo, as for Ctrl-C
+        layout = Layout(Path(environ.get("VAR_DIR") or ROOT / "var").resolve())
+        with _alone(layout) if arguments[0] in _CHANGING else nullcontext():
+            VERBS[arguments[0]](Verbs(layout, environ))
         sys.stdout.flush()
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 from locust import FastHttpUser, between, events, task
 from locust.env import Environment
 
@@ -35,8 +36,11 @@ def read_features(environment: Environment, **_kwargs: object) -> None:
     except (requests.RequestException, ValueError, KeyError) as error:
         message = f"{environment.host} does not describe its model: {error}"
         print(message)
-        if environment.runner is not None:
-            environment.runner.quit()
+        environment.process_exit_code = 1
+        runner = environment.runner
+        if runner is not None:
+            # Not from here: this greenlet is one of those that are stopped, and would end before the rest.
+            gevent.spawn(runner.quit if environment.web_ui is None else runner.stop)
         return
     _draws.clear()
     _draws.update({name: _draw(feature) for name, feature in features.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -41,7 +42,6 @@ files = programs/*.conf
 _PROGRAM = """\
 [program:{name}]
 command = {command}
-environment = {environment}
 autorestart = true
 ; Not up for this long counts as a failed start, after which each further try waits a second longer.
 startsecs = 5
@@ -65,16 +65,15 @@ class Program:
     stop_seconds: int
 
     def render(self) -> str:
-        """Its file in supervisord's format, where % and quotes need care."""
-        pairs = (f'{key}="{_escape(value)}"' for key, value in sorted(self.environment.items()))
-        command = " ".join(shlex.quote(word) for word in self.command).replace("%", "%%")
-        return _PROGRAM.format(
-            name=self.name, command=command, environment=",".join(pairs), stop_seconds=self.stop_seconds
-        )
+        """Its file in supervisord's format; `env` sets the variables, as supervisord's list of them has no escapes."""
+        variables = (f"{key}={value}" for key, value in sorted(self.environment.items()))
+        command = " ".join(_quote(word) for word in ("env", *variables, *self.command))
+        return _PROGRAM.format(name=self.name, command=command, stop_seconds=self.stop_seconds)
 
 
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+def _quote(word: str) -> str:
+    """A word as supervisord reads it: a ; or # after a space would start a comment, and a % is expanded."""
+    return re.sub(r"([\s%])(?=[;#(])", r"\1''", shlex.quote(word)).replace("%", "%%")
 
 
 class Supervisord:
@@ -100,6 +99,7 @@ class Supervisord:
         """
         if self.pid is not None:
             return
+        self.write([])  # those of the last time are not to run as they were then
         config = self._layout.var / "supervisord.conf"
         config.write_text(_CONFIG.format(files=min(4096, os.sysconf("SC_OPEN_MAX"))))
         binary = Path(sys.executable).parent / "supervisord"
@@ -109,8 +109,9 @@ class Supervisord:
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if started.returncode or not self._wait_for_socket():
-            reason = (started.stderr or started.stdout).strip().splitlines()
-            raise CommandError(f"supervisord did not start: {reason[-1] if reason else 'see var/log/supervisord.log'}")
+            errors = [line for line in started.stderr.splitlines() if line.startswith("Error: ")]
+            reason = errors[0].removeprefix("Error: ") if errors else "see var/log/supervisord.log"
+            raise CommandError(f"supervisord did not start: {reason}")
 
     def _wait_for_socket(self) -> bool:
         for _ in range(100):

@@ -1,0 +1,292 @@
+"""The thin client of supervisord, on a real one that runs `sleep`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from supervisor.options import ServerOptions
+
+from deploy.errors import CommandError
+from deploy.local import nginx
+from deploy.local.layout import Layout
+from deploy.local.stack import Stack
+from deploy.local.supervisord import MARK, Program, Supervisord
+
+PATIENCE = 30  # seconds until a test that hangs fails instead
+NASTY = [
+    "plain",
+    "",
+    "100%",
+    "%(program_name)s",
+    "%%",
+    "two words",
+    "it's",
+    "'quoted'",
+    'say "x"',
+    'both "x" and \'y\'',
+    "back\\slash",
+    "last\\",
+    "a #b",
+    "a ;b",
+    "\t;",
+    "a,b=c",
+    "$HOME `id` ~",
+    "mysql://user:p%40ss@host/db?x=1&y=2",
+    "ü",
+]
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def nap(name: str = "nap", seconds: int = 600, **environment: str) -> Program:
+    return Program(name, ["sleep", str(seconds)], environment, stop_seconds=5)
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    one = Layout(tmp_path.resolve() / "a 'var'")
+    one.make()
+    monkeypatch.chdir(one.var)
+    return one
+
+
+@pytest.fixture
+def supervisord(layout: Layout) -> Iterator[Supervisord]:
+    one = Supervisord(layout)
+    one.start(os.environ)
+    yield one
+    if one.pid is not None:  # quicker than to ask it, which one test does
+        killed(one)
+    one.stop_leftovers()
+    assert list(one.processes()) == []
+
+
+def killed(supervisord: Supervisord) -> None:
+    pid = supervisord.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: supervisord.pid is None)
+
+
+def pid_of(supervisord: Supervisord, name: str = "nap") -> int:
+    """The process of a program, once it runs."""
+    until(lambda: bool(supervisord.info()[name]["pid"]))
+    pid: int = supervisord.info()[name]["pid"]
+    until(lambda: psutil.Process(pid).name() not in ("supervisord", "python", "env"))
+    return pid
+
+
+def run(supervisord: Supervisord, *programs: Program) -> None:
+    supervisord.write(programs)
+    supervisord.add(*supervisord.difference()[0])
+
+
+def read_back(program: Program) -> list[str]:
+    """The words of a program's command, as supervisord's own reader finds them in its file."""
+    Path("programs/x.conf").write_text(program.render())
+    Path("supervisord.conf").write_text("[supervisord]\n[include]\nfiles = programs/*.conf\n")
+    options = ServerOptions()
+    options.realize(["-c", "supervisord.conf"])
+    (group,) = options.process_group_configs
+    (process,) = group.process_configs
+    assert (process.name, process.stopwaitsecs) == (program.name, program.stop_seconds)
+    return shlex.split(process.command)
+
+
+@pytest.mark.usefixtures("layout")
+@pytest.mark.parametrize("value", NASTY)
+def test_program_is_read_back(value: str) -> None:
+    """Each word and variable of a program is what it was, after supervisord has read the file."""
+    program = Program("x", ["echo", value, "end"], {"B": value, "A": "1"}, 7)
+    assert read_back(program) == ["env", "A=1", f"B={value}", "echo", value, "end"]
+
+
+def test_environment_and_command_arrive(supervisord: Supervisord, tmp_path: Path) -> None:
+    """A program is run with the very words and variables that were asked for, whatever they hold."""
+    show = tmp_path / "show"
+    show.write_text('#!/bin/sh\nfor word in "$@"; do printf "%s\\0" "$word"; done > "$OUT"\nexec sleep 600\n')
+    show.chmod(0o755)
+    out = tmp_path / "what came"
+    asked = {f"V{i}": value for i, value in enumerate(NASTY)}
+    run(supervisord, Program("nap", [str(show), *NASTY], {**asked, "OUT": str(out)}, 5))
+    pid = pid_of(supervisord)
+    until(lambda: psutil.Process(pid).name() == "sleep")
+    assert out.read_text().split("\0")[:-1] == NASTY
+    environment = psutil.Process(pid).environ()
+    assert {name: environment.get(name) for name in asked} == asked
+
+
+def test_start(supervisord: Supervisord, layout: Layout) -> None:
+    """It runs in its own folder with no programs, and starting it again does nothing."""
+    pid = supervisord.pid
+    assert pid is not None
+    assert supervisord.info() == {}
+    supervisord.start(os.environ)
+    assert supervisord.pid == pid
+    assert Supervisord(layout).pid == pid
+    process = psutil.Process(pid)
+    assert process.cwd() == str(layout.var)
+    assert process.environ()[MARK] == str(layout.var)
+    assert [process.pid for process in supervisord.processes()] == [pid]
+
+
+def test_pid_file_of_another(layout: Layout) -> None:
+    """A process id that is not there, or that belongs to someone else by now, is none of ours."""
+    supervisord = Supervisord(layout)
+    assert supervisord.pid is None
+    for text in (str(os.getpid()), "", "x"):
+        (layout.run / "supervisord.pid").write_text(text)
+        assert supervisord.pid is None
+
+
+def test_supervisord_that_does_not_start(layout: Layout) -> None:
+    """The reason is told in one line."""
+    shutil.rmtree(layout.logs)
+    with pytest.raises(CommandError) as caught:
+        Supervisord(layout).start(os.environ)
+    assert str(caught.value).startswith("supervisord did not start: The directory ")
+    assert "log/supervisord.log" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_difference(supervisord: Supervisord) -> None:
+    """What was added, changed and removed is told by name, and nothing where nothing was."""
+    supervisord.write([nap("b"), nap("a")])
+    assert supervisord.difference() == (["a", "b"], [], [])
+    supervisord.add("a", "b")
+    assert supervisord.difference() == ([], [], [])
+    supervisord.write([nap("a", X="1"), nap("c")])
+    assert supervisord.difference() == (["c"], ["a"], ["b"])
+
+
+def test_add_and_replace(supervisord: Supervisord) -> None:
+    """An added program runs; a replaced one runs anew, as its file now says."""
+    run(supervisord, nap())
+    first = psutil.Process(pid_of(supervisord))
+    assert first.cmdline() == ["sleep", "600"]
+    supervisord.write([nap(seconds=601)])
+    assert supervisord.difference() == ([], ["nap"], [])
+    supervisord.replace("nap")
+    second = psutil.Process(pid_of(supervisord))
+    assert second.cmdline() == ["sleep", "601"]
+    assert not first.is_running()
+    assert supervisord.difference() == ([], [], [])
+
+
+def test_restart(supervisord: Supervisord) -> None:
+    """A restarted program is another process, and its neighbour is the same."""
+    run(supervisord, nap(), nap("other"))
+    before = pid_of(supervisord), pid_of(supervisord, "other")
+    supervisord.restart("nap")
+    after = pid_of(supervisord), pid_of(supervisord, "other")
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+    assert not psutil.pid_exists(before[0])
+
+
+def test_revive(supervisord: Supervisord) -> None:
+    """A program that was stopped runs again; one that runs is left alone."""
+    run(supervisord, nap())
+    first = pid_of(supervisord)
+    supervisord.revive("nap")
+    assert pid_of(supervisord) == first
+    supervisord._rpc("stopProcess", "nap", True)
+    assert supervisord.info()["nap"]["statename"] == "STOPPED"
+    supervisord.revive("nap")
+    assert pid_of(supervisord) != first
+
+
+def test_program_that_dies_is_started_again(supervisord: Supervisord) -> None:
+    """A killed program is started anew without anyone's asking."""
+    run(supervisord, nap())
+    first = pid_of(supervisord)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: supervisord.info()["nap"]["pid"] not in (0, first))
+
+
+def test_remove(supervisord: Supervisord) -> None:
+    """Removed programs are stopped and forgotten, and removing what is not there does no harm."""
+    run(supervisord, nap("a"), nap("b"), nap("c"))
+    pids = [pid_of(supervisord, name) for name in "abc"]
+    supervisord.remove("a", "b", "never there")
+    assert list(supervisord.info()) == ["c"]
+    assert [psutil.pid_exists(pid) for pid in pids] == [False, False, True]
+
+
+def test_stubborn_program_is_killed(supervisord: Supervisord) -> None:
+    """A program that does not stop when it is asked to is killed after its time, with its children."""
+    run(supervisord, Program("nap", ["sh", "-c", "trap '' TERM; touch armed; sleep 600; sleep 600"], {}, 1))
+    process = psutil.Process(pid_of(supervisord))
+    until(lambda: Path("armed").exists() and bool(process.children()))
+    children = process.children()
+    supervisord.remove("nap")
+    assert not process.is_running()
+    until(lambda: not any(child.is_running() for child in children))
+
+
+def test_shut_down(supervisord: Supervisord, layout: Layout) -> None:
+    """Everything stops, and stopping what is stopped does no harm."""
+    run(supervisord, nap())
+    pids = [supervisord.pid, pid_of(supervisord)]
+    for _ in range(2):
+        supervisord.shut_down()
+        assert supervisord.pid is None
+    assert not any(psutil.pid_exists(pid) for pid in pids if pid)
+    assert not (layout.run / "supervisord.sock").exists()
+
+
+def test_leftovers_of_a_killed_supervisord(supervisord: Supervisord) -> None:
+    """What a killed supervisord left running is found and stopped, and nothing of anyone else."""
+    run(supervisord, nap("a"), nap("b"))
+    pids = {pid_of(supervisord, name) for name in "ab"}
+    killed(supervisord)
+    assert {process.pid for process in supervisord.processes()} == pids
+    with subprocess.Popen(["sleep", "600"], env={MARK: "/another/stack"}) as stranger:
+        supervisord.stop_leftovers()
+        assert list(supervisord.processes()) == []
+        assert not any(psutil.pid_exists(pid) for pid in pids)
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_start_after_a_kill(supervisord: Supervisord) -> None:
+    """After a kill it starts again with no programs: those of the last time are not run as they were then."""
+    run(supervisord, nap())
+    killed(supervisord)
+    supervisord.stop_leftovers()
+    supervisord.start(os.environ)
+    assert supervisord.info() == {}
+    run(supervisord, nap(seconds=601))
+    assert psutil.Process(pid_of(supervisord)).cmdline() == ["sleep", "601"]
+
+
+def test_nginx_is_found_by_its_folder(layout: Layout) -> None:
+    """An Nginx that was left behind, with its title over its environment, is stopped as well."""
+    binary = shutil.which("nginx", path=nginx._PATH)
+    if binary is None:
+        pytest.skip("Nginx is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    nginx.write_config(layout, Stack(http_port=port))
+    supervisord = Supervisord(layout)
+    with subprocess.Popen(nginx.command(binary, layout)) as process:
+        until((layout.run / "nginx.pid").exists)
+        assert process.pid in {one.pid for one in supervisord.processes()}
+        supervisord.stop_leftovers()
+    until(lambda: not list(supervisord.processes()))

@@ -1,0 +1,199 @@
+"""What `make status`, `stats` and `logs` show."""
+
+from __future__ import annotations
+
+import json
+import os
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deploy.errors import CommandError
+from deploy.local.layout import ROOT, Layout
+from deploy.local.stack import Stack
+from deploy.local.supervisord import Program, Supervisord
+from deploy.local.watch import _memory, _mb, _process, _table, _tree, follow_logs, stats, status, usage
+
+# A parent whose two children share what it holds.
+FAMILY = "import os, time; held = b'x' * 30_000_000; os.fork(); os.fork(); time.sleep(600)"
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    one = Layout(tmp_path.resolve() / "var")
+    one.make()
+    monkeypatch.chdir(one.var)
+    return one
+
+
+@pytest.fixture
+def supervisord(layout: Layout) -> Iterator[Supervisord]:
+    """A supervisord with the programs of a stack's names, that do nothing."""
+    one = Supervisord(layout)
+    one.start(os.environ)
+    one.write([Program("replica-1", [sys.executable, "-c", FAMILY], {}, 5), Program("nginx", ["sleep", "600"], {}, 5)])
+    one.add(*one.difference()[0])
+    yield one
+    pid = one.pid
+    assert pid is not None
+    psutil.Process(pid).kill()  # quicker than to ask it
+    one.stop_leftovers()
+
+
+def test_table_is_aligned() -> None:
+    """Every column is as wide as its widest cell, and no line ends in spaces."""
+    lines = _table([("NAME", "PID", "X"), ("a", "12345", ""), ("longer", "1", "y")])
+    assert lines == [
+        "NAME    PID    X",
+        "a       12345",
+        "longer  1      y",
+    ]
+
+
+def test_memory_of_a_process() -> None:
+    """A process's share of its pages is no less than its own."""
+    pss, private = _memory(psutil.Process())
+    assert pss >= private > 0
+
+
+def test_process_that_ended_meanwhile() -> None:
+    """A process that is gone has no tree and uses nothing."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        gone = psutil.Process(process.pid)
+        process.kill()
+    assert _tree(process.pid) == []
+    assert _memory(gone) == (0, 0)
+
+
+def test_usage_of_real_programs(supervisord: Supervisord) -> None:
+    """Programs come in the order of their names, with their children, and memory that they share counts once."""
+    wait_for_family(supervisord)
+    balancer, replica = usage(supervisord, 0.05)
+    assert (balancer.name, balancer.processes, balancer.largest_worker) == ("nginx", 1, 0)
+    assert (replica.name, replica.processes) == ("replica-1", 4)
+    for one in (balancer, replica):
+        assert one.pss >= one.private > 0
+        assert one.cpu_percent >= 0
+    assert replica.private >= replica.largest_worker > 0
+    assert replica.pss - replica.private > 25_000_000
+
+
+def wait_for_family(supervisord: Supervisord) -> None:
+    for _ in range(1000):
+        pid = supervisord.info()["replica-1"]["pid"]
+        if pid and len(_tree(pid)) == 4:
+            return
+        psutil.cpu_percent(0.02)
+    raise AssertionError
+
+
+def test_stats(supervisord: Supervisord) -> None:
+    """A line a program, aligned, and a total."""
+    wait_for_family(supervisord)
+    lines = stats(Stack(http_port=8080), supervisord, seconds=0.05)
+    assert lines[0].split()[0] == "NAME"
+    assert [line.split()[0] for line in lines[1:3]] == ["nginx", "replica-1"]
+    assert lines[-1].startswith("total ")
+    assert "1 replica(s)" in lines[-1]
+
+
+def test_megabytes() -> None:
+    """Memory is shown in millions of bytes."""
+    assert _mb(1_234_567) == "1.2 MB"
+
+
+class Health(BaseHTTPRequestHandler):
+    """Answers as a replica does that serves an old copy of a model trained on synthetic data."""
+
+    def do_GET(self) -> None:
+        model = {"name": "covertype", "version": "3", "engine": "sklearn", "trained_on": "synthetic"}
+        body = json.dumps({"status": "ok", "model": model, "workers": 2, "stale": "no registry"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (http.server's)
+        pass
+
+
+@contextmanager
+def replica(path: str) -> Iterator[None]:
+    with socketserver.UnixStreamServer(path, Health) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_status(supervisord: Supervisord) -> None:
+    """A replica that answers is ready with its model; what is not there is missing; what one should know is noted."""
+    wait_for_family(supervisord)
+    with replica("run/1.sock"):
+        lines = status(Stack(replicas=2, http_port=8080, locust_port=8090), supervisord)
+    assert lines[0].split() == ["NAME", "STATE", "PID", "UPTIME", "READY", "MODEL", "ENGINE", "WORKERS"]
+    one = lines[1].split()
+    assert one[:3] == ["replica-1", "starting", str(supervisord.info()["replica-1"]["pid"])]
+    assert one[-5:] == ["yes", "covertype", "3", "sklearn", "2"]
+    assert lines[2].split() == ["replica-2", "missing", "no"]
+    assert lines[3].split()[:2] == ["nginx", "starting"]
+    assert lines[4].split() == ["locust", "missing"]
+    assert lines[6] == "service http://127.0.0.1:8080   Locust http://127.0.0.1:8090"
+    assert lines[7:] == [
+        "replica-1 serves the last good copy: no registry",
+        "replica-1 serves a model trained on SYNTHETIC data: its predictions mean nothing",
+    ]
+
+
+@pytest.mark.parametrize("state", ["STOPPED", "BACKOFF", "FATAL", "EXITED"])
+def test_process_that_does_not_run(state: str) -> None:
+    """A program that does not run has no process id and no uptime."""
+    assert _process("nginx", {"statename": state, "pid": 0, "start": 1, "now": 2}) == ("nginx", state.lower(), "", "")
+
+
+def test_logs_of_an_unknown_service(layout: Layout) -> None:
+    """An unknown service is named with those that there are."""
+    with pytest.raises(CommandError) as caught:
+        follow_logs(layout, "gunicorn")
+    assert str(caught.value) == "S='gunicorn': expected one of server, nginx, locust, all"
+
+
+@pytest.mark.parametrize("service", ["server", "nginx", "locust", "all"])
+def test_logs_that_are_not_there_yet(service: str, layout: Layout) -> None:
+    """A service that never ran has no log, which is told in one line."""
+    with pytest.raises(CommandError) as caught:
+        follow_logs(layout, service)
+    assert str(caught.value) == f"{service} has no log yet; start it with: make up"
+
+
+@pytest.mark.parametrize(
+    ("service", "shown"),
+    [("server", ["of replica-1", "of replica-2"]), ("nginx", ["of access", "of nginx"]), ("locust", ["of locust"])],
+)
+def test_logs(service: str, shown: list[str], layout: Layout) -> None:
+    """Without a terminal the last lines of each log of a service are shown, and the command ends."""
+    for name in ("replica-1", "replica-2", "nginx", "access", "locust"):
+        layout.log(name).write_text(f"of {name}\n")
+    script = (
+        "import sys; from pathlib import Path; from deploy.local.layout import Layout; "
+        "from deploy.local.watch import follow_logs; follow_logs(Layout(Path(sys.argv[1])), sys.argv[2])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(layout.var), service],
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert sorted(line for line in ran.stdout.splitlines() if line.startswith("of ")) == shown
