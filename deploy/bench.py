@@ -60,7 +60,7 @@ def main() -> int:
     """Print the table; status 1 with one line where something it needs is missing."""
     try:
         wrk = _find_wrk()
-        environ = {**os.environ, "WEB_CONCURRENCY": "1"}
+        environ = {**os.environ, "WEB_CONCURRENCY": "1", "HOST": "", "SOCKET": ""}
         settings = Settings.from_env(environ)
         model = load_model(resolve_in_child(environ), settings.engine)
         print(f"{model.name} version {model.version}, engine {model.engine.name}, one worker; {_SECONDS} s a row")

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -91,8 +91,11 @@ class Verbs:
             raise CommandError("nothing was deleted; make clean YES=1 does not ask")
         self._backend.down()
         os.chdir(ROOT)
-        shutil.rmtree(self._layout.var)
-        print(f"deleted {self._layout.var}")
+        for path in self._layout.contents:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with suppress(OSError):  # somebody else keeps something there
+            self._layout.var.rmdir()
+        print(f"deleted what the stack kept in {self._layout.var}")
 
 
 # Verbs that change what runs: one at a time in a checkout.

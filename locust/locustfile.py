@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-import gevent
+import gevent  # type: ignore[import-untyped]
 from locust import FastHttpUser, between, events, task
 from locust.env import Environment
 

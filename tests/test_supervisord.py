@@ -33,7 +33,7 @@ NASTY = [
     "it's",
     "'quoted'",
     'say "x"',
-    'both "x" and \'y\'',
+    "both \"x\" and 'y'",
     "back\\slash",
     "last\\",
     "a #b",

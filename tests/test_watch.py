@@ -20,7 +20,7 @@ from deploy.errors import CommandError
 from deploy.local.layout import ROOT, Layout
 from deploy.local.stack import Stack
 from deploy.local.supervisord import Program, Supervisord
-from deploy.local.watch import _memory, _mb, _process, _table, _tree, follow_logs, stats, status, usage
+from deploy.local.watch import _mb, _memory, _process, _table, _tree, follow_logs, stats, status, usage
 
 # A parent whose two children share what it holds.
 FAMILY = "import os, time; held = b'x' * 30_000_000; os.fork(); os.fork(); time.sleep(600)"

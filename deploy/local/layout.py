@@ -41,8 +41,16 @@ class Layout:
         """What the running stack was asked to be."""
         return self.var / "stack.json"
 
+    @property
+    def contents(self) -> list[Path]:
+        """All that a stack, its registry and its training ever write here."""
+        folders = ["log", "run", "programs", "tmp", "nginx", "models", "data", "mlartifacts"]
+        files = ["mlflow.db", "stack.json", "supervisord.conf", ".lock"]
+        return [self.var / name for name in folders + files if (self.var / name).exists()]
+
     def make(self) -> None:
-        """Create the folders that the programs expect."""
+        """Create the folders that the programs expect; a setting may hold a password, so nobody else looks in."""
+        self.var.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self.logs, self.run, self.programs, self.var / "tmp"):
             folder.mkdir(parents=True, exist_ok=True)
 

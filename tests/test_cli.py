@@ -1,0 +1,244 @@
+"""The command line behind `make`."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy import cli
+from deploy.local.layout import ROOT
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """A user's environment with a stack's folder of its own."""
+    kept = ("PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {
+        "VAR_DIR": str(tmp_path / "var"),
+        "BACKEND": "local",
+    }
+
+
+@pytest.fixture
+def run(environ: dict[str, str]) -> Run:
+    """The command, as `make` starts it, with no terminal."""
+
+    def one(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "deploy.cli", *arguments],
+            cwd=ROOT, env=environ | variables, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+
+    return one
+
+
+@pytest.fixture
+def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An .env of a checkout of its own, for the command run in this process."""
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)  # the command itself changes into the stack's folder
+    for name in ("BACKEND", "N", "YES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("VAR_DIR", str(tmp_path / "var"))
+    handler = signal.getsignal(signal.SIGTERM)
+    yield tmp_path / ".env"
+    signal.signal(signal.SIGTERM, handler)  # the command sets its own
+
+
+@pytest.mark.parametrize("arguments", [[], ["explode"], ["_backend"], ["up", "N=2"], ["--help"]])
+def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Anything but one verb gets the list of verbs on standard error, and status 2."""
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"usage: python -m deploy.cli {{{'|'.join(cli.VERBS)}}}\n"
+
+
+def test_usage_of_the_real_command(run: Run) -> None:
+    """The process ends with that status, and makes no folder."""
+    ran = run("explode")
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("usage: ")
+
+
+@pytest.mark.parametrize("backend", ["docker", "kubernetes", "LOCAL"])
+def test_other_backends_are_refused(backend: str, run: Run, tmp_path: Path) -> None:
+    """A backend that this release lacks is refused with one line, and nothing is touched."""
+    ran = run("up", BACKEND=backend)
+    assert ran.returncode == 1
+    assert ran.stderr == f"error: BACKEND={backend!r}: expected auto or local (this release has no containers yet)\n"
+    assert not (tmp_path / "var").exists()
+
+
+@pytest.mark.parametrize("backend", ["", "auto", "local"])
+@pytest.mark.parametrize("verb", ["scale", "resources", "restart", "status", "stats"])
+def test_verbs_that_need_a_running_stack(
+    verb: str,
+    backend: str,
+    settings_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where nothing runs, those who look at it or change it say how to start it."""
+    assert not settings_file.exists()
+    monkeypatch.setenv("BACKEND", backend)
+    assert cli.main([verb]) == 1
+    assert capsys.readouterr().err == "error: nothing is running here; start it with: make up\n"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("N", "0"), ("HTTP_PORT", "http"), ("LOCUST_PORT", "-1"), ("WEB_CONCURRENCY", "many")]
+)
+def test_bad_value(variable: str, value: str, run: Run) -> None:
+    """A bad value stops the start with one line: the name, the value and what was expected."""
+    ran = run("up", **{variable: value})
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(f"error: {variable}={value!r}: expected a whole number from ")
+    assert ran.stderr.count("\n") == 1
+
+
+def test_down_where_nothing_runs(run: Run) -> None:
+    """Stopping what does not run is no error."""
+    ran = run("down")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "down\n", "")
+
+
+def test_one_command_at_a_time(environ: dict[str, str], tmp_path: Path) -> None:
+    """A command that changes a stack waits for the one before it, and says so."""
+    (tmp_path / "var").mkdir()
+    with (tmp_path / "var/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = [sys.executable, "-m", "deploy.cli", "down"]
+        with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as waiting:
+            assert waiting.stdout is not None
+            assert waiting.stdout.readline() == "another command is at work on this stack: waiting for it\n"
+            assert waiting.poll() is None
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert waiting.communicate(timeout=60)[0] == "down\n"
+    assert waiting.returncode == 0
+
+
+def test_settings_file_is_read(settings_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What .env says counts where the environment says nothing."""
+    settings_file.write_text("# a comment\nBACKEND=docker\n")
+    assert cli.main(["status"]) == 1
+    assert "BACKEND='docker'" in capsys.readouterr().err
+
+
+def test_environment_wins_over_the_file(
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the environment says goes over .env, and an empty line of .env says nothing."""
+    settings_file.write_text("BACKEND=docker\nVAR_DIR=elsewhere\nN=\n")
+    monkeypatch.setenv("BACKEND", "local")
+    assert cli.main(["status"]) == 1
+    assert "nothing is running here" in capsys.readouterr().err
+    assert sorted(path.name for path in settings_file.parent.iterdir()) == [".env", "var"]
+
+
+def test_logs_of_an_unknown_service(run: Run) -> None:
+    """S names the service; an unknown one is an error of one line."""
+    ran = run("logs", S="gunicorn")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("error: S='gunicorn': expected one of ")
+
+
+def test_clean_asks_first(run: Run, tmp_path: Path) -> None:
+    """Without a terminal to ask on, and without YES=1, nothing is deleted."""
+    kept = tmp_path / "var/mlflow.db"
+    kept.parent.mkdir()
+    kept.touch()
+    for variables in ({}, {"YES": ""}, {"YES": "0"}, {"YES": "yes"}):
+        ran = run("clean", **variables)
+        assert ran.returncode == 1
+        assert ran.stderr == "error: nothing was deleted; make clean YES=1 does not ask\n"
+        assert kept.exists()
+
+
+def test_clean_without_asking(run: Run, tmp_path: Path) -> None:
+    """With YES=1 the stack's folder is deleted, and nothing beside it."""
+    (tmp_path / "var").mkdir()
+    (tmp_path / "beside").touch()
+    ran = run("clean", YES="1")
+    assert (ran.returncode, ran.stdout) == (0, f"deleted what the stack kept in {tmp_path / 'var'}\n")
+    assert list(tmp_path.iterdir()) == [tmp_path / "beside"]
+
+
+def test_clean_spares_what_is_not_ours(run: Run, tmp_path: Path) -> None:
+    """A folder that VAR_DIR names by mistake loses nothing that a stack did not write."""
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var/thesis.txt").touch()
+    assert run("clean", YES="1").returncode == 0
+    assert [path.name for path in (tmp_path / "var").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(("answer", "deleted"), [("y\n", True), ("Y \n", True), ("n\n", False), ("\n", False)])
+def test_clean_at_a_terminal(answer: str, deleted: bool, environ: dict[str, str], tmp_path: Path) -> None:
+    """At a terminal only a yes deletes."""
+    (tmp_path / "var").mkdir()
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, answer.encode())
+        command = [sys.executable, "-m", "deploy.cli", "clean"]
+        ran = subprocess.run(
+            command, cwd=ROOT, env=environ, stdin=theirs, capture_output=True, text=True, check=False, timeout=60
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert ran.returncode == (0 if deleted else 1), ran.stderr
+    assert f"delete {tmp_path / 'var'}, with its registry and all trained models? [y/N]" in ran.stdout + ran.stderr
+    assert (tmp_path / "var").exists() is not deleted
+
+
+def test_every_verb_says_what_it_does() -> None:
+    """Each verb has a line of its own."""
+    assert set(cli.VERBS) >= {
+        "up",
+        "scale",
+        "resources",
+        "status",
+        "stats",
+        "logs",
+        "restart",
+        "down",
+        "train",
+        "clean",
+    }
+    assert all(method.__doc__ for method in cli.VERBS.values())
+
+
+def test_make_alone_lists_every_verb(environ: dict[str, str]) -> None:
+    """`make` alone prints a line for each verb, with what it does."""
+    ran = subprocess.run(["make"], cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60)
+    lines = dict(re.findall(r"^  make ([a-z-]+) +(\S.*)$", ran.stdout, re.MULTILINE))
+    assert set(lines) >= {*cli.VERBS, "help", "bench", "test", "check"}
+    assert len(lines) == len(ran.stdout.splitlines())
+
+
+def test_every_verb_is_a_phony_target(environ: dict[str, str]) -> None:
+    """Make runs each verb whether or not there is a file of its name, with exactly its command."""
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE)
+    assert sorted(phony.split()) == sorted(targets)
+    assert set(cli.VERBS) <= set(targets)
+    for verb in cli.VERBS:
+        # Make is told that the environment is there and old, so that it shows the verb alone.
+        ran = subprocess.run(
+            ["make", "-n", "-o", ".venv/bin/.runtime", verb],
+            cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        assert ran.stdout == f".venv/bin/python -m deploy.cli {verb}\n"
