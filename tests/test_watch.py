@@ -147,10 +147,10 @@ def test_status(supervisord: Supervisord) -> None:
         lines = status(Stack(replicas=2, http_port=8080, locust_port=8090), supervisord)
     assert lines[0].split() == ["NAME", "STATE", "PID", "UPTIME", "READY", "MODEL", "ENGINE", "WORKERS"]
     one = lines[1].split()
-    assert one[:3] == ["replica-1", "starting", str(supervisord.info()["replica-1"]["pid"])]
+    assert one[:3] == ["replica-1", "running", str(supervisord.info()["replica-1"]["pid"])]
     assert one[-5:] == ["yes", "covertype", "3", "sklearn", "2"]
     assert lines[2].split() == ["replica-2", "missing", "no"]
-    assert lines[3].split()[:2] == ["nginx", "starting"]
+    assert lines[3].split()[:2] == ["nginx", "running"]
     assert lines[4].split() == ["locust", "missing"]
     assert lines[6] == "service http://127.0.0.1:8080   Locust http://127.0.0.1:8090"
     assert lines[7:] == [

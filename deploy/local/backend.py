@@ -51,7 +51,7 @@ class LocalBackend:
         ensure_model({**self._environ, **stack.environment, "VAR_DIR": str(self._layout.var)})
         with self._undone_on_failure(before):
             self._supervisord.start(self._environ)
-            self._converge(stack, binary)
+            self._change(before, stack, binary)
             self._predict(stack)
         return stack
 
@@ -62,7 +62,7 @@ class LocalBackend:
             raise CommandError(f"N is missing: make scale N=3 (a whole number from 1 to {SLOTS})")
         stack = before.changed({"N": self._environ["N"]})
         with self._undone_on_failure(before):
-            self._converge(stack, nginx.find_nginx())
+            self._change(before, stack, nginx.find_nginx())
         return stack
 
     def resources(self) -> Stack:
@@ -73,11 +73,12 @@ class LocalBackend:
         cpus, most = self._environ.get("CPUS", ""), len(os.sched_getaffinity(0))
         if not (cpus.isascii() and cpus.isdigit()) or not 1 <= int(cpus) <= most:
             raise CommandError(
-                f"CPUS={cpus!r}: expected a whole number from 1 to {most}; for parts of a CPU use Docker"
+                f"CPUS={cpus!r}: expected a whole number from 1 to {most}; "
+                "for parts of a CPU use Docker (in a later release)"
             )
         stack = replace(before, cpus=int(cpus))
         with self._undone_on_failure(before):
-            self._converge(stack, nginx.find_nginx())
+            self._change(before, stack, nginx.find_nginx())
         return stack
 
     def restart(self) -> Stack:
@@ -136,6 +137,12 @@ class LocalBackend:
                 with suppress(CommandError):
                     self._converge(before, nginx.find_nginx())
             raise
+
+    def _change(self, before: Stack | None, stack: Stack, binary: str) -> None:
+        """Converge; a lone replica that has to be replaced gets company first, so that someone always answers."""
+        if before is not None and before.replicas == stack.replicas == 1 and not stack.runs_as(before):
+            self._converge(replace(stack, replicas=2), binary)
+        self._converge(stack, binary)
 
     def _converge(self, stack: Stack, binary: str) -> None:
         """Make supervisord run exactly this: new replicas first, then changed programs one by one, then the rest.

@@ -55,6 +55,10 @@ class Stack:
             environment=environment,
         )
 
+    def runs_as(self, other: Stack) -> bool:
+        """Whether a replica of this stack is started just like one of the other."""
+        return (self.environment, self.cpus) == (other.environment, other.cpus)
+
     def settings(self, layout: Layout) -> Settings:
         """What a replica of this stack will read."""
         return Settings.from_env({**self.environment, "VAR_DIR": str(layout.var)})

@@ -31,7 +31,7 @@ def status(stack: Stack, supervisord: Supervisord) -> list[str]:
         name = replica_name(slot)
         ready = ask_socket(replica_socket(slot), "/ready")[0] == 200
         _, health = ask_socket(replica_socket(slot), "/health")
-        rows.append((*_process(name, info.get(name, {})), "yes" if ready else "no", *_model(health or {})))
+        rows.append((*_process(name, info.get(name, {}), ready=ready), "yes" if ready else "no", *_model(health or {})))
         if (health or {}).get("stale"):
             notes.append(f"{name} serves the last good copy: {health['stale']}")
         if ((health or {}).get("model") or {}).get("trained_on") == "synthetic":
@@ -40,10 +40,12 @@ def status(stack: Stack, supervisord: Supervisord) -> list[str]:
     return [*_table(rows), "", f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}", *notes]
 
 
-def _process(name: str, process: dict[str, object]) -> tuple[str, str, str, str]:
+def _process(name: str, process: dict[str, object], *, ready: bool = True) -> tuple[str, str, str, str]:
     state, pid = str(process.get("statename", "MISSING")), process.get("pid")
     if state in ("RUNNING", "STARTING"):
-        return name, state.lower(), str(pid), f"{int(process['now']) - int(process['start'])} s"  # type: ignore[call-overload]
+        # supervisord calls it starting for its first seconds, whatever it does.
+        state = "running" if ready else "starting"
+        return name, state, str(pid), f"{int(process['now']) - int(process['start'])} s"  # type: ignore[call-overload]
     return name, state.lower(), "", ""
 
 

@@ -130,8 +130,8 @@ def _log(fitted: Fitted, data: Covertype, folder: Path) -> None:
 
 def _new_experiment(settings: Settings) -> mlflow.entities.Experiment:
     # MLflow would put the artifacts of a SQLite registry into the folder that the trainer happens to run in.
-    ours = settings.tracking_uri == f"sqlite:///{settings.var_dir}/mlflow.db"
-    location = (settings.var_dir / "mlartifacts").as_uri() if ours else None
+    kind, _, database = settings.tracking_uri.partition(":///")
+    location = (Path(database).absolute().parent / "mlartifacts").as_uri() if kind == "sqlite" else None
     try:
         made = mlflow.create_experiment(NAME, artifact_location=location)
     except MlflowException:

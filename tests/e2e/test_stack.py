@@ -38,6 +38,14 @@ def wait_until(condition: object, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+def unsigned_model(stack: Stack, folder: Path) -> Path:
+    """A copy of the stack's model that states no columns."""
+    shutil.copytree(next((stack.var / "models").glob("*/model")), folder)
+    text = (folder / "MLmodel").read_text()
+    (folder / "MLmodel").write_text(text[: text.index("signature:")])
+    return folder
+
+
 def test_the_workshops_payload_gets_a_class(stack: Stack) -> None:
     """The workshop's payload, posted to Nginx, is answered with a class from 1 to 7."""
     status, answer = stack.predict()
@@ -101,6 +109,20 @@ def test_lone_replica_restarts_without_a_gap(stack: Stack) -> None:
     with Load(stack.port) as load:
         load.wait_for(200)
         stack.done("restart")
+        load.wait_for(200)
+    assert load.counts.failed == 0, load.counts
+    assert set(stack.pids()) == {"replica-1", "nginx", "locust"}
+    stack.done("scale", "N=2")
+
+
+def test_lone_replica_changes_its_settings_without_a_gap(stack: Stack, tmp_path: Path) -> None:
+    """A stack of one replica answers while a setting changes, and while a change that cannot be is refused."""
+    stack.done("scale", "N=1")
+    folder = unsigned_model(stack, tmp_path / "model")
+    with Load(stack.port) as load:
+        load.wait_for(200)
+        stack.done("up", "MAX_PENDING=4000")
+        assert "the model has no signature" in stack.refused("up", f"MODEL_URI={folder}")
         load.wait_for(200)
     assert load.counts.failed == 0, load.counts
     assert set(stack.pids()) == {"replica-1", "nginx", "locust"}
@@ -323,10 +345,7 @@ def test_up_that_cannot_says_why_and_leaves_nothing(tmp_path: Path, environ: dic
 
 def test_model_without_a_signature_is_refused(tmp_path: Path, stack: Stack) -> None:
     """A model that states no columns stops `make up` with one line, and nothing is left half-started."""
-    folder = tmp_path / "model"
-    shutil.copytree(next((stack.var / "models").glob("*/model")), folder)
-    text = (folder / "MLmodel").read_text()
-    (folder / "MLmodel").write_text(text[: text.index("signature:")])
+    folder = unsigned_model(stack, tmp_path / "model")
     one = Stack(tmp_path / "var", {"MODEL_URI": str(folder)})
     assert "the model has no signature" in one.refused("up")
     assert processes_of(one) == []
