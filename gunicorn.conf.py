@@ -37,8 +37,7 @@ backlog = 2048
 workers = _settings.workers
 keepalive = _settings.keep_alive
 graceful_timeout = _settings.graceful_timeout
-# A worker that has not touched its heartbeat file for this long is replaced; a predict call that holds the GIL keeps
-# it from doing so.
+# A worker is replaced whose predict call runs for longer, or that has not touched its heartbeat file for as long.
 timeout = max(60, _settings.graceful_timeout)
 worker_tmp_dir = "/dev/shm"  # noqa: S108  (a heartbeat on a disk waits for the disk)
 loglevel = _settings.log_level

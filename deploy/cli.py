@@ -147,8 +147,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in VERBS:
         print(f"usage: python -m deploy.cli {{{'|'.join(VERBS)}}}", file=sys.stderr)
         return 2
-    environ = {name: value for name, value in dotenv_values(ROOT / ".env").items() if value} | os.environ
     try:
+        environ = {name: value for name, value in dotenv_values(ROOT / ".env").items() if value} | os.environ
         _check_backend(environ)
         signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # undo, as for Ctrl-C
         layout = Layout(Path(environ.get("VAR_DIR") or ROOT / "var").resolve())
@@ -158,10 +158,16 @@ def main(arguments: list[str]) -> int:
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except UnicodeDecodeError:
+        print(f"error: {ROOT / '.env'} is not UTF-8", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `make status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, a VAR_DIR that is no folder, ..
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

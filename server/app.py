@@ -208,7 +208,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     """What Starlette raised: no such path, or a method that the path has not."""
     if not isinstance(error, HTTPException):
         raise error
-    path = request.url.path[:200]
+    path = request.scope["path"][:200]
     details = {404: f"there is no {path}; see / for what there is", 405: f"{path} does not take {request.method}"}
     content = protocol.encode_problem(error.status_code, details.get(error.status_code, error.detail))
     return Response(content, error.status_code, error.headers, protocol.PROBLEM_JSON)

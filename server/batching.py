@@ -7,6 +7,7 @@ waits for company, and the busier the worker, the fuller its batches.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
@@ -47,6 +48,12 @@ class Batcher:
         self._pending = 0
         self._busy = False
         self._closed = False
+        self._called = 0.0
+
+    @property
+    def calling(self) -> float:
+        """How long the predict call that runs now has been running (seconds); 0 if none does."""
+        return time.monotonic() - self._called if self._busy and self._called else 0.0
 
     @property
     def pending(self) -> int:
@@ -92,6 +99,7 @@ class Batcher:
         if not items:
             return
         rows = Rows.concatenate([item.rows for item in items])
+        self._called = time.monotonic()
         call = asyncio.get_running_loop().run_in_executor(self._executor, self._call, rows)
         call.add_done_callback(partial(self._finish, items))
 
@@ -113,14 +121,18 @@ class Batcher:
     def _call(self, rows: Rows) -> Prediction:
         try:
             parts = [self._predict(chunk) for chunk in rows.chunks(self._max_batch_rows)]
-        except StopIteration as error:  # the one exception that no future carries: the queue would wait forever
-            raise RuntimeError("the model raised StopIteration") from error
+        except BaseException as error:
+            # These mean something to the loop (leave, cancel, end of iteration); from a model they are its failure.
+            if isinstance(error, Exception) and not isinstance(error, StopIteration):
+                raise
+            raise RuntimeError(f"the model raised {type(error).__name__}") from error
         prediction = Prediction.concatenate(parts)
         if len(prediction.labels) != len(rows):
             raise RuntimeError(f"the model answered {len(prediction.labels)} labels for {len(rows)} rows")
         return prediction
 
     def _finish(self, items: list[_Item], call: asyncio.Future[Prediction]) -> None:
+        self._called = 0.0
         error = call.exception()
         if error is None:
             self._deliver(items, call.result())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -22,6 +23,8 @@ from server.accept import Acceptor, Shares
 
 if TYPE_CHECKING:
     import socket
+
+logger = logging.getLogger(__name__)
 
 # A kept-alive connection this long without a request is unlikely to have one on the wire (seconds).
 _QUIET = 1.0
@@ -139,6 +142,9 @@ class DrainingServer(Server):
         """Stop, too, when the master is gone: an orphan would hold the socket and never be replaced."""
         for acceptor in self._acceptors:
             acceptor.publish()
+        serving = self.lifespan.state.get("serving")
+        if serving is not None and serving.batcher.calling > self._worker.longest_call:
+            self._worker.give_up(serving.batcher.calling)
         return await super().on_tick(counter) or os.getppid() != self._parent
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  (uvicorn's)
@@ -195,6 +201,17 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         """How many workers the replica is to have, this one included."""
         workers: int = self.cfg.workers
         return workers
+
+    @property
+    def longest_call(self) -> float:
+        """How long a predict call may run (seconds): as long as Gunicorn waits for a worker's sign of life."""
+        seconds: float = self.cfg.timeout
+        return seconds
+
+    def give_up(self, seconds: float) -> None:
+        """End this process: its one predict thread is stuck, nothing can stop it, and the master forks another."""
+        logger.critical("a predict call has been running for %.0f s: this worker is replaced", seconds)
+        os._exit(1)
 
     @property
     def drain_seconds(self) -> float:

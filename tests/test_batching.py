@@ -218,16 +218,19 @@ async def test_wrong_number_of_labels(executor: ThreadPoolExecutor, answered: in
     assert batcher.pending == 0
 
 
-async def test_model_that_raises_stop_iteration(executor: ThreadPoolExecutor) -> None:
-    """Even StopIteration, which no future can carry, fails its request and leaves the batcher running."""
+@pytest.mark.parametrize("error", [StopIteration, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+async def test_model_that_raises_what_means_something_to_the_loop(
+    executor: ThreadPoolExecutor, error: type[BaseException]
+) -> None:
+    """What would end a loop, a task or the process fails just its request, and leaves the batcher running."""
 
     def predict(rows: Rows) -> Prediction:
         if POISON in rows.numbers:
-            raise StopIteration
+            raise error
         return Prediction([1], None)
 
     batcher = Batcher(predict, executor, max_batch_rows=4, max_pending=6)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match=f"the model raised {error.__name__}"):
         await labels(batcher.submit(rows_of(POISON)))
     assert await labels(batcher.submit(rows_of(1))) == [1]
 

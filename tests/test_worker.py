@@ -140,6 +140,11 @@ class StandIn:
     shares: Shares = field(default_factory=Shares)
     slot: int = 1
     siblings: int = 1
+    longest_call: float = 1e9
+    gave_up: float = 0.0
+
+    def give_up(self, seconds: float) -> None:
+        self.gave_up = seconds
 
     def notify(self) -> None:
         self.notified += 1
@@ -496,6 +501,22 @@ async def test_quiet_connections_do_not_hold_the_drain() -> None:
         site.server.should_exit = True
         assert await quiet.rest() == b""
         await site.ended()
+
+
+@pytest.mark.anyio
+async def test_stuck_call_is_given_up() -> None:
+    """A predict call that runs for longer than the worker allows is noticed, and one that returned is not."""
+    async with listening() as site:
+        answered = await site.connect()
+        answered.predict(1)
+        assert (await answered.answer()).status == 200
+        site.worker.longest_call = 0.05
+        await asyncio.sleep(0.3)
+        assert site.worker.gave_up == 0
+        held = await site.shut_gate_behind(2)
+        await until(lambda: site.worker.gave_up > 0.05)
+        site.gate.open.set()
+        assert (await held.answer()).status == 200
 
 
 @pytest.mark.anyio

@@ -123,6 +123,8 @@ class LocalBackend:
             stack = replace(stack, http_port=ports.choose_http_port(stack.http_host, stack.http_port))
         if before is None or stack.locust_port != before.locust_port:
             ports.check_free("127.0.0.1", stack.locust_port, "LOCUST_PORT")
+        if stack.locust_port == stack.http_port:
+            raise CommandError(f"LOCUST_PORT={stack.locust_port}: Nginx listens there already; expected another port")
         return stack
 
     @contextmanager
@@ -170,13 +172,15 @@ class LocalBackend:
         for name, process in self._supervisord.info().items():
             if process["statename"] in ("STOPPED", "EXITED", "FATAL"):
                 self._supervisord.revive(name)
+            elif _slot(name) and process["statename"] == "RUNNING" and not Path(replica_socket(_slot(name))).exists():
+                self._supervisord.restart(name)  # somebody deleted its socket: it runs, and nobody can reach it
 
     def _programs(self, stack: Stack, binary: str) -> Sequence[Program]:
         config = nginx.write_config(self._layout, stack)
         nginx.check_config(binary, self._layout)
-        balancer = nginx.command(binary, self._layout)
+        balancer = [sys.executable, "-m", "deploy.local.takeover", *nginx.command(binary, self._layout)]
         # A changed configuration makes a changed program, which supervisord then starts anew.
-        digest = {"CONFIG_DIGEST": sha256(config.encode()).hexdigest()}
+        digest = {"CONFIG_DIGEST": sha256(config.encode()).hexdigest(), "PYTHONPATH": str(ROOT)}
         return [
             *(self._replica(stack, slot) for slot in range(1, stack.replicas + 1)),
             Program("nginx", balancer, digest, stop_seconds=10),

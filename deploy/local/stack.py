@@ -76,6 +76,8 @@ class Stack:
             return cls(**json.loads(layout.state.read_bytes()))
         except FileNotFoundError:
             return None
+        except (ValueError, TypeError):
+            raise CommandError(f"{layout.state} is damaged: make down, then make up") from None
 
 
 def _anchored(uri: str) -> str:
@@ -94,6 +96,6 @@ def whole(environ: Mapping[str, str], name: str, default: int | None, low: int, 
     value = environ.get(name)
     if not value:
         return default  # type: ignore[return-value]
-    if not (value.isascii() and value.isdigit()) or not low <= int(value) <= high:
+    if not (value.isascii() and value.isdigit() and len(value) < 10) or not low <= int(value) <= high:
         raise CommandError(f"{name}={value!r}: expected a whole number from {low} to {high}")
     return int(value)

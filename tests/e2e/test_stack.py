@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -209,6 +210,46 @@ def test_errors_keep_their_form_through_nginx(stack: Stack, body: bytes, content
         assert f'"status":{status}' in answer.read().decode()
 
 
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (b"GET /% HTTP/1.1", 400),
+        (b"GET /../../etc/passwd HTTP/1.1", 400),
+        (b"GET /predict%00 HTTP/1.1", 400),
+        (b"NONSENSE", 400),
+        (b"GET /" + b"a" * 40_000 + b" HTTP/1.1", 414),
+        (b"TRACE / HTTP/1.1", 405),
+        (b"GET / HTTP/9.9", 505),
+        (b"POST /predict HTTP/1.1\r\nTransfer-Encoding: identity", 501),
+    ],
+)
+def test_malformed_requests_are_told_so_by_nginx(stack: Stack, request_head: bytes, status: int) -> None:
+    """What never reaches a replica is refused in the same form: its own status, a problem document, never a 500."""
+    with socket.create_connection(("127.0.0.1", stack.port), timeout=10) as connection:
+        connection.sendall(request_head + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    assert answer.startswith(f"HTTP/1.1 {status} ")
+    assert "Content-Type: application/problem+json" in answer
+    assert "X-Served-By: nginx/" in answer
+    assert f'"status":{status}' in answer
+
+
+def test_killed_nginx_comes_back(stack: Stack) -> None:
+    """After Nginx's master was killed with -9 a new one takes over the port from its orphaned workers."""
+    pid = stack.pids()["nginx"]
+    orphans = psutil.Process(pid).children()
+    os.kill(pid, signal.SIGKILL)
+    assert not psutil.wait_procs(orphans, timeout=60)[1]
+    wait_until(lambda: stack.pids().get("nginx", pid) != pid and stack.predict()[0] == 200)
+
+
+def test_deleted_socket_is_made_again_by_up(stack: Stack) -> None:
+    """A replica whose socket somebody deleted is restarted by `make up`."""
+    (stack.var / "run/1.sock").unlink()
+    stack.done("up", "N=2")
+    assert stack.health(1)["status"] == "ok"
+
+
 def test_nginx_without_a_replica_says_try_again(stack: Stack) -> None:
     """While no replica listens, Nginx answers 503 with Retry-After and a problem document."""
     sockets = sorted((stack.var / "run").glob("[0-9].sock"))
@@ -333,12 +374,15 @@ def test_killed_supervisor_is_recovered_by_up(stack: Stack) -> None:
         ({"ENGINE": "turbo"}, "ENGINE='turbo': expected one of"),
         ({"BACKEND": "cloud"}, "BACKEND='cloud': expected"),
         ({"LOCUST_PORT": "no"}, "LOCUST_PORT='no'"),
+        ({"LOCUST_PORT": "the same"}, "Nginx listens there already"),
     ],
 )
 def test_up_that_cannot_says_why_and_leaves_nothing(tmp_path: Path, environ: dict[str, str], reason: str) -> None:
     """A start that cannot work ends with one line that names the reason, and no process is left."""
     one = Stack(tmp_path / "var", environ)
     variables = [f"LOCUST_PORT={environ['LOCUST_PORT']}"] if "LOCUST_PORT" in environ else []
+    if "the same" in environ.values():
+        variables = [f"LOCUST_PORT={one.port}"]
     assert reason in one.refused("up", *variables)
     assert processes_of(one) == []
 
