@@ -28,10 +28,8 @@ def layout(request: pytest.FixtureRequest, tmp_path: Path) -> Layout:
 
 @pytest.fixture
 def binary() -> str:
-    found = shutil.which("nginx", path=nginx._PATH)
-    if found is None:
-        pytest.skip("Nginx is not installed")
-    return found
+    """The system's Nginx; as root it is installed where it is missing, else the error names the command."""
+    return nginx.find_nginx()
 
 
 def has_ipv6() -> bool:

@@ -277,9 +277,7 @@ def test_start_after_a_kill(supervisord: Supervisord) -> None:
 
 def test_nginx_is_found_by_its_folder(layout: Layout) -> None:
     """An Nginx that was left behind, with its title over its environment, is stopped as well."""
-    binary = shutil.which("nginx", path=nginx._PATH)
-    if binary is None:
-        pytest.skip("Nginx is not installed")
+    binary = nginx.find_nginx()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
