@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from deploy.errors import CommandError
-from deploy.local.probe import ask_address
+from deploy.probe import ask_address
 from server.errors import StartError
 from server.model import Model, load_model
 from server.resolve import resolve_in_child

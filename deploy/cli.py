@@ -16,11 +16,11 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from deploy.errors import CommandError
+from deploy.layout import ROOT, Layout
 from deploy.local.backend import LocalBackend
-from deploy.local.layout import ROOT, Layout
-from deploy.local.probe import ask_address
-from deploy.local.stack import Stack
 from deploy.local.watch import follow_logs, stats, status
+from deploy.probe import ask_address
+from deploy.stack import Stack
 from server.errors import StartError
 
 

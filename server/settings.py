@@ -6,14 +6,13 @@ This module is the only reader of the environment in ``server/``. Everything els
 from __future__ import annotations
 
 import logging
-import math
-import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from server.cgroup import available_cpus
 from server.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,30 +124,3 @@ def _header_token(value: str) -> str:
     if not value.isascii() or not value.isprintable() or " " in value or "/" in value:
         raise ValueError("a name of printable ASCII without spaces or slashes")
     return value
-
-
-def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """The CPU limit of the cgroup (version 2, then 1), rounded up; else the CPUs this process may use."""
-    usable = len(os.sched_getaffinity(0))
-    for read in (_cgroup2_quota, _cgroup1_quota):
-        quota = read(cgroup)
-        if quota is not None:
-            return max(1, min(usable, math.ceil(quota)))
-    return usable
-
-
-def _cgroup2_quota(cgroup: Path) -> float | None:
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return None
-    return None if quota == "max" else int(quota) / int(period)
-
-
-def _cgroup1_quota(cgroup: Path) -> float | None:
-    try:
-        quota = int((cgroup / "cpu/cpu.cfs_quota_us").read_text())
-        period = int((cgroup / "cpu/cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
-        return None
-    return None if quota <= 0 else quota / period

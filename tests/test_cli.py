@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from deploy import cli
-from deploy.local.layout import ROOT
+from deploy.layout import ROOT
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

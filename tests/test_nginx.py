@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import CommandError
+from deploy.layout import ROOT, Layout
 from deploy.local import nginx
-from deploy.local.layout import ROOT, SLOTS, Layout, replica_socket
-from deploy.local.stack import Stack
+from deploy.local.slots import SLOTS, replica_socket
+from deploy.stack import Stack
 from server.settings import Settings
 
 UPSTREAM = (ROOT / "nginx/upstream-local.conf").read_text()

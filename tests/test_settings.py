@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from server.cgroup import available_cpus
 from server.errors import SettingsError, StartError
-from server.settings import ENGINES, LOG_LEVELS, ROOT, Settings, available_cpus
+from server.settings import ENGINES, LOG_LEVELS, ROOT, Settings
 
 # Every variable, in the order of the settings, with a value that is not its default.
 VALUES = {

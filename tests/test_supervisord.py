@@ -17,10 +17,10 @@ import pytest
 from supervisor.options import ServerOptions
 
 from deploy.errors import CommandError
+from deploy.layout import Layout
 from deploy.local import nginx
-from deploy.local.layout import Layout
-from deploy.local.stack import Stack
 from deploy.local.supervisord import MARK, Program, Supervisord
+from deploy.stack import Stack
 
 PATIENCE = 30  # seconds until a test that hangs fails instead
 NASTY = [

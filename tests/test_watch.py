@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from deploy.errors import CommandError
-from deploy.local.layout import ROOT, Layout
-from deploy.local.stack import Stack
+from deploy.layout import ROOT, Layout
 from deploy.local.supervisord import Program, Supervisord
 from deploy.local.watch import _mb, _memory, _process, _table, _tree, follow_logs, stats, status, usage
+from deploy.stack import Stack
 
 # A parent whose two children share what it holds.
 FAMILY = "import os, time; held = b'x' * 30_000_000; os.fork(); os.fork(); time.sleep(600)"
@@ -189,7 +189,7 @@ def test_logs(service: str, shown: list[str], layout: Layout) -> None:
     for name in ("replica-1", "replica-2", "nginx", "access", "locust"):
         layout.log(name).write_text(f"of {name}\n")
     script = (
-        "import sys; from pathlib import Path; from deploy.local.layout import Layout; "
+        "import sys; from pathlib import Path; from deploy.layout import Layout; "
         "from deploy.local.watch import follow_logs; follow_logs(Layout(Path(sys.argv[1])), sys.argv[2])"
     )
     ran = subprocess.run(

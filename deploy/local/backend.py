@@ -11,12 +11,14 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+from deploy import ports, probe
 from deploy.errors import CommandError
-from deploy.local import nginx, ports, probe
-from deploy.local.layout import ROOT, SLOTS, Layout, replica_name, replica_socket
-from deploy.local.stack import Stack
+from deploy.layout import ROOT, Layout
+from deploy.local import nginx
+from deploy.local.slots import SLOTS, replica_name, replica_socket
 from deploy.local.supervisord import Program, Supervisord
 from deploy.model.ensure import ensure_model
+from deploy.stack import Stack
 
 # Seconds that a replica may take from its start to its first answer: resolving, loading and warming up.
 _READY_TIMEOUT = 180

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.errors import CommandError
-from deploy.local.layout import ROOT, SLOTS, Layout
-from deploy.local.stack import Stack
+from deploy.layout import ROOT, Layout
+from deploy.local.slots import SLOTS
+from deploy.stack import Stack
 
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import psutil
 
 from deploy.errors import CommandError
-from deploy.local.layout import Layout, replica_name, replica_socket
-from deploy.local.probe import ask_socket
-from deploy.local.stack import Stack
+from deploy.layout import Layout
+from deploy.local.slots import replica_name, replica_socket
 from deploy.local.supervisord import Supervisord
+from deploy.probe import ask_socket
+from deploy.stack import Stack
 
 _MB = 1_000_000
 _LOGS = {"server": "replica-*.log", "nginx": "nginx.log access.log", "locust": "locust.log", "all": "*.log"}

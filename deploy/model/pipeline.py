@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from deploy.model.form import FEATURES, NUMBERS, PUBLISHED_RANGES, Covertype
-from server.settings import available_cpus
+from server.cgroup import available_cpus
 
 HELD_OUT = 0.2
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.local.layout import replica_name
-from deploy.local.probe import ask_address, ask_socket
+from deploy.local.slots import replica_name
 from deploy.model.form import COLUMNS
 from deploy.model.synthetic import generate
+from deploy.probe import ask_address, ask_socket
 from tests.e2e.load import WORKSHOP_ROW
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy.local.probe import ask_address
+from deploy.probe import ask_address
 from tests.e2e import models
 from tests.e2e.conftest import Replica, StartReplica
 from tests.e2e.load import Load

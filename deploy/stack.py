@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from deploy.errors import CommandError
-from deploy.local.layout import ROOT, SLOTS, Layout
+from deploy.layout import ROOT, Layout
+from deploy.local.slots import SLOTS
 from server.settings import Settings
 
 # What `up` hands to the replicas and keeps until `down`.

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from server.settings import ROOT
 
-# As many as nginx/upstream-local.conf lists.
-SLOTS = 8
+__all__ = ["ROOT", "Layout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +56,3 @@ class Layout:
     def log(self, program: str) -> Path:
         """What a program printed."""
         return self.logs / f"{program}.log"
-
-
-def replica_name(slot: int) -> str:
-    """The program in a slot; also the replica's part of ``X-Served-By``."""
-    return f"replica-{slot}"
-
-
-def replica_socket(slot: int) -> str:
-    """Where the replica in a slot listens, relative to ``var``."""
-    return f"run/{slot}.sock"
-
-
-__all__ = ["ROOT", "SLOTS", "Layout", "replica_name", "replica_socket"]

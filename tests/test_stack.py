@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import CommandError
-from deploy.local.layout import ROOT, SLOTS, Layout, replica_name, replica_socket
-from deploy.local.stack import SETTINGS, Stack
+from deploy.layout import ROOT, Layout
+from deploy.local.slots import SLOTS, replica_name, replica_socket
+from deploy.stack import SETTINGS, Stack
 from server.errors import SettingsError
 
 

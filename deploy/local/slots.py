@@ -1,0 +1,16 @@
+"""The places that replicas of the local backend take: numbered from 1, each with a name and a socket."""
+
+from __future__ import annotations
+
+# As many as nginx/upstream-local.conf lists.
+SLOTS = 8
+
+
+def replica_name(slot: int) -> str:
+    """The program in a slot; also the replica's part of ``X-Served-By``."""
+    return f"replica-{slot}"
+
+
+def replica_socket(slot: int) -> str:
+    """Where the replica in a slot listens, relative to ``var``."""
+    return f"run/{slot}.sock"

@@ -1,0 +1,60 @@
+"""What the kernel allows this container: CPUs and memory of its control group, version 2 or 1."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_ROOT = Path("/sys/fs/cgroup")
+# Version 1 writes "no limit" as the largest number of whole pages.
+_NO_LIMIT = 1 << 60
+
+
+def available_cpus(cgroup: Path = _ROOT) -> int:
+    """The CPU limit, rounded up; else the CPUs this process may use."""
+    usable = len(os.sched_getaffinity(0))
+    for read in (_quota2, _quota1):
+        quota = read(cgroup)
+        if quota is not None:
+            return max(1, min(usable, math.ceil(quota)))
+    return usable
+
+
+def memory_limit(cgroup: Path = _ROOT) -> int | None:
+    """Bytes, or None where there is no limit."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limit = int((cgroup / name).read_text())
+        except (OSError, ValueError):  # "max"
+            continue
+        return limit if limit < _NO_LIMIT else None
+    return None
+
+
+def oom_kills(cgroup: Path = _ROOT) -> int:
+    """How many processes the kernel has killed here because they were out of memory."""
+    for name in ("memory.events", "memory/memory.oom_control"):
+        try:
+            counts = dict(line.split() for line in (cgroup / name).read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        return int(counts.get("oom_kill", 0))
+    return 0
+
+
+def _quota2(cgroup: Path) -> float | None:
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _quota1(cgroup: Path) -> float | None:
+    try:
+        quota = int((cgroup / "cpu/cpu.cfs_quota_us").read_text())
+        period = int((cgroup / "cpu/cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return None if quota <= 0 else quota / period
