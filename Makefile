@@ -6,39 +6,45 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := deploy/requirements
 RUN := $(BIN)/python -m deploy.cli
-LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate pyproject.toml
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 
-.PHONY: help up scale resources status stats logs restart down train bench test check lock clean
+.PHONY: help up scale resources status stats logs restart down train build publish bench test check lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: $(BIN)/.runtime ## [N=1] [HTTP_PORT=80] [LOCUST_PORT=8089]: all it takes to answer a prediction
+up: $(BIN)/.cli ## [N=1] [HTTP_PORT=80] [LOCUST_PORT=8089]: all it takes to answer a prediction
 	@$(RUN) up
 
-scale: $(BIN)/.runtime ## N=3: change the number of replicas; no request fails meanwhile
+scale: $(BIN)/.cli ## N=3: change the number of replicas; no request fails meanwhile
 	@$(RUN) scale
 
-resources: $(BIN)/.runtime ## CPUS=1: hold each replica to whole CPUs, with as many workers
+resources: $(BIN)/.cli ## CPUS=1 [MEMORY=1G]: what each replica may use, with as many workers as CPUs
 	@$(RUN) resources
 
-status: $(BIN)/.runtime ## what runs, with which model
+status: $(BIN)/.cli ## what runs, with which model
 	@$(RUN) status
 
-stats: $(BIN)/.runtime ## CPU and memory, shared and private, of each program
+stats: $(BIN)/.cli ## CPU and memory of each container or program
 	@$(RUN) stats
 
-logs: $(BIN)/.runtime ## [S=server|nginx|locust|all]: what a service printed
+logs: $(BIN)/.cli ## [S=server|nginx|locust|all]: what a service printed
 	@$(RUN) logs
 
-restart: $(BIN)/.runtime ## every replica anew, one after another
+restart: $(BIN)/.cli ## every replica anew, one after another
 	@$(RUN) restart
 
-down: $(BIN)/.runtime ## stop everything
+down: $(BIN)/.cli ## stop everything
 	@$(RUN) down
 
-train: $(BIN)/.runtime ## [COVERTYPE_PATH=file.csv.gz]: fit, check, log, register, set @champion
+build: $(BIN)/.cli ## the images, for this machine
+	@$(RUN) build
+
+publish: $(BIN)/.cli ## IMAGE=registry/name TAG=v1: the images for amd64 and arm64, built and pushed
+	@$(RUN) publish
+
+train: $(BIN)/.cli ## [COVERTYPE_PATH=file.csv.gz]: fit, check, log, register, set @champion
 	@$(RUN) train
 
 bench: $(BIN)/.runtime ## the cost of one prediction on one worker, against a bare loop; needs wrk
@@ -53,11 +59,15 @@ check: $(BIN)/.development ## linters and types
 	@$(BIN)/mypy
 
 lock: $(BIN)/.development ## pin every dependency anew, for every platform and Python; the smaller locks follow the largest
-	@$(LOCK) --upgrade --extra train --extra local --extra dev -o $(LOCKS)/dev.txt
-	@$(LOCK) --constraint $(LOCKS)/dev.txt --extra train --extra local -o $(LOCKS)/local.txt
-	@$(LOCK) --constraint $(LOCKS)/dev.txt -o $(LOCKS)/server.txt
+	@$(LOCK) pyproject.toml --upgrade --extra registry --group cli --group lab --group local --group container --group dev -o $(LOCKS)/dev.txt
+	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra registry --group cli --group lab --group local -o $(LOCKS)/local.txt
+	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra registry --group container -o $(LOCKS)/model.txt
+	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --group container -o $(LOCKS)/server.txt
+	@$(LOCK) -c $(LOCKS)/dev.txt --group lab --group container -o $(LOCKS)/locust.txt
+	@$(LOCK) -c $(LOCKS)/dev.txt --group cli -o $(LOCKS)/cli.txt
+	@$(LOCK) -c $(LOCKS)/dev.txt --group image -o $(LOCKS)/image.txt
 
-clean: $(BIN)/.runtime ## [YES=1]: stop everything and delete var/: registry, models, logs
+clean: $(BIN)/.cli ## [YES=1]: stop everything and delete its data: registry, models, logs
 	@$(RUN) clean
 
 # --- the environment: made on first use, and again when a lock file changes ------------------------------------------
@@ -68,7 +78,13 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "error: $(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
 
-$(BIN)/.runtime: $(BIN)/python $(LOCKS)/local.txt
+# What the verbs themselves need; containers bring the rest along.
+$(BIN)/.cli: $(BIN)/python $(LOCKS)/cli.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/cli.txt
+	@touch $@
+
+# What the local backend runs. Asked for by deploy/backend.py where it is missing.
+$(BIN)/.runtime: $(BIN)/.cli $(LOCKS)/local.txt
 	@echo "installing the packages of $(LOCKS)/local.txt into $(VENV) (a minute or two, once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/local.txt
 	@touch $@

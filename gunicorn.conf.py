@@ -20,6 +20,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from server import cgroup, memory  # noqa: E402
 from server.errors import SettingsError  # noqa: E402
 from server.settings import Settings  # noqa: E402
 
@@ -54,8 +55,9 @@ def _settle() -> None:
     gc.freeze()
 
 
-def when_ready(_server):  # type: ignore[no-untyped-def]
+def when_ready(server):  # type: ignore[no-untyped-def]
     """Run after the model is loaded and the socket is bound, before the first fork."""
+    server.oom_kills = cgroup.oom_kills()
     _settle()
 
 
@@ -69,9 +71,14 @@ def pre_fork(server, worker):  # type: ignore[no-untyped-def]
     worker.slot = worker.shares.free_slot({other.slot for other in server.WORKERS.values()})
 
 
-def child_exit(_server, worker):  # type: ignore[no-untyped-def]
-    """A worker that was killed takes no more connections."""
+def child_exit(server, worker):  # type: ignore[no-untyped-def]
+    """A worker that was killed takes no more connections; if that was for its memory, say so."""
     worker.shares.clear(worker.slot)
+    kills = cgroup.oom_kills()
+    if kills > server.oom_kills:
+        server.oom_kills = kills
+        words = memory.killed(cgroup.memory_limit(), server.app.wsgi().model.needs)
+        server.log.error("worker %d was %s", worker.pid, words)
 
 
 def post_fork(_server, _worker):  # type: ignore[no-untyped-def]

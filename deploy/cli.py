@@ -15,10 +15,10 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from deploy.backend import Backend, choose
+from deploy.docker.backend import DockerBackend
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
-from deploy.local.backend import LocalBackend
-from deploy.local.watch import follow_logs, stats, status
 from deploy.probe import ask_address
 from deploy.stack import Stack
 from server.errors import StartError
@@ -31,14 +31,13 @@ class Verbs:
         self._layout = layout
         self._environ = environ
 
-    @property
-    def _backend(self) -> LocalBackend:
-        return LocalBackend(self._layout, self._environ)
+    def _backend(self, *, starting: bool = False) -> Backend:
+        return choose(self._layout, self._environ, starting=starting)
 
     def up(self) -> None:
         """Start all it takes to answer a prediction."""
         started = time.monotonic()
-        stack = self._backend.up()
+        stack = self._backend(starting=True).up()
         print(f"up in {time.monotonic() - started:.0f} s: {stack.replicas} replica(s) behind Nginx")
         print(f"  service  {stack.address}   (pages for people: {stack.address}/docs)")
         print(f"  Locust   http://127.0.0.1:{stack.locust_port}")
@@ -46,50 +45,56 @@ class Verbs:
 
     def scale(self) -> None:
         """Change the number of replicas."""
-        _say(self._backend.scale())
+        _say(self._backend().scale())
 
     def resources(self) -> None:
         """Change what each replica may use."""
-        stack = self._backend.resources()
-        print(f"each of {stack.replicas} replica(s) is held to {stack.cpus} CPU(s)")
+        stack = self._backend().resources()
+        memory = f" and {stack.memory} of memory" if stack.memory else ""
+        print(f"each of {stack.replicas} replica(s) is held to {stack.cpus:g} CPU(s){memory}")
 
     def restart(self) -> None:
         """Start every replica anew."""
-        _say(self._backend.restart())
+        _say(self._backend().restart())
 
     def status(self) -> None:
         """Show what runs."""
-        print("\n".join(status(*self._backend.running())))
+        _tell_refusal(self._layout)
+        print("\n".join(self._backend().status()))
 
     def stats(self) -> None:
         """Show CPU and memory; again and again while there is a terminal."""
-        running = self._backend.running()
-        while True:
-            lines = stats(*running)
-            if not sys.stdout.isatty():
-                print("\n".join(lines))
-                return
-            print("\033[2J\033[H" + "\n".join(lines), flush=True)
+        self._backend().stats()
 
     def logs(self) -> None:
         """Show what a service printed."""
-        follow_logs(self._layout, self._environ.get("S") or "server")
+        _tell_refusal(self._layout)
+        self._backend().logs()
 
     def train(self) -> None:
         """Train, check and register a model, and make it the champion."""
-        environ = dict(self._environ) | {"VAR_DIR": str(self._layout.var)}
-        os.execve(sys.executable, [sys.executable, "-m", "deploy.model.train"], environ)  # noqa: S606
+        self._backend(starting=True).train()
+
+    def build(self) -> None:
+        """Build the images for this machine."""
+        DockerBackend(self._layout, self._environ).build()
+
+    def publish(self) -> None:
+        """Build the images for every platform and push them."""
+        DockerBackend(self._layout, self._environ).publish()
 
     def down(self) -> None:
         """Stop everything."""
-        self._backend.down()
+        self._backend().down()
         print("down")
 
     def clean(self) -> None:
         """Stop everything and delete the stack's data: its registry, models and logs."""
         if self._environ.get("YES") != "1" and not _confirmed(self._layout.var):
             raise CommandError("nothing was deleted; make clean YES=1 does not ask")
-        self._backend.down()
+        backend = self._backend()
+        backend.down()
+        backend.delete()
         os.chdir(ROOT)
         for path in self._layout.contents:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -119,6 +124,24 @@ def _alone(layout: Layout) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _remembered(layout: Layout, verb: str) -> Iterator[None]:
+    """Change the stack alone, and keep why that was refused for those who look at it later."""
+    with _alone(layout):
+        try:
+            yield
+        except (CommandError, StartError) as error:
+            if layout.var.is_dir():
+                layout.refusal.write_text(f"the last make {verb} was refused: {error}\n")
+            raise
+        layout.refusal.unlink(missing_ok=True)
+
+
+def _tell_refusal(layout: Layout) -> None:
+    with suppress(FileNotFoundError):
+        print(layout.refusal.read_text(), end="", flush=True)
+
+
 def _say(stack: Stack) -> None:
     print(f"{stack.replicas} replica(s) answer at {stack.address}")
 
@@ -136,12 +159,6 @@ def _confirmed(folder: Path) -> bool:
     return input(f"delete {folder}, with its registry and all trained models? [y/N] ").strip().lower() == "y"
 
 
-def _check_backend(environ: Mapping[str, str]) -> None:
-    wanted = environ.get("BACKEND") or "auto"
-    if wanted not in ("auto", "local"):
-        raise CommandError(f"BACKEND={wanted!r}: expected auto or local (this release has no containers yet)")
-
-
 def main(arguments: list[str]) -> int:
     """Run one verb. The status is 1, with one line on standard error, where it could not do what was asked."""
     if len(arguments) != 1 or arguments[0] not in VERBS:
@@ -149,10 +166,9 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         environ = {name: value for name, value in dotenv_values(ROOT / ".env").items() if value} | os.environ
-        _check_backend(environ)
         signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # undo, as for Ctrl-C
         layout = Layout(Path(environ.get("VAR_DIR") or ROOT / "var").resolve())
-        with _alone(layout) if arguments[0] in _CHANGING else nullcontext():
+        with _remembered(layout, arguments[0]) if arguments[0] in _CHANGING else nullcontext():
             VERBS[arguments[0]](Verbs(layout, environ))
         sys.stdout.flush()
     except (CommandError, StartError) as error:

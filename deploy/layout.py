@@ -41,10 +41,15 @@ class Layout:
         return self.var / "stack.json"
 
     @property
+    def refusal(self) -> Path:
+        """Why the last change was refused, if it was: what ran before then runs on, and nothing else would tell."""
+        return self.var / "refusal.txt"
+
+    @property
     def contents(self) -> list[Path]:
         """All that a stack, its registry and its training ever write here."""
         folders = ["log", "run", "programs", "tmp", "nginx", "models", "data", "mlartifacts"]
-        files = ["mlflow.db", "stack.json", "supervisord.conf", ".lock"]
+        files = ["mlflow.db", "stack.json", "supervisord.conf", "refusal.txt", ".lock"]
         return [self.var / name for name in folders + files if (self.var / name).exists()]
 
     def make(self) -> None:

@@ -34,12 +34,20 @@ def check_free(host: str, port: int, variable: str) -> None:
     Raises:
         CommandError: naming the variable that moves us elsewhere.
     """
-    code = _error(host, port)
-    if code == errno.EADDRINUSE:
-        raise CommandError(f"port {port} is in use by another program; choose another with {variable}=")
-    if code:
+    check_unused(host, port, variable)
+    if code := _error(host, port):
         reason = errno.errorcode.get(code, "unknown host")
         raise CommandError(f"{host}:{port} cannot be listened on: {reason}; see {variable}=")
+
+
+def check_unused(host: str, port: int, variable: str) -> None:
+    """Nothing listens there; somebody else, such as a container engine, will.
+
+    Raises:
+        CommandError: naming the variable that moves us elsewhere.
+    """
+    if _error(host, port) == errno.EADDRINUSE:
+        raise CommandError(f"port {port} is in use by another program; choose another with {variable}=")
 
 
 def _error(host: str, port: int) -> int:

@@ -1,4 +1,4 @@
-"""What a local stack is asked to be: replicas, addresses and settings. Kept in ``var/stack.json`` while it is up."""
+"""What a stack is asked to be: replicas, addresses, limits and settings. Kept in ``var/stack.json`` while it is up."""
 
 from __future__ import annotations
 
@@ -11,23 +11,29 @@ from deploy.layout import ROOT, Layout
 from deploy.local.slots import SLOTS
 from server.settings import Settings
 
-# What `up` hands to the replicas and keeps until `down`.
+# What `up` hands to the replicas and keeps until `down`; IMAGE and TAG choose published images.
 SETTINGS = (
     "MODEL_URI", "MLFLOW_TRACKING_URI", "WEB_CONCURRENCY", "ENGINE", "MAX_BATCH_ROWS", "MAX_PENDING",
-    "MAX_BODY_BYTES", "KEEP_ALIVE", "GRACEFUL_TIMEOUT", "LOG_LEVEL",
+    "MAX_BODY_BYTES", "KEEP_ALIVE", "GRACEFUL_TIMEOUT", "LOG_LEVEL", "IMAGE", "TAG",
 )  # fmt: skip
+
+
+# The most replicas: locally as many as there are slots, in containers as many as Nginx tries before it gives up.
+MOST = {"local": SLOTS, "docker": 16}
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """The wanted state. ``cpus`` is the number of CPUs that each replica is held to, or None."""
+    """The wanted state. ``cpus`` and ``memory`` (``512M``) are what each replica is held to, or None."""
 
     replicas: int = 1
     http_host: str = "127.0.0.1"
     http_port: int | None = None
     locust_port: int = 8089
-    cpus: int | None = None
+    cpus: float | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    memory: str | None = None
+    backend: str = "local"
 
     @property
     def address(self) -> str:
@@ -49,7 +55,7 @@ class Stack:
         Settings.from_env(environment)
         return replace(
             self,
-            replicas=whole(environ, "N", self.replicas, 1, SLOTS),
+            replicas=whole(environ, "N", self.replicas, 1, MOST[self.backend]),
             http_host=environ.get("HTTP_HOST") or self.http_host,
             http_port=whole(environ, "HTTP_PORT", self.http_port, 1, 65535),
             locust_port=whole(environ, "LOCUST_PORT", self.locust_port, 1, 65535),
@@ -58,7 +64,7 @@ class Stack:
 
     def runs_as(self, other: Stack) -> bool:
         """Whether a replica of this stack is started just like one of the other."""
-        return (self.environment, self.cpus) == (other.environment, other.cpus)
+        return (self.environment, self.cpus, self.memory) == (other.environment, other.cpus, other.memory)
 
     def settings(self, layout: Layout) -> Settings:
         """What a replica of this stack will read."""

@@ -58,7 +58,7 @@ def create_app(settings: Settings, model: Model) -> ASGIApp:
         exception_handlers={RequestError: on_request_error, HTTPException: on_http_exception, Exception: on_unforeseen},
     )
     app.router.redirect_slashes = False
-    return Edge(app, settings.replica)
+    return Edge(app, settings.replica, model)
 
 
 class Endpoints:
@@ -227,9 +227,13 @@ def served_by(replica: str) -> str:
 
 
 class Edge:
-    """The outermost layer: ``X-Served-By`` on every answer, and what nobody foresaw into the log."""
+    """The outermost layer: ``X-Served-By`` on every answer, and what nobody foresaw into the log.
 
-    def __init__(self, app: ASGIApp, replica: str) -> None:
+    Gunicorn's hooks see it, and through it the model.
+    """
+
+    def __init__(self, app: ASGIApp, replica: str, model: Model) -> None:
+        self.model = model
         self._app = app
         self._replica = replica
         self._header: tuple[bytes, bytes] | None = None

@@ -2,6 +2,9 @@
 
 ``model/`` is exactly what was registered. ``uris/<key>.json`` records, for each model URI that led to this copy, what
 it was resolved to. A copy appears whole or not at all: it is written aside, verified, and renamed.
+
+``current.json``, where there is one, names the copy that replicas without a registry serve: ``MODEL_URI`` may be its
+path.
 """
 
 from __future__ import annotations
@@ -19,13 +22,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from server.digest import folder_digest
+from server.errors import ModelError
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A model's folder on this host, and what it is a copy of. ``stale`` says why the registry was not asked."""
+    """A model's folder on this host, and what it is a copy of.
+
+    ``stale`` says why the registry was not asked; ``needs`` is the memory, in bytes, of a process that has loaded it
+    and predicted, where that was measured.
+    """
 
     model_folder: Path
     name: str
@@ -33,6 +41,7 @@ class Copy:
     uri: str
     digest: str
     stale: str | None = None
+    needs: int | None = None
 
     def to_json(self) -> dict[str, object]:
         """As plain JSON values, for the record and for the resolver's answer."""
@@ -42,6 +51,23 @@ class Copy:
     def from_json(cls, document: dict[str, str]) -> Copy:
         """The inverse of :meth:`to_json`."""
         return cls(**{**document, "model_folder": Path(document["model_folder"])})  # type: ignore[arg-type]
+
+    @classmethod
+    def recorded(cls, record: Path) -> Copy:
+        """The copy that a record names, if it is undamaged.
+
+        Raises:
+            ModelError: there is no such record, or the copy is not what it says.
+        """
+        try:
+            copy = cls.from_json(json.loads(record.read_bytes()))
+        except FileNotFoundError:
+            raise ModelError(f"there is no {record}: nobody has brought a model there yet") from None
+        except (OSError, ValueError, TypeError, KeyError):
+            raise ModelError(f"{record} is no record of a model's copy") from None
+        if not copy.model_folder.is_dir() or folder_digest(copy.model_folder) != copy.digest:
+            raise ModelError(f"{record}: the copy {copy.model_folder} is missing or damaged")
+        return copy
 
 
 class Copies:
@@ -93,9 +119,11 @@ class Copies:
         """Remember that this URI was resolved to this copy, now."""
         path = self._folder / copy.digest / "uris" / f"{_key(copy.uri, tracking_uri)}.json"
         path.parent.mkdir(exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(copy.to_json()))
-        draft.rename(path)
+        _write(path, copy)
+
+    def make_current(self, copy: Copy) -> None:
+        """Let the replicas that read ``current.json`` serve this copy from their next start."""
+        _write(self._folder / "current.json", copy)
 
     def last_good(self, uri: str, tracking_uri: str, why: str) -> Copy | None:
         """The undamaged copy that this URI was last resolved to, marked as stale; None if there is none."""
@@ -105,6 +133,12 @@ class Copies:
             if self.holds(copy.digest):
                 return replace(copy, model_folder=self.path(copy.digest), stale=why)
         return None
+
+
+def _write(path: Path, copy: Copy) -> None:
+    draft = path.with_suffix(f".{os.getpid()}")
+    draft.write_text(json.dumps(copy.to_json()))
+    draft.rename(path)
 
 
 def _key(uri: str, tracking_uri: str) -> str:

@@ -8,6 +8,7 @@ import sys
 
 from starlette.types import ASGIApp
 
+from server import cgroup, memory
 from server.app import create_app
 from server.errors import StartError
 from server.model import load_model
@@ -28,7 +29,10 @@ def create() -> ASGIApp:
         logging.basicConfig(
             stream=sys.stderr, level=settings.log_number, format="%(asctime)s %(levelname)s %(message)s"
         )
-        model = load_model(resolve_in_child(os.environ), settings.engine)
+        copy = resolve_in_child(os.environ)
+        if shortage := memory.shortage(cgroup.memory_limit(), copy.needs):
+            logger.warning(shortage)
+        model = load_model(copy, settings.engine)
     except StartError as error:
         sys.exit(f"forkcast: {error}")
     logger.info(

@@ -16,7 +16,7 @@ from server.schema import Column, InputSchema
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One loaded model. ``example`` is one row of it, by name, and ``stale`` says why a last good copy is served."""
+    """One loaded model. ``example`` is one row of it, by name; ``stale`` and ``needs`` are those of its copy."""
 
     name: str
     version: str
@@ -27,6 +27,7 @@ class Model:
     schema: InputSchema
     engine: Engine
     example: dict[str, object]
+    needs: int | None = None
 
     @property
     def source(self) -> str:
@@ -58,6 +59,7 @@ def load_model(copy: Copy, engine: str) -> Model:
         schema=mlmodel.schema,
         engine=load_engine(mlmodel, engine),
         example=_example(mlmodel),
+        needs=copy.needs,
     )
 
 

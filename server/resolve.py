@@ -81,7 +81,7 @@ def resolve(settings: Settings) -> Copy:
     """
     local = _local_folder(settings.model_uri)
     if local is not None:
-        return _in_place(local, settings.model_uri)
+        return Copy.recorded(local) if local.suffix == ".json" else _in_place(local, settings.model_uri)
     copies = Copies(settings.models_dir)
     with copies.lock():
         try:

@@ -17,6 +17,7 @@ from deploy.layout import ROOT, Layout
 from deploy.local import nginx
 from deploy.local.slots import SLOTS, replica_name, replica_socket
 from deploy.local.supervisord import Program, Supervisord
+from deploy.local.watch import follow_logs, stats, status
 from deploy.model.ensure import ensure_model
 from deploy.stack import Stack
 
@@ -30,6 +31,8 @@ _INTRODUCTIONS = 300
 
 class LocalBackend:
     """One stack under one ``var``. Its process works in that folder: socket paths are relative to it."""
+
+    name = "local"
 
     def __init__(self, layout: Layout, environ: Mapping[str, str]) -> None:
         self._layout = layout
@@ -75,8 +78,7 @@ class LocalBackend:
         cpus, most = self._environ.get("CPUS", ""), len(os.sched_getaffinity(0))
         if not (cpus.isascii() and cpus.isdigit()) or not 1 <= int(cpus) <= most:
             raise CommandError(
-                f"CPUS={cpus!r}: expected a whole number from 1 to {most}; "
-                "for parts of a CPU use Docker (in a later release)"
+                f"CPUS={cpus!r}: expected a whole number from 1 to {most}; for parts of a CPU use Docker"
             )
         stack = replace(before, cpus=int(cpus))
         with self._undone_on_failure(before):
@@ -102,13 +104,32 @@ class LocalBackend:
         for path in [self._layout.state, *self._layout.run.iterdir()]:
             path.unlink(missing_ok=True)
 
-    def running(self) -> tuple[Stack, Supervisord]:
-        """What is up, for those who look at it.
+    def delete(self) -> None:
+        """All that this backend keeps is in ``var``."""
 
-        Raises:
-            CommandError: nothing is.
-        """
-        return self._require_running(), self._supervisord
+    def train(self) -> None:
+        """Become the trainer. Does not return."""
+        environ = dict(self._environ) | {"VAR_DIR": str(self._layout.var)}
+        os.chdir(ROOT)
+        os.execve(sys.executable, [sys.executable, "-m", "deploy.model.train"], environ)  # noqa: S606
+
+    def status(self) -> list[str]:
+        """A line a program, and where to reach the stack."""
+        return status(self._require_running(), self._supervisord)
+
+    def stats(self) -> None:
+        """CPU and memory; again and again while there is a terminal."""
+        stack = self._require_running()
+        while True:
+            lines = stats(stack, self._supervisord)
+            if not sys.stdout.isatty():
+                print("\n".join(lines))
+                return
+            print("\033[2J\033[H" + "\n".join(lines), flush=True)
+
+    def logs(self) -> None:
+        """What a service printed. Does not return."""
+        follow_logs(self._layout, self._environ.get("S") or "server")
 
     def _running(self) -> Stack | None:
         return Stack.load(self._layout) if self._supervisord.pid is not None else None
@@ -193,7 +214,7 @@ class LocalBackend:
     def _replica(self, stack: Stack, slot: int) -> Program:
         gunicorn = [_tool("gunicorn"), "-c", str(ROOT / "gunicorn.conf.py")]
         if stack.cpus is not None:
-            gunicorn = ["taskset", "-c", _cpu_list(slot, stack.cpus), *gunicorn]
+            gunicorn = ["taskset", "-c", _cpu_list(slot, int(stack.cpus)), *gunicorn]
         environment = stack.environment | {
             "VAR_DIR": str(self._layout.var),
             "SOCKET": replica_socket(slot),

@@ -18,6 +18,7 @@ from deploy.local.slots import replica_name, replica_socket
 from deploy.local.supervisord import Supervisord
 from deploy.probe import ask_socket
 from deploy.stack import Stack
+from deploy.table import table
 
 _MB = 1_000_000
 _LOGS = {"server": "replica-*.log", "nginx": "nginx.log access.log", "locust": "locust.log", "all": "*.log"}
@@ -38,7 +39,7 @@ def status(stack: Stack, supervisord: Supervisord) -> list[str]:
         if ((health or {}).get("model") or {}).get("trained_on") == "synthetic":
             notes.append(f"{name} serves a model trained on SYNTHETIC data: its predictions mean nothing")
     rows.extend((*_process(name, info.get(name, {})), "", "", "", "") for name in ("nginx", "locust"))
-    return [*_table(rows), "", f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}", *notes]
+    return [*table(rows), "", f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}", *notes]
 
 
 def _process(name: str, process: dict[str, object], *, ready: bool = True) -> tuple[str, str, str, str]:
@@ -79,7 +80,7 @@ def stats(stack: Stack, supervisord: Supervisord, seconds: float = 1.0) -> list[
                      _mb(one.largest_worker) if one.largest_worker else "", str(one.processes)))  # fmt: skip
     total = sum(one.pss for one in usages)
     note = "MEMORY is proportional: a page shared by n processes counts 1/n in each, so that the rows add up."
-    return [*_table(rows), "", f"total {_mb(total)}, {stack.replicas} replica(s). {note}"]
+    return [*table(rows), "", f"total {_mb(total)}, {stack.replicas} replica(s). {note}"]
 
 
 def usage(supervisord: Supervisord, seconds: float) -> Iterator[Usage]:
@@ -132,11 +133,6 @@ def _memory(process: psutil.Process) -> tuple[int, int]:
 
 def _mb(size: int) -> str:
     return f"{size / _MB:.1f} MB"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def follow_logs(layout: Layout, service: str) -> None:

@@ -8,25 +8,26 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.errors import CommandError
+from server.copies import Copy
 from server.errors import ModelError, StartError
 from server.resolve import resolve_in_child
 from server.settings import ROOT, Settings
 
 
-def ensure_model(environ: Mapping[str, str]) -> None:
+def ensure_model(environ: Mapping[str, str]) -> Copy:
     """Resolve the model once before anything starts; train the default one into a registry that lacks it.
 
     Raises:
         CommandError: it is not there and not ours to train, or training failed.
     """
     try:
-        resolve_in_child(environ)
+        return resolve_in_child(environ)
     except StartError as error:
         if not _ours_to_train(error, environ):
             raise CommandError(str(error)) from None
         print("no model is registered yet: training one on Covertype", flush=True)
         _train(environ)
-        resolve_in_child(environ)
+        return resolve_in_child(environ)
 
 
 def _ours_to_train(error: StartError, environ: Mapping[str, str]) -> bool:

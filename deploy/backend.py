@@ -1,0 +1,118 @@
+"""Which backend a command works on: that of the stack that is up, else containers where they can be had, else local."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Protocol
+
+from deploy.docker import images
+from deploy.docker.backend import DockerBackend
+from deploy.docker.engine import engine_missing, engine_version
+from deploy.errors import CommandError
+from deploy.layout import ROOT, Layout
+from deploy.stack import Stack
+
+CHOICES = ("auto", "docker", "local")
+
+
+class Backend(Protocol):
+    """The verbs that mean the same on every backend. Each raises a CommandError where it cannot do its work."""
+
+    name: str
+
+    def up(self) -> Stack:
+        """Run what was asked for; again, and it converges."""
+        ...
+
+    def scale(self) -> Stack:
+        """Another number of replicas."""
+        ...
+
+    def resources(self) -> Stack:
+        """Other limits for each replica."""
+        ...
+
+    def restart(self) -> Stack:
+        """Every replica anew."""
+        ...
+
+    def train(self) -> None:
+        """A new model in the stack's registry."""
+        ...
+
+    def status(self) -> list[str]:
+        """What runs, a line each."""
+        ...
+
+    def stats(self) -> None:
+        """Show CPU and memory."""
+        ...
+
+    def logs(self) -> None:
+        """Show what a service printed."""
+        ...
+
+    def down(self) -> None:
+        """Stop everything; data stays."""
+        ...
+
+    def delete(self) -> None:
+        """What `down` leaves and is not in ``var``."""
+        ...
+
+
+def choose(layout: Layout, environ: Mapping[str, str], *, starting: bool) -> Backend:
+    """The backend of the stack that is up, else the one that BACKEND names or, if ``auto``, that can be had.
+
+    ``starting`` is whether the command may start something: then the choice is told, with its reason.
+
+    Raises:
+        CommandError: BACKEND names another than that of the stack that is up, or one that cannot be had.
+    """
+    wanted = environ.get("BACKEND") or "auto"
+    if wanted not in CHOICES:
+        raise CommandError(f"BACKEND={wanted!r}: expected one of {', '.join(CHOICES)}")
+    up = Stack.load(layout)
+    if up is not None:
+        if wanted not in ("auto", up.backend):
+            raise CommandError(f"BACKEND={wanted}: the stack that is up runs on {up.backend}; make down first")
+        return _backend(up.backend, layout, environ)
+    if wanted == "local":
+        return _backend(wanted, layout, environ)
+    why_not = engine_missing()
+    if not starting:
+        there = wanted == "docker" or (not why_not and DockerBackend(layout, environ).is_there)
+        return _backend("docker" if there else "local", layout, environ)
+    why_not = why_not or (None if environ.get("IMAGE") else images.missing())
+    if why_not and wanted == "docker":
+        raise CommandError(f"BACKEND=docker: {why_not}")
+    print(
+        f"backend: {f'local, since {why_not}' if why_not else f'docker, since engine {engine_version()} answers'}",
+        flush=True,
+    )
+    return _backend("local" if why_not else "docker", layout, environ)
+
+
+def _backend(name: str, layout: Layout, environ: Mapping[str, str]) -> Backend:
+    if name == "docker":
+        return DockerBackend(layout, environ)
+    _get_packages()
+    # Imported here: a machine that runs containers has none of its packages.
+    from deploy.local.backend import LocalBackend  # noqa: PLC0415
+
+    return LocalBackend(layout, environ)
+
+
+def _get_packages() -> None:
+    """The packages of the local backend, which containers bring along and a machine may lack."""
+    if importlib.util.find_spec("supervisor") is None:
+        if subprocess.run(["make", "-s", ".venv/bin/.runtime"], cwd=ROOT, check=False).returncode:
+            raise CommandError(
+                "the packages of deploy/requirements/local.txt could not be installed; the reason is above"
+            )
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-m", "deploy.cli", *sys.argv[1:]])  # noqa: S606

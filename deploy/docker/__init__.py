@@ -1,0 +1,1 @@
+"""The container backend: the same verbs on Docker, by Compose."""

@@ -1,0 +1,230 @@
+"""Docker's own commands, as few of them as the verbs need. The only module here that runs `docker`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+from deploy.errors import CommandError
+from deploy.stack import SETTINGS
+from server.settings import ROOT
+
+SERVICES = ("server", "nginx", "locust")
+# What docker-compose.yml asks for beside the settings of a stack (deploy/stack.py).
+ASKED_FOR = (
+    *SETTINGS, "COVERTYPE_PATH", "MODEL_FOLDER", "SERVER_CPUS", "SERVER_MEMORY", "STOP_GRACE_PERIOD", "HTTP_HOST",
+    "HTTP_PORT", "LOCUST_PORT", "SOURCE", "CONFIG_DIGEST",
+)  # fmt: skip
+# The label by which a replica's configuration is known again; Compose's own hash depends on how it is called.
+CONFIG_LABEL = "forkcast.config"
+
+_LABEL = "com.docker.compose"
+
+
+def docker(*arguments: str, environ: Mapping[str, str] | None = None) -> str:
+    """Run `docker` and return what it printed.
+
+    Raises:
+        CommandError: it failed, with its last line.
+    """
+    ran = subprocess.run(
+        ["docker", *arguments],
+        cwd=ROOT,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ran.returncode:
+        raise CommandError(f"docker {' '.join(arguments[:2])}: {_reason(ran.stderr, ran.returncode)}")
+    return ran.stdout
+
+
+def shown(*arguments: str, environ: Mapping[str, str] | None = None) -> int:
+    """Run `docker` with its output where the user sees it; its status."""
+    sys.stdout.flush()
+    return subprocess.run(
+        ["docker", *arguments], cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, check=False
+    ).returncode
+
+
+def replace_process(*arguments: str, environ: Mapping[str, str]) -> None:
+    """Become `docker`. Does not return."""
+    sys.stdout.flush()
+    os.chdir(ROOT)
+    os.execvpe("docker", ["docker", *arguments], dict(environ))  # noqa: S606
+
+
+def engine_missing() -> str | None:
+    """Why there is no engine that can run the stack, in words; None where there is one."""
+    if shutil.which("docker") is None:
+        return "there is no docker command"
+    for question, answer in (
+        (["version", "--format", "{{.Server.Version}}"], "no Docker engine answers"),
+        (["compose", "version"], "docker has no compose plugin"),
+        (["buildx", "version"], "docker has no buildx plugin"),
+    ):
+        try:
+            docker(*question)
+        except CommandError:
+            return answer
+    return None
+
+
+def engine_version() -> str:
+    """As `docker version` tells it."""
+    return docker("version", "--format", "{{.Server.Version}}").strip()
+
+
+def engine_cpus() -> int:
+    """How many CPUs the engine's machine has: it refuses a limit above them."""
+    return int(docker("info", "--format", "{{.NCPU}}"))
+
+
+def is_local() -> bool:
+    """Whether the engine runs on this machine, so that its ports are ours to look at."""
+    return (os.environ.get("DOCKER_HOST") or "unix://").startswith("unix://")
+
+
+def image_id(image: str) -> str | None:
+    """The engine's id of an image; None if it does not have it."""
+    try:
+        return docker("image", "inspect", "--format", "{{.Id}}", image).strip()
+    except CommandError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container, as the engine sees it. Sizes in bytes; 0 is no limit."""
+
+    id: str
+    name: str
+    service: str
+    number: int
+    image: str
+    config: str
+    folder: str
+    state: str
+    health: str
+    oom_killed: bool
+    restarts: int
+    started: datetime
+    cpus: float
+    memory: int
+
+    @property
+    def hostname(self) -> str:
+        """What the container calls itself; the replica's part of ``X-Served-By``."""
+        return self.id[:12]
+
+    @property
+    def well(self) -> bool:
+        """Whether it answers."""
+        return self.state == "running" and self.health in ("healthy", "none")
+
+    @property
+    def failed(self) -> bool:
+        """Whether it does not answer, and ended at least once rather than being on its way."""
+        return not self.well and (
+            self.restarts > 0 or self.oom_killed or self.state in ("exited", "dead", "restarting")
+        )
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Container:
+        """From `docker inspect`."""
+        labels, state, limits = document["Config"]["Labels"], document["State"], document["HostConfig"]
+        return cls(
+            id=document["Id"],
+            name=document["Name"].removeprefix("/"),
+            service=labels[f"{_LABEL}.service"],
+            number=int(labels[f"{_LABEL}.container-number"]),
+            image=document["Image"],
+            config=labels.get(CONFIG_LABEL, ""),
+            folder=labels.get(f"{_LABEL}.project.working_dir", ""),
+            state=state["Status"],
+            health=(state.get("Health") or {}).get("Status", "none"),
+            oom_killed=state["OOMKilled"],
+            restarts=document["RestartCount"],
+            # Nanoseconds are more than datetime reads.
+            started=datetime.fromisoformat(state["StartedAt"][:19] + "+00:00"),
+            cpus=limits["NanoCpus"] / 1e9,
+            memory=limits["Memory"],
+        )
+
+
+def inspect(ids: Sequence[str]) -> list[Container]:
+    """The containers of :data:`SERVICES` among these that still exist, in the order of services and numbers."""
+    if not ids:
+        return []
+    # One that went meanwhile makes `docker inspect` fail, and is left out all the same.
+    ran = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, check=False)
+    found = [Container.parse(document) for document in json.loads(ran.stdout or "[]")]
+    ours = [container for container in found if container.service in SERVICES]
+    return sorted(ours, key=lambda container: (SERVICES.index(container.service), container.number))
+
+
+def log_lines(container: str, most: int) -> list[str]:
+    """The last lines that a container printed."""
+    ran = subprocess.run(
+        ["docker", "logs", "--tail", str(most), container],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+    )  # fmt: skip
+    return ran.stdout.strip().splitlines()
+
+
+class Compose:
+    """The checkout's `docker-compose.yml`, filled in with these variables and with nothing else."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+        self._arguments = ("compose", "--env-file", os.devnull, "--ansi", "never")
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What Compose is run with. The user's shell may hold other values of what the file asks for."""
+        return {name: value for name, value in os.environ.items() if name not in ASKED_FOR} | dict(self._variables)
+
+    def run(self, *arguments: str) -> str:
+        """`docker compose ..`, quietly."""
+        return docker(*self._arguments, *arguments, environ=self.environ)
+
+    def show(self, *arguments: str) -> int:
+        """`docker compose ..`, where the user sees it; its status."""
+        return shown(*self._arguments, *arguments, environ=self.environ)
+
+    def become(self, *arguments: str) -> None:
+        """`docker compose ..` in place of this process."""
+        replace_process(*self._arguments, *arguments, environ=self.environ)
+
+    def config(self) -> dict[str, Any]:
+        """The file as Compose reads it."""
+        document: dict[str, Any] = json.loads(self.run("config", "--format", "json"))
+        return document
+
+    def digest(self, service: str) -> str:
+        """What tells one configuration of a service from another."""
+        document = self.config()["services"][service]
+        for name in ("build", "depends_on", "labels"):
+            document.pop(name, None)
+        return sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+
+    def containers(self, service: str | None = None) -> list[Container]:
+        """Those of this stack, running or not, without one-shot ones."""
+        labels = [f"project={self.config()['name']}", "oneoff=False", *([f"service={service}"] if service else [])]
+        filters = [part for label in labels for part in ("--filter", f"label={_LABEL}.{label}")]
+        return inspect(docker("ps", "--all", "--quiet", "--no-trunc", *filters).split())
+
+
+def _reason(stderr: str, status: int) -> str:
+    lines = [line for line in stderr.strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else f"status {status}"

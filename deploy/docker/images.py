@@ -1,0 +1,100 @@
+"""Images: whether they can be had, built here, or built for both platforms and pushed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping
+
+from deploy.docker.engine import Compose, docker, image_id, shown
+from deploy.errors import CommandError
+from server.settings import ROOT
+
+PLATFORMS = "linux/amd64,linux/arm64"
+_BUILDER = "forkcast"
+
+
+def bases() -> list[str]:
+    """The images that ours are built on."""
+    text = (ROOT / "deploy/images/Dockerfile").read_text()
+    return re.findall(r"^ARG \w+=(\S+:\S+)$", text, re.MULTILINE)
+
+
+def missing() -> str | None:
+    """Why the images that ours are built on cannot be had, in words; None where they can."""
+    for image in bases():
+        if image_id(image) is None:
+            try:
+                docker("pull", "--quiet", image)
+            except CommandError as error:
+                return f"{image} cannot be pulled: {error}"
+    return None
+
+
+def build(compose: Compose) -> None:
+    """Build what changed; a second of nothing where nothing did.
+
+    Raises:
+        CommandError: with the builder's last line.
+    """
+    if any(image_id(image) is None for image in names(compose)):
+        print("building the images (a minute or two, once)", flush=True)
+    compose.run("build")
+
+
+def pull(compose: Compose) -> None:
+    """Get the published images that are not here yet."""
+    for image in names(compose):
+        if image_id(image) is None:
+            docker("pull", "--quiet", image)
+
+
+def names(compose: Compose) -> list[str]:
+    """The stack's own images."""
+    return [service["image"] for service in compose.config()["services"].values() if "build" in service]
+
+
+def sizes(compose: Compose) -> list[tuple[str, int]]:
+    """Each image and its size in bytes."""
+    return [(image, int(docker("image", "inspect", "--format", "{{.Size}}", image))) for image in names(compose)]
+
+
+def publish(compose: Compose, environ: Mapping[str, str]) -> None:
+    """Build for every platform and push to ``IMAGE-<service>:TAG``. Its progress goes to the terminal.
+
+    Raises:
+        CommandError: something is missing, or the builder failed.
+    """
+    for name, example in (("IMAGE", "registry.example.com/forkcast"), ("TAG", "v1")):
+        if not environ.get(name):
+            raise CommandError(
+                f"{name} is missing: make publish IMAGE=registry.example.com/forkcast TAG=v1 ({name}={example})"
+            )
+    platforms = environ.get("PLATFORMS") or PLATFORMS
+    builder = environ.get("BUILDER") or (_BUILDER if "," in platforms else "default")
+    if builder == _BUILDER:
+        _make_builder()
+    pushed = ["buildx", "bake", "--builder", builder, "--file", "docker-compose.yml", "--push"]
+    if shown(*pushed, "--set", f"*.platform={platforms}", environ=compose.environ):
+        raise CommandError("the images were not published; the reason is above")
+
+
+def source() -> str:
+    """Where this checkout comes from, for a label: a public address without credentials, or nothing."""
+    ran = subprocess.run(
+        ["git", "remote", "get-url", "origin"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    match = re.fullmatch(r"https://(?:[^/@]*@)?([^/@]+/.+?)(?:\.git)?\s*", ran.stdout)
+    return f"https://{match[1]}" if match else ""
+
+
+def _make_builder() -> None:
+    """The engine's own builder may know one platform only; one in a container knows all."""
+    try:
+        docker("buildx", "inspect", "--bootstrap", _BUILDER)
+    except CommandError:
+        docker("buildx", "create", "--name", _BUILDER, "--driver", "docker-container", "--bootstrap")

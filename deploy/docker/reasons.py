@@ -1,0 +1,48 @@
+"""Why a container is not well, in words: the kernel and the engine use none."""
+
+from __future__ import annotations
+
+import json
+
+from deploy.docker.engine import Compose, Container, docker, log_lines
+from deploy.errors import CommandError
+from server import memory
+
+_CURRENT = "/var/lib/forkcast/models/current.json"
+# How our own lines in a replica's log begin, or what they say (server/main.py, server/memory.py, gunicorn.conf.py).
+_OURS, _SHORT, _KILLED = "forkcast: ", "memory is limited to", "killed: out of memory"
+
+
+def reason(container: Container, compose: Compose) -> str:
+    """Why a container that failed did so."""
+    lines = log_lines(container.id, 50)
+    if container.oom_killed or _kernel_killed(container) or any(_SHORT in line for line in lines):
+        return memory.killed(container.memory or None, needs(compose))
+    ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
+    return (ours or lines or ["it printed nothing"])[-1]
+
+
+def note(container: Container, compose: Compose) -> str | None:
+    """What a user should know of a container that is not well, or that loses workers; None if all is well."""
+    if container.failed:
+        return f"{container.name} {reason(container, compose)}; started again {container.restarts} time(s)"
+    killed = [line for line in log_lines(container.id, 200) if _KILLED in line]
+    if killed:
+        return f"{container.name} lost {len(killed)} worker(s) of late: {killed[-1][killed[-1].index(_KILLED) :]}"
+    return None
+
+
+def needs(compose: Compose) -> int | None:
+    """The bytes that the current model was seen to need."""
+    try:
+        record = json.loads(compose.run("run", "--rm", "--no-TTY", "--no-deps", "model", "cat", _CURRENT))
+    except (CommandError, ValueError):
+        return None
+    found = record.get("needs")
+    return found if isinstance(found, int) else None
+
+
+def _kernel_killed(container: Container) -> bool:
+    """Whether the engine heard of it: its own flag is gone as soon as the container is started again."""
+    filters = ["--filter", f"container={container.id}", "--filter", "event=oom"]
+    return bool(docker("events", "--since", "1h", "--until", "0s", *filters).strip())

@@ -1,0 +1,122 @@
+"""A stack as the variables that `docker-compose.yml` asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from deploy.docker.engine import engine_cpus
+from deploy.errors import CommandError
+from deploy.stack import Stack
+from server.settings import ROOT, Settings
+
+DEFAULT = Stack(http_host="0.0.0.0", http_port=80, cpus=1, memory="1G", backend="docker")  # noqa: S104
+
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)([BKMG]?)B?", re.ASCII)
+_UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+# The engine's own least.
+_LEAST_MEMORY = 6 << 20
+_LEAST_CPUS = 0.01
+# Seconds from the end of a replica's own patience to the engine's.
+_GRACE = 15
+
+
+def asked(before: Stack, environ: Mapping[str, str]) -> Stack:
+    """The stack with what the command line or ``.env`` asks for.
+
+    Raises:
+        CommandError, SettingsError: naming the variable, its value and what was expected.
+    """
+    stack = limited(before.changed(environ), environ)
+    _refuse_places_of_the_host(stack.environment)
+    return stack
+
+
+def limited(before: Stack, environ: Mapping[str, str]) -> Stack:
+    """The stack with what CPUS and MEMORY, or SERVER_CPUS and SERVER_MEMORY, hold each replica to.
+
+    Raises:
+        CommandError: naming the variable, its value and what was expected.
+    """
+    cpus, memory = (_first(environ, name, f"SERVER_{name}") for name in ("CPUS", "MEMORY"))
+    return replace(
+        before,
+        cpus=_cpus(*cpus) if cpus else before.cpus,
+        memory=_memory(*memory) if memory else before.memory,
+    )
+
+
+def variables(stack: Stack, environ: Mapping[str, str]) -> dict[str, str]:
+    """What Compose is to fill in. ``environ`` gives what belongs to one command only: the data to train on."""
+    settings = Settings.from_env(stack.environment)
+    chosen = {
+        "SERVER_CPUS": f"{stack.cpus:g}",
+        "SERVER_MEMORY": stack.memory or "",
+        "STOP_GRACE_PERIOD": f"{settings.graceful_timeout + _GRACE}s",
+        "HTTP_HOST": stack.http_host,
+        "HTTP_PORT": str(stack.http_port),
+        "LOCUST_PORT": str(stack.locust_port),
+        "COVERTYPE_PATH": _data(environ),
+        "MODEL_FOLDER": _model_folder(stack.environment),
+        "COMPOSE_PROJECT_NAME": environ.get("COMPOSE_PROJECT_NAME", ""),
+    }
+    return {name: value for name, value in (stack.environment | chosen).items() if value}
+
+
+def _first(environ: Mapping[str, str], *names: str) -> tuple[str, str] | None:
+    return next(((name, environ[name]) for name in names if environ.get(name)), None)
+
+
+def _cpus(name: str, value: str) -> float:
+    most = engine_cpus()
+    if not re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII) or not _LEAST_CPUS <= float(value) <= most:
+        raise CommandError(f"{name}={value!r}: expected a number of CPUs from {_LEAST_CPUS} to {most}, as 0.5")
+    return float(value)
+
+
+def _memory(name: str, value: str) -> str:
+    match = _MEMORY.fullmatch(value.upper())
+    if not match or float(match[1]) * _UNITS[match[2]] < _LEAST_MEMORY:
+        raise CommandError(f"{name}={value!r}: expected a size of at least 6M, as 512M or 1.5G")
+    return value.upper()
+
+
+def _data(environ: Mapping[str, str]) -> str:
+    given = environ.get("COVERTYPE_PATH")
+    if not given:
+        return ""
+    path = ROOT / Path(given).expanduser()
+    if not path.is_file():
+        raise CommandError(f"COVERTYPE_PATH={given!r}: there is no such file")
+    return str(path.resolve())
+
+
+def _model_folder(environment: Mapping[str, str]) -> str:
+    uri = environment.get("MODEL_URI", "")
+    path = Path(uri.removeprefix("file://"))
+    if ":" in str(path) or not uri:
+        return ""
+    if not (path / "MLmodel").is_file():
+        raise CommandError(f"MODEL_URI={uri!r}: there is no MLflow model in that folder (no file MLmodel)")
+    return str(path)
+
+
+def _refuse_places_of_the_host(environment: Mapping[str, str]) -> None:
+    """A registry that only the host itself can reach: say what reaches it from a container."""
+    uri = environment.get("MLFLOW_TRACKING_URI", "")
+    parts = urlsplit(uri)
+    if parts.hostname in ("127.0.0.1", "localhost", "::1"):
+        port = f":{parts.port}" if parts.port else ""
+        raise CommandError(
+            f"MLFLOW_TRACKING_URI={uri!r}: in a container that is the container itself; use "
+            f"{parts.scheme}://host.docker.internal{port}, with MLflow listening on 0.0.0.0 and that name among its "
+            "--allowed-hosts, or BACKEND=local"
+        )
+    if uri and not parts.hostname:
+        raise CommandError(
+            f"MLFLOW_TRACKING_URI={uri!r}: a database or a folder of this machine is not seen in a container; "
+            "serve it with `mlflow server`, or use BACKEND=local"
+        )

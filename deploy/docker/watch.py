@@ -1,0 +1,100 @@
+"""Looking at a stack in containers: `make status`, `make stats`, `make logs`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from deploy.docker.engine import SERVICES, Compose, Container, docker, replace_process
+from deploy.docker.reasons import note
+from deploy.errors import CommandError
+from deploy.stack import Stack
+from deploy.table import table
+from server import memory
+
+_ASK = ("python", "-IS", "/usr/local/lib/forkcast/ask.py", "8000")
+
+
+def status(stack: Stack, compose: Compose) -> list[str]:
+    """A line a container, where to reach the stack, and what is wrong."""
+    rows = [("NAME", "STATE", "REPLICA", "UPTIME", "CPUS", "MEMORY", "MODEL", "ENGINE", "WORKERS")]
+    notes = []
+    containers = compose.containers()
+    for container in containers:
+        health = _health(container) if container.service == "server" else {}
+        rows.append((*_container(container), *_model(health)))
+        notes.extend(_notes(container, health, compose))
+    missing = [service for service in SERVICES if service not in {container.service for container in containers}]
+    notes.extend(f"{service} is not there: make up brings it back" for service in missing)
+    return [*table(rows), "", f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}", *notes]
+
+
+def _container(container: Container) -> tuple[str, str, str, str, str, str]:
+    state = container.state if container.health in ("healthy", "none") else f"{container.state} ({container.health})"
+    up = f"{(datetime.now(UTC) - container.started).total_seconds():.0f} s" if container.state == "running" else ""
+    return (
+        container.name,
+        state,
+        container.hostname if container.service == "server" else "",
+        up,
+        f"{container.cpus:g}" if container.cpus else "",
+        memory.size(container.memory) if container.memory else "",
+    )
+
+
+def _health(container: Container) -> Mapping[str, Any]:
+    """What a replica says of itself."""
+    if container.state != "running":
+        return {}
+    try:
+        answer = json.loads(docker("exec", container.id, *_ASK, "/health"))
+    except (CommandError, ValueError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _model(health: Mapping[str, Any]) -> tuple[str, str, str]:
+    model = health.get("model")
+    if not isinstance(model, dict):
+        return "", "", ""
+    return f"{model['name']} {model['version']}", str(model["engine"]), str(health["workers"])
+
+
+def _notes(container: Container, health: Mapping[str, Any], compose: Compose) -> list[str]:
+    notes = [note(container, compose)]
+    if health.get("stale"):
+        notes.append(f"{container.name} serves the last good copy: {health['stale']}")
+    if (health.get("model") or {}).get("trained_on") == "synthetic":
+        notes.append(f"{container.name} serves a model trained on SYNTHETIC data: its predictions mean nothing")
+    return [one for one in notes if one]
+
+
+def become_stats(compose: Compose) -> None:
+    """`docker stats` of this stack's containers; once where there is no terminal. Does not return."""
+    names = [container.name for container in compose.containers() if container.state == "running"]
+    if not names:
+        raise CommandError("no container runs; see make status")
+    once = [] if sys.stdout.isatty() else ["--no-stream"]
+    replace_process("stats", *once, *names, environ=compose.environ)
+
+
+def become_logs(compose: Compose, service: str) -> None:
+    """The last lines of a service, after what is wrong with it, and more while there is a terminal. Does not return.
+
+    Raises:
+        CommandError: there is no such service, or it has no container.
+    """
+    services = (*SERVICES, "all")
+    if service not in services:
+        raise CommandError(f"S={service!r}: expected one of {', '.join(services)}")
+    containers = compose.containers(None if service == "all" else service)
+    if not containers:
+        raise CommandError(f"{service} has no log yet; start it with: make up")
+    for container in containers:
+        if told := note(container, compose):
+            print(told, flush=True)
+    follow = ["--follow"] if sys.stdout.isatty() else []
+    compose.become("logs", "--tail", "50", *follow, *({container.service for container in containers}))

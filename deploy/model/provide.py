@@ -1,0 +1,67 @@
+"""``python -m deploy.model.provide``: bring the model to where replicas without a registry find it, and end.
+
+It resolves ``MODEL_URI``, training the default model first where the registry is empty, weighs it, and makes the copy
+current. What replicas serve until then stays what it was, whatever fails here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+
+from deploy.errors import CommandError
+from deploy.model.ensure import ensure_model
+from deploy.model.weigh import weigh
+from server import memory
+from server.copies import Copies, Copy
+from server.errors import StartError
+from server.settings import Settings
+
+
+def provide(environ: Mapping[str, str]) -> Copy:
+    """The copy that is current now.
+
+    Raises:
+        CommandError, StartError: there is no such model, or it cannot be served.
+    """
+    copies = Copies(Settings.from_env(environ).models_dir)
+    copy = _kept(copies, ensure_model(environ))
+    copy = replace(copy, needs=weigh(copy, environ))
+    copies.make_current(copy)
+    return copy
+
+
+def _kept(copies: Copies, copy: Copy) -> Copy:
+    """A model in a folder of this host is copied too: the replicas see no other folder."""
+    home = copies.path(copy.digest)
+    if copy.model_folder == home:
+        return copy
+    with copies.lock():
+        if not copies.holds(copy.digest):
+            with copies.aside() as aside:
+                shutil.copytree(copy.model_folder, aside / "model")
+                copies.add(aside / "model", copy.digest)
+    return replace(copy, model_folder=home)
+
+
+def main() -> int:
+    """Provide what the environment asks for; 0, or 1 after one line of why on stderr."""
+    try:
+        copy = provide(os.environ)
+    except (CommandError, StartError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: cannot keep a copy of the model: {error}", file=sys.stderr)
+        return 1
+    stale = f"; it is the last good copy: {copy.stale}" if copy.stale else ""
+    needs = memory.size(copy.needs or 0)
+    print(f"{copy.name} version {copy.version} is ready to be served; it needs about {needs} of memory{stale}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
