@@ -12,7 +12,7 @@ from deploy.docker import images
 from deploy.docker.engine import Compose, Container, docker, image_id, inspect, is_local
 from deploy.docker.reasons import reason
 from deploy.docker.topology import DEFAULT, asked, limited, variables
-from deploy.docker.watch import become_logs, become_stats, status
+from deploy.docker.watch import become_stats, show_logs, status
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
 from deploy.stack import MOST, Stack
@@ -104,8 +104,8 @@ class DockerBackend:
         become_stats(self._compose(self._require_running()))
 
     def logs(self) -> None:
-        """Become `docker compose logs`."""
-        become_logs(self._compose(self._running() or DEFAULT), self._environ.get("S") or "server")
+        """What a service printed."""
+        show_logs(self._compose(self._running() or DEFAULT), self._environ.get("S") or "server")
 
     def down(self) -> None:
         """Stop and remove every container of this stack; its volumes stay."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from deploy.docker.engine import SERVICES, Compose, Container, docker, replace_process
+from deploy.docker.engine import SERVICES, Compose, Container, docker, log_lines, replace_process
 from deploy.docker.reasons import note
 from deploy.errors import CommandError
 from deploy.stack import Stack
@@ -81,8 +81,8 @@ def become_stats(compose: Compose) -> None:
     replace_process("stats", *once, *names, environ=compose.environ)
 
 
-def become_logs(compose: Compose, service: str) -> None:
-    """The last lines of a service, after what is wrong with it, and more while there is a terminal. Does not return.
+def show_logs(compose: Compose, service: str) -> None:
+    """The last lines of a service, after what is wrong with it; at a terminal, more as they come.
 
     Raises:
         CommandError: there is no such service, or it has no container.
@@ -96,5 +96,7 @@ def become_logs(compose: Compose, service: str) -> None:
     for container in containers:
         if told := note(container, compose):
             print(told, flush=True)
-    follow = ["--follow"] if sys.stdout.isatty() else []
-    compose.become("logs", "--tail", "50", *follow, *({container.service for container in containers}))
+    if sys.stdout.isatty():
+        compose.become("logs", "--follow", "--tail", "50", *sorted({container.service for container in containers}))
+    for container in containers:
+        print("\n".join(f"{container.name} | {line}" for line in log_lines(container.id, 50)))
