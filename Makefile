@@ -53,10 +53,14 @@ bench: $(BIN)/.runtime ## the cost of one prediction on one worker, against a ba
 test: $(BIN)/.development ## all tests; PYTEST= for options, as PYTEST="-m 'not e2e'"
 	@$(BIN)/python -m pytest $(PYTEST)
 
-check: $(BIN)/.development ## linters and types
+check: $(BIN)/.development ## linters, types, and the configuration files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/hadolint deploy/images/Dockerfile
+	@test ! -x $(BIN)/shellcheck || $(BIN)/shellcheck $$(git ls-files '*.sh' '*.envsh') .ci/run
+	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else \
+	  echo "docker-compose.yml was not checked: there is no docker compose here"; fi
 
 lock: $(BIN)/.development ## pin every dependency anew, for every platform and Python; the smaller locks follow the largest
 	@$(LOCK) pyproject.toml --upgrade --extra registry --group cli --group lab --group local --group container --group dev -o $(LOCKS)/dev.txt

@@ -113,9 +113,12 @@ class DockerBackend:
         self._layout.state.unlink(missing_ok=True)
 
     def delete(self) -> None:
-        """The volumes too: the registry and the models."""
-        self._compose(DEFAULT).run("down", "--remove-orphans", "--volumes")
-        self._layout.state.unlink(missing_ok=True)
+        """The volumes too, the registry and the models, and the images that were built here."""
+        compose = self._compose(DEFAULT)
+        compose.run("down", "--remove-orphans", "--volumes")
+        for image in images.names(compose):
+            with suppress(CommandError):  # it was never built
+                docker("image", "rm", image)
 
     @property
     def is_there(self) -> bool:

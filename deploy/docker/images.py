@@ -71,9 +71,7 @@ def publish(compose: Compose, environ: Mapping[str, str]) -> None:
                 f"{name} is missing: make publish IMAGE=registry.example.com/forkcast TAG=v1 ({name}={example})"
             )
     platforms = environ.get("PLATFORMS") or PLATFORMS
-    builder = environ.get("BUILDER") or (_BUILDER if "," in platforms else "default")
-    if builder == _BUILDER:
-        _make_builder()
+    builder = environ.get("BUILDER") or _builder(platforms)
     pushed = ["buildx", "bake", "--builder", builder, "--file", "docker-compose.yml", "--push"]
     if shown(*pushed, "--set", f"*.platform={platforms}", environ=compose.environ):
         raise CommandError("the images were not published; the reason is above")
@@ -92,9 +90,12 @@ def source() -> str:
     return f"https://{match[1]}" if match else ""
 
 
-def _make_builder() -> None:
-    """The engine's own builder may know one platform only; one in a container knows all."""
+def _builder(platforms: str) -> str:
+    """The engine's own builder, or one in a container where the engine keeps images of one platform only."""
+    if "," not in platforms or "io.containerd.snapshotter" in docker("info", "--format", "{{json .DriverStatus}}"):
+        return "default"
     try:
         docker("buildx", "inspect", "--bootstrap", _BUILDER)
     except CommandError:
         docker("buildx", "create", "--name", _BUILDER, "--driver", "docker-container", "--bootstrap")
+    return _BUILDER

@@ -1,7 +1,7 @@
 """What may happen to a stack in containers while it is loaded, with at least two replicas up at every moment.
 
-`python -m tests.e2e.chaos PORT REQUESTS` does it to the stack of this checkout that `make up` started in containers with
-its Nginx on PORT, under 64 connections of constant load, and prints the answers by status and by replica.
+`python -m tests.e2e.chaos PORT REQUESTS` does it to the stack of this checkout that `make up` started in containers,
+with its Nginx on PORT, under 64 connections of constant load, and prints the answers by status and by replica.
 """
 
 from __future__ import annotations
@@ -27,13 +27,11 @@ class Chaos:
 
     def run(self, load: Load, between: int) -> None:
         """All of it, with ``between`` more answers after each."""
-        for step in (self.grow, self.kill, self.restart_one, self.shrink_limits, self.restore_limits, self.shrink):
-            started, before = time.monotonic(), load.counts.answered
+        for step in (self.grow, self.kill, self.restart_one, self.shrink, self.shrink_limits, self.restore_limits):
+            before = load.counts.answered
             step()
-            self._tell(
-                f"{step.__name__}: {time.monotonic() - started:.0f} s, {load.counts.answered - before} answered meanwhile, "
-                f"{load.counts.failed} failed so far"
-            )
+            answered = load.counts.answered - before
+            self._tell(f"{step.__name__}: {answered} answered meanwhile, {load.counts.failed} failed so far")
             load.wait_for(between)
 
     def grow(self) -> None:
@@ -52,6 +50,10 @@ class Chaos:
         while self._docker("inspect", "--format", "{{.State.Health.Status}}", replica) != "healthy":
             time.sleep(0.2)
 
+    def shrink(self) -> None:
+        """Down to two replicas."""
+        self._make("scale", "N=2")
+
     def shrink_limits(self) -> None:
         """Every replica gets other limits."""
         self._make("resources", "CPUS=0.5", "MEMORY=512M")
@@ -60,25 +62,19 @@ class Chaos:
         """And the old ones again."""
         self._make("resources", "CPUS=1", "MEMORY=1G")
 
-    def shrink(self) -> None:
-        """Down to two replicas."""
-        self._make("scale", "N=2")
-
     def _replicas(self) -> list[str]:
         """Container ids of the replicas that run."""
-        environ = self._environ
-        return self._run(["docker", "compose", "ps", "--quiet", "server"], environ).split()
+        return self._docker("compose", "ps", "--quiet", "server").split()
 
     def _make(self, *arguments: str) -> None:
-        self._run(["make", "-s", *arguments], self._environ)
+        self._run("make", "-s", *arguments)
 
     def _docker(self, *arguments: str) -> str:
-        return self._run(["docker", *arguments], self._environ).strip()
+        return self._run("docker", *arguments).strip()
 
-    def _run(self, command: list[str], environ: Mapping[str, str]) -> str:
-        ran = subprocess.run(
-            command, cwd=ROOT, env=dict(environ), capture_output=True, text=True, check=False, timeout=600
-        )
+    def _run(self, *command: str) -> str:
+        environ = dict(self._environ)
+        ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=600)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
 

@@ -41,7 +41,10 @@ def free_port() -> int:
 
 def clean_environ() -> dict[str, str]:
     """The environment without what another stack or a user's shell may have set."""
-    ours = ("MODEL_URI", "MLFLOW_", "WEB_CONCURRENCY", "HTTP_", "VAR_DIR", "N", "MAKE", "MFLAGS", "SOCKET", "REPLICA")
+    ours = (
+        "MODEL_URI", "MLFLOW_", "WEB_CONCURRENCY", "HTTP_", "VAR_DIR", "N", "MAKE", "MFLAGS", "SOCKET", "REPLICA",
+        "BACKEND", "COMPOSE_", "SERVER_", "CPUS", "MEMORY", "IMAGE", "TAG",
+    )  # fmt: skip
     return {name: value for name, value in os.environ.items() if not name.startswith(ours) or name == "NODE"}
 
 
@@ -61,7 +64,7 @@ class Stack:
     def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `make` as a user would; the ports are given to `up` only."""
         extra = {"HTTP_PORT": str(self.port), "LOCUST_PORT": str(self.locust_port)} if arguments[0] == "up" else {}
-        environ = {**clean_environ(), **self.environ, "VAR_DIR": str(self.var), **extra}
+        environ = {**clean_environ(), "BACKEND": "local", **self.environ, "VAR_DIR": str(self.var), **extra}
         command = ["make", "-s", *arguments]
         return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=300)
 

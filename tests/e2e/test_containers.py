@@ -1,0 +1,344 @@
+"""The stack in containers as its user meets it: the same verbs, on a real engine, with real limits."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e import models
+from tests.e2e.chaos import Chaos, report
+from tests.e2e.conftest import ROOT, clean_environ, free_port
+from tests.e2e.containers import ContainerStack, require_engine
+from tests.e2e.load import Load, post_once_each
+
+# A replica's health, billionths of a CPU, and bytes of memory.
+AS_STARTED = ("healthy", 10**9, 1 << 30)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterator[ContainerStack]:
+    """A stack that built its images and trained its own model: two replicas of one worker."""
+    require_engine()
+    one = ContainerStack(tmp_path_factory.mktemp("containers") / "var")
+    one.environ = {
+        "BACKEND": "docker",
+        "COMPOSE_PROJECT_NAME": f"forkcast-test-{one.port}",
+        "HTTP_HOST": "127.0.0.1",
+        "COVERTYPE_PATH": str(covertype_csv),
+    }
+    try:
+        one.done("up", "N=2")
+        yield one
+    finally:
+        one.make("clean", "YES=1")
+
+
+@pytest.fixture
+def two(stack: ContainerStack) -> ContainerStack:
+    """The stack with its two replicas and its first settings, whatever the test before made of it."""
+    found = [(one["State"].get("Health", {}).get("Status"), one["HostConfig"]) for one in stack.containers("server")]
+    state = stack.var / "stack.json"
+    default = state.exists() and json.loads(state.read_text())["environment"] == {}
+    if not default or [(health, limits["NanoCpus"], limits["Memory"]) for health, limits in found] != 2 * [AS_STARTED]:
+        stack.done("up", "N=2", "CPUS=1", "MEMORY=1G")
+    return stack
+
+
+def test_up_answers_in_containers(two: ContainerStack) -> None:
+    """`make up` on an engine answers a prediction through Nginx, from a container of the project."""
+    status, answer = two.predict()
+    assert status == 200
+    assert answer["prediction"] in range(1, 8)
+    assert answer["model_version"] == "1"
+    assert two.get("/health")[1]["replica"] in two.replicas()
+    assert two.get("/health")[1]["model"]["uri"] == "models:/covertype@champion"
+
+
+def test_up_again_changes_nothing(two: ContainerStack) -> None:
+    """A second `make up` finds everything running and replaces none of it."""
+    services = ("server", "nginx", "locust")
+    before = [[one["Id"] for one in two.containers(service)] for service in services]
+    two.done("up")
+    assert [[one["Id"] for one in two.containers(service)] for service in services] == before
+
+
+def test_backend_of_a_running_stack_stays(two: ContainerStack) -> None:
+    """The backend of a stack that is up is not changed under it."""
+    assert "runs on docker; make down first" in two.refused("up", "BACKEND=local")
+
+
+def test_scaling_is_followed_without_a_reload(two: ContainerStack) -> None:
+    """Requests are spread evenly over three containers, and over five, by the same processes of Nginx."""
+    before = two.docker("top", two.containers("nginx")[0]["Id"], "-o", "pid")
+    for count in (3, 5, 2):
+        two.done("scale", f"N={count}")
+        counts = post_once_each(two.port, 60 * count)
+        assert counts.failed == 0
+        assert set(counts.replicas) == set(two.replicas())
+        assert set(counts.replicas.values()) == {60}
+    assert two.docker("top", two.containers("nginx")[0]["Id"], "-o", "pid") == before
+
+
+def test_chaos_under_load_loses_nothing(two: ContainerStack) -> None:
+    """Scaling, a killed container, a restarted one and new limits cost no request under 64 connections."""
+    told: list[str] = []
+    with Load(two.port) as load:
+        Chaos({**clean_environ(), **two.environ, "VAR_DIR": str(two.var)}, told.append).run(load, 300)
+    assert load.counts.failed == 0, told + report(load.counts)
+    assert len(load.counts.replicas) >= 5
+
+
+def test_containers_may_do_next_to_nothing(two: ContainerStack) -> None:
+    """Each runs as an ordinary user without capabilities on a file system that it cannot write, except for /tmp."""
+    for service in ("server", "nginx", "locust"):
+        (container, *_) = two.containers(service)
+        host = container["HostConfig"]
+        assert host["ReadonlyRootfs"]
+        assert host["CapDrop"] == ["ALL"]
+        assert host["SecurityOpt"] == ["no-new-privileges:true"]
+        assert host["RestartPolicy"]["Name"] == "unless-stopped"
+        assert host["LogConfig"]["Config"]["max-size"] == "10m"
+        assert two.docker("exec", container["Id"], "id", "-u") != "0"
+        two.docker("exec", container["Id"], "sh", "-c", "echo good > /tmp/probe && rm /tmp/probe")
+        two.docker("exec", container["Id"], "sh", "-c", "! touch /etc/probe 2>/dev/null")
+        two.docker("exec", container["Id"], "sh", "-c", "! command -v gcc cc c++ clang tcc")
+
+
+def test_model_is_read_only_to_replicas(two: ContainerStack) -> None:
+    """A replica cannot change the copy that it serves, and has neither the registry nor all of MLflow."""
+    container = two.containers("server")[0]["Id"]
+    two.docker("exec", container, "sh", "-c", "! touch /var/lib/forkcast/models/probe 2>/dev/null")
+    assert two.docker("exec", container, "ls", "/var/lib/forkcast") == "models"
+    two.docker("exec", container, "python", "-c", "import importlib.util as u; assert not u.find_spec('sqlalchemy')")
+
+
+def test_published_ports(two: ContainerStack) -> None:
+    """Only Nginx and Locust's page are reachable from outside, the latter from this machine alone."""
+    ports = {
+        service: two.containers(service)[0]["NetworkSettings"]["Ports"] for service in ("server", "nginx", "locust")
+    }
+    published = {
+        service: [place for places in found.values() if places for place in places] for service, found in ports.items()
+    }
+    assert published == {
+        "server": [],
+        "nginx": [{"HostIp": "127.0.0.1", "HostPort": str(two.port)}],
+        "locust": [{"HostIp": "127.0.0.1", "HostPort": str(two.locust_port)}],
+    }
+
+
+def test_workers_follow_the_limits(two: ContainerStack) -> None:
+    """New limits are the engine's own, the workers are as many as CPUs, and part of a CPU gets one."""
+    for cpus, workers in (("1.5", 2), ("0.5", 1)):
+        two.done("resources", f"CPUS={cpus}", "MEMORY=512M")
+        for container in two.containers("server"):
+            assert container["HostConfig"]["NanoCpus"] == float(cpus) * 1e9
+            assert container["HostConfig"]["Memory"] == container["HostConfig"]["MemorySwap"] == 512 << 20
+            assert two.replica_health(container["Id"])["workers"] == workers
+    assert "0.5   512M" in two.done("status")
+
+
+def test_cpu_limit_holds_under_load(two: ContainerStack) -> None:
+    """A replica under load is held back by the engine at its limit."""
+    two.done("scale", "N=1")
+    two.done("resources", "CPUS=0.2")
+    read = "cat /sys/fs/cgroup/cpu.stat 2>/dev/null || cat /sys/fs/cgroup/cpu/cpu.stat"
+
+    def throttled() -> int:
+        lines = two.docker("exec", two.replicas()[0], "sh", "-c", read).splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("nr_throttled"))
+
+    before = throttled()
+    with Load(two.port) as load:
+        load.wait_for(300)
+    assert throttled() > before
+    assert load.counts.failed == 0
+
+
+def test_memory_below_the_need_is_refused(two: ContainerStack) -> None:
+    """Too little memory for the model is told with its figures, and what ran before runs on."""
+    before = two.replicas()
+    line = two.refused("resources", "MEMORY=64M")
+    assert "killed: out of memory at 64M; the model needs about " in line
+    assert two.replicas() == before
+    assert two.predict()[0] == 200
+    for verb in ("status", "logs"):
+        assert "the last make resources was refused: " in two.done(verb)
+    two.done("up")
+    assert "was refused" not in two.done("status")
+
+
+def test_out_of_memory_is_no_silent_loop(two: ContainerStack) -> None:
+    """A stack that Compose itself started with too little memory says so in `make status` and `make logs`."""
+    two.done("down")
+    ports = {"HTTP_PORT": str(two.port), "LOCUST_PORT": str(two.locust_port)}
+    try:
+        two.docker("compose", "up", "--detach", "--no-build", SERVER_MEMORY="64M", **ports)
+        deadline = time.monotonic() + 120
+        while "killed: out of memory at 64M; the model needs about " not in two.done("status"):
+            assert time.monotonic() < deadline, two.done("status")
+            time.sleep(1)
+        logs = two.done("logs")
+        assert "killed: out of memory at 64M; the model needs about " in logs
+        assert "memory is limited to 64M, and the model needs about " in logs
+    finally:
+        two.done("down")
+
+
+def test_killed_worker_is_forked_anew(two: ContainerStack) -> None:
+    """A worker that dies is replaced within its container, and no request fails."""
+    container = two.containers("server")[0]
+    before = two.replica_health(container["Id"])["worker"]
+    with Load(two.port, connections=8) as load:
+        load.wait_for(200)
+        two.docker("exec", container["Id"], "sh", "-c", f"kill -9 {before}")
+        load.wait_for(500)
+    assert load.counts.failed == 0
+    assert two.replica_health(container["Id"])["worker"] != before
+    assert two.containers("server")[0]["RestartCount"] == 0
+
+
+def test_new_version_is_served_after_a_restart(two: ContainerStack) -> None:
+    """`make train` gives the next version, and `make restart` serves it without a failed request."""
+    current = int(two.predict()[1]["model_version"])
+    assert f"covertype version {current + 1} is @champion" in two.done("train")
+    assert two.predict()[1]["model_version"] == str(current)
+    with Load(two.port, connections=16) as load:
+        load.wait_for(200)
+        two.done("restart")
+        load.wait_for(200)
+    assert load.counts.failed == 0
+    assert two.predict()[1]["model_version"] == str(current + 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (["MODEL_URI=models:/nobody@champion"], "there is no model to serve"),
+        (["MLFLOW_TRACKING_URI=http://127.0.0.1:5000"], "use http://host.docker.internal:5000"),
+        (["MLFLOW_TRACKING_URI=sqlite:///mlflow.db"], "is not seen in a container"),
+        (["MODEL_URI=no/such/folder"], "there is no MLflow model in that folder"),
+        (["COVERTYPE_PATH=no.csv"], "COVERTYPE_PATH='no.csv': there is no such file"),
+        (["CPUS=0"], "CPUS='0': expected a number of CPUs from 0.01 to "),
+        (["CPUS=1000"], "CPUS='1000': expected a number of CPUs from 0.01 to "),
+        (["MEMORY=lots"], "MEMORY='lots': expected a size"),
+        (["N=17"], "N='17': expected a whole number from 1 to 16"),
+    ],
+)
+def test_what_cannot_be_is_refused(two: ContainerStack, changes: list[str], reason: str) -> None:
+    """A change that cannot be is refused in words, and what ran before runs on."""
+    ran = two.make("up", *changes)
+    assert ran.returncode != 0
+    assert reason in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert two.predict()[0] == 200
+
+
+def test_port_in_use(two: ContainerStack) -> None:
+    """A port that another program listens on is named before anything is changed."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert f"port {port} is in use by another program" in two.refused("up", f"LOCUST_PORT={port}")
+    assert two.predict()[0] == 200
+
+
+def test_model_in_a_folder_of_the_host(two: ContainerStack, tmp_path: Path) -> None:
+    """A model's folder of this machine is served, by an engine that needs MLflow too, and says where it came from."""
+    folder = models.iris_regression(tmp_path / "iris")
+    two.done("up", f"MODEL_URI={folder}", "ENGINE=pyfunc")
+    health = two.get("/health")[1]
+    assert health["model"]["uri"] == str(folder)
+    assert health["model"]["engine"] == "pyfunc"
+    example = two.get("/")[1]["example"]["POST /predict"]
+    assert two.predict(example)[0] == 200
+    two.done("down")
+
+
+def test_registry_on_the_host(two: ContainerStack, tmp_path: Path) -> None:
+    """A registry served on the Docker host gives the model; when it is gone, the last good copy is served."""
+    folder = models.iris_regression(tmp_path / "iris")
+    # The host as containers see it: the address of the engine's bridge, on which nobody else can reach it.
+    (bridge,) = json.loads(two.docker("network", "inspect", "bridge"))
+    host, port = bridge["IPAM"]["Config"][0]["Gateway"], free_port()
+    environ = {**clean_environ(), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/mlflow.db",
+        "--artifacts-destination",
+        f"{tmp_path}/artifacts",
+    ]
+    registry = subprocess.Popen(
+        [
+            sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1", *store,
+            "--allowed-hosts", "*",
+        ],
+        cwd=tmp_path, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    uri = f"http://host.docker.internal:{port}"
+    try:
+        register(f"http://{host}:{port}", folder, tmp_path)
+        two.done("up", "MODEL_URI=models:/iris/1", f"MLFLOW_TRACKING_URI={uri}")
+        health = two.get("/health")[1]
+        assert (health["model"]["name"], health["model"]["version"], health["source"]) == ("iris", "1", "the registry")
+    finally:
+        registry.terminate()
+        registry.wait(60)
+    two.done("restart")
+    assert two.get("/health")[1]["source"] == "the last good copy"
+    assert "serves the last good copy" in two.done("status")
+    two.done("down")
+
+
+def register(address: str, folder: Path, scratch: Path) -> None:
+    """Register a model's folder as iris version 1, as soon as the registry answers."""
+    script = scratch / "register.py"
+    script.write_text(
+        "import mlflow, sys\n"
+        "mlflow.set_tracking_uri(sys.argv[1])\n"
+        "with mlflow.start_run() as run: mlflow.log_artifacts(sys.argv[2], 'model')\n"
+        "mlflow.register_model(f'runs:/{run.info.run_id}/model', 'iris')\n"
+    )
+    environ: dict[str, Any] = {**clean_environ(), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, str(script), address, str(folder)]
+    deadline = time.monotonic() + 120
+    while subprocess.run(command, env=environ, capture_output=True, check=False).returncode:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+
+
+def test_locust_loads_the_service(two: ContainerStack) -> None:
+    """Locust in its container reaches Nginx by name, and its users' requests are answered."""
+    locust = ["python", "-m", "locust", "-f", "locust/locustfile.py", "--host", "http://nginx:8080", "--headless"]
+    options = ["--users", "5", "--run-time", "6s", "--json", "--loglevel", "ERROR"]
+    ran = two.docker("exec", two.containers("locust")[0]["Id"], *locust, *options)
+    (row,) = json.loads(ran[ran.index("[") :])
+    assert row["num_requests"] > 0
+    assert row["num_failures"] == 0
+
+
+def test_logs_and_stats(two: ContainerStack) -> None:
+    """`make logs` shows a service's lines, `make stats` the engine's own figures, and an unknown service is refused."""
+    assert "model loaded: covertype version" in two.done("logs")
+    assert '"upstream_response_time"' in two.done("logs", "S=nginx")
+    assert "expected one of server, nginx, locust, all" in two.refused("logs", "S=gunicorn")
+    assert f"{two.project}-nginx-1" in two.done("stats")
+
+
+def test_down_and_clean_leave_nothing(two: ContainerStack) -> None:
+    """`make down` keeps the registry and the models, and `make clean` leaves nothing with the engine."""
+    version = two.predict()[1]["model_version"]
+    two.done("down")
+    assert {line.split()[0] for line in two.leftovers()} == {"volume", "image"}
+    two.done("up", "N=1")
+    assert two.predict()[1]["model_version"] == version
+    two.done("clean", "YES=1")
+    assert two.leftovers() == []
+    assert (ROOT / "docker-compose.yml").exists()
