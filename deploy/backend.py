@@ -60,10 +60,6 @@ class Backend(Protocol):
         """Stop everything; data stays."""
         ...
 
-    def delete(self) -> None:
-        """What `down` leaves and is not in ``var``."""
-        ...
-
 
 def choose(layout: Layout, environ: Mapping[str, str], *, starting: bool) -> Backend:
     """The backend of the stack that is up, else the one that BACKEND names or, if ``auto``, that can be had.
@@ -85,7 +81,8 @@ def choose(layout: Layout, environ: Mapping[str, str], *, starting: bool) -> Bac
         return _backend(wanted, layout, environ)
     why_not = engine_missing()
     if not starting:
-        there = wanted == "docker" or (not why_not and DockerBackend(layout, environ).is_there)
+        # Where the packages of the local backend are missing, no local stack runs.
+        there = wanted == "docker" or (not why_not and (not _has_packages() or DockerBackend(layout, environ).is_there))
         return _backend("docker" if there else "local", layout, environ)
     why_not = why_not or (None if environ.get("IMAGE") else images.missing())
     if why_not and wanted == "docker":
@@ -95,6 +92,20 @@ def choose(layout: Layout, environ: Mapping[str, str], *, starting: bool) -> Bac
         flush=True,
     )
     return _backend("local" if why_not else "docker", layout, environ)
+
+
+def containers_used(layout: Layout, environ: Mapping[str, str]) -> DockerBackend | None:
+    """The container backend of the project that this checkout has used; None if it has used none.
+
+    Raises:
+        CommandError: it has, and no engine answers now.
+    """
+    if not layout.project.exists():
+        return None
+    name = layout.project.read_text().strip()
+    if why_not := engine_missing():
+        raise CommandError(f"the volumes of the Compose project {name!r} cannot be deleted: {why_not}")
+    return DockerBackend(layout, {**environ, "COMPOSE_PROJECT_NAME": name})
 
 
 def _backend(name: str, layout: Layout, environ: Mapping[str, str]) -> Backend:
@@ -107,9 +118,13 @@ def _backend(name: str, layout: Layout, environ: Mapping[str, str]) -> Backend:
     return LocalBackend(layout, environ)
 
 
+def _has_packages() -> bool:
+    return importlib.util.find_spec("supervisor") is not None
+
+
 def _get_packages() -> None:
     """The packages of the local backend, which containers bring along and a machine may lack."""
-    if importlib.util.find_spec("supervisor") is None:
+    if not _has_packages():
         if subprocess.run(["make", "-s", ".venv/bin/.runtime"], cwd=ROOT, check=False).returncode:
             raise CommandError(
                 "the packages of deploy/requirements/local.txt could not be installed; the reason is above"

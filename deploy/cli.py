@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from deploy.backend import Backend, choose
+from deploy.backend import Backend, choose, containers_used
 from deploy.docker.backend import DockerBackend
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
@@ -85,16 +85,20 @@ class Verbs:
 
     def down(self) -> None:
         """Stop everything."""
-        self._backend().down()
+        self._stop()
         print("down")
+
+    def _stop(self) -> None:
+        Stack.forget_damaged(self._layout)
+        self._backend().down()
 
     def clean(self) -> None:
         """Stop everything and delete the stack's data: its registry, models and logs."""
         if self._environ.get("YES") != "1" and not _confirmed(self._layout.var):
             raise CommandError("nothing was deleted; make clean YES=1 does not ask")
-        backend = self._backend()
-        backend.down()
-        backend.delete()
+        self._stop()
+        if containers := containers_used(self._layout, self._environ):
+            containers.delete()
         os.chdir(ROOT)
         for path in self._layout.contents:
             shutil.rmtree(path) if path.is_dir() else path.unlink()

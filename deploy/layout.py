@@ -41,6 +41,11 @@ class Layout:
         return self.var / "stack.json"
 
     @property
+    def project(self) -> Path:
+        """The name of the Compose project that this checkout has used: its volumes outlive its containers."""
+        return self.var / "compose-project"
+
+    @property
     def refusal(self) -> Path:
         """Why the last change was refused, if it was: what ran before then runs on, and nothing else would tell."""
         return self.var / "refusal.txt"
@@ -49,7 +54,7 @@ class Layout:
     def contents(self) -> list[Path]:
         """All that a stack, its registry and its training ever write here."""
         folders = ["log", "run", "programs", "tmp", "nginx", "models", "data", "mlartifacts"]
-        files = ["mlflow.db", "stack.json", "supervisord.conf", "refusal.txt", ".lock"]
+        files = ["mlflow.db", "stack.json", "supervisord.conf", "refusal.txt", "compose-project", ".lock"]
         return [self.var / name for name in folders + files if (self.var / name).exists()]
 
     def make(self) -> None:

@@ -11,10 +11,11 @@ from deploy.layout import ROOT, Layout
 from deploy.local.slots import SLOTS
 from server.settings import Settings
 
-# What `up` hands to the replicas and keeps until `down`; IMAGE and TAG choose published images.
+# What `up` hands to the replicas and keeps until `down`; the last four are for containers alone.
 SETTINGS = (
     "MODEL_URI", "MLFLOW_TRACKING_URI", "WEB_CONCURRENCY", "ENGINE", "MAX_BATCH_ROWS", "MAX_PENDING",
-    "MAX_BODY_BYTES", "KEEP_ALIVE", "GRACEFUL_TIMEOUT", "LOG_LEVEL", "IMAGE", "TAG",
+    "MAX_BODY_BYTES", "KEEP_ALIVE", "GRACEFUL_TIMEOUT", "LOG_LEVEL", "IMAGE", "TAG", "LOCUST_CPUS",
+    "LOCUST_MEMORY",
 )  # fmt: skip
 
 
@@ -80,11 +81,21 @@ class Stack:
     def load(cls, layout: Layout) -> Stack | None:
         """The stack that was last asked for, if it was not taken down."""
         try:
-            return cls(**json.loads(layout.state.read_bytes()))
+            stack = cls(**json.loads(layout.state.read_bytes()))
+            MOST[stack.backend]
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, KeyError):
             raise CommandError(f"{layout.state} is damaged: make down, then make up") from None
+        return stack
+
+    @classmethod
+    def forget_damaged(cls, layout: Layout) -> None:
+        """Remove a record that cannot be read, for those who stop whatever runs."""
+        try:
+            cls.load(layout)
+        except CommandError:
+            layout.state.unlink()
 
 
 def _anchored(uri: str) -> str:

@@ -46,9 +46,9 @@ def oom_kills(cgroup: Path = _ROOT) -> int:
 def _quota2(cgroup: Path) -> float | None:
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
-    except (OSError, ValueError):
+        return int(quota) / int(period)
+    except (OSError, ValueError):  # "max"
         return None
-    return None if quota == "max" else int(quota) / int(period)
 
 
 def _quota1(cgroup: Path) -> float | None:

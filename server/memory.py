@@ -10,7 +10,7 @@ _GIGA, _MEGA = 1 << 30, 1 << 20
 def size(number: int) -> str:
     """Bytes as Docker writes a limit: ``128M``, ``1.5G``."""
     if number >= _GIGA:
-        return f"{number / _GIGA:.1f}".removesuffix(".0") + "G"
+        return f"{number / _GIGA:.2f}".rstrip("0").rstrip(".") + "G"
     return f"{math.ceil(number / _MEGA)}M"
 
 

@@ -79,7 +79,7 @@ def resolve(settings: Settings) -> Copy:
         ModelError: there is no such model.
         RegistryError: the registry did not give it, and there is no copy.
     """
-    local = _local_folder(settings.model_uri)
+    local = local_folder(settings.model_uri)
     if local is not None:
         return Copy.recorded(local) if local.suffix == ".json" else _in_place(local, settings.model_uri)
     copies = Copies(settings.models_dir)
@@ -96,7 +96,8 @@ def resolve(settings: Settings) -> Copy:
     return copy
 
 
-def _local_folder(uri: str) -> Path | None:
+def local_folder(uri: str) -> Path | None:
+    """The folder of this host that a URI means; None if it means something in a registry or a store."""
     parts = urlsplit(uri)
     if parts.scheme == "file":
         return Path(unquote(parts.path))

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from deploy import cli
-from deploy.layout import ROOT
+from deploy.layout import ROOT, Layout
+from tests.fake_docker import FakeDocker, container
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -73,29 +74,23 @@ def test_usage_of_the_real_command(run: Run) -> None:
     assert ran.stderr.startswith("usage: ")
 
 
-@pytest.mark.parametrize("backend", ["docker", "kubernetes", "LOCAL"])
-def test_other_backends_are_refused(backend: str, run: Run, tmp_path: Path) -> None:
-    """A backend that this release lacks is refused with one line, and nothing is touched."""
+@pytest.mark.parametrize("backend", ["kubernetes", "LOCAL", "podman"])
+def test_unknown_backend(backend: str, run: Run, tmp_path: Path) -> None:
+    """A backend that there is not is refused with one line, and the refusal is all that is left."""
     ran = run("up", BACKEND=backend)
     assert ran.returncode == 1
-    assert ran.stderr == f"error: BACKEND={backend!r}: expected auto or local (this release has no containers yet)\n"
-    assert not (tmp_path / "var").exists()
+    assert ran.stderr == f"error: BACKEND={backend!r}: expected one of auto, docker, local\n"
+    assert not (tmp_path / "var/stack.json").exists()
 
 
-@pytest.mark.parametrize("backend", ["", "auto", "local"])
+@pytest.mark.parametrize("backend", ["", "auto", "local", "docker"])
 @pytest.mark.parametrize("verb", ["scale", "resources", "restart", "status", "stats"])
-def test_verbs_that_need_a_running_stack(
-    verb: str,
-    backend: str,
-    settings_file: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Where nothing runs, those who look at it or change it say how to start it."""
-    assert not settings_file.exists()
-    monkeypatch.setenv("BACKEND", backend)
-    assert cli.main([verb]) == 1
-    assert capsys.readouterr().err == "error: nothing is running here; start it with: make up\n"
+def test_verbs_that_need_a_running_stack(verb: str, backend: str, docker: FakeDocker, run: Run) -> None:
+    """Where nothing runs, those who look at it or change it say how to start it, whatever the backend is."""
+    docker.engine()
+    ran = run(verb, BACKEND=backend)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == "error: nothing is running here; start it with: make up\n"
 
 
 @pytest.mark.parametrize(
@@ -132,16 +127,16 @@ def test_one_command_at_a_time(environ: dict[str, str], tmp_path: Path) -> None:
 
 def test_settings_file_is_read(settings_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What .env says counts where the environment says nothing."""
-    settings_file.write_text("# a comment\nBACKEND=docker\n")
+    settings_file.write_text("# a comment\nBACKEND=kubernetes\n")
     assert cli.main(["status"]) == 1
-    assert "BACKEND='docker'" in capsys.readouterr().err
+    assert "BACKEND='kubernetes'" in capsys.readouterr().err
 
 
 def test_environment_wins_over_the_file(
     settings_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What the environment says goes over .env, and an empty line of .env says nothing."""
-    settings_file.write_text("BACKEND=docker\nVAR_DIR=elsewhere\nN=\n")
+    settings_file.write_text("BACKEND=kubernetes\nVAR_DIR=elsewhere\nN=\n")
     monkeypatch.setenv("BACKEND", "local")
     assert cli.main(["status"]) == 1
     assert "nothing is running here" in capsys.readouterr().err
@@ -153,6 +148,132 @@ def test_logs_of_an_unknown_service(run: Run) -> None:
     ran = run("logs", S="gunicorn")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr.startswith("error: S='gunicorn': expected one of ")
+
+
+def test_refusal_is_remembered(run: Run, tmp_path: Path) -> None:
+    """Why a change was refused is told by those that look at the stack later, before anything else."""
+    assert run("up", N="0").returncode == 1
+    told = "the last make up was refused: N='0': expected a whole number from 1 to 8\n"
+    assert (tmp_path / "var/refusal.txt").read_text() == told
+    for verb in ("status", "logs"):
+        ran = run(verb)
+        assert (ran.returncode, ran.stdout) == (1, told)
+        assert ran.stderr.count("\n") == 1
+
+
+def test_last_refusal_counts(run: Run) -> None:
+    """One refusal takes the place of the one before."""
+    assert run("up", WEB_CONCURRENCY="0").returncode == 1
+    assert run("scale", N="2").returncode == 1
+    assert run("status").stdout == (
+        "the last make scale was refused: nothing is running here; start it with: make up\n"
+    )
+
+
+def test_refusal_is_forgotten(run: Run, tmp_path: Path) -> None:
+    """A change that works ends the story of the one that did not."""
+    assert run("up", N="0").returncode == 1
+    assert run("down").returncode == 0
+    assert not (tmp_path / "var/refusal.txt").exists()
+    assert run("status").stdout == ""
+
+
+def test_looking_is_no_change(run: Run, tmp_path: Path) -> None:
+    """What looks at a stack, or trains, neither leaves a refusal nor takes one away."""
+    assert run("logs", S="gunicorn").returncode == 1
+    assert run("status").returncode == 1
+    assert not (tmp_path / "var/refusal.txt").exists()
+    assert run("up", N="0").returncode == 1
+    for verb in ("status", "logs", "stats"):
+        assert run(verb).returncode == 1
+    assert (tmp_path / "var/refusal.txt").exists()
+
+
+def test_refusal_is_deleted_with_the_rest(run: Run, tmp_path: Path) -> None:
+    """A refusal is part of what `clean` deletes, and a `clean` that was not confirmed is one itself."""
+    assert run("clean").returncode == 1
+    assert run("status").stdout == (
+        "the last make clean was refused: nothing was deleted; make clean YES=1 does not ask\n"
+    )
+    assert run("clean", YES="1").returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refusal_of_an_engine(docker: FakeDocker, run: Run, tmp_path: Path) -> None:
+    """What the engine said is remembered, too."""
+    docker.answer("version", err="Cannot connect to the Docker daemon\n", status=1)
+    ran = run("up", BACKEND="docker")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == "error: BACKEND=docker: no Docker engine answers\n"
+    assert (tmp_path / "var/refusal.txt").read_text() == (
+        "the last make up was refused: BACKEND=docker: no Docker engine answers\n"
+    )
+
+
+def test_settings_file_reaches_containers(
+    docker: FakeDocker, settings_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What .env says counts for containers as well: the verbs fill in Compose's variables from it."""
+    docker.engine()
+    docker.answer("compose", "build")
+    docker.answer("image", "inspect", "{{.Size}}", out="0\n")
+    settings_file.write_text("TAG=v7\nCOMPOSE_PROJECT_NAME=other\n")
+    assert cli.main(["build"]) == 0
+    (built,) = [call for call in docker.calls if "build" in call.arguments]
+    assert (built.environ["TAG"], built.environ["COMPOSE_PROJECT_NAME"]) == ("v7", "other")
+    assert capsys.readouterr().err == ""
+
+
+def test_build(docker: FakeDocker, run: Run) -> None:
+    """`build` builds the images whatever backend runs the stack, and tells the size of each."""
+    docker.engine()
+    docker.answer("compose", "build")
+    docker.answer("image", "inspect", "{{.Size}}", out="25000000\n")
+    ran = run("build", BACKEND="local")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert [line.split("  ")[1] for line in ran.stdout.splitlines()] == ["25 MB"] * 4
+    assert len(docker.ran("compose", "build")) == 1
+
+
+def test_build_that_fails(docker: FakeDocker, run: Run) -> None:
+    """A build that fails ends with one line: the builder's last."""
+    docker.engine()
+    docker.answer("compose", "build", err="#1 ERROR\nfailed to solve\n", status=1)
+    ran = run("build")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == "error: docker compose --env-file: failed to solve\n"
+
+
+@pytest.mark.parametrize("missing", ["IMAGE", "TAG"])
+def test_publish_without_a_name(docker: FakeDocker, run: Run, missing: str) -> None:
+    """`publish` says which name it lacks, and builds nothing."""
+    docker.engine()
+    ran = run("publish", **({"IMAGE": "registry.example.com/forkcast", "TAG": "v1"} | {missing: ""}))
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith(f"error: {missing} is missing: make publish IMAGE=")
+    assert docker.ran("buildx") == []
+
+
+def test_publish(docker: FakeDocker, run: Run) -> None:
+    """`publish` builds for both platforms and pushes under the names that were given."""
+    docker.engine()
+    docker.answer("buildx", "bake")
+    ran = run("publish", IMAGE="registry.example.com/forkcast", TAG="v1", BUILDER="mine")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    call = docker.calls[-1]
+    assert {"bake", "--push", "mine", "*.platform=linux/amd64,linux/arm64"} < set(call.arguments)
+    assert (call.environ["IMAGE"], call.environ["TAG"]) == ("registry.example.com/forkcast", "v1")
+
+
+def test_down_in_containers(docker: FakeDocker, run: Run, tmp_path: Path) -> None:
+    """`down` of containers that Compose itself started stops those of this checkout."""
+    docker.engine()
+    docker.answer("compose", "down")
+    docker.containers(container(folder=str(ROOT)))
+    ran = run("down", BACKEND="")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "down\n", "")
+    assert len(docker.ran("compose", "down")) == 1
+    assert Layout(tmp_path / "var").refusal.exists() is False
 
 
 def test_clean_asks_first(run: Run, tmp_path: Path) -> None:
@@ -215,6 +336,8 @@ def test_every_verb_says_what_it_does() -> None:
         "restart",
         "down",
         "train",
+        "build",
+        "publish",
         "clean",
     }
     assert all(method.__doc__ for method in cli.VERBS.values())
@@ -238,7 +361,7 @@ def test_every_verb_is_a_phony_target(environ: dict[str, str]) -> None:
     for verb in cli.VERBS:
         # Make is told that the environment is there and old, so that it shows the verb alone.
         ran = subprocess.run(
-            ["make", "-n", "-o", ".venv/bin/.runtime", verb],
+            ["make", "-n", "-o", ".venv/bin/.cli", verb],
             cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60,
         )  # fmt: skip
         assert ran.stdout == f".venv/bin/python -m deploy.cli {verb}\n"

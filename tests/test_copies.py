@@ -12,6 +12,7 @@ import pytest
 
 from server.copies import Copies, Copy
 from server.digest import folder_digest
+from server.errors import ModelError
 
 URI = "models:/covertype@champion"
 REGISTRY = "sqlite:///registry.db"
@@ -153,7 +154,7 @@ def test_moved_folder(tmp_path: Path, copies: Copies) -> None:
 
 def test_json(tmp_path: Path) -> None:
     """A copy is the same after it went through JSON."""
-    copy = Copy(tmp_path, "covertype", "1", URI, "0" * 64, stale="down")
+    copy = Copy(tmp_path, "covertype", "1", URI, "0" * 64, stale="down", needs=200_000_000)
     assert Copy.from_json(json.loads(json.dumps(copy.to_json()))) == copy
 
 
@@ -171,3 +172,69 @@ def test_lock(copies: Copies) -> None:
         assert not entered.wait(0.1)
     assert entered.wait(5)
     other.join()
+
+
+def test_record_without_needs(tmp_path: Path) -> None:
+    """A record of a release that weighed no model is read, and says nothing of memory."""
+    document = Copy(tmp_path, "covertype", "1", URI, "0" * 64).to_json()
+    del document["needs"]
+    assert Copy.from_json(json.loads(json.dumps(document))).needs is None
+
+
+def test_current_copy(copies: Copies) -> None:
+    """The copy that was made current is read back from its record, all of it, and the last one made so counts."""
+    for content, needs in (("one", None), ("two", 200_000_000)):
+        digest = fetch(copies, content)
+        copy = Copy(copies.path(digest), "covertype", "1", URI, digest, stale="down", needs=needs)
+        copies.make_current(copy)
+        assert Copy.recorded(copies.path("x").parents[1] / "current.json") == copy
+    assert len(entries(copies)) == 3
+    assert "current.json" in entries(copies)
+
+
+def test_current_copy_is_no_last_good_one(copies: Copies) -> None:
+    """What is current says nothing of what a URI led to."""
+    digest = fetch(copies, "one")
+    copies.make_current(Copy(copies.path(digest), "covertype", "1", URI, digest))
+    assert copies.last_good(URI, REGISTRY, "") is None
+
+
+def test_no_such_record(tmp_path: Path) -> None:
+    """A record that is not there is named, with what that means."""
+    with pytest.raises(ModelError) as caught:
+        Copy.recorded(tmp_path / "current.json")
+    assert str(caught.value) == f"there is no {tmp_path / 'current.json'}: nobody has brought a model there yet"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "null", "[]", "7", "{}", '{"model_folder": 1}', '{"model_folder": "/"}', "\x00", "\N{SNOWMAN}"]
+)
+def test_record_that_is_none(tmp_path: Path, text: str) -> None:
+    """A file that holds something else than a record is named."""
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / "current.json").write_text(text, encoding)
+        with pytest.raises(ModelError, match=r"current\.json is no record of a model's copy$"):
+            Copy.recorded(tmp_path / "current.json")
+
+
+def test_record_that_is_a_folder(tmp_path: Path) -> None:
+    """So is a folder of that name."""
+    with pytest.raises(ModelError, match=r"is no record of a model's copy$"):
+        Copy.recorded(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["changed", "lost", "gone"])
+def test_record_of_a_damaged_copy(copies: Copies, damage: str) -> None:
+    """A copy that is no longer what its record says is refused, with its folder."""
+    digest = fetch(copies, "one")
+    model = copies.path(digest)
+    copies.make_current(Copy(model, "covertype", "1", URI, digest))
+    match damage:
+        case "changed":
+            (model / "MLmodel").write_text("onE")
+        case "lost":
+            (model / "MLmodel").unlink()
+        case "gone":
+            model.rename(model.parent / "moved")
+    with pytest.raises(ModelError, match=rf"current\.json: the copy {model} is missing or damaged$"):
+        Copy.recorded(model.parents[1] / "current.json")

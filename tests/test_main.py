@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import re
+import runpy
 import socket
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from sklearn.tree import DecisionTreeClassifier
 
+from server import cgroup
+from server.accept import Shares
+from server.copies import Copies, Copy
+from server.digest import folder_digest
 from server.main import create
 from server.settings import ROOT
 
@@ -179,3 +188,127 @@ def test_create_fails(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) 
     in_process(monkeypatch, environ | {"MAX_PENDING": "many"})
     with pytest.raises(SystemExit, match=r"^forkcast: MAX_PENDING='many': expected a whole number"):
         create()
+
+
+M = 1 << 20
+
+
+def make_current(folder: Path, models: Path, needs: int | None) -> Path:
+    """The record of a model that was weighed."""
+    models.mkdir(parents=True)
+    Copies(models).make_current(Copy(folder, "tree", "7", "models:/tree@champion", folder_digest(folder), needs=needs))
+    return models / "current.json"
+
+
+@pytest.fixture
+def in_little_memory(
+    monkeypatch: pytest.MonkeyPatch,
+    environ: dict[str, str],
+    model: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> Callable[[int | None, int | None], list[str]]:
+    """What is logged where the memory has a limit and the model was seen to need some."""
+
+    def start_there(limit: int | None, needs: int | None) -> list[str]:
+        in_process(monkeypatch, environ | {"MODEL_URI": str(make_current(model, tmp_path / "models", needs))})
+        monkeypatch.setattr(cgroup, "memory_limit", lambda: limit)
+        with caplog.at_level("INFO", "server.main"):
+            create()
+        return caplog.messages
+
+    return start_there
+
+
+def test_memory_that_is_short(in_little_memory: Callable[[int | None, int | None], list[str]]) -> None:
+    """A limit below what the model was seen to need is warned of, before the model is loaded."""
+    warned, loaded = in_little_memory(128 * M, 200 * M)
+    assert warned == "memory is limited to 128M, and the model needs about 200M: expect to be killed"
+    assert loaded.startswith("model loaded: tree version 7")
+
+
+@pytest.mark.parametrize(("limit", "needs"), [(200 * M, 200 * M), (None, 200 * M), (128 * M, None)])
+def test_memory_that_is_enough(
+    in_little_memory: Callable[[int | None, int | None], list[str]], limit: int | None, needs: int | None
+) -> None:
+    """Where it is enough, or nobody knows, nothing is said of it."""
+    (loaded,) = in_little_memory(limit, needs)
+    assert loaded.startswith("model loaded: tree version 7")
+
+
+@dataclass
+class Master:
+    """Gunicorn's arbiter, as far as our hooks see it."""
+
+    needs: int | None = 200 * M
+    oom_kills: int = 0
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def app(self) -> Any:
+        return SimpleNamespace(wsgi=lambda: SimpleNamespace(model=SimpleNamespace(needs=self.needs)))
+
+    @property
+    def log(self) -> Any:
+        return SimpleNamespace(error=lambda words, *values: self.errors.append(words % values))
+
+
+@pytest.fixture
+def hooks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What gunicorn.conf.py defines, read as Gunicorn reads it; it sets variables and the path of this process."""
+    threads = [f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB_MAXIMUM")]
+    for name in (*threads, "LOKY_MAX_CPU_COUNT", "MLFLOW_DISABLE_TELEMETRY"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(cgroup, "memory_limit", lambda: 128 * M)
+    return runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+
+
+def worker(pid: int = 7, slot: int = 1) -> Any:
+    """A worker that holds two connections."""
+    shares = Shares(4)
+    assert shares.free_slot(set()) == slot
+    shares.publish(slot, 2)
+    return SimpleNamespace(pid=pid, slot=slot, shares=shares)
+
+
+def test_worker_that_the_kernel_killed(monkeypatch: pytest.MonkeyPatch, hooks: dict[str, Any]) -> None:
+    """A worker that was killed for its memory is told with the limit and what would have been enough; once each."""
+    master = Master()
+    for kills, pid in ((1, 7), (1, 8), (3, 9)):
+        monkeypatch.setattr(cgroup, "oom_kills", lambda kills=kills: kills)
+        hooks["child_exit"](master, worker(pid))
+    words = "was killed: out of memory at 128M; the model needs about 200M"
+    assert master.errors == [f"worker 7 {words}", f"worker 9 {words}"]
+
+
+def test_worker_that_ended_by_itself(monkeypatch: pytest.MonkeyPatch, hooks: dict[str, Any]) -> None:
+    """A worker that ended otherwise is not told; in any case it counts no longer among those that accept."""
+    monkeypatch.setattr(cgroup, "oom_kills", lambda: 5)
+    master, ended = Master(oom_kills=5), worker()
+    assert ended.shares.workers() == 1
+    hooks["child_exit"](master, ended)
+    assert ended.shares.workers() == 0
+    assert master.errors == []
+
+
+def test_kill_with_what_is_known(monkeypatch: pytest.MonkeyPatch, hooks: dict[str, Any]) -> None:
+    """Without a limit, and with a model that nobody weighed, the kill is told all the same."""
+    monkeypatch.setattr(cgroup, "oom_kills", lambda: 1)
+    monkeypatch.setattr(cgroup, "memory_limit", lambda: None)
+    master = Master(needs=None)
+    hooks["child_exit"](master, worker())
+    assert master.errors == ["worker 7 was killed: out of memory"]
+
+
+def test_kills_before_the_start_do_not_count(monkeypatch: pytest.MonkeyPatch, hooks: dict[str, Any]) -> None:
+    """What the kernel killed before this master was ready is none of its workers."""
+    monkeypatch.setattr(cgroup, "oom_kills", lambda: 4)
+    master = Master()
+    try:
+        hooks["when_ready"](master)
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+    hooks["child_exit"](master, worker())
+    assert master.errors == []

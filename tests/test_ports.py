@@ -107,3 +107,17 @@ def test_8080_where_80_may_not_be_bound(answers: dict[int, int], capsys: pytest.
     answers[8080] = errno.EADDRINUSE
     with pytest.raises(CommandError, match="port 8080 is in use"):
         ports.choose_http_port("127.0.0.1", None)
+
+
+def test_used_port_is_refused_for_others_too(taken: int) -> None:
+    """A port that somebody listens on cannot be the engine's either, and the variable is named."""
+    with pytest.raises(CommandError) as caught:
+        ports.check_unused("127.0.0.1", taken, "LOCUST_PORT")
+    assert str(caught.value) == f"port {taken} is in use by another program; choose another with LOCUST_PORT="
+
+
+@pytest.mark.parametrize("code", [0, errno.EACCES, errno.EADDRNOTAVAIL])
+def test_unused_port_is_for_somebody_else(code: int, answers: dict[int, int]) -> None:
+    """A port that the engine is to listen on may be one that this user cannot have."""
+    answers[80] = code
+    ports.check_unused("127.0.0.1", 80, "HTTP_PORT")

@@ -371,3 +371,81 @@ def test_mlflow_stays_outside(registry: Registry, tmp_path: Path) -> None:
         [sys.executable, "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=True
     )
     assert child.stdout == "[]\n"
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What a replica without a registry sees: copies, and a record of which is current."""
+
+    folder: Path
+    copy: Copy
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "models" / "current.json"
+
+    @property
+    def settings(self) -> Settings:
+        return Settings.from_env({"VAR_DIR": str(self.folder), "MODEL_URI": str(self.record)})
+
+    @property
+    def state(self) -> dict[str, tuple[int, int]]:
+        """Each file and folder, with when it was last written and how long it is."""
+        paths = [self.folder, *self.folder.rglob("*")]
+        return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Volume:
+    copies = Copies(tmp_path / "volume" / "models")
+    with copies.aside() as aside:
+        (aside / "model").mkdir()
+        (aside / "model" / "MLmodel").write_text("flavors: {}\n")
+        digest = folder_digest(aside / "model")
+        copies.add(aside / "model", digest)
+    copy = Copy(copies.path(digest), NAME, "7", "models:/tiny@champion", digest, stale="it was down", needs=99)
+    copies.make_current(copy)
+    return Volume(tmp_path / "volume", copy)
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_current_copy(volume: Volume, form: str) -> None:
+    """The path of a record leads to the copy that it names, as it was recorded, and nothing is written."""
+    before = volume.state
+    settings = replace(volume.settings, model_uri=form.format(volume.record))
+    assert resolve(settings) == volume.copy
+    assert volume.state == before
+
+
+def test_current_copy_in_child(volume: Volume) -> None:
+    """So it does in a process of its own."""
+    before = volume.state
+    assert resolve_in_child(environ_of(volume.settings)) == volume.copy
+    assert volume.state == before
+
+
+def test_no_current_copy(volume: Volume) -> None:
+    """Where nobody has made a copy current there is no model, and no record is made."""
+    volume.record.unlink()
+    before = volume.state
+    with pytest.raises(ModelError, match=f"^there is no {volume.record}: nobody has brought a model there yet$"):
+        resolve(volume.settings)
+    assert volume.state == before
+
+
+def test_current_copy_that_is_damaged(volume: Volume) -> None:
+    """A current copy that is no longer what it was is refused; it is left for whoever brought it."""
+    (volume.copy.model_folder / "MLmodel").write_text("flavors: []\n")
+    before = volume.state
+    with pytest.raises(ModelError, match=f"{volume.copy.model_folder} is missing or damaged$"):
+        resolve(volume.settings)
+    assert volume.state == before
+
+
+def test_current_copy_that_is_no_record(volume: Volume) -> None:
+    """A record that is no JSON is an error of one line, also out of the child."""
+    volume.record.write_text("not json\n")
+    before = volume.state
+    with pytest.raises(ModelError, match=f"^{volume.record} is no record of a model's copy$"):
+        resolve_in_child(environ_of(volume.settings))
+    assert volume.state == before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import socket
 from pathlib import Path
 
@@ -42,7 +41,6 @@ WHOLE = {
     "KEEP_ALIVE": (1, 3600),
     "GRACEFUL_TIMEOUT": (1, 3600),
 }
-USABLE = len(os.sched_getaffinity(0))
 
 
 def refusal(name: str, value: str) -> str:
@@ -155,36 +153,3 @@ def test_words_that_are_allowed() -> None:
     assert [Settings.from_env({"ENGINE": name}).engine for name in ENGINES] == list(ENGINES)
     numbers = [Settings.from_env({"LOG_LEVEL": name}).log_number for name in LOG_LEVELS]
     assert numbers == [logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL]
-
-
-@pytest.mark.parametrize(
-    ("limit", "cpus"),
-    [
-        ("50000 100000", 1),
-        ("100000 100000", 1),
-        ("110000 100000", 2),
-        ("150000 100000", 2),
-        ("1 100000", 1),
-        ("6400000 100000", 64),
-        ("max 100000", None),
-        ("what is this", None),
-    ],
-)
-def test_cgroup_2(tmp_path: Path, limit: str, cpus: int | None) -> None:
-    """A quota of cgroup version 2 is rounded up, no more than the usable CPUs; without one those count."""
-    (tmp_path / "cpu.max").write_text(f"{limit}\n")
-    assert available_cpus(tmp_path) == (USABLE if cpus is None else min(cpus, USABLE))
-
-
-@pytest.mark.parametrize(("quota", "cpus"), [("50000", 1), ("110000", 2), ("-1", None), ("0", None), ("x", None)])
-def test_cgroup_1(tmp_path: Path, quota: str, cpus: int | None) -> None:
-    """A quota of cgroup version 1 is rounded up as well; -1 means that there is none."""
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu/cpu.cfs_quota_us").write_text(f"{quota}\n")
-    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
-    assert available_cpus(tmp_path) == (USABLE if cpus is None else min(cpus, USABLE))
-
-
-def test_no_cgroup(tmp_path: Path) -> None:
-    """Without a control group, the CPUs that this process may use count."""
-    assert available_cpus(tmp_path / "none") == USABLE

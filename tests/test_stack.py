@@ -1,7 +1,9 @@
-"""What a local stack is asked to be, and where its files are."""
+"""What a stack is asked to be, and where its files are."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
 from deploy.local.slots import SLOTS, replica_name, replica_socket
-from deploy.stack import SETTINGS, Stack
+from deploy.stack import MOST, SETTINGS, Stack
 from server.errors import SettingsError
 
 
@@ -120,10 +122,57 @@ def test_settings_are_those_of_a_replica(layout: Layout) -> None:
 def test_saved_stack_is_loaded_again(layout: Layout) -> None:
     """What is saved comes back the same, and the last one saved counts."""
     assert Stack.load(layout) is None
-    for stack in (Stack(), Stack(2, "::", 8080, 8090, 1, {"MODEL_URI": "models:/ü 'x' \"y\""})):
+    environment = {"MODEL_URI": "models:/ü 'x' \"y\""}
+    for stack in (Stack(), Stack(2, "::", 8080, 8090, 1, environment), Stack(memory="512M", backend="docker")):
         stack.save(layout)
         assert Stack.load(layout) == stack
     assert [path.name for path in layout.var.glob("stack*")] == ["stack.json"]
+
+
+def test_stack_of_a_release_without_containers(layout: Layout) -> None:
+    """A stack that an earlier release saved is a local one without a limit on its memory."""
+    document = asdict(Stack(replicas=2, http_port=8080))
+    del document["memory"], document["backend"]
+    layout.state.write_text(json.dumps(document))
+    assert Stack.load(layout) == Stack(replicas=2, http_port=8080, memory=None, backend="local")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"replica": 1}'])
+def test_damaged_stack(text: str, layout: Layout) -> None:
+    """A file that holds no stack is named, with the way out."""
+    layout.state.write_text(text)
+    with pytest.raises(CommandError) as caught:
+        Stack.load(layout)
+    assert str(caught.value) == f"{layout.state} is damaged: make down, then make up"
+
+
+@pytest.mark.parametrize(("backend", "most"), [("local", SLOTS), ("docker", 16)])
+def test_most_replicas(backend: str, most: int) -> None:
+    """Each backend has a most of its own."""
+    assert MOST[backend] == most
+    assert Stack(backend=backend).changed({"N": str(most)}).replicas == most
+    with pytest.raises(CommandError, match=f"^N='{most + 1}': expected a whole number from 1 to {most}$"):
+        Stack(backend=backend).changed({"N": str(most + 1)})
+
+
+def test_change_keeps_backend_and_limits() -> None:
+    """What is asked for changes neither the backend nor what each replica is held to."""
+    stack = Stack(backend="docker", cpus=0.5, memory="512M").changed({"N": "3", "BACKEND": "local", "MEMORY": "1G"})
+    assert (stack.replicas, stack.backend, stack.cpus, stack.memory) == (3, "docker", 0.5, "512M")
+
+
+def test_images_are_kept() -> None:
+    """Published images, once chosen, stay chosen."""
+    stack = Stack(backend="docker").changed({"IMAGE": "registry.example.com/forkcast", "TAG": "v1"})
+    assert stack.changed({}).environment == {"IMAGE": "registry.example.com/forkcast", "TAG": "v1"}
+
+
+def test_stacks_whose_replicas_are_alike() -> None:
+    """Replicas are started anew for another setting or limit, and not for another number or address."""
+    stack = Stack(cpus=1, memory="1G", environment={"ENGINE": "sklearn"})
+    assert stack.runs_as(replace(stack, replicas=3, http_host="::", http_port=81, locust_port=82))
+    for other in (replace(stack, cpus=2), replace(stack, memory="2G"), replace(stack, environment={})):
+        assert not stack.runs_as(other)
 
 
 def test_layout_is_made_under_var_alone(layout: Layout) -> None:

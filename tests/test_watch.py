@@ -21,7 +21,6 @@ from deploy.layout import ROOT, Layout
 from deploy.local.supervisord import Program, Supervisord
 from deploy.local.watch import _mb, _memory, _process, _tree, follow_logs, stats, status, usage
 from deploy.stack import Stack
-from deploy.table import table
 
 # A parent whose two children share what it holds.
 FAMILY = "import os, time; held = b'x' * 30_000_000; os.fork(); os.fork(); time.sleep(600)"
@@ -47,16 +46,6 @@ def supervisord(layout: Layout) -> Iterator[Supervisord]:
     assert pid is not None
     psutil.Process(pid).kill()  # quicker than to ask it
     one.stop_leftovers()
-
-
-def test_table_is_aligned() -> None:
-    """Every column is as wide as its widest cell, and no line ends in spaces."""
-    lines = table([("NAME", "PID", "X"), ("a", "12345", ""), ("longer", "1", "y")])
-    assert lines == [
-        "NAME    PID    X",
-        "a       12345",
-        "longer  1      y",
-    ]
 
 
 def test_memory_of_a_process() -> None:

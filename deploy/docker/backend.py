@@ -11,7 +11,7 @@ from deploy import ports, probe
 from deploy.docker import images
 from deploy.docker.engine import Compose, Container, docker, image_id, inspect, is_local
 from deploy.docker.reasons import reason
-from deploy.docker.topology import DEFAULT, asked, limited, variables
+from deploy.docker.topology import DEFAULT, asked, data, limited, variables
 from deploy.docker.watch import become_stats, show_logs, status
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
@@ -41,8 +41,7 @@ class DockerBackend:
         """
         before = self._running()
         stack = asked(before or DEFAULT, self._environ)
-        compose = self._compose(stack)
-        self._refuse_another_checkout(compose)
+        compose = self._claim(stack, data(self._environ))
         self._place(stack, before)
         self._get_images(compose, stack)
         self._provide(compose)
@@ -68,7 +67,7 @@ class DockerBackend:
     def restart(self) -> Stack:
         """New replicas take over one by one, with the model that the registry has now."""
         stack = self._require_running()
-        self._provide(self._compose(stack))
+        self._provide(self._compose(stack, data(self._environ)))
         with self._undone_on_failure(stack):
             self._converge(stack, anew=True)
         return stack
@@ -76,7 +75,7 @@ class DockerBackend:
     def train(self) -> None:
         """Fit, check and register a model in the stack's registry."""
         stack = self._running() or asked(DEFAULT, self._environ)
-        compose = self._compose(stack)
+        compose = self._claim(stack, data(self._environ))
         self._get_images(compose, stack)
         if compose.show("run", "--rm", "--no-TTY", "--no-deps", "model", "python", "-m", "deploy.model.train"):
             raise CommandError("no model was trained")
@@ -109,12 +108,12 @@ class DockerBackend:
 
     def down(self) -> None:
         """Stop and remove every container of this stack; its volumes stay."""
-        self._compose(self._running() or DEFAULT).run("down", "--remove-orphans")
+        self._claim(self._running() or DEFAULT).run("down", "--remove-orphans")
         self._layout.state.unlink(missing_ok=True)
 
     def delete(self) -> None:
         """The volumes too, the registry and the models, and the images that were built here."""
-        compose = self._compose(DEFAULT)
+        compose = self._claim(DEFAULT)
         compose.run("down", "--remove-orphans", "--volumes")
         for image in images.names(compose):
             with suppress(CommandError):  # it was never built
@@ -144,19 +143,29 @@ class DockerBackend:
             raise CommandError("nothing is running here; start it with: make up")
         return stack
 
-    def _compose(self, stack: Stack) -> Compose:
-        chosen = variables(stack, self._environ) | {"SOURCE": self._environ.get("SOURCE") or images.source()}
+    def _compose(self, stack: Stack, more: Mapping[str, str] | None = None) -> Compose:
+        chosen = variables(stack) | (more or {}) | {"SOURCE": self._environ.get("SOURCE") or images.source()}
+        if project := self._environ.get("COMPOSE_PROJECT_NAME"):
+            chosen["COMPOSE_PROJECT_NAME"] = project
         digest = Compose(chosen).digest("server")
         return Compose(chosen | {"CONFIG_DIGEST": digest})
 
-    def _refuse_another_checkout(self, compose: Compose) -> None:
+    def _claim(self, stack: Stack, more: Mapping[str, str] | None = None) -> Compose:
+        """The project, which from now on is this checkout's, so that `make clean` may delete its volumes.
+
+        Raises:
+            CommandError: it is another checkout's.
+        """
+        compose = self._compose(stack, more)
+        name = compose.config()["name"]
         folders = {container.folder for container in compose.containers()} - {str(ROOT), ""}
         if folders:
-            name = compose.config()["name"]
             raise CommandError(
                 f"a stack of {folders.pop()} runs as the Compose project {name!r}; "
                 f"choose another name with COMPOSE_PROJECT_NAME="
             )
+        self._layout.project.write_text(f"{name}\n")
+        return compose
 
     def _place(self, stack: Stack, before: Stack | None) -> None:
         """Refuse ports that somebody else listens on, before anything is built."""

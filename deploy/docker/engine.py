@@ -35,6 +35,8 @@ def docker(*arguments: str, environ: Mapping[str, str] | None = None) -> str:
     Raises:
         CommandError: it failed, with its last line.
     """
+    if shutil.which("docker") is None:
+        raise CommandError("there is no docker command")
     ran = subprocess.run(
         ["docker", *arguments],
         cwd=ROOT,
@@ -92,7 +94,8 @@ def engine_cpus() -> int:
 
 def is_local() -> bool:
     """Whether the engine runs on this machine, so that its ports are ours to look at."""
-    return (os.environ.get("DOCKER_HOST") or "unix://").startswith("unix://")
+    place = os.environ.get("DOCKER_HOST") or docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+    return place.startswith("unix://")
 
 
 def image_id(image: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping
 
@@ -79,6 +80,8 @@ def publish(compose: Compose, environ: Mapping[str, str]) -> None:
 
 def source() -> str:
     """Where this checkout comes from, for a label: a public address without credentials, or nothing."""
+    if shutil.which("git") is None:
+        return ""
     ran = subprocess.run(
         ["git", "remote", "get-url", "origin"],
         cwd=ROOT,

@@ -16,7 +16,7 @@ _OURS, _SHORT, _KILLED = "forkcast: ", "memory is limited to", "killed: out of m
 def reason(container: Container, compose: Compose) -> str:
     """Why a container that failed did so."""
     lines = log_lines(container.id, 50)
-    if container.oom_killed or _kernel_killed(container) or any(_SHORT in line for line in lines):
+    if container.oom_killed or _kernel_killed(container) or (lines and _SHORT in lines[-1]):
         return memory.killed(container.memory or None, needs(compose))
     ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
     return (ours or lines or ["it printed nothing"])[-1]
@@ -35,10 +35,9 @@ def note(container: Container, compose: Compose) -> str | None:
 def needs(compose: Compose) -> int | None:
     """The bytes that the current model was seen to need."""
     try:
-        record = json.loads(compose.run("run", "--rm", "--no-TTY", "--no-deps", "model", "cat", _CURRENT))
-    except (CommandError, ValueError):
+        found = json.loads(compose.run("run", "--rm", "--no-TTY", "--no-deps", "model", "cat", _CURRENT))["needs"]
+    except (CommandError, ValueError, KeyError, TypeError):
         return None
-    found = record.get("needs")
     return found if isinstance(found, int) else None
 
 

@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 from deploy.docker.engine import engine_cpus
 from deploy.errors import CommandError
 from deploy.stack import Stack
+from server.resolve import local_folder
 from server.settings import ROOT, Settings
 
 DEFAULT = Stack(http_host="0.0.0.0", http_port=80, cpus=1, memory="1G", backend="docker")  # noqa: S104
 
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)([BKMG]?)B?", re.ASCII)
-_UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)(?:B|([KMG])B?)?", re.ASCII)
+_UNITS = {None: 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 # The engine's own least.
 _LEAST_MEMORY = 6 << 20
 _LEAST_CPUS = 0.01
@@ -31,7 +32,8 @@ def asked(before: Stack, environ: Mapping[str, str]) -> Stack:
         CommandError, SettingsError: naming the variable, its value and what was expected.
     """
     stack = limited(before.changed(environ), environ)
-    _refuse_places_of_the_host(stack.environment)
+    _check_registry(stack.environment.get("MLFLOW_TRACKING_URI", ""))
+    _check_model(stack.environment.get("MODEL_URI", ""))
     return stack
 
 
@@ -49,9 +51,10 @@ def limited(before: Stack, environ: Mapping[str, str]) -> Stack:
     )
 
 
-def variables(stack: Stack, environ: Mapping[str, str]) -> dict[str, str]:
-    """What Compose is to fill in. ``environ`` gives what belongs to one command only: the data to train on."""
+def variables(stack: Stack) -> dict[str, str]:
+    """What Compose is to fill in."""
     settings = Settings.from_env(stack.environment)
+    uri = stack.environment.get("MODEL_URI", "")
     chosen = {
         "SERVER_CPUS": f"{stack.cpus:g}",
         "SERVER_MEMORY": stack.memory or "",
@@ -59,11 +62,24 @@ def variables(stack: Stack, environ: Mapping[str, str]) -> dict[str, str]:
         "HTTP_HOST": stack.http_host,
         "HTTP_PORT": str(stack.http_port),
         "LOCUST_PORT": str(stack.locust_port),
-        "COVERTYPE_PATH": _data(environ),
-        "MODEL_FOLDER": _model_folder(stack.environment),
-        "COMPOSE_PROJECT_NAME": environ.get("COMPOSE_PROJECT_NAME", ""),
+        "MODEL_FOLDER": str(local_folder(uri) or "") if uri else "",
     }
     return {name: value for name, value in (stack.environment | chosen).items() if value}
+
+
+def data(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the commands that may train are to fill in besides.
+
+    Raises:
+        CommandError: COVERTYPE_PATH names no file.
+    """
+    given = environ.get("COVERTYPE_PATH")
+    if not given:
+        return {}
+    path = ROOT / Path(given).expanduser()
+    if not path.is_file():
+        raise CommandError(f"COVERTYPE_PATH={given!r}: there is no such file")
+    return {"COVERTYPE_PATH": _mountable("COVERTYPE_PATH", path)}
 
 
 def _first(environ: Mapping[str, str], *names: str) -> tuple[str, str] | None:
@@ -84,32 +100,31 @@ def _memory(name: str, value: str) -> str:
     return value.upper()
 
 
-def _data(environ: Mapping[str, str]) -> str:
-    given = environ.get("COVERTYPE_PATH")
-    if not given:
-        return ""
-    path = ROOT / Path(given).expanduser()
-    if not path.is_file():
-        raise CommandError(f"COVERTYPE_PATH={given!r}: there is no such file")
+def _check_model(uri: str) -> None:
+    """A folder of this machine is a model's, and can be mounted."""
+    folder = local_folder(uri) if uri else None
+    if folder is None:
+        return
+    if not (folder / "MLmodel").is_file():
+        raise CommandError(f"MODEL_URI={uri!r}: there is no MLflow model in that folder (no file MLmodel)")
+    _mountable("MODEL_URI", folder)
+
+
+def _mountable(name: str, path: Path) -> str:
+    """A path as Docker's short form of a mount takes it."""
+    if ":" in str(path.resolve()):
+        raise CommandError(f"{name}={str(path)!r}: a path with a colon cannot be handed to a container")
     return str(path.resolve())
 
 
-def _model_folder(environment: Mapping[str, str]) -> str:
-    uri = environment.get("MODEL_URI", "")
-    path = Path(uri.removeprefix("file://"))
-    if ":" in str(path) or not uri:
-        return ""
-    if not (path / "MLmodel").is_file():
-        raise CommandError(f"MODEL_URI={uri!r}: there is no MLflow model in that folder (no file MLmodel)")
-    return str(path)
-
-
-def _refuse_places_of_the_host(environment: Mapping[str, str]) -> None:
-    """A registry that only the host itself can reach: say what reaches it from a container."""
-    uri = environment.get("MLFLOW_TRACKING_URI", "")
-    parts = urlsplit(uri)
-    if parts.hostname in ("127.0.0.1", "localhost", "::1"):
+def _check_registry(uri: str) -> None:
+    """Not one that only the host itself can reach: say what reaches it from a container."""
+    try:
+        parts = urlsplit(uri)
         port = f":{parts.port}" if parts.port else ""
+    except ValueError as error:
+        raise CommandError(f"MLFLOW_TRACKING_URI={uri!r}: {error}; expected http://mlflow:5000 or alike") from None
+    if parts.hostname in ("127.0.0.1", "localhost", "::1"):
         raise CommandError(
             f"MLFLOW_TRACKING_URI={uri!r}: in a container that is the container itself; use "
             f"{parts.scheme}://host.docker.internal{port}, with MLflow listening on 0.0.0.0 and that name among its "

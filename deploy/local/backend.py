@@ -104,9 +104,6 @@ class LocalBackend:
         for path in [self._layout.state, *self._layout.run.iterdir()]:
             path.unlink(missing_ok=True)
 
-    def delete(self) -> None:
-        """All that this backend keeps is in ``var``."""
-
     def train(self) -> None:
         """Become the trainer. Does not return."""
         environ = dict(self._environ) | {"VAR_DIR": str(self._layout.var)}

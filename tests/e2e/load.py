@@ -104,7 +104,7 @@ class Load:
         """Go on until this many more were answered."""
         wanted, deadline = self.counts.answered + more, time.monotonic() + seconds
         while self.counts.answered < wanted and self._thread.is_alive():
-            assert time.monotonic() < deadline, f"{self.counts} after {seconds} s"
+            assert time.monotonic() < deadline, f"{self.counts.statuses}, {self.counts.broken[:3]} after {seconds} s"
             time.sleep(0.02)
 
     def join(self) -> None:

@@ -1,0 +1,243 @@
+"""Which backend a command works on. The `docker` command is a stand-in."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deploy import backend
+from deploy.backend import CHOICES, choose
+from deploy.docker.backend import DockerBackend
+from deploy.docker.topology import DEFAULT
+from deploy.errors import CommandError
+from deploy.layout import ROOT, Layout
+from deploy.local.backend import LocalBackend
+from deploy.stack import Stack
+from tests.fake_docker import FakeDocker, container
+
+PULL_FAILED = "docker pull --quiet: no such host"
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    monkeypatch.chdir(tmp_path)  # the local backend changes into the stack's folder
+    return Layout(tmp_path / "var")
+
+
+@pytest.fixture
+def engine(docker: FakeDocker) -> FakeDocker:
+    """An engine that could run the stack, and runs nothing."""
+    docker.engine()
+    return docker
+
+
+def refusal(layout: Layout, wanted: str, *, starting: bool) -> str:
+    with pytest.raises(CommandError) as caught:
+        choose(layout, {"BACKEND": wanted}, starting=starting)
+    return str(caught.value)
+
+
+def save(layout: Layout, stack: Stack) -> None:
+    layout.make()
+    stack.save(layout)
+
+
+@pytest.mark.parametrize("starting", [True, False])
+@pytest.mark.parametrize("wanted", ["kubernetes", "LOCAL", "docker ", "podman"])
+def test_unknown_backend(layout: Layout, docker: FakeDocker, wanted: str, starting: bool) -> None:
+    """A backend that there is not is named with those that there are; no engine is asked, and no folder made."""
+    assert refusal(layout, wanted, starting=starting) == f"BACKEND={wanted!r}: expected one of auto, docker, local"
+    assert docker.calls == []
+    assert not layout.var.exists()
+
+
+@pytest.mark.parametrize("wanted", ["", "auto", "local", "docker"])
+@pytest.mark.parametrize("up", ["local", "docker"])
+def test_stack_that_is_up_decides(
+    layout: Layout, docker: FakeDocker, up: str, wanted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stack that is up keeps its backend, silently and whether or not an engine answers; another one is refused."""
+    save(layout, replace(Stack(), backend=up))
+    for starting in (True, False):
+        if wanted in ("", "auto", up):
+            assert choose(layout, {"BACKEND": wanted}, starting=starting).name == up
+        else:
+            told = refusal(layout, wanted, starting=starting)
+            assert told == f"BACKEND={wanted}: the stack that is up runs on {up}; make down first"
+    assert docker.calls == []
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("starting", [True, False])
+def test_local(layout: Layout, docker: FakeDocker, starting: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """The local backend, where it is asked for, asks no engine."""
+    found = choose(layout, {"BACKEND": "local"}, starting=starting)
+    assert isinstance(found, LocalBackend)
+    assert found.name == "local"
+    assert docker.calls == []
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("wanted", ["docker", "auto", ""])
+def test_docker(layout: Layout, engine: FakeDocker, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where an engine answers and has the base images, the stack runs in containers, and that is told with why."""
+    found = choose(layout, {"BACKEND": wanted}, starting=True)
+    assert isinstance(found, DockerBackend)
+    assert found.name == "docker"
+    assert capsys.readouterr().out == "backend: docker, since engine 29.1.0 answers\n"
+    assert engine.ran("pull") == []
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_docker_without_the_command(layout: Layout) -> None:
+    """Containers that are asked for, where there is no `docker`, are refused with that reason."""
+    assert refusal(layout, "docker", starting=True) == "BACKEND=docker: there is no docker command"
+
+
+@pytest.mark.parametrize(
+    ("command", "why_not"),
+    [
+        (("version",), "no Docker engine answers"),
+        (("compose", "version"), "docker has no compose plugin"),
+        (("buildx", "version"), "docker has no buildx plugin"),
+    ],
+)
+def test_engine_that_cannot_be_had(
+    layout: Layout, engine: FakeDocker, command: tuple[str, ...], why_not: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without an engine, containers that are asked for are refused, else the stack runs locally: both say why."""
+    engine.answer(*command, err="Cannot connect\n", status=1)
+    assert refusal(layout, "docker", starting=True) == f"BACKEND=docker: {why_not}"
+    assert capsys.readouterr().out == ""
+    assert choose(layout, {}, starting=True).name == "local"
+    assert capsys.readouterr().out == f"backend: local, since {why_not}\n"
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_local_without_the_command(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    """A machine without `docker` runs the stack locally, and says why."""
+    assert choose(layout, {"BACKEND": "auto"}, starting=True).name == "local"
+    assert capsys.readouterr().out == "backend: local, since there is no docker command\n"
+
+
+def test_bases_that_cannot_be_had(layout: Layout, engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
+    """So it is with an engine that cannot pull what the images are built on."""
+    engine.answer("image", "inspect", status=1)
+    engine.answer("pull", err="no such host\n", status=1)
+    assert refusal(layout, "docker", starting=True).endswith(f"cannot be pulled: {PULL_FAILED}")
+    assert choose(layout, {}, starting=True).name == "local"
+    told = capsys.readouterr().out
+    assert told.startswith("backend: local, since python:")
+    assert told.endswith(f"cannot be pulled: {PULL_FAILED}\n")
+
+
+def test_published_images_need_no_bases(layout: Layout, engine: FakeDocker) -> None:
+    """Where IMAGE names published images, nothing is asked of what they were built on."""
+    engine.answer("image", "inspect", status=1)
+    assert choose(layout, {"IMAGE": "registry.example.com/forkcast"}, starting=True).name == "docker"
+    assert engine.ran("image") == engine.ran("pull") == []
+
+
+@pytest.mark.parametrize(
+    ("found", "name"),
+    [([], "local"), ([str(ROOT)], "docker"), (["/elsewhere"], "local"), (["/elsewhere", str(ROOT)], "docker")],
+)
+def test_looking_where_nothing_is_up(
+    layout: Layout, engine: FakeDocker, found: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command that starts nothing finds containers of this checkout that nobody asked `make` for; it says nothing."""
+    engine.containers(*(container(number=number, folder=folder) for number, folder in enumerate(found)))
+    assert choose(layout, {}, starting=False).name == name
+    assert engine.ran("pull") == []
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_looking_without_an_engine(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that starts nothing is the local backend's where there is no engine, and says nothing."""
+    assert choose(layout, {}, starting=False).name == "local"
+    assert choose(layout, {"BACKEND": "docker"}, starting=False).name == "docker"
+    assert capsys.readouterr().out == ""
+
+
+def test_project_of_another_name(layout: Layout, engine: FakeDocker) -> None:
+    """Containers are looked for under the name that COMPOSE_PROJECT_NAME gives."""
+    choose(layout, {"COMPOSE_PROJECT_NAME": "other"}, starting=False)
+    composed = [call for call in engine.calls if "config" in call.arguments]
+    assert {call.environ.get("COMPOSE_PROJECT_NAME") for call in composed} == {"other"}
+
+
+@pytest.mark.usefixtures("docker")
+def test_damaged_stack(layout: Layout) -> None:
+    """A stack whose record is damaged is told, and no backend is guessed."""
+    layout.make()
+    layout.state.write_text("{")
+    with pytest.raises(CommandError, match=r"is damaged: make down, then make up$"):
+        choose(layout, {}, starting=True)
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """A machine that lacks the local backend's packages, and whose `make` ends with a status."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def one(status: int) -> None:
+        (tmp_path / "make").write_text(
+            f'#!/bin/sh\necho "$@" > {tmp_path}/made\npwd >> {tmp_path}/made\nexit {status}\n'
+        )
+        (tmp_path / "make").chmod(0o755)
+
+    return one
+
+
+def test_packages_that_cannot_be_had(layout: Layout, tmp_path: Path, bare: Callable[[int], None]) -> None:
+    """Packages of the local backend that cannot be installed are told in one line after the installer's own."""
+    bare(2)
+    told = refusal(layout, "local", starting=True)
+    assert told == "the packages of deploy/requirements/local.txt could not be installed; the reason is above"
+    assert (tmp_path / "made").read_text() == f"-s .venv/bin/.runtime\n{ROOT}\n"
+
+
+def test_packages_are_installed(layout: Layout, bare: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once they are there, the command starts anew, as it was called."""
+    bare(0)
+    monkeypatch.setattr(sys, "argv", ["cli.py", "up"])
+    started: list[list[str]] = []
+
+    def start(_program: str, arguments: list[str]) -> None:
+        started.append(arguments)
+        raise SystemExit  # as a process that is another now
+
+    monkeypatch.setattr(os, "execv", start)
+    with pytest.raises(SystemExit):
+        choose(layout, {"BACKEND": "local"}, starting=True)
+    assert started == [[sys.executable, "-m", "deploy.cli", "up"]]
+
+
+def test_verbs_of_both() -> None:
+    """Both backends have every verb that a backend is asked for."""
+    verbs = {name for name in vars(backend.Backend) if not name.startswith("_")} - {"name"}
+    assert {"up", "scale", "resources", "restart", "train", "status", "stats", "logs", "down", "delete"} <= verbs
+    for one in (DockerBackend, LocalBackend):
+        assert verbs <= set(dir(one))
+    assert {DockerBackend.name, LocalBackend.name} < set(CHOICES)
+    assert DEFAULT.backend == DockerBackend.name
+
+
+def test_containers_need_none_of_the_packages() -> None:
+    """A machine that runs containers needs nothing but what is in deploy/requirements/cli.txt."""
+    script = (
+        "import sys, deploy.cli\n"
+        "heavy = {'supervisor', 'psutil', 'mlflow', 'numpy', 'sklearn', 'gunicorn', 'starlette', 'locust'}\n"
+        "print(heavy & {name.split('.')[0] for name in sys.modules})"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout == "set()\n"

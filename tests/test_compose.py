@@ -1,0 +1,275 @@
+"""What the container files promise: docker-compose.yml, the Dockerfile, its locks and Nginx's templates."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.docker.engine import ASKED_FOR, SERVICES
+from deploy.docker.topology import DEFAULT, variables
+from deploy.layout import ROOT
+from deploy.stack import MOST, SETTINGS
+from server.settings import Settings
+
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+DOCKERFILE = (ROOT / "deploy/images/Dockerfile").read_text()
+LOCKS = ROOT / "deploy/requirements"
+EVERY_SERVICE = ("model", *SERVICES)
+# Asked for, and not a stack's: the project's name is Compose's own variable, and the load generator's limits are the
+# user's shell's alone.
+NOT_OURS = {"COMPOSE_PROJECT_NAME", "LOCUST_CPUS", "LOCUST_MEMORY"}
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
+    return found
+
+
+def code(text: str) -> str:
+    """A file without its comments."""
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+
+
+def stage(name: str) -> str:
+    """One stage of the Dockerfile."""
+    return next(part for part in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE) if f" AS {name}\n" in part)
+
+
+def settings_of(name: str) -> dict[str, str]:
+    """The variables that a stage of the Dockerfile sets."""
+    (block,) = re.findall(r"^ENV ((?:.*\\\n)*.*)$", stage(name), re.MULTILINE)
+    pairs = (pair.split("=", 1) for pair in block.replace("\\\n", " ").split())
+    return {name: value.strip('"') for name, value in pairs}
+
+
+def pins(path: Path) -> dict[str, set[str]]:
+    """Each package of a lock file, with the versions that it may have on one platform or another."""
+    found: dict[str, set[str]] = {}
+    for line in code(path.read_text()).splitlines():
+        name, _, version = line.partition(";")[0].strip().partition("==")
+        assert re.fullmatch(r"[a-z0-9.-]+", name), line
+        assert re.fullmatch(r"[a-z0-9.]+", version), line
+        found.setdefault(name, set()).add(version)
+    return found
+
+
+def test_services(services: dict[str, dict[str, Any]]) -> None:
+    """There are those services that the verbs know, and the one-shot one that brings the model."""
+    assert set(services) == set(EVERY_SERVICE)
+
+
+@pytest.mark.parametrize("service", EVERY_SERVICE)
+def test_containers_are_confined(services: dict[str, dict[str, Any]], service: str) -> None:
+    """Every container has a read-only file system, no capability, no way to more of them, and bounded logs."""
+    one = services[service]
+    assert one["read_only"] is True
+    assert one["cap_drop"] == ["ALL"]
+    assert "cap_add" not in one
+    assert not one.get("privileged")
+    assert one["security_opt"] == ["no-new-privileges:true"]
+    assert one["pids_limit"] > 0
+    assert one["logging"]["driver"] == "json-file"
+    assert {"max-size", "max-file"} <= set(one["logging"]["options"])
+    assert one["logging"]["options"]["mode"] == "non-blocking"
+
+
+@pytest.mark.parametrize("service", EVERY_SERVICE)
+def test_images_are_built_by_their_names(services: dict[str, dict[str, Any]], service: str) -> None:
+    """Every image can be built from here, or pulled under one name with the service's at its end."""
+    one = services[service]
+    assert one["build"]["dockerfile"] == "deploy/images/Dockerfile"
+    assert one["build"]["target"] == service
+    assert one["image"] == f"${{IMAGE:-${{COMPOSE_PROJECT_NAME:-forkcast}}}}-{service}:${{TAG:-latest}}"
+    assert f" AS {service}\n" in DOCKERFILE
+
+
+def test_published_ports(services: dict[str, dict[str, Any]]) -> None:
+    """Nginx is reached where HTTP_HOST says, Locust from this machine alone, and nothing else at all."""
+    ports = {name: one["ports"] for name, one in services.items() if "ports" in one}
+    assert ports == {
+        "nginx": ["${HTTP_HOST:-0.0.0.0}:${HTTP_PORT:-80}:8080"],
+        "locust": ["127.0.0.1:${LOCUST_PORT:-8089}:8089"],
+    }
+    assert not any("network_mode" in one for one in services.values())
+
+
+def test_replicas_can_be_many(services: dict[str, dict[str, Any]]) -> None:
+    """A replica has no name and no port of its own, and cannot change the model that all of them read."""
+    server = services["server"]
+    assert not {"container_name", "ports", "hostname", "deploy"} & set(server)
+    assert server["volumes"] == ["models:/var/lib/forkcast/models:ro"]
+
+
+def test_volumes(services: dict[str, dict[str, Any]]) -> None:
+    """The registry is seen by the one-shot service alone, which sees the host's own files without changing them."""
+    assert set(yaml.safe_load(COMPOSE)["volumes"]) == {"registry", "models"}
+    for name, one in services.items():
+        assert any(volume.startswith("registry:") for volume in one.get("volumes", [])) is (name == "model")
+    bound = [volume for volume in services["model"]["volumes"] if not volume.startswith(("registry:", "models:"))]
+    assert bound
+    assert all(volume.endswith(":ro") for volume in bound)
+
+
+def test_replicas_have_no_swap(services: dict[str, dict[str, Any]]) -> None:
+    """A replica's memory is limited, swap included."""
+    assert services["server"]["mem_limit"] == services["server"]["memswap_limit"] == "${SERVER_MEMORY:-1G}"
+
+
+def test_one_shot_service(services: dict[str, dict[str, Any]]) -> None:
+    """What brings the model ends, and the replicas wait for it to have worked."""
+    assert services["model"]["restart"] == "no"
+    assert services["server"]["depends_on"] == {"model": {"condition": "service_completed_successfully"}}
+    assert {name: services[name]["restart"] for name in SERVICES} == dict.fromkeys(SERVICES, "unless-stopped")
+
+
+def handed_on(services: dict[str, dict[str, Any]]) -> set[str]:
+    """Variables that a container gets from the environment of Compose, if they are set there."""
+    found = ((name, value) for one in services.values() for name, value in one.get("environment", {}).items())
+    return {name for name, value in found if value is None}
+
+
+def test_variables_come_from_the_stack(services: dict[str, dict[str, Any]]) -> None:
+    """What the file asks for is kept out of the user's shell, and nothing is that it does not ask for."""
+    asked = set(re.findall(r"\$\{([A-Z_]+)", code(COMPOSE))) | handed_on(services)
+    assert asked - NOT_OURS == set(ASKED_FOR)
+    assert set(ASKED_FOR).isdisjoint(NOT_OURS)
+
+
+def test_every_setting_reaches_its_container(services: dict[str, dict[str, Any]]) -> None:
+    """Each setting of a stack is handed to the service that reads it."""
+    places = ("MODEL_URI", "MLFLOW_TRACKING_URI")
+    replica = set(SETTINGS) - {*places, "IMAGE", "TAG"}
+    assert {name for name, value in services["server"]["environment"].items() if value is None} == replica
+    assert {*places, "ENGINE"} < handed_on({"model": services["model"]})
+
+
+def test_defaults_are_those_of_the_verbs() -> None:
+    """`docker compose up` by itself starts what `make up` starts."""
+    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^${}]+)\}", code(COMPOSE)))
+    filled = variables(DEFAULT, {})
+    assert {name: defaults[name] for name in filled} == filled
+    settings = Settings.from_env({})
+    assert defaults["MAX_BODY_BYTES"] == str(settings.max_body_bytes)
+    assert defaults["MODEL_URI"] == settings.model_uri
+
+
+def test_base_images_have_a_tag() -> None:
+    """Every image that ours are built on is named with its version."""
+    arguments = dict(re.findall(r"^ARG (\w+)=(\S+)$", DOCKERFILE, re.MULTILINE))
+    stages = re.findall(r"^FROM (?:--platform=\$BUILDPLATFORM )?(\S+) AS (\S+)$", DOCKERFILE, re.MULTILINE)
+    assert len(stages) == len(re.findall("^FROM", DOCKERFILE, re.MULTILINE))
+    names = {name for _, name in stages}
+    for base in {base for base, _ in stages} - names:
+        image = arguments[base.strip("${}")]
+        assert re.fullmatch(r"[a-z]+:[0-9][a-z0-9.-]*", image), image
+
+
+@pytest.mark.parametrize("service", EVERY_SERVICE)
+def test_nothing_runs_as_root(service: str) -> None:
+    """Every image names the user that it runs as by number, which is not root's."""
+    own = stage(service)
+    base = own if "\nUSER " in own else stage("runtime")
+    (user,) = re.findall(r"^USER (\S+)$", base, re.MULTILINE)
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
+
+
+def test_nginx_tries_every_replica() -> None:
+    """There may be as many replicas as Nginx tries before it gives up."""
+    assert int(settings_of("nginx")["TRIES"]) == MOST["docker"]
+
+
+def test_replica_reads_what_was_brought() -> None:
+    """The replicas' model is the record that the one-shot service writes, in the volume that they share."""
+    server = settings_of("server")
+    settings = Settings.from_env(server)
+    assert settings.model_uri == str(settings.models_dir / "current.json")
+    assert settings_of("model")["VAR_DIR"] == server["VAR_DIR"]
+
+
+def filtered() -> set[str]:
+    pattern = settings_of("nginx")["NGINX_ENVSUBST_FILTER"]
+    assert re.fullmatch(r"\^\([A-Z_|]+\)\$", pattern)
+    return set(pattern.strip("^()$").split("|"))
+
+
+@pytest.mark.parametrize("name", ["nginx.conf", "upstream-docker.conf"])
+def test_templates_use_what_is_filled_in(name: str) -> None:
+    """A template uses no variable that Nginx's entrypoint would leave as it is."""
+    text = code((ROOT / "nginx" / name).read_text())
+    assert set(re.findall(r"\$\{?([A-Z][A-Z_]*)", text)) <= filtered()
+
+
+def test_every_variable_of_the_templates_has_a_value() -> None:
+    """Each variable that is filled in is used, and has a value in the image or from its limits."""
+    used = {
+        variable
+        for name in ("nginx.conf", "upstream-docker.conf")
+        for variable in re.findall(r"\$\{([A-Z_]+)\}", code((ROOT / "nginx" / name).read_text()))
+    }
+    (exported,) = re.findall(r"^export (.*)$", (ROOT / "deploy/images/nginx-limits.envsh").read_text(), re.MULTILINE)
+    assert used == filtered()
+    assert used <= set(settings_of("nginx")) | set(exported.split())
+
+
+@pytest.mark.parametrize("lock", sorted(path.name for path in LOCKS.glob("*.txt")))
+def test_locks(lock: str) -> None:
+    """A lock names no index, so that a network's own is used, and has no other version than the largest lock has."""
+    assert "://" not in (LOCKS / lock).read_text()
+    largest, own = pins(LOCKS / "dev.txt"), pins(LOCKS / lock)
+    assert own
+    assert {name: versions - largest.get(name, set()) for name, versions in own.items()} == {
+        name: set() for name in own
+    }
+
+
+def let_in(path: str) -> bool:
+    """Whether Dockerfile.dockerignore lets a path into the context: the last line that matches counts."""
+    found = False
+    for line in code((ROOT / "deploy/images/Dockerfile.dockerignore").read_text()).splitlines():
+        pattern = line.removeprefix("!").rstrip("/")
+        parts = [path, *map(str, Path(path).parents)]
+        if any(fnmatch.fnmatch(part, pattern) for part in parts if part != "."):
+            found = line.startswith("!")
+    return found
+
+
+def copied() -> list[str]:
+    """Every path of the checkout that goes into an image."""
+    lines = re.findall(r"^COPY (?:--(?:link|chmod=\d+) )*(?!--)(.+)$", DOCKERFILE, re.MULTILINE)
+    return [source for line in lines for source in line.split()[:-1]]
+
+
+def test_context_has_what_is_copied() -> None:
+    """What an image copies from the checkout is there, and let into the context; secrets and data are not."""
+    sources = copied()
+    assert "server" in sources
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert let_in(source), source
+    for kept_out in (".env", ".git", "var/mlflow.db", "tests/test_compose.py", "deploy/cli.py", ".venv/bin/python"):
+        assert not let_in(kept_out), kept_out
+
+
+def test_model_image_has_what_it_imports() -> None:
+    """What brings the model imports nothing of `deploy` that its image lacks."""
+    inside = [source.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for source in copied()]
+    for path in (ROOT / "deploy/model").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deploy"):
+                module = str(node.module)
+                assert any(module == one or module.startswith(f"{one}.") for one in inside if one != "deploy"), (
+                    f"{path}: {module}"
+                )
+
+
+def test_server_image_needs_no_deploy() -> None:
+    """A replica imports nothing of `deploy`."""
+    for path in [*(ROOT / "server").rglob("*.py"), ROOT / "gunicorn.conf.py"]:
+        assert not re.search(r"^\s*(from|import) deploy\b", path.read_text(), re.MULTILINE), path

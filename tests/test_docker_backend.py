@@ -1,0 +1,352 @@
+"""What the container backend refuses, and leaves alone when it does. The `docker` command is a stand-in.
+
+What it starts, replaces and stops is tested end to end, on a real engine.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.docker.backend import DockerBackend
+from deploy.docker.topology import DEFAULT
+from deploy.errors import CommandError
+from deploy.layout import ROOT, Layout
+from deploy.stack import Stack
+from server.errors import SettingsError
+from tests.fake_docker import FakeDocker, container
+
+Make = Callable[..., DockerBackend]
+UP = Stack(2, "127.0.0.1", 8080, 8089, 1, {}, "1G", "docker")
+NOTHING_RUNS = "nothing is running here; start it with: make up"
+# What changes what an engine runs or keeps. `compose run` is a one-shot container.
+CHANGES = ("up", "down", "run", "build", "stop", "rm", "pull", "create", "bake")
+
+
+@pytest.fixture(autouse=True)
+def engine(docker: FakeDocker) -> FakeDocker:
+    """An engine that runs nothing of this checkout."""
+    docker.engine()
+    return docker
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "var")
+
+
+@pytest.fixture
+def make(layout: Layout) -> Make:
+    """The backend of a command with these variables."""
+
+    def one(**environ: str) -> DockerBackend:
+        return DockerBackend(layout, environ)
+
+    return one
+
+
+@pytest.fixture
+def up(engine: FakeDocker, layout: Layout) -> None:
+    """A stack of two replicas that runs."""
+    layout.make()
+    UP.save(layout)
+    services = (("server", 1), ("server", 2), ("nginx", 1), ("locust", 1))
+    engine.containers(*(container(service, number, folder=str(ROOT)) for service, number in services))
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port: int = listener.getsockname()[1]
+        yield port
+
+
+@pytest.fixture
+def free(taken: int) -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    assert port != taken
+    return port
+
+
+@pytest.fixture
+def ports(free: int) -> dict[str, str]:
+    """Addresses of a stack that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        other: int = probe.getsockname()[1]
+    return {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(free), "LOCUST_PORT": str(other)}
+
+
+def refusal(verb: Callable[[], object]) -> str:
+    with pytest.raises((CommandError, SettingsError)) as caught:
+        verb()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def changes(engine: FakeDocker) -> list[list[str]]:
+    """Every command that changed something."""
+    return [call.arguments for call in engine.calls if set(CHANGES) & set(call.arguments)]
+
+
+@pytest.mark.parametrize("verb", ["scale", "resources", "restart", "status", "stats"])
+def test_verbs_that_need_a_running_stack(verb: str, make: Make, engine: FakeDocker, layout: Layout) -> None:
+    """Where nothing runs, those who look at it or change it say how to start it."""
+    assert refusal(getattr(make(N="2", CPUS="1"), verb)) == NOTHING_RUNS
+    assert changes(engine) == []
+    assert not layout.state.exists()
+
+
+def test_containers_of_another_checkout_are_not_ours(make: Make, engine: FakeDocker) -> None:
+    """Containers of a project of the same name, but of another folder, are not this stack."""
+    engine.containers(container(folder="/elsewhere"))
+    assert not make().is_there
+    assert refusal(make().status) == NOTHING_RUNS
+    engine.containers(container(folder=str(ROOT)))
+    assert make().is_there
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({}, "N is missing: make scale N=3 (a whole number from 1 to 16)"),
+        ({"N": ""}, "N is missing: make scale N=3 (a whole number from 1 to 16)"),
+        ({"N": "0"}, "N='0': expected a whole number from 1 to 16"),
+        ({"N": "17"}, "N='17': expected a whole number from 1 to 16"),
+    ],
+)
+@pytest.mark.usefixtures("up")
+def test_scale_is_refused(environ: dict[str, str], told: str, make: Make, engine: FakeDocker, layout: Layout) -> None:
+    """A number of replicas that is missing or cannot be changes nothing."""
+    assert refusal(make(**environ).scale) == told
+    assert changes(engine) == []
+    assert Stack.load(layout) == UP
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({}, "CPUS and MEMORY are missing: make resources CPUS=0.5 MEMORY=512M (one of them will do)"),
+        ({"CPUS": "9"}, "CPUS='9': expected a number of CPUs from 0.01 to 8, as 0.5"),
+        ({"MEMORY": "1M"}, "MEMORY='1M': expected a size of at least 6M, as 512M or 1.5G"),
+        ({"CPUS": "1", "MEMORY": "lots"}, "MEMORY='lots': expected a size of at least 6M, as 512M or 1.5G"),
+    ],
+)
+@pytest.mark.usefixtures("up")
+def test_limits_are_refused(environ: dict[str, str], told: str, make: Make, engine: FakeDocker, layout: Layout) -> None:
+    """Limits that are missing or cannot be change nothing."""
+    assert refusal(make(**environ).resources) == told
+    assert changes(engine) == []
+    assert Stack.load(layout) == UP
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({"N": "0"}, "N='0': expected"),
+        ({"HTTP_PORT": "http"}, "HTTP_PORT='http': expected"),
+        ({"SERVER_CPUS": "0"}, "SERVER_CPUS='0': expected"),
+        ({"MEMORY": "1"}, "MEMORY='1': expected"),
+        ({"WEB_CONCURRENCY": "many"}, "WEB_CONCURRENCY='many': expected"),
+        ({"COVERTYPE_PATH": "/no/such.csv"}, "COVERTYPE_PATH='/no/such.csv': there is no such file"),
+        ({"MODEL_URI": "/no/such"}, "MODEL_URI='/no/such': there is no MLflow model"),
+        (
+            {"MLFLOW_TRACKING_URI": "http://localhost:5000"},
+            "MLFLOW_TRACKING_URI='http://localhost:5000': in a container",
+        ),
+        ({"MLFLOW_TRACKING_URI": "sqlite:////srv/mlflow.db"}, "MLFLOW_TRACKING_URI='sqlite:////srv/mlflow.db': a data"),
+    ],
+)
+def test_bad_value(environ: dict[str, str], told: str, make: Make, engine: FakeDocker, layout: Layout) -> None:
+    """A value that cannot be stops the start before anything is built or started."""
+    assert refusal(make(**environ).up).startswith(told)
+    assert changes(engine) == []
+    assert not layout.state.exists()
+
+
+def test_another_checkout_is_spared(make: Make, engine: FakeDocker) -> None:
+    """A start under the name of another checkout's stack is refused, with that folder and a way out."""
+    engine.containers(container(folder="/home/me/forkcast"))
+    assert refusal(make(HTTP_PORT="8080").up) == (
+        "a stack of /home/me/forkcast runs as the Compose project 'forkcast'; "
+        "choose another name with COMPOSE_PROJECT_NAME="
+    )
+    assert changes(engine) == []
+
+
+def test_ports_that_are_one(make: Make, engine: FakeDocker, free: int) -> None:
+    """Nginx and Locust cannot share a port."""
+    told = refusal(make(HTTP_PORT=str(free), LOCUST_PORT=str(free)).up)
+    assert told == f"LOCUST_PORT={free}: Nginx listens there already; expected another port"
+    assert changes(engine) == []
+
+
+def test_ports_in_use(make: Make, engine: FakeDocker, taken: int, free: int) -> None:
+    """A port that somebody listens on stops the start before anything is built, and the variable is named."""
+    for environ, variable in (
+        ({"HTTP_PORT": str(taken), "LOCUST_PORT": str(free)}, "HTTP_PORT"),
+        ({"HTTP_PORT": str(free), "LOCUST_PORT": str(taken)}, "LOCUST_PORT"),
+    ):
+        told = refusal(make(**environ, HTTP_HOST="127.0.0.1").up)
+        assert told == f"port {taken} is in use by another program; choose another with {variable}="
+    assert changes(engine) == []
+
+
+def test_ports_of_another_machine(
+    make: Make, engine: FakeDocker, taken: int, free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the engine runs elsewhere, this machine's ports say nothing."""
+    monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:2375")
+    engine.answer("compose", "build", err="no builder\n", status=1)
+    assert refusal(make(HTTP_PORT=str(taken), LOCUST_PORT=str(free)).up).endswith("no builder")
+
+
+def test_own_ports_are_not_in_use(make: Make, engine: FakeDocker, taken: int, free: int, layout: Layout) -> None:
+    """A stack that runs may be asked again for the ports that its own Nginx and Locust listen on."""
+    layout.make()
+    Stack(1, "127.0.0.1", taken, free, 1, {}, "1G", "docker").save(layout)
+    engine.answer("compose", "build", err="no builder\n", status=1)
+    assert refusal(make(HTTP_PORT=str(taken)).up).endswith("no builder")
+
+
+def test_image_that_cannot_be_built(make: Make, engine: FakeDocker, ports: dict[str, str], layout: Layout) -> None:
+    """A build that fails ends the start: nothing was started, and nothing is stopped."""
+    engine.answer("compose", "build", err="failed to solve\n", status=1)
+    assert refusal(make(**ports).up).endswith("failed to solve")
+    assert [arguments[5:] for arguments in changes(engine)] == [["build"]]
+    assert not layout.state.exists()
+
+
+def test_published_image_that_cannot_be_pulled(make: Make, engine: FakeDocker, ports: dict[str, str]) -> None:
+    """Where IMAGE names published images, they are pulled, and nothing is built in their place."""
+    engine.answer("image", "inspect", status=1)
+    engine.answer("pull", err="manifest unknown\n", status=1)
+    told = refusal(make(**ports, IMAGE="registry.example.com/forkcast", TAG="v1").up)
+    assert told == "docker pull --quiet: manifest unknown"
+    assert [arguments[0] for arguments in changes(engine)] == ["pull"]
+
+
+def test_model_that_cannot_be_had(make: Make, engine: FakeDocker, ports: dict[str, str], layout: Layout) -> None:
+    """Without a model nothing is started: why, the model's own container has said."""
+    engine.answer("compose", "build")
+    engine.answer("compose", "run", "model", err="error: there is no such model\n", status=1)
+    told = refusal(make(**ports).up)
+    assert told == "there is no model to serve; nothing was changed"
+    assert [arguments[5] for arguments in changes(engine)] == ["build", "run"]
+    assert not layout.state.exists()
+
+
+@pytest.mark.usefixtures("up")
+def test_restart_without_a_model(make: Make, engine: FakeDocker) -> None:
+    """A restart whose model cannot be had leaves what runs alone."""
+    engine.answer("compose", "run", "model", status=1)
+    assert refusal(make().restart) == "there is no model to serve; nothing was changed"
+    assert [arguments[5] for arguments in changes(engine)] == ["run"]
+
+
+def test_training_that_fails(make: Make, engine: FakeDocker) -> None:
+    """A training that fails is told in one line after its own; it starts nothing that stays."""
+    engine.answer("compose", "build")
+    engine.answer("compose", "run", "deploy.model.train", status=1)
+    assert refusal(make().train) == "no model was trained"
+    (ran,) = engine.ran("run")
+    assert ran[5:] == ["run", "--rm", "--no-TTY", "--no-deps", "model", "python", "-m", "deploy.model.train"]
+
+
+def test_build_without_its_bases(make: Make, engine: FakeDocker) -> None:
+    """A build whose bases cannot be had is refused before it starts."""
+    engine.answer("image", "inspect", status=1)
+    engine.answer("pull", err="no such host\n", status=1)
+    assert refusal(make().build).endswith("cannot be pulled: docker pull --quiet: no such host")
+    assert engine.ran("build") == []
+
+
+def test_build(make: Make, engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
+    """A build ends with a line for each image and its size."""
+    engine.answer("compose", "build")
+    engine.answer("image", "inspect", "{{.Size}}", out="123456789\n")
+    make().build()
+    names = ["server", "model", "nginx", "locust"]
+    assert capsys.readouterr().out.splitlines() == [f"forkcast-{name}  123 MB" for name in names]
+
+
+def test_publishing_without_a_name(make: Make, engine: FakeDocker) -> None:
+    """Nothing is published without a name."""
+    assert refusal(make(TAG="v1").publish).startswith("IMAGE is missing: ")
+    assert changes(engine) == []
+
+
+@pytest.mark.usefixtures("up")
+def test_status_follows_the_stack(make: Make, engine: FakeDocker) -> None:
+    """What runs is looked at with the addresses that the stack was started with."""
+    for command in ("exec", "logs", "events"):
+        engine.answer(command)
+    assert "service http://127.0.0.1:8080   Locust http://127.0.0.1:8089" in make().status()
+    assert changes(engine) == []
+
+
+def test_stack_that_compose_itself_started(make: Make, engine: FakeDocker, layout: Layout) -> None:
+    """Containers of this checkout that nobody asked `make` for count as a stack, with as many replicas as there are."""
+    for command in ("exec", "logs", "events"):
+        engine.answer(command)
+    engine.containers(*(container(number=number, folder=str(ROOT)) for number in (1, 2, 3)))
+    backend = make(HTTP_PORT="8080")
+    assert "service http://127.0.0.1:8080   Locust http://127.0.0.1:8089" in backend.status()
+    found = backend._running()
+    assert found is not None
+    assert (found.replicas, found.memory) == (3, DEFAULT.memory)
+    assert not layout.state.exists()
+
+
+@pytest.mark.usefixtures("up")
+def test_logs(make: Make, engine: FakeDocker) -> None:
+    """S names the service; the replicas' are shown where it is unset."""
+    engine.answer("logs")
+    assert refusal(make(S="gunicorn").logs).startswith("S='gunicorn': expected one of ")
+    make().logs()
+    assert "label=com.docker.compose.service=server" in engine.ran("ps")[-1]
+
+
+@pytest.mark.usefixtures("up")
+def test_down_keeps_the_data(make: Make, engine: FakeDocker, layout: Layout) -> None:
+    """Stopping removes containers, and forgets the stack; its volumes and images stay."""
+    engine.answer("compose", "down")
+    make().down()
+    assert [arguments[5:] for arguments in changes(engine)] == [["down", "--remove-orphans"]]
+    assert not layout.state.exists()
+
+
+def test_delete(make: Make, engine: FakeDocker) -> None:
+    """Deleting removes the volumes and the images, also where an image was never built."""
+    engine.answer("compose", "down")
+    engine.answer("image", "rm")
+    engine.answer("image", "rm", "forkcast-model", err="Error: No such image\n", status=1)
+    make().delete()
+    (down,) = engine.ran("down")
+    assert "--volumes" in down
+    names = ["server", "model", "nginx", "locust"]
+    assert engine.ran("image", "rm") == [["image", "rm", f"forkcast-{name}"] for name in names]
+
+
+def test_project_of_another_name(make: Make, engine: FakeDocker) -> None:
+    """COMPOSE_PROJECT_NAME, from the command line or from .env, reaches Compose in every command."""
+    engine.answer("compose", "down")
+    make(COMPOSE_PROJECT_NAME="other").down()
+    composed = [call for call in engine.calls if call.arguments[0] == "compose"]
+    assert {call.environ.get("COMPOSE_PROJECT_NAME") for call in composed} == {"other"}
+
+
+def test_configuration_is_told_by_its_digest(make: Make, engine: FakeDocker) -> None:
+    """A command that changes something hands Compose the digest of the replicas' configuration."""
+    engine.answer("compose", "down")
+    make().down()
+    assert len(engine.calls[-1].environ["CONFIG_DIGEST"]) == 16

@@ -1,0 +1,192 @@
+"""Images: where they come from, and which commands of Docker that takes. The command is a stand-in."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.docker import images
+from deploy.docker.engine import Compose
+from deploy.errors import CommandError
+from deploy.layout import ROOT
+from tests.fake_docker import FakeDocker
+
+PUBLISHED = {"IMAGE": "registry.example.com/forkcast", "TAG": "v1"}
+COMPOSE = Compose({"TAG": "v1"})
+CONTAINERD = '[["driver-type","io.containerd.snapshotter.v1"]]'
+
+
+@pytest.fixture(autouse=True)
+def engine(docker: FakeDocker) -> FakeDocker:
+    """An engine that has every image."""
+    docker.engine()
+    return docker
+
+
+def test_bases() -> None:
+    """The images that ours are built on are those of the Dockerfile, each with its tag."""
+    found = images.bases()
+    assert [re.fullmatch(r"(python|nginx):[a-z0-9.-]+", image) is not None for image in found] == [True, True]
+
+
+def test_bases_that_are_here(engine: FakeDocker) -> None:
+    """Images that the engine has are not asked of any registry."""
+    assert images.missing() is None
+    assert engine.ran("pull") == []
+
+
+def test_bases_that_are_pulled(engine: FakeDocker) -> None:
+    """Only what the engine lacks is pulled."""
+    python, nginx = images.bases()
+    engine.answer("image", "inspect", nginx, err="Error: No such image\n", status=1)
+    engine.answer("pull")
+    assert images.missing() is None
+    assert engine.ran("pull") == [["pull", "--quiet", nginx]]
+    assert python != nginx
+
+
+def test_bases_that_cannot_be_had(engine: FakeDocker) -> None:
+    """An image that cannot be pulled is named, with the engine's reason, and no other is tried."""
+    engine.answer("image", "inspect", status=1)
+    engine.answer("pull", err="retrying\nError: dial tcp: lookup registry-1.docker.io: no such host\n", status=1)
+    first = images.bases()[0]
+    assert images.missing() == (
+        f"{first} cannot be pulled: docker pull --quiet: Error: dial tcp: lookup registry-1.docker.io: no such host"
+    )
+    assert len(engine.ran("pull")) == 1
+
+
+def test_build(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
+    """A build is announced where an image is missing, and silent where all are there."""
+    engine.answer("compose", "build")
+    images.build(COMPOSE)
+    assert capsys.readouterr().out == ""
+    engine.answer("image", "inspect", "forkcast-nginx", status=1)
+    images.build(COMPOSE)
+    assert capsys.readouterr().out == "building the images (a minute or two, once)\n"
+    assert len(engine.ran("compose", "build")) == 2
+
+
+def test_build_that_fails(engine: FakeDocker) -> None:
+    """A build that fails is told by the builder's last line."""
+    engine.answer("compose", "build", err="#7 ERROR\nfailed to solve: exit code: 1\n", status=1)
+    with pytest.raises(CommandError, match=r"failed to solve: exit code: 1$"):
+        images.build(COMPOSE)
+
+
+def test_pull(engine: FakeDocker) -> None:
+    """Published images are pulled, those alone that are not here yet, and nothing is built."""
+    engine.answer("image", "inspect", "forkcast-model", status=1)
+    engine.answer("image", "inspect", "forkcast-locust", status=1)
+    engine.answer("pull")
+    images.pull(COMPOSE)
+    assert engine.ran("pull") == [["pull", "--quiet", "forkcast-model"], ["pull", "--quiet", "forkcast-locust"]]
+    assert engine.ran("build") == []
+
+
+def test_names_and_sizes(engine: FakeDocker) -> None:
+    """The stack's own images are those that it builds; each has a size in bytes."""
+    document = {"services": {"a": {"image": "ours", "build": {}}, "b": {"image": "somebody-else's"}}}
+    engine.answer("compose", "config", out=document)
+    engine.answer("image", "inspect", "{{.Size}}", out="123456789\n")
+    assert images.names(COMPOSE) == ["ours"]
+    assert images.sizes(COMPOSE) == [("ours", 123_456_789)]
+
+
+@pytest.mark.parametrize("missing", ["IMAGE", "TAG"])
+@pytest.mark.parametrize("unset", [True, False])
+def test_publishing_needs_names(engine: FakeDocker, missing: str, unset: bool) -> None:
+    """Nothing is published without a name and a tag; the one that is missing is named with an example."""
+    environ = PUBLISHED | {missing: ""}
+    if unset:
+        del environ[missing]
+    with pytest.raises(CommandError) as caught:
+        images.publish(COMPOSE, environ)
+    assert str(caught.value).startswith(f"{missing} is missing: make publish IMAGE=")
+    assert engine.calls == []
+
+
+@pytest.mark.parametrize(
+    ("store", "environ", "builder", "platforms"),
+    [
+        (CONTAINERD, {}, "default", "linux/amd64,linux/arm64"),
+        ("[]", {}, "forkcast", "linux/amd64,linux/arm64"),
+        ("[]", {"PLATFORMS": "linux/arm64"}, "default", "linux/arm64"),
+        ("[]", {"BUILDER": "mine"}, "mine", "linux/amd64,linux/arm64"),
+        (CONTAINERD, {"BUILDER": "mine", "PLATFORMS": "linux/amd64"}, "mine", "linux/amd64"),
+    ],
+)
+def test_publish(engine: FakeDocker, store: str, environ: dict[str, str], builder: str, platforms: str) -> None:
+    """Every platform is built and pushed at once, by the engine's own builder where that can, else by one of ours."""
+    engine.answer("info", "{{json .DriverStatus}}", out=store)
+    engine.answer("buildx", "bake")
+    engine.answer("buildx", "inspect")
+    images.publish(COMPOSE, PUBLISHED | environ)
+    (baked,) = engine.ran("bake")
+    assert baked[:4] == ["buildx", "bake", "--builder", builder]
+    assert {"docker-compose.yml", "--push", f"*.platform={platforms}"} < set(baked)
+    assert engine.calls[-1].environ["TAG"] == "v1"
+    assert engine.ran("create") == []
+
+
+def test_builder_is_made(engine: FakeDocker) -> None:
+    """A builder in a container is made where there is none yet."""
+    engine.answer("info", "{{json .DriverStatus}}", out="[]")
+    engine.answer("buildx", "inspect", err="ERROR: no builder found\n", status=1)
+    for command in ("create", "bake"):
+        engine.answer("buildx", command)
+    images.publish(COMPOSE, PUBLISHED)
+    assert [call.arguments[1] for call in engine.calls if call.arguments[0] == "buildx"] == [
+        "inspect",
+        "create",
+        "bake",
+    ]
+    assert {"--name", "forkcast", "docker-container"} < set(engine.ran("create")[0])
+
+
+def test_publishing_that_fails(engine: FakeDocker, capfd: pytest.CaptureFixture[str]) -> None:
+    """What the builder says goes to the terminal, and the end is an error of one line."""
+    engine.answer("buildx", "bake", err="ERROR: push access denied\n", status=1)
+    with pytest.raises(CommandError, match=r"^the images were not published; the reason is above$"):
+        images.publish(COMPOSE, PUBLISHED | {"BUILDER": "default"})
+    assert capfd.readouterr().err == "ERROR: push access denied\n"
+
+
+@pytest.mark.parametrize(
+    ("remote", "source"),
+    [
+        ("https://github.com/me/forkcast", "https://github.com/me/forkcast"),
+        ("https://github.com/me/forkcast.git", "https://github.com/me/forkcast"),
+        ("https://token@github.com/me/forkcast.git", "https://github.com/me/forkcast"),
+        ("https://me:token@git.example.com:8443/forkcast.git", "https://git.example.com:8443/forkcast"),
+        ("https://me:to@ken@github.com/me/forkcast.git", ""),
+        ("git@github.com:me/forkcast.git", ""),
+        ("ssh://git@github.com/me/forkcast.git", ""),
+        ("http://me:token@git.example.com/forkcast.git", ""),
+        ("/srv/git/forkcast.git", ""),
+        (None, ""),
+    ],
+)
+def test_source(remote: str | None, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The label names a public address, and never what leads past a login."""
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    if remote is not None:
+        subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", remote], check=True)
+    monkeypatch.setattr(images, "ROOT", tmp_path)
+    assert images.source() == source
+
+
+def test_dockerfile_is_where_it_is_read() -> None:
+    """Every stage of the Dockerfile starts from a base that it names at its head, or from another stage."""
+    text = (ROOT / "deploy/images/Dockerfile").read_text()
+    arguments = dict(re.findall(r"^ARG (\w+)=(\S+)$", text, re.MULTILINE))
+    assert sorted(images.bases()) == sorted(arguments.values())
+    stages = re.findall(r"^FROM (?:--platform=\S+ )?(\S+) AS (\S+)$", text, re.MULTILINE)
+    assert len(stages) == text.count("\nFROM ")
+    known = {f"${{{name}}}" for name in arguments}
+    for base, name in stages:
+        assert base in known
+        known.add(name)

@@ -1,0 +1,118 @@
+"""Why a container is not well, in words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from deploy.docker.engine import Compose, Container
+from deploy.docker.reasons import needs, note, reason
+from tests.fake_docker import FakeDocker, container
+
+COMPOSE = Compose({})
+M = 1 << 20
+OOM_EVENT = "2026-01-02T03:04:05 container oom 0123 (image=forkcast-server)\n"
+
+
+@pytest.fixture(autouse=True)
+def engine(docker: FakeDocker) -> FakeDocker:
+    """An engine that killed nobody, with a model that needs 200 MiB."""
+    docker.engine()
+    docker.answer("logs")
+    docker.answer("events")
+    docker.answer("compose", "run", "cat", out={"name": "covertype", "needs": 200 * M})
+    return docker
+
+
+def failed(**changes: Any) -> Container:
+    return Container.parse(container(**{"Status": "restarting", "restarts": 3, "memory": 128 * M, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        ("INFO starting\nforkcast: the model has no signature\n", "the model has no signature"),
+        ("forkcast: the first\nforkcast: the last\nINFO ended\n", "the last"),
+        ("Traceback\n  File\nOSError: no space\n", "OSError: no space"),
+        ("", "it printed nothing"),
+        ("\n\n", "it printed nothing"),
+    ],
+)
+def test_reason_in_its_own_words(engine: FakeDocker, log: str, told: str) -> None:
+    """The last line of ours is the reason, else the last of any."""
+    engine.answer("logs", out=log)
+    assert reason(failed(), COMPOSE) == told
+
+
+@pytest.mark.parametrize("how", ["flag", "event", "warning"])
+def test_reason_is_memory(engine: FakeDocker, how: str) -> None:
+    """A kill for memory is told by the engine's flag, by its events, or by the replica's own warning before it."""
+    if how == "event":
+        engine.answer("events", out=OOM_EVENT)
+    if how == "warning":
+        engine.answer("logs", out="WARNING memory is limited to 128M, and the model needs about 200M: ..\n")
+    told = reason(failed(OOMKilled=how == "flag"), COMPOSE)
+    assert told == "killed: out of memory at 128M; the model needs about 200M"
+
+
+def test_events_are_this_containers(engine: FakeDocker) -> None:
+    """The engine is asked for what happened to this container, up to now, and does not wait for more."""
+    one = failed()
+    reason(one, COMPOSE)
+    (asked,) = engine.ran("events")
+    assert {f"container={one.id}", "event=oom", "--until", "0s"} < set(asked)
+
+
+@pytest.mark.parametrize(
+    ("memory", "record", "told"),
+    [
+        (0, {"needs": 200 * M}, "killed: out of memory; the model needs about 200M"),
+        (128 * M, {"needs": None}, "killed: out of memory at 128M"),
+        (0, {}, "killed: out of memory"),
+    ],
+)
+def test_reason_with_what_is_known(engine: FakeDocker, memory: int, record: dict[str, object], told: str) -> None:
+    """A limit or a need that is not known is left out."""
+    engine.answer("compose", "run", "cat", out=record)
+    assert reason(failed(OOMKilled=True, memory=memory), COMPOSE) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "found"),
+    [
+        (json.dumps({"needs": 7}), 0, 7),
+        (json.dumps({"needs": None}), 0, None),
+        (json.dumps({"needs": "7"}), 0, None),
+        (json.dumps({}), 0, None),
+        ("not json", 0, None),
+        ("", 0, None),
+        ("", 1, None),
+    ],
+)
+def test_needs(engine: FakeDocker, text: str, status: int, found: int | None) -> None:
+    """What the model needs is read from the volume's record, where there is one that says so."""
+    engine.answer("compose", "run", "cat", out=text, err="cat: no such file\n" if status else "", status=status)
+    assert needs(COMPOSE) == found
+
+
+def test_note_of_one_that_is_well() -> None:
+    """There is nothing to say of a container that is well, or on its way."""
+    for one in (container(), container(Health={"Status": "starting"}), container("nginx")):
+        assert note(Container.parse(one), COMPOSE) is None
+
+
+def test_note_of_one_that_failed(engine: FakeDocker) -> None:
+    """A container that failed is named, with the reason and how often it was started again."""
+    engine.answer("logs", out="forkcast: the model has no signature\n")
+    assert note(failed(), COMPOSE) == "forkcast-server-1 the model has no signature; started again 3 time(s)"
+
+
+def test_note_of_lost_workers(engine: FakeDocker) -> None:
+    """A replica that answers, and lost workers for their memory, is noted with how many, and the last one's words."""
+    line = "[2026-01-02] [7] [ERROR] worker {} was killed: out of memory at {}; the model needs about 200M\n"
+    engine.answer("logs", out=line.format(8, "256M") + "[INFO] Booting worker\n" + line.format(9, "128M"))
+    assert note(Container.parse(container(restarts=1)), COMPOSE) == (
+        "forkcast-server-1 lost 2 worker(s) of late: killed: out of memory at 128M; the model needs about 200M"
+    )

@@ -1,0 +1,223 @@
+"""A stack in containers as variables, and what is refused before anything is asked of the engine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.docker import topology
+from deploy.docker.topology import DEFAULT, asked, limited, variables
+from deploy.errors import CommandError
+from deploy.layout import ROOT
+from deploy.stack import MOST, Stack
+from server.errors import SettingsError
+from tests.fake_docker import FakeDocker
+
+
+@pytest.fixture(autouse=True)
+def engine(docker: FakeDocker) -> FakeDocker:
+    """An engine with eight CPUs."""
+    docker.engine()
+    return docker
+
+
+def refusal(environ: dict[str, str], before: Stack = DEFAULT) -> str:
+    with pytest.raises(CommandError) as caught:
+        asked(before, environ)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_default_stack() -> None:
+    """A stack that nobody asked anything of is one replica of one CPU and 1 GiB, on all addresses at port 80."""
+    assert asked(DEFAULT, {}) == DEFAULT
+    assert variables(DEFAULT, {}) == {
+        "SERVER_CPUS": "1",
+        "SERVER_MEMORY": "1G",
+        "STOP_GRACE_PERIOD": "45s",
+        "HTTP_HOST": "0.0.0.0",  # noqa: S104
+        "HTTP_PORT": "80",
+        "LOCUST_PORT": "8089",
+    }
+
+
+def test_what_is_asked_is_merged() -> None:
+    """What is asked for now goes over what was asked for before, one by one."""
+    before = replace(DEFAULT, memory="2G", environment={"ENGINE": "sklearn", "KEEP_ALIVE": "90"})
+    stack = asked(before, {"N": "3", "CPUS": "0.5", "HTTP_PORT": "81", "ENGINE": "pyfunc", "MEMORY": "", "CPUS_": "9"})
+    environment = {"ENGINE": "pyfunc", "KEEP_ALIVE": "90"}
+    assert stack == Stack(3, "0.0.0.0", 81, 8089, 0.5, environment, "2G", "docker")  # noqa: S104
+
+
+def test_names_of_the_limits() -> None:
+    """CPUS and MEMORY, and the names that the file has for them, mean the same; the short one comes first."""
+    long = {"SERVER_CPUS": "2", "SERVER_MEMORY": "2G"}
+    assert limited(DEFAULT, long) == replace(DEFAULT, cpus=2, memory="2G")
+    assert limited(DEFAULT, long | {"CPUS": "3", "MEMORY": "3G"}) == replace(DEFAULT, cpus=3, memory="3G")
+    assert limited(DEFAULT, long | {"CPUS": "", "MEMORY": ""}) == replace(DEFAULT, cpus=2, memory="2G")
+    assert limited(DEFAULT, {}) == DEFAULT
+
+
+@pytest.mark.parametrize(("value", "cpus", "shown"), [("0.01", 0.01, "0.01"), ("0.50", 0.5, "0.5"), ("8", 8, "8")])
+def test_cpus(value: str, cpus: float, shown: str) -> None:
+    """Parts of a CPU up to all that the engine's machine has are taken."""
+    stack = limited(DEFAULT, {"CPUS": value})
+    assert stack.cpus == cpus
+    assert variables(stack, {})["SERVER_CPUS"] == shown
+
+
+@pytest.mark.parametrize(
+    "value", ["0", "0.001", "8.1", "9", "-1", "+1", "1.", ".5", "1e0", "one", " 1", "0x1", "²", "nan"]
+)
+@pytest.mark.parametrize("name", ["CPUS", "SERVER_CPUS"])
+def test_bad_cpus(name: str, value: str) -> None:
+    """A limit that the engine would not take is named with its value and what was expected."""
+    assert refusal({name: value}) == f"{name}={value!r}: expected a number of CPUs from 0.01 to 8, as 0.5"
+
+
+@pytest.mark.parametrize(
+    ("value", "memory"),
+    [
+        ("6M", "6M"),
+        ("512m", "512M"),
+        ("512MB", "512MB"),
+        ("1.5G", "1.5G"),
+        ("0.5gb", "0.5GB"),
+        ("6144k", "6144K"),
+        ("6291456", "6291456"),
+        ("6291456b", "6291456B"),
+    ],
+)
+def test_memory(value: str, memory: str) -> None:
+    """Sizes are taken as Docker takes them, from the least that it takes."""
+    assert variables(limited(DEFAULT, {"MEMORY": value}), {})["SERVER_MEMORY"] == memory
+
+
+@pytest.mark.parametrize(
+    "value", ["0", "5M", "5.9M", "6143K", "6291455", "512", "-1G", "+1G", "1T", "1 G", "G", "1.G", ".5G", "1e9", "many"]
+)
+@pytest.mark.parametrize("name", ["MEMORY", "SERVER_MEMORY"])
+def test_bad_memory(name: str, value: str) -> None:
+    """A size that the engine would not take is named with its value and what was expected."""
+    assert refusal({name: value}) == f"{name}={value!r}: expected a size of at least 6M, as 512M or 1.5G"
+
+
+def test_bad_number_of_replicas() -> None:
+    """No more replicas are taken than Nginx tries."""
+    assert refusal({"N": "17"}) == "N='17': expected a whole number from 1 to 16"
+    assert asked(DEFAULT, {"N": str(MOST["docker"])}).replicas == 16
+
+
+def test_bad_setting() -> None:
+    """A replica's own setting is checked when it is asked for."""
+    with pytest.raises(SettingsError, match=r"^ENGINE='tensorflow': expected one of"):
+        asked(DEFAULT, {"ENGINE": "tensorflow"})
+
+
+def test_settings_reach_compose() -> None:
+    """Every setting of a stack is a variable; the grace follows the replica's own patience."""
+    stack = asked(DEFAULT, {"MODEL_URI": "models:/m/1", "GRACEFUL_TIMEOUT": "60", "IMAGE": "r.example/f", "TAG": "v1"})
+    filled = variables(stack, {"COMPOSE_PROJECT_NAME": "other", "PATH": "/bin", "MODEL_URI": "ignored"})
+    assert {name: filled[name] for name in ("MODEL_URI", "GRACEFUL_TIMEOUT", "IMAGE", "TAG")} == stack.environment
+    assert filled["STOP_GRACE_PERIOD"] == "75s"
+    assert filled["COMPOSE_PROJECT_NAME"] == "other"
+    assert "PATH" not in filled
+    assert all(filled.values())
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_training_data(relative: bool, tmp_path: Path) -> None:
+    """A data set is named by its absolute path, as it is seen in the container; it belongs to one command only."""
+    path = ROOT / "README.md" if relative else tmp_path / "rows.csv"
+    path.touch()
+    given = "README.md" if relative else str(path)
+    assert variables(DEFAULT, {"COVERTYPE_PATH": given})["COVERTYPE_PATH"] == str(path)
+    assert "COVERTYPE_PATH" not in asked(DEFAULT, {"COVERTYPE_PATH": given}).environment
+
+
+@pytest.mark.parametrize("name", ["no-such.csv", "."])
+def test_training_data_that_is_not_there(name: str, tmp_path: Path) -> None:
+    """A data set that is no file is refused: Docker would make a folder of that name."""
+    with pytest.raises(CommandError) as caught:
+        variables(DEFAULT, {"COVERTYPE_PATH": str(tmp_path / name)})
+    assert str(caught.value) == f"COVERTYPE_PATH={str(tmp_path / name)!r}: there is no such file"
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_model_in_a_folder(form: str, tmp_path: Path) -> None:
+    """A model's folder of the host is named, so that the container sees it at its own path."""
+    (tmp_path / "MLmodel").touch()
+    stack = asked(DEFAULT, {"MODEL_URI": form.format(tmp_path)})
+    filled = variables(stack, {})
+    assert filled["MODEL_FOLDER"] == str(tmp_path)
+    assert filled["MODEL_URI"] == form.format(tmp_path)
+
+
+@pytest.mark.parametrize("uri", ["models:/covertype@champion", "runs:/0a/model", "s3://bucket/model", ""])
+def test_model_elsewhere(uri: str) -> None:
+    """A model of a registry or a store is in no folder of the host."""
+    assert "MODEL_FOLDER" not in variables(asked(DEFAULT, {"MODEL_URI": uri}), {})
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_model_that_is_not_there(form: str, tmp_path: Path) -> None:
+    """A folder without a model is refused before it is handed to a container."""
+    uri = form.format(tmp_path / "none")
+    with pytest.raises(CommandError) as caught:
+        variables(asked(DEFAULT, {"MODEL_URI": uri}), {})
+    assert str(caught.value) == f"MODEL_URI={uri!r}: there is no MLflow model in that folder (no file MLmodel)"
+
+
+@pytest.mark.parametrize(
+    ("uri", "instead"),
+    [
+        ("http://127.0.0.1:5000", "http://host.docker.internal:5000"),
+        ("http://localhost", "http://host.docker.internal"),
+        ("https://[::1]:5000/mlflow", "https://host.docker.internal:5000"),
+        ("http://LOCALHOST:5000", "http://host.docker.internal:5000"),
+        ("postgresql://me:secret@localhost:5432/mlflow", "postgresql://host.docker.internal:5432"),
+    ],
+)
+def test_registry_at_the_hosts_own_address(uri: str, instead: str) -> None:
+    """A registry at localhost is refused with the name under which a container reaches it."""
+    message = refusal({"MLFLOW_TRACKING_URI": uri})
+    assert message.startswith(f"MLFLOW_TRACKING_URI={uri!r}: in a container that is the container itself; use ")
+    assert f"use {instead}, with" in message
+    assert message.endswith("or BACKEND=local")
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////srv/mlflow.db", "sqlite:///mlflow.db", "mlruns", "file:///srv/mlruns"])
+def test_registry_on_the_hosts_disk(uri: str) -> None:
+    """So is a registry that is a file or a folder, also if it was asked for before."""
+    for message in (
+        refusal({"MLFLOW_TRACKING_URI": uri}),
+        refusal({}, replace(DEFAULT, environment={"MLFLOW_TRACKING_URI": uri})),
+    ):
+        assert "a database or a folder of this machine is not seen in a container" in message
+        assert message.endswith("serve it with `mlflow server`, or use BACKEND=local")
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://host.docker.internal:5000", "https://registry.example.com", "postgresql://me:x@db/mlflow"]
+)
+def test_registry_that_a_container_reaches(uri: str) -> None:
+    """A registry on the network is taken as it is."""
+    assert asked(DEFAULT, {"MLFLOW_TRACKING_URI": uri}).environment == {"MLFLOW_TRACKING_URI": uri}
+
+
+def test_engine_is_asked_for_cpus_alone(docker: FakeDocker) -> None:
+    """The engine is asked only where a number of CPUs is to be checked."""
+    asked(DEFAULT, {"N": "2", "MEMORY": "1G"})
+    assert docker.calls == []
+    docker.engine()
+    asked(DEFAULT, {"CPUS": "1"})
+    assert len(docker.calls) == 1
+
+
+def test_least_is_the_engines() -> None:
+    """The least that is taken is the engine's own least, no more."""
+    stack: Any = limited(DEFAULT, {"CPUS": str(topology._LEAST_CPUS), "MEMORY": str(topology._LEAST_MEMORY)})
+    assert (stack.cpus, stack.memory) == (0.01, str(6 * 1024 * 1024))

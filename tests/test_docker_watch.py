@@ -1,0 +1,181 @@
+"""What `make status`, `stats` and `logs` show of containers. The `docker` command is a stand-in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.docker.engine import Compose
+from deploy.docker.topology import DEFAULT
+from deploy.docker.watch import become_stats, show_logs, status
+from deploy.errors import CommandError
+from deploy.layout import ROOT
+from tests.fake_docker import FakeDocker, container
+
+COMPOSE = Compose({})
+M = 1 << 20
+MODEL = {"name": "covertype", "version": "3", "engine": "forest", "trained_on": "fetch_covtype"}
+HEALTH = {"status": "ok", "workers": 2, "model": MODEL}
+
+
+@pytest.fixture(autouse=True)
+def engine(docker: FakeDocker) -> FakeDocker:
+    """An engine that runs one replica, Nginx and Locust, all of them well and silent."""
+    docker.engine()
+    docker.answer("logs")
+    docker.answer("events")
+    docker.answer("exec", out=HEALTH)
+    docker.answer("compose", "run", "cat", out={"needs": 200 * M})
+    docker.containers(container(cpus=500_000_000, memory=512 * M), container("nginx"), container("locust"))
+    return docker
+
+
+def rows(lines: list[str]) -> dict[str, list[str]]:
+    """The table's rows by their first cell, without uptimes, which pass."""
+    return {
+        cells[0]: [cell for i, cell in enumerate(cells) if not (cell.isdigit() and cells[i + 1 : i + 2] == ["s"])]
+        for cells in (line.split() for line in lines[: lines.index("")])
+    }
+
+
+def test_status() -> None:
+    """A line a container, with the replica's limits and model, and where to reach the stack."""
+    lines = status(replace(DEFAULT, http_port=8080), COMPOSE)
+    table = rows(lines)
+    titles = ["NAME", "STATE", "REPLICA", "UPTIME", "CPUS", "MEMORY", "MODEL", "ENGINE", "WORKERS"]
+    assert table["NAME"] == titles
+    replica = "server100000"
+    assert table["forkcast-server-1"] == (
+        ["forkcast-server-1", "running", replica, "s", "0.5", "512M", "covertype", "3", "forest", "2"]
+    )
+    assert table["forkcast-nginx-1"] == ["forkcast-nginx-1", "running", "s"]
+    assert table["forkcast-locust-1"] == ["forkcast-locust-1", "running", "s"]
+    assert lines[lines.index("") + 1 :] == ["service http://127.0.0.1:8080   Locust http://127.0.0.1:8089"]
+
+
+def test_replica_is_asked_from_within(engine: FakeDocker) -> None:
+    """A replica has no port of its own: it is asked by the program in its image, and no other container is."""
+    status(DEFAULT, COMPOSE)
+    (asked,) = engine.ran("exec")
+    assert asked == ["exec", container()["Id"], "python", "-IS", "/usr/local/lib/forkcast/ask.py", "8000", "/health"]
+
+
+@pytest.mark.parametrize(("answer", "code"), [("", 1), ("no answer", 0), ("[]", 0), ("{}", 0)])
+def test_replica_that_does_not_answer(engine: FakeDocker, answer: str, code: int) -> None:
+    """A replica that runs and does not answer has a line without a model."""
+    engine.answer("exec", out=answer, status=code)
+    engine.containers(container(Health={"Status": "starting"}), container("nginx"), container("locust"))
+    table = rows(status(DEFAULT, COMPOSE))
+    assert table["forkcast-server-1"] == ["forkcast-server-1", "running", "(starting)", "server100000", "s"]
+
+
+def test_what_one_should_know(engine: FakeDocker) -> None:
+    """A stale copy, synthetic data, lost workers and missing services are noted below the table."""
+    synthetic = {**MODEL, "trained_on": "synthetic"}
+    engine.answer("exec", out={**HEALTH, "stale": "no registry", "model": synthetic})
+    engine.answer("logs", out="worker 7 was killed: out of memory at 128M\n")
+    engine.containers(container())
+    lines = status(DEFAULT, COMPOSE)
+    assert lines[lines.index("") + 2 :] == [
+        "forkcast-server-1 lost 1 worker(s) of late: killed: out of memory at 128M",
+        "forkcast-server-1 serves the last good copy: no registry",
+        "forkcast-server-1 serves a model trained on SYNTHETIC data: its predictions mean nothing",
+        "nginx is not there: make up brings it back",
+        "locust is not there: make up brings it back",
+    ]
+
+
+def test_container_that_ended(engine: FakeDocker) -> None:
+    """A container that does not run has no uptime, is not asked, and is noted with its reason."""
+    engine.answer("logs", out="forkcast: the model has no signature\n")
+    engine.containers(container(Status="exited", Health=None), container("nginx"), container("locust"))
+    lines = status(DEFAULT, COMPOSE)
+    assert rows(lines)["forkcast-server-1"] == ["forkcast-server-1", "exited", "server100000"]
+    assert lines[-1] == "forkcast-server-1 the model has no signature; started again 0 time(s)"
+    assert engine.ran("exec") == []
+
+
+def test_stats_of_nothing(engine: FakeDocker) -> None:
+    """Where no container runs there is nothing to measure."""
+    engine.containers(container(Status="exited"))
+    with pytest.raises(CommandError, match=r"^no container runs; see make status$"):
+        become_stats(COMPOSE)
+
+
+def test_stats(engine: FakeDocker) -> None:
+    """Without a terminal the figures of the containers that run are shown once, by Docker itself."""
+    engine.answer("stats", out="a table\n")
+    engine.containers(container(), container(number=2, Status="exited"), container("nginx"))
+    script = (
+        "from deploy.docker.engine import Compose; from deploy.docker.watch import become_stats; "
+        "become_stats(Compose({}))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout == "a table\n"
+    assert engine.ran("stats") == [["stats", "--no-stream", "forkcast-server-1", "forkcast-nginx-1"]]
+
+
+@pytest.mark.parametrize("service", ["gunicorn", "model", ""])
+def test_logs_of_an_unknown_service(service: str) -> None:
+    """An unknown service is named with those that there are."""
+    with pytest.raises(CommandError) as caught:
+        show_logs(COMPOSE, service)
+    assert str(caught.value) == f"S={service!r}: expected one of server, nginx, locust, all"
+
+
+@pytest.mark.parametrize("service", ["server", "nginx", "locust", "all"])
+def test_logs_that_are_not_there_yet(engine: FakeDocker, service: str) -> None:
+    """A service without a container has no log, which is told in one line."""
+    engine.containers()
+    with pytest.raises(CommandError) as caught:
+        show_logs(COMPOSE, service)
+    assert str(caught.value) == f"{service} has no log yet; start it with: make up"
+
+
+def shown(engine: FakeDocker, service: str, capsys: pytest.CaptureFixture[str], *documents: dict[str, Any]) -> str:
+    engine.containers(*documents)
+    show_logs(COMPOSE, service)
+    return capsys.readouterr().out
+
+
+def test_logs(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal the last lines of each container are shown, with its name."""
+    for number in (1, 2):
+        engine.answer("logs", container(number=number)["Id"], out=f"one of {number}\ntwo of {number}\n")
+    assert shown(engine, "server", capsys, container(), container(number=2)).splitlines() == [
+        "forkcast-server-1 | one of 1",
+        "forkcast-server-1 | two of 1",
+        "forkcast-server-2 | one of 2",
+        "forkcast-server-2 | two of 2",
+    ]
+    assert "label=com.docker.compose.service=server" in engine.ran("ps")[-1]
+
+
+def test_logs_of_all(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
+    """All services are those of every container."""
+    engine.answer("logs", out="line\n")
+    told = shown(engine, "all", capsys, container(), container("nginx"))
+    assert told == "forkcast-server-1 | line\nforkcast-nginx-1 | line\n"
+    assert not any("service=" in argument for argument in engine.ran("ps")[-1])
+
+
+def test_logs_start_with_what_is_wrong(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
+    """Why a container is not well comes before what it printed."""
+    engine.answer("logs", out="forkcast: the model has no signature\n")
+    told = shown(engine, "server", capsys, container(Status="exited", restarts=2))
+    assert told.splitlines() == [
+        "forkcast-server-1 the model has no signature; started again 2 time(s)",
+        "forkcast-server-1 | forkcast: the model has no signature",
+    ]
+
+
+def test_program_of_the_status_is_in_the_image() -> None:
+    """The program that asks a replica is where the image has it."""
+    text = Path(ROOT / "deploy/images/Dockerfile").read_text()
+    server = text[text.index("FROM runtime AS server") : text.index("FROM runtime AS model")]
+    assert "COPY --link deploy/images/ask.py /usr/local/lib/forkcast/" in server

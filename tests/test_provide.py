@@ -1,0 +1,215 @@
+"""The model that replicas without a registry serve: brought, weighed and made current, with real tiny models."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn.tree import DecisionTreeClassifier
+
+from deploy.errors import CommandError
+from deploy.model.provide import provide
+from deploy.model.weigh import weigh
+from server.copies import Copies, Copy
+from server.digest import folder_digest
+from server.errors import ModelError
+from server.resolve import resolve
+from server.settings import ROOT, Settings
+from tests.test_main import write_model
+
+M = 1 << 20
+BALLAST = 64 * M
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "tree")
+
+
+@pytest.fixture
+def environ(tmp_path: Path, model: Path) -> dict[str, str]:
+    """The environment of a container that brings a model of the host."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return {**kept, "VAR_DIR": str(tmp_path / "var"), "MODEL_URI": str(model)}
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    return tmp_path / "var" / "models" / "current.json"
+
+
+def write_other(folder: Path, estimator: Any, **changes: Any) -> Path:
+    """The same, but with another estimator."""
+    write_model(folder, **changes)
+    (folder / "model.pkl").write_bytes(pickle.dumps(estimator))
+    return folder
+
+
+def run(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The command, as its container runs it."""
+    command = [sys.executable, "-m", "deploy.model.provide"]
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_model_of_a_folder(environ: dict[str, str], model: Path, record: Path, tmp_path: Path) -> None:
+    """A model's folder is copied to where every replica sees it, and is current with the memory that it needs."""
+    copy = provide(environ)
+    digest = folder_digest(model)
+    home = tmp_path / "var" / "models" / digest / "model"
+    assert copy == Copy(home, "tree", digest[:12], str(model), digest, needs=copy.needs)
+    assert folder_digest(home) == digest
+    assert Copy.recorded(record) == copy
+    assert copy.needs is not None
+    assert 20 * M < copy.needs < 1024 * M
+    assert {path.name for path in (tmp_path / "var" / "models").iterdir()} == {".lock", digest, "current.json"}
+
+
+def test_replica_finds_it(environ: dict[str, str], model: Path, record: Path, tmp_path: Path) -> None:
+    """A replica that is given the record serves that copy, though it sees neither the folder nor a registry."""
+    copy = provide(environ)
+    model.rename(tmp_path / "away")
+    assert resolve(Settings.from_env({"VAR_DIR": str(tmp_path / "elsewhere"), "MODEL_URI": str(record)})) == copy
+
+
+def test_again(environ: dict[str, str], record: Path) -> None:
+    """The same model, brought again, is the same copy, and is not written a second time."""
+    copy = provide(environ)
+    before = copy.model_folder.stat().st_ino, (copy.model_folder / "MLmodel").stat().st_mtime_ns
+    again = provide(environ)
+    assert replace(again, needs=copy.needs) == copy
+    assert (again.model_folder.stat().st_ino, (again.model_folder / "MLmodel").stat().st_mtime_ns) == before
+    assert Copy.recorded(record) == again
+
+
+def test_damaged_copy(environ: dict[str, str], model: Path) -> None:
+    """A copy that was damaged meanwhile is replaced by a good one."""
+    copy = provide(environ)
+    (copy.model_folder / "model.pkl").write_bytes(b"damaged")
+    assert provide(environ).digest == copy.digest == folder_digest(copy.model_folder) == folder_digest(model)
+
+
+def test_next_model(environ: dict[str, str], record: Path, tmp_path: Path) -> None:
+    """Another model becomes current; the one before stays, for the replicas that serve it still."""
+    first = provide(environ)
+    other = write_model(tmp_path / "other", metadata={"trained_on": "file: rows.csv"})
+    second = provide(environ | {"MODEL_URI": str(other)})
+    assert Copy.recorded(record) == second
+    assert second.digest != first.digest
+    assert folder_digest(first.model_folder) == first.digest
+
+
+@pytest.mark.parametrize("fault", ["unsigned", "broken", "engine", "example", "missing"])
+def test_model_that_cannot_be_served(environ: dict[str, str], record: Path, tmp_path: Path, fault: str) -> None:
+    """A model that no replica could serve is refused in one line, and what is current stays what it was."""
+    provide(environ)
+    before = record.read_bytes()
+    other = tmp_path / "other"
+    match fault:
+        case "unsigned":
+            write_model(other, signature=None)
+            told = "the model cannot be served: the model has no signature"
+        case "broken":
+            (write_model(other) / "model.pkl").write_bytes(b"no pickle")
+            told = "the model cannot be served: "
+        case "engine":
+            write_model(other)
+            environ = environ | {"ENGINE": "onnx"}
+            told = "the model cannot be served: ENGINE='onnx'"
+        case "example":
+            write_other(other, DecisionTreeClassifier().fit([[0.0, 0.0], [1.0, 1.0]], [0, 1]))
+            told = "the model cannot be served: "
+        case _:
+            told = f"MODEL_URI={str(other)!r}: there is no MLflow model in that folder"
+    with pytest.raises((CommandError, ModelError)) as caught:
+        provide(environ | {"MODEL_URI": str(other)})
+    assert str(caught.value).startswith(told)
+    assert len(str(caught.value)) > len("the model cannot be served: ")
+    assert "\n" not in str(caught.value)
+    assert record.read_bytes() == before
+
+
+def test_command(environ: dict[str, str], model: Path, record: Path) -> None:
+    """The command tells in one line what is current, and what it needs."""
+    ran = run(environ)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    needs = math.ceil((Copy.recorded(record).needs or 0) / M)
+    version = folder_digest(model)[:12]
+    assert ran.stdout == f"tree version {version} is ready to be served; it needs about {needs}M of memory\n"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("MODEL_URI", "/no/such/model", "MODEL_URI='/no/such/model': there is no MLflow model"),
+        ("MODEL_URI", "models:/tiny/1", "the registry's database "),
+        ("ENGINE", "onnx", "the model cannot be served: ENGINE='onnx'"),
+        ("ENGINE", "tensorflow", "ENGINE='tensorflow': expected one of"),
+    ],
+)
+def test_command_that_fails(environ: dict[str, str], record: Path, variable: str, value: str, told: str) -> None:
+    """What cannot be brought is one line on standard error, and status 1."""
+    ran = run(environ | {variable: value})
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith(f"error: {told}")
+    assert ran.stderr.count("\n") == 1
+    assert not record.exists()
+
+
+def test_volume_that_cannot_be_written(environ: dict[str, str], tmp_path: Path) -> None:
+    """So is a place where no copy can be kept."""
+    (tmp_path / "var").touch()
+    ran = run(environ)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("error: cannot keep a copy of the model: ")
+    assert ran.stderr.count("\n") == 1
+
+
+def test_registry_that_is_away(environ: dict[str, str], model: Path, record: Path, tmp_path: Path) -> None:
+    """Where the registry is away, the last good copy is current, and the command says that it is one."""
+    uri, tracking_uri = "models:/tiny@champion", f"sqlite:///{tmp_path}/gone.db"
+    copies = Copies(tmp_path / "var" / "models")
+    with copies.aside() as aside:
+        model.rename(aside / "model")
+        digest = folder_digest(aside / "model")
+        copies.add(aside / "model", digest)
+    copies.record(Copy(copies.path(digest), "tiny", "7", uri, digest), tracking_uri)
+    ran = run(environ | {"MODEL_URI": uri, "MLFLOW_TRACKING_URI": tracking_uri})
+    assert ran.returncode == 0, ran.stderr
+    why = f"the registry's database {tmp_path}/gone.db is not there"
+    assert ran.stdout.startswith("tiny version 7 is ready to be served; ")
+    assert ran.stdout.endswith(f"; it is the last good copy: {why}\n")
+    assert Copy.recorded(record).stale == why
+
+
+def test_weight_is_the_models(environ: dict[str, str], model: Path, record: Path, tmp_path: Path) -> None:
+    """A model that holds more weighs more, by about as much."""
+    heavy = DecisionTreeClassifier().fit([[0.0], [1.0]], ["low", "high"])
+    heavy.ballast = b"x" * BALLAST
+    weights = []
+    for folder in (model, write_other(tmp_path / "heavy", heavy)):
+        assert run(environ | {"MODEL_URI": str(folder)}).returncode == 0
+        weights.append(Copy.recorded(record).needs or 0)
+    assert weights[1] - weights[0] > BALLAST * 3 / 4
+
+
+def test_weight_is_all_that_is_printed_last(environ: dict[str, str], model: Path) -> None:
+    """The program prints bytes, for whoever weighs by hand."""
+    document = json.dumps(Copy(model, "tree", "1", "", "").to_json())
+    command = [sys.executable, "-m", "deploy.model.weigh", document]
+    ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60)
+    assert int(ran.stdout) > 20 * M
+
+
+def test_weighing_that_dies(environ: dict[str, str], model: Path, tmp_path: Path) -> None:
+    """A model that kills its process without a word is told by the status."""
+    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(9)")
+    with pytest.raises(CommandError, match=r"^the model cannot be served: status 9$"):
+        weigh(Copy(model, "tree", "1", "", ""), environ | {"PYTHONPATH": str(tmp_path)})
