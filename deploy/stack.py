@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
-from deploy.local.slots import SLOTS
 from server.settings import Settings
 
 # What `up` hands to the replicas and keeps until `down`; the last four are for containers alone.
@@ -19,13 +18,17 @@ SETTINGS = (
 )  # fmt: skip
 
 
-# The most replicas: locally as many as there are slots, in containers as many as Nginx tries before it gives up.
-MOST = {"local": SLOTS, "docker": 16}
+# The most replicas: as many as nginx/upstream-local.conf lists, and as Nginx in a container tries before it gives up.
+MOST = {"local": 8, "docker": 16}
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """The wanted state. ``cpus`` and ``memory`` (``512M``) are what each replica is held to, or None."""
+    """The wanted state.
+
+    ``cpus`` and ``memory`` (``512M``) are what each replica is held to, or None; ``model`` is the copy that containers
+    were started with.
+    """
 
     replicas: int = 1
     http_host: str = "127.0.0.1"
@@ -35,6 +38,7 @@ class Stack:
     environment: dict[str, str] = field(default_factory=dict)
     memory: str | None = None
     backend: str = "local"
+    model: str = ""
 
     @property
     def address(self) -> str:

@@ -123,7 +123,16 @@ class Copies:
 
     def make_current(self, copy: Copy) -> None:
         """Let the replicas that read ``current.json`` serve this copy from their next start."""
-        _write(self._folder / "current.json", copy)
+        current = self._folder / "current.json"
+        if current.exists():
+            shutil.copyfile(current, self._folder / "previous.json")
+        _write(current, copy)
+
+    def make_previous_current(self) -> None:
+        """Take the last :meth:`make_current` back."""
+        previous = self._folder / "previous.json"
+        if previous.exists():
+            previous.replace(self._folder / "current.json")
 
     def last_good(self, uri: str, tracking_uri: str, why: str) -> Copy | None:
         """The undamaged copy that this URI was last resolved to, marked as stale; None if there is none."""

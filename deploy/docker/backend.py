@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from deploy import ports, probe
-from deploy.docker import images
+from deploy.docker import images, provider
 from deploy.docker.engine import Compose, Container, docker, image_id, inspect, is_local
 from deploy.docker.reasons import reason
 from deploy.docker.topology import DEFAULT, asked, data, limited, variables
@@ -44,8 +44,7 @@ class DockerBackend:
         compose = self._claim(stack, data(self._environ))
         self._place(stack, before)
         self._get_images(compose, stack)
-        self._provide(compose)
-        with self._undone_on_failure(before):
+        with self._undone_on_failure(before), self._provided(compose, stack) as stack:
             self._converge(stack)
             self._predict(stack)
         return stack
@@ -66,9 +65,9 @@ class DockerBackend:
 
     def restart(self) -> Stack:
         """New replicas take over one by one, with the model that the registry has now."""
-        stack = self._require_running()
-        self._provide(self._compose(stack, data(self._environ)))
-        with self._undone_on_failure(stack):
+        before = self._require_running()
+        compose = self._compose(before, data(self._environ))
+        with self._undone_on_failure(before), self._provided(compose, before) as stack:
             self._converge(stack, anew=True)
         return stack
 
@@ -77,8 +76,7 @@ class DockerBackend:
         stack = self._running() or asked(DEFAULT, self._environ)
         compose = self._claim(stack, data(self._environ))
         self._get_images(compose, stack)
-        if compose.show("run", "--rm", "--no-TTY", "--no-deps", "model", "python", "-m", "deploy.model.train"):
-            raise CommandError("no model was trained")
+        provider.train(compose)
 
     def build(self) -> None:
         """Build the images for this machine."""
@@ -144,11 +142,11 @@ class DockerBackend:
         return stack
 
     def _compose(self, stack: Stack, more: Mapping[str, str] | None = None) -> Compose:
-        chosen = variables(stack) | (more or {}) | {"SOURCE": self._environ.get("SOURCE") or images.source()}
+        chosen = variables(stack) | dict(more or {}) | {"SOURCE": self._environ.get("SOURCE") or images.source()}
         if project := self._environ.get("COMPOSE_PROJECT_NAME"):
             chosen["COMPOSE_PROJECT_NAME"] = project
         digest = Compose(chosen).digest("server")
-        return Compose(chosen | {"CONFIG_DIGEST": digest})
+        return Compose(chosen | {"CONFIG_DIGEST": f"{digest}-{stack.model}"})
 
     def _claim(self, stack: Stack, more: Mapping[str, str] | None = None) -> Compose:
         """The project, which from now on is this checkout's, so that `make clean` may delete its volumes.
@@ -182,10 +180,16 @@ class DockerBackend:
         """Built from this checkout, unless IMAGE names published ones."""
         (images.pull if stack.environment.get("IMAGE") else images.build)(compose)
 
-    def _provide(self, compose: Compose) -> None:
-        """Bring the model into the replicas' volume; what they serve now stays there if that fails."""
-        if compose.show("run", "--rm", "--no-TTY", "--no-deps", "model"):
-            raise CommandError("there is no model to serve; nothing was changed")
+    @contextmanager
+    def _provided(self, compose: Compose, stack: Stack) -> Iterator[Stack]:
+        """The stack with the model that it asks for now in the replicas' volume; taken back on failure."""
+        stack = replace(stack, model=provider.provide(compose))
+        try:
+            yield stack
+        except BaseException:
+            with suppress(CommandError):
+                provider.undo(compose)
+            raise
 
     @contextmanager
     def _undone_on_failure(self, before: Stack | None) -> Iterator[None]:
@@ -263,7 +267,9 @@ class DockerBackend:
             found = inspect(ids)
             if failed := next((container for container in found if container.failed), None):
                 raise CommandError(f"{failed.name} did not start: {reason(failed, compose)}")
-            if len(found) == len(ids) and all(container.well for container in found):
+            if len(found) < len(ids):
+                raise CommandError("a container was removed by somebody else before it was ready")
+            if all(container.well for container in found):
                 return
             time.sleep(0.2)
         raise CommandError(f"{', '.join(c.name for c in found)}: not ready in {_READY_TIMEOUT} s; see make logs")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from deploy.docker.engine import Compose, Container, docker, log_lines
-from deploy.errors import CommandError
+from deploy.docker.provider import current
 from server import memory
 
-_CURRENT = "/var/lib/forkcast/models/current.json"
 # How our own lines in a replica's log begin, or what they say (server/main.py, server/memory.py, gunicorn.conf.py).
 _OURS, _SHORT, _KILLED = "forkcast: ", "memory is limited to", "killed: out of memory"
 
@@ -17,7 +14,7 @@ def reason(container: Container, compose: Compose) -> str:
     """Why a container that failed did so."""
     lines = log_lines(container.id, 50)
     if container.oom_killed or _kernel_killed(container) or (lines and _SHORT in lines[-1]):
-        return memory.killed(container.memory or None, needs(compose))
+        return memory.killed(container.memory or None, current(compose).get("needs"))
     ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
     return (ours or lines or ["it printed nothing"])[-1]
 
@@ -30,15 +27,6 @@ def note(container: Container, compose: Compose) -> str | None:
     if killed:
         return f"{container.name} lost {len(killed)} worker(s) of late: {killed[-1][killed[-1].index(_KILLED) :]}"
     return None
-
-
-def needs(compose: Compose) -> int | None:
-    """The bytes that the current model was seen to need."""
-    try:
-        found = json.loads(compose.run("run", "--rm", "--no-TTY", "--no-deps", "model", "cat", _CURRENT))["needs"]
-    except (CommandError, ValueError, KeyError, TypeError):
-        return None
-    return found if isinstance(found, int) else None
 
 
 def _kernel_killed(container: Container) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-# As many as nginx/upstream-local.conf lists.
-SLOTS = 8
+from deploy.stack import MOST
+
+SLOTS = MOST["local"]
 
 
 def replica_name(slot: int) -> str:

@@ -1,7 +1,7 @@
-"""``python -m deploy.model.provide``: bring the model to where replicas without a registry find it, and end.
+"""``python -m deploy.model.provide [--undo]``: bring the model to where replicas without a registry find it, and end.
 
 It resolves ``MODEL_URI``, training the default model first where the registry is empty, weighs it, and makes the copy
-current. What replicas serve until then stays what it was, whatever fails here.
+current. What replicas serve until then stays what it was, whatever fails here; ``--undo`` takes the last change back.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ def _kept(copies: Copies, copy: Copy) -> Copy:
 def main() -> int:
     """Provide what the environment asks for; 0, or 1 after one line of why on stderr."""
     try:
+        if sys.argv[1:] == ["--undo"]:
+            Copies(Settings.from_env(os.environ).models_dir).make_previous_current()
+            return 0
         copy = provide(os.environ)
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -206,6 +206,20 @@ def test_killed_worker_is_forked_anew(two: ContainerStack) -> None:
     assert two.containers("server")[0]["RestartCount"] == 0
 
 
+def test_another_model_takes_over_without_a_gap(two: ContainerStack) -> None:
+    """Another model by `make up` replaces the replicas and not Nginx, and no request fails."""
+    before = two.containers("nginx")[0]["Id"], two.replicas()
+    with Load(two.port, connections=16) as load:
+        load.wait_for(200)
+        two.done("up", "MODEL_URI=models:/covertype/1")
+        load.wait_for(200)
+    assert load.counts.failed == 0
+    assert two.get("/health")[1]["model"]["uri"] == "models:/covertype/1"
+    assert two.containers("nginx")[0]["Id"] == before[0]
+    assert not set(two.replicas()) & set(before[1])
+    two.done("down")
+
+
 def test_new_version_is_served_after_a_restart(two: ContainerStack) -> None:
     """`make train` gives the next version, and `make restart` serves it without a failed request."""
     current = int(two.predict()[1]["model_version"])

@@ -1,0 +1,48 @@
+"""The one-shot service `model`: what brings a model into the replicas' volume, and says which one is there."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from deploy.docker.engine import Compose
+from deploy.errors import CommandError
+
+_ONCE = ("run", "--rm", "--no-TTY", "--no-deps", "model")
+_CURRENT = "/var/lib/forkcast/models/current.json"
+
+
+def provide(compose: Compose) -> str:
+    """Make the model that the stack asks for the current one; what tells it from another.
+
+    Raises:
+        CommandError: there is none, for the reason that the service has printed; the current one stays.
+    """
+    if compose.show(*_ONCE):
+        raise CommandError("there is no model to serve; nothing was changed")
+    record = current(compose)
+    return f"{str(record.get('digest'))[:12]}-{record.get('version')}"
+
+
+def undo(compose: Compose) -> None:
+    """Make the model before that the current one again."""
+    compose.run(*_ONCE, "python", "-m", "deploy.model.provide", "--undo")
+
+
+def train(compose: Compose) -> None:
+    """Fit, check and register a model.
+
+    Raises:
+        CommandError: for the reason that the service has printed.
+    """
+    if compose.show(*_ONCE, "python", "-m", "deploy.model.train"):
+        raise CommandError("no model was trained")
+
+
+def current(compose: Compose) -> dict[str, Any]:
+    """The record of the current copy (server/copies.py); empty where there is none."""
+    try:
+        record = json.loads(compose.run(*_ONCE, "cat", _CURRENT))
+    except (CommandError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
