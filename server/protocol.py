@@ -13,6 +13,9 @@ from server.rows import Prediction
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 
+# As RFC 9110 names them, whose words Python took over in 3.13.
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
 
 def decode(body: bytes) -> object:
     """One JSON document (RFC 8259) in UTF-8.
@@ -47,7 +50,7 @@ def encode_problem(status: int, detail: str, faults: Sequence[Fault] = ()) -> by
     """A problem document (RFC 9457), its ``errors`` in the form of that standard's section 3, by JSON pointer."""
     problem: dict[str, object] = {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": _TITLES.get(status) or HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,19 +62,31 @@ class FakeDocker:
         self._write()
 
     def engine(self) -> None:
-        """Be there, on a machine of eight CPUs that has the base images, with this checkout's file and no container."""
+        """Be there, on a machine of eight CPUs that has every image, with this checkout's file and no container."""
         self.answer("version", out="29.1.0\n")
         self.answer("compose", "version", out="Docker Compose version v5.0.0\n")
         self.answer("buildx", "version", out="github.com/docker/buildx v0.30.0\n")
         self.answer("info", "{{.NCPU}}", out="8\n")
+        self.answer("context", "inspect", out="unix:///var/run/docker.sock\n")
         self.answer("image", "inspect", "{{.Id}}", out="sha256:1\n")
+        self.answer("image", "ls")
         self.answer("compose", "config", out=config())
         self.containers()
 
     def containers(self, *documents: dict[str, Any]) -> None:
-        """Have these, as `docker inspect` tells them."""
-        self.answer("ps", out="".join(f"{document['Id']}\n" for document in documents))
-        self.answer("inspect", out=list(documents))
+        """Have these, as `docker inspect` tells them: all of them, those of a service, those that are no replicas."""
+        self.answer("ps", out=_ids(documents))
+        self.answer("inspect", out=documents)
+        for service in ("server", "nginx", "locust"):
+            found = [one for one in documents if _service(one) == service]
+            self.answer("ps", f"label={_LABEL}.service={service}", out=_ids(found))
+            self._inspected(found)
+        self._inspected([one for one in documents if _service(one) != "server"])
+        self._inspected(documents)
+
+    def _inspected(self, documents: Sequence[dict[str, Any]]) -> None:
+        if documents:
+            self.answer("inspect", *(one["Id"] for one in documents), out=documents)
 
     @property
     def calls(self) -> list[Call]:
@@ -90,6 +103,14 @@ class FakeDocker:
 
     def _write(self) -> None:
         (self.folder / "answers").write_text(json.dumps(self._answers))
+
+
+def _service(document: dict[str, Any]) -> str:
+    return str(document["Config"]["Labels"][f"{_LABEL}.service"])
+
+
+def _ids(documents: Sequence[dict[str, Any]]) -> str:
+    return "".join(f"{document['Id']}\n" for document in documents)
 
 
 def config(**server: object) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +204,7 @@ def test_body_declared_too_large(client: TestClient) -> None:
     problem = assert_problem(
         client.post("/predict", content=b"{}", headers=JSON | {"content-length": str(MAX_BODY_BYTES + 1)}),
         413,
-        HTTPStatus(413).phrase,  # newer Pythons call it otherwise
+        "Content Too Large",
     )
     assert problem["detail"] == f"the body is larger than {MAX_BODY_BYTES} bytes"
     fitting = json.dumps(ROW).encode().ljust(MAX_BODY_BYTES)
@@ -311,7 +310,7 @@ def test_accepted_media(client: TestClient, header: str) -> None:
 )
 def test_invalid_rows(client: TestClient, document: object, pointer: str, detail: str) -> None:
     """Rows that the model does not take are a 422 that names what is wrong, and where."""
-    problem = assert_problem(post(client, document), 422, HTTPStatus(422).phrase)
+    problem = assert_problem(post(client, document), 422, "Unprocessable Content")
     assert [fault["pointer"] for fault in problem["errors"]] == [pointer]
     assert problem["errors"][0]["detail"].startswith(detail)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deploy import backend
-from deploy.backend import CHOICES, choose
+from deploy.backend import CHOICES, choose, containers_used
 from deploy.docker.backend import DockerBackend
 from deploy.docker.topology import DEFAULT
 from deploy.errors import CommandError
@@ -206,6 +206,51 @@ def test_packages_that_cannot_be_had(layout: Layout, tmp_path: Path, bare: Calla
     assert (tmp_path / "made").read_text() == f"-s .venv/bin/.runtime\n{ROOT}\n"
 
 
+def test_looking_without_the_packages(
+    layout: Layout, engine: FakeDocker, bare: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A command that starts nothing installs nothing where an engine answers: no local stack can run without them."""
+    bare(2)
+    without = os.environ["PATH"]
+    monkeypatch.setenv("PATH", f"{engine.folder}{os.pathsep}{without}")
+    for wanted in ("", "auto", "docker"):
+        assert choose(layout, {"BACKEND": wanted}, starting=False).name == "docker"
+    assert not (tmp_path / "made").exists()
+    monkeypatch.setenv("PATH", without)
+    assert refusal(layout, "auto", starting=False).startswith("the packages of deploy/requirements/local.txt")
+
+
+def test_containers_that_were_never_used(layout: Layout, docker: FakeDocker) -> None:
+    """A checkout that has used no Compose project has none to delete, and no engine is asked."""
+    assert containers_used(layout, {"COMPOSE_PROJECT_NAME": "other"}) is None
+    assert docker.calls == []
+
+
+@pytest.mark.parametrize("environ", [{}, {"COMPOSE_PROJECT_NAME": "other"}])
+def test_containers_that_were_used(layout: Layout, engine: FakeDocker, environ: dict[str, str]) -> None:
+    """The project to delete is the one that was used, whatever COMPOSE_PROJECT_NAME says now."""
+    layout.make()
+    layout.project.write_text("mine\n")
+    engine.answer("compose", "down")
+    found = containers_used(layout, environ)
+    assert isinstance(found, DockerBackend)
+    found.delete()
+    (down,) = [call for call in engine.calls if "down" in call.arguments]
+    assert down.environ["COMPOSE_PROJECT_NAME"] == "mine"
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_containers_that_were_used_without_an_engine(layout: Layout) -> None:
+    """Where no engine answers, the volumes that cannot be deleted are told."""
+    layout.make()
+    layout.project.write_text("mine\n")
+    with pytest.raises(CommandError) as caught:
+        containers_used(layout, {})
+    assert str(caught.value) == (
+        "the volumes of the Compose project 'mine' cannot be deleted: there is no docker command"
+    )
+
+
 def test_packages_are_installed(layout: Layout, bare: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Once they are there, the command starts anew, as it was called."""
     bare(0)
@@ -225,7 +270,7 @@ def test_packages_are_installed(layout: Layout, bare: Callable[[int], None], mon
 def test_verbs_of_both() -> None:
     """Both backends have every verb that a backend is asked for."""
     verbs = {name for name in vars(backend.Backend) if not name.startswith("_")} - {"name"}
-    assert {"up", "scale", "resources", "restart", "train", "status", "stats", "logs", "down", "delete"} <= verbs
+    assert {"up", "scale", "resources", "restart", "train", "status", "stats", "logs", "down"} == verbs
     for one in (DockerBackend, LocalBackend):
         assert verbs <= set(dir(one))
     assert {DockerBackend.name, LocalBackend.name} < set(CHOICES)

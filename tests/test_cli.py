@@ -276,6 +276,60 @@ def test_down_in_containers(docker: FakeDocker, run: Run, tmp_path: Path) -> Non
     assert Layout(tmp_path / "var").refusal.exists() is False
 
 
+def test_down_of_a_damaged_stack(run: Run, tmp_path: Path) -> None:
+    """A record that cannot be read keeps a stack from being looked at, and not from being stopped."""
+    (tmp_path / "var").mkdir()
+    record = tmp_path / "var/stack.json"
+    record.write_text('{"backend": "kubernetes"}')
+    ran = run("status", BACKEND="")
+    assert (ran.returncode, ran.stderr) == (1, f"error: {record} is damaged: make down, then make up\n")
+    ran = run("down")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "down\n", "")
+    assert not record.exists()
+
+
+def test_clean_of_a_damaged_stack(run: Run, tmp_path: Path) -> None:
+    """Nor does it keep the stack's data from being deleted."""
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var/stack.json").write_text("{")
+    assert run("clean", YES="1").returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_clean_deletes_volumes(docker: FakeDocker, run: Run, tmp_path: Path) -> None:
+    """The volumes of the Compose project that the checkout has used are deleted, also after its containers went."""
+    docker.engine()
+    docker.answer("compose", "down")
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var/compose-project").write_text("mine\n")
+    ran = run("clean", YES="1", COMPOSE_PROJECT_NAME="other")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    (down,) = [call for call in docker.calls if "down" in call.arguments]
+    assert "--volumes" in down.arguments
+    assert down.environ["COMPOSE_PROJECT_NAME"] == "mine"
+    assert not (tmp_path / "var").exists()
+
+
+def test_clean_without_the_engine(docker: FakeDocker, run: Run, tmp_path: Path) -> None:
+    """Where those volumes cannot be deleted, nothing is, and the project is not forgotten."""
+    docker.answer("version", err="Cannot connect\n", status=1)
+    (tmp_path / "var").mkdir()
+    for name in ("compose-project", "mlflow.db"):
+        (tmp_path / "var" / name).write_text("mine\n")
+    ran = run("clean", YES="1")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == (
+        "error: the volumes of the Compose project 'mine' cannot be deleted: no Docker engine answers\n"
+    )
+    assert {"compose-project", "mlflow.db"} < {path.name for path in (tmp_path / "var").iterdir()}
+
+
+def test_clean_without_containers(docker: FakeDocker, run: Run) -> None:
+    """A checkout that has used no containers asks no engine."""
+    assert run("clean", YES="1").returncode == 0
+    assert docker.calls == []
+
+
 def test_clean_asks_first(run: Run, tmp_path: Path) -> None:
     """Without a terminal to ask on, and without YES=1, nothing is deleted."""
     kept = tmp_path / "var/mlflow.db"

@@ -21,9 +21,10 @@ COMPOSE = (ROOT / "docker-compose.yml").read_text()
 DOCKERFILE = (ROOT / "deploy/images/Dockerfile").read_text()
 LOCKS = ROOT / "deploy/requirements"
 EVERY_SERVICE = ("model", *SERVICES)
-# Asked for, and not a stack's: the project's name is Compose's own variable, and the load generator's limits are the
-# user's shell's alone.
-NOT_OURS = {"COMPOSE_PROJECT_NAME", "LOCUST_CPUS", "LOCUST_MEMORY"}
+# Asked for, and not a stack's: the project's name is Compose's own variable.
+NOT_OURS = {"COMPOSE_PROJECT_NAME"}
+# Settings that Compose itself uses: which images, and what Locust is held to.
+FOR_COMPOSE = {"IMAGE", "TAG", "LOCUST_CPUS", "LOCUST_MEMORY"}
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,19 @@ def test_replicas_have_no_swap(services: dict[str, dict[str, Any]]) -> None:
     assert services["server"]["mem_limit"] == services["server"]["memswap_limit"] == "${SERVER_MEMORY:-1G}"
 
 
+def test_limits_of_the_load_generator(services: dict[str, dict[str, Any]]) -> None:
+    """Locust is held to what the stack's settings say, else to one CPU and 1 GiB."""
+    locust = services["locust"]
+    assert (locust["cpus"], locust["mem_limit"]) == ("${LOCUST_CPUS:-1}", "${LOCUST_MEMORY:-1G}")
+    assert set(SETTINGS) > FOR_COMPOSE
+
+
+def test_model_is_told_on_its_images_alone(services: dict[str, dict[str, Any]]) -> None:
+    """An image's label names the model where it is one for that, so that another model does not replace Nginx."""
+    told = {name for name, one in services.items() if "forkcast.model" in one["build"]["labels"]}
+    assert told == {"model", "server"}
+
+
 def test_one_shot_service(services: dict[str, dict[str, Any]]) -> None:
     """What brings the model ends, and the replicas wait for it to have worked."""
     assert services["model"]["restart"] == "no"
@@ -145,7 +159,7 @@ def test_variables_come_from_the_stack(services: dict[str, dict[str, Any]]) -> N
 def test_every_setting_reaches_its_container(services: dict[str, dict[str, Any]]) -> None:
     """Each setting of a stack is handed to the service that reads it."""
     places = ("MODEL_URI", "MLFLOW_TRACKING_URI")
-    replica = set(SETTINGS) - {*places, "IMAGE", "TAG"}
+    replica = set(SETTINGS) - {*places, *FOR_COMPOSE}
     assert {name for name, value in services["server"]["environment"].items() if value is None} == replica
     assert {*places, "ENGINE"} < handed_on({"model": services["model"]})
 
@@ -153,7 +167,7 @@ def test_every_setting_reaches_its_container(services: dict[str, dict[str, Any]]
 def test_defaults_are_those_of_the_verbs() -> None:
     """`docker compose up` by itself starts what `make up` starts."""
     defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^${}]+)\}", code(COMPOSE)))
-    filled = variables(DEFAULT, {})
+    filled = variables(DEFAULT)
     assert {name: defaults[name] for name in filled} == filled
     settings = Settings.from_env({})
     assert defaults["MAX_BODY_BYTES"] == str(settings.max_body_bytes)

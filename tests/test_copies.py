@@ -188,8 +188,26 @@ def test_current_copy(copies: Copies) -> None:
         copy = Copy(copies.path(digest), "covertype", "1", URI, digest, stale="down", needs=needs)
         copies.make_current(copy)
         assert Copy.recorded(copies.path("x").parents[1] / "current.json") == copy
-    assert len(entries(copies)) == 3
-    assert "current.json" in entries(copies)
+    assert len(entries(copies)) == 4
+    assert {"current.json", "previous.json"} < entries(copies)
+
+
+def test_current_copy_is_taken_back(copies: Copies) -> None:
+    """The copy that was current before the last one can be made current again, once; the first one stays."""
+    record = copies.path("x").parents[1] / "current.json"
+    copies.make_previous_current()
+    assert not record.exists()
+    made = []
+    for content in ("one", "two", "three"):
+        digest = fetch(copies, content)
+        made.append(Copy(copies.path(digest), "covertype", "1", URI, digest))
+        copies.make_current(made[-1])
+        if content == "one":
+            copies.make_previous_current()
+            assert Copy.recorded(record) == made[0]
+    for _ in range(2):
+        copies.make_previous_current()
+        assert Copy.recorded(record) == made[1]
 
 
 def test_current_copy_is_no_last_good_one(copies: Copies) -> None:

@@ -5,19 +5,22 @@ What it starts, replaces and stops is tested end to end, on a real engine.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deploy.docker.backend import DockerBackend
+from deploy.docker.engine import Compose
 from deploy.docker.topology import DEFAULT
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
 from deploy.stack import Stack
 from server.errors import SettingsError
-from tests.fake_docker import FakeDocker, container
+from tests.fake_docker import FakeDocker, config, container
 
 Make = Callable[..., DockerBackend]
 UP = Stack(2, "127.0.0.1", 8080, 8089, 1, {}, "1G", "docker")
@@ -159,6 +162,7 @@ def test_limits_are_refused(environ: dict[str, str], told: str, make: Make, engi
         ({"WEB_CONCURRENCY": "many"}, "WEB_CONCURRENCY='many': expected"),
         ({"COVERTYPE_PATH": "/no/such.csv"}, "COVERTYPE_PATH='/no/such.csv': there is no such file"),
         ({"MODEL_URI": "/no/such"}, "MODEL_URI='/no/such': there is no MLflow model"),
+        ({"MLFLOW_TRACKING_URI": "http://mlflow:port"}, "MLFLOW_TRACKING_URI='http://mlflow:port': "),
         (
             {"MLFLOW_TRACKING_URI": "http://localhost:5000"},
             "MLFLOW_TRACKING_URI='http://localhost:5000': in a container",
@@ -173,14 +177,37 @@ def test_bad_value(environ: dict[str, str], told: str, make: Make, engine: FakeD
     assert not layout.state.exists()
 
 
-def test_another_checkout_is_spared(make: Make, engine: FakeDocker) -> None:
-    """A start under the name of another checkout's stack is refused, with that folder and a way out."""
+@pytest.mark.parametrize("verb", ["up", "train", "down", "delete"])
+def test_another_checkout_is_spared(verb: str, make: Make, engine: FakeDocker, layout: Layout) -> None:
+    """What would change another checkout's stack of that name is refused, with that folder and a way out."""
     engine.containers(container(folder="/home/me/forkcast"))
-    assert refusal(make(HTTP_PORT="8080").up) == (
+    assert refusal(getattr(make(HTTP_PORT="8080"), verb)) == (
         "a stack of /home/me/forkcast runs as the Compose project 'forkcast'; "
         "choose another name with COMPOSE_PROJECT_NAME="
     )
     assert changes(engine) == []
+    assert not layout.project.exists()
+
+
+@pytest.mark.parametrize("verb", ["up", "train", "down", "delete"])
+def test_project_is_remembered(verb: str, make: Make, engine: FakeDocker, layout: Layout, taken: int) -> None:
+    """The project that a checkout uses is written down before anything is made in it."""
+    for command in ("build", "down", "run"):
+        engine.answer("compose", command)
+    engine.answer("compose", "config", out=config() | {"name": "mine"})
+    backend = make(HTTP_HOST="127.0.0.1", HTTP_PORT=str(taken))
+    if verb == "up":
+        assert refusal(backend.up).startswith(f"port {taken} is in use")
+    else:
+        getattr(backend, verb)()
+    assert layout.project.read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("verb", ["status", "stats", "logs", "scale"])
+def test_looking_claims_no_project(verb: str, make: Make, layout: Layout) -> None:
+    """A command that finds nothing here makes no project this checkout's."""
+    refusal(getattr(make(N="2"), verb))
+    assert not layout.project.exists()
 
 
 def test_ports_that_are_one(make: Make, engine: FakeDocker, free: int) -> None:
@@ -239,18 +266,61 @@ def test_model_that_cannot_be_had(make: Make, engine: FakeDocker, ports: dict[st
     """Without a model nothing is started: why, the model's own container has said."""
     engine.answer("compose", "build")
     engine.answer("compose", "run", "model", err="error: there is no such model\n", status=1)
+    engine.answer("compose", "down")
     told = refusal(make(**ports).up)
     assert told == "there is no model to serve; nothing was changed"
-    assert [arguments[5] for arguments in changes(engine)] == ["build", "run"]
+    assert [arguments[5] for arguments in changes(engine)][:2] == ["build", "run"]
+    assert engine.ran("up") == engine.ran("--undo") == []
+    assert not layout.state.exists()
+
+
+def test_model_is_taken_back(make: Make, engine: FakeDocker, ports: dict[str, str], layout: Layout) -> None:
+    """Where the replicas do not start, the model that was brought for them is taken back, and they are stopped."""
+    for command in ("build", "run", "down"):
+        engine.answer("compose", command)
+    engine.answer("compose", "up", err="no room\n", status=1)
+    assert refusal(make(**ports).up).endswith("no room")
+    assert [arguments[5] for arguments in changes(engine)] == ["build", "run", "run", "up", "run", "down"]
+    assert len(engine.ran("run", "--undo")) == 1
     assert not layout.state.exists()
 
 
 @pytest.mark.usefixtures("up")
-def test_restart_without_a_model(make: Make, engine: FakeDocker) -> None:
-    """A restart whose model cannot be had leaves what runs alone."""
+def test_restart_that_fails(make: Make, engine: FakeDocker, layout: Layout) -> None:
+    """A restart that fails takes its model back, also where that fails too; the replicas that serve stay."""
+    engine.answer("compose", "run")
+    engine.answer("compose", "run", "--undo", err="error: disk full\n", status=1)
+    engine.answer("compose", "up", err="no room\n", status=1)
+    assert refusal(make().restart).endswith("no room")
+    assert len(engine.ran("run", "--undo")) == 1
+    assert engine.ran("stop") == engine.ran("rm") == []
+    assert Stack.load(layout) == UP
+
+
+@pytest.mark.usefixtures("up")
+def test_restart_without_a_model(make: Make, engine: FakeDocker, layout: Layout) -> None:
+    """A restart whose model cannot be had leaves the replicas alone."""
+    engine.answer("compose", "up")
     engine.answer("compose", "run", "model", status=1)
     assert refusal(make().restart) == "there is no model to serve; nothing was changed"
-    assert [arguments[5] for arguments in changes(engine)] == ["run"]
+    assert engine.ran("stop") == engine.ran("rm") == engine.ran("--scale") == engine.ran("--undo") == []
+    assert Stack.load(layout) == UP
+
+
+def test_container_that_somebody_removed(make: Make, engine: FakeDocker) -> None:
+    """A container that goes while it is waited for is not waited for any longer."""
+    engine.containers(container())
+    told = refusal(lambda: make()._wait_ready(Compose({}), [container()["Id"], "gone"]))
+    assert told == "a container was removed by somebody else before it was ready"
+
+
+def test_container_that_does_not_start(make: Make, engine: FakeDocker) -> None:
+    """A container that failed is told with its reason, before any that is missing."""
+    engine.answer("logs", out="forkcast: the model has no signature\n")
+    engine.answer("events")
+    engine.containers(container(Status="exited"))
+    told = refusal(lambda: make()._wait_ready(Compose({}), [container()["Id"], "gone"]))
+    assert told == "forkcast-server-1 did not start: the model has no signature"
 
 
 def test_training_that_fails(make: Make, engine: FakeDocker) -> None:
@@ -326,15 +396,14 @@ def test_down_keeps_the_data(make: Make, engine: FakeDocker, layout: Layout) -> 
 
 
 def test_delete(make: Make, engine: FakeDocker) -> None:
-    """Deleting removes the volumes and the images, also where an image was never built."""
+    """Deleting removes the volumes with the containers, and then the images."""
     engine.answer("compose", "down")
+    engine.answer("image", "ls", out="sha256:1\n")
     engine.answer("image", "rm")
-    engine.answer("image", "rm", "forkcast-model", err="Error: No such image\n", status=1)
     make().delete()
-    (down,) = engine.ran("down")
-    assert "--volumes" in down
-    names = ["server", "model", "nginx", "locust"]
-    assert engine.ran("image", "rm") == [["image", "rm", f"forkcast-{name}"] for name in names]
+    down, removed = changes(engine)
+    assert down[5:] == ["down", "--remove-orphans", "--volumes"]
+    assert removed == ["image", "rm", "--force", "sha256:1"]
 
 
 def test_project_of_another_name(make: Make, engine: FakeDocker) -> None:
@@ -345,8 +414,11 @@ def test_project_of_another_name(make: Make, engine: FakeDocker) -> None:
     assert {call.environ.get("COMPOSE_PROJECT_NAME") for call in composed} == {"other"}
 
 
-def test_configuration_is_told_by_its_digest(make: Make, engine: FakeDocker) -> None:
-    """A command that changes something hands Compose the digest of the replicas' configuration."""
+@pytest.mark.parametrize("model", ["", "0123456789ab-3"])
+def test_configuration_is_told_by_its_digest(model: str, make: Make, engine: FakeDocker, layout: Layout) -> None:
+    """A command that changes something hands Compose the replicas' configuration, in a digest, and their model."""
     engine.answer("compose", "down")
+    layout.make()
+    replace(UP, model=model).save(layout)
     make().down()
-    assert len(engine.calls[-1].environ["CONFIG_DIGEST"]) == 16
+    assert re.fullmatch(f"[0-9a-f]{{16}}-{model}", engine.calls[-1].environ["CONFIG_DIGEST"])

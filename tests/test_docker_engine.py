@@ -71,8 +71,13 @@ def test_become_docker(docker: FakeDocker) -> None:
 
 @pytest.mark.usefixtures("no_docker")
 def test_no_command() -> None:
-    """Without the command there is no engine."""
+    """Without the command there is no engine, and whatever is asked of it is refused with that."""
     assert engine.engine_missing() == "there is no docker command"
+    with pytest.raises(CommandError, match=r"^there is no docker command$"):
+        engine.docker("version")
+    with pytest.raises(CommandError, match=r"^there is no docker command$"):
+        Compose({}).config()
+    assert engine.image_id("nginx:1.30") is None
 
 
 @pytest.mark.parametrize(
@@ -108,18 +113,21 @@ def test_image_id(docker: FakeDocker) -> None:
 @pytest.mark.parametrize(
     ("host", "local"),
     [
-        (None, True),
-        ("", True),
         ("unix:///run/user/1000/docker.sock", True),
         ("tcp://10.0.0.1:2375", False),
         ("ssh://me@there", False),
     ],
 )
-def test_engine_of_this_machine(host: str | None, local: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine that is reached by a Unix socket runs here."""
-    monkeypatch.delenv("DOCKER_HOST", raising=False)
-    if host is not None:
-        monkeypatch.setenv("DOCKER_HOST", host)
+def test_engine_of_this_machine(host: str, local: bool, docker: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that is reached by a Unix socket runs here; DOCKER_HOST says so, or else the current context."""
+    for unset in (None, ""):
+        if unset is not None:
+            monkeypatch.setenv("DOCKER_HOST", unset)
+        docker.answer("context", "inspect", out=f"{host}\n")
+        assert engine.is_local() is local
+    assert docker.ran("context") == [["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]] * 2
+    docker.answer("context", "inspect", err="the context is not to be asked\n", status=1)
+    monkeypatch.setenv("DOCKER_HOST", host)
     assert engine.is_local() is local
 
 

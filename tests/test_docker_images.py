@@ -96,6 +96,22 @@ def test_names_and_sizes(engine: FakeDocker) -> None:
     assert images.sizes(COMPOSE) == [("ours", 123_456_789)]
 
 
+def test_remove(engine: FakeDocker) -> None:
+    """All that was built for this project is removed, each image once, with those that newer ones replaced."""
+    engine.answer("image", "ls", out="sha256:2\nsha256:1\nsha256:2\n")
+    engine.answer("image", "rm")
+    images.remove(COMPOSE)
+    (asked,) = engine.ran("image", "ls")
+    assert {"--all", "--no-trunc", "label=com.docker.compose.project=forkcast"} < set(asked)
+    assert engine.ran("image", "rm") == [["image", "rm", "--force", "sha256:2", "sha256:1"]]
+
+
+def test_nothing_to_remove(engine: FakeDocker) -> None:
+    """Where nothing was built, nothing is removed."""
+    images.remove(COMPOSE)
+    assert engine.ran("image", "rm") == []
+
+
 @pytest.mark.parametrize("missing", ["IMAGE", "TAG"])
 @pytest.mark.parametrize("unset", [True, False])
 def test_publishing_needs_names(engine: FakeDocker, missing: str, unset: bool) -> None:
@@ -177,6 +193,12 @@ def test_source(remote: str | None, source: str, tmp_path: Path, monkeypatch: py
         subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", remote], check=True)
     monkeypatch.setattr(images, "ROOT", tmp_path)
     assert images.source() == source
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_source_without_git() -> None:
+    """A machine without `git` has nothing to put on the label."""
+    assert images.source() == ""
 
 
 def test_dockerfile_is_where_it_is_read() -> None:

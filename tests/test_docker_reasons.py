@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
 from deploy.docker.engine import Compose, Container
-from deploy.docker.reasons import needs, note, reason
+from deploy.docker.reasons import note, reason
 from tests.fake_docker import FakeDocker, container
 
 COMPOSE = Compose({})
@@ -57,6 +56,15 @@ def test_reason_is_memory(engine: FakeDocker, how: str) -> None:
     assert told == "killed: out of memory at 128M; the model needs about 200M"
 
 
+def test_reason_after_the_warning(engine: FakeDocker) -> None:
+    """A replica that warned of its memory, and printed something after that, ended for what it printed."""
+    warning = "WARNING memory is limited to 128M, and the model needs about 200M: expect to be killed\n"
+    engine.answer("logs", out=f"{warning}forkcast: the model has no signature\n")
+    assert reason(failed(), COMPOSE) == "the model has no signature"
+    engine.answer("logs", out=f"{warning}OSError: no space\n")
+    assert reason(failed(), COMPOSE) == "OSError: no space"
+
+
 def test_events_are_this_containers(engine: FakeDocker) -> None:
     """The engine is asked for what happened to this container, up to now, and does not wait for more."""
     one = failed()
@@ -71,30 +79,15 @@ def test_events_are_this_containers(engine: FakeDocker) -> None:
         (0, {"needs": 200 * M}, "killed: out of memory; the model needs about 200M"),
         (128 * M, {"needs": None}, "killed: out of memory at 128M"),
         (0, {}, "killed: out of memory"),
+        (128 * M, [200 * M], "killed: out of memory at 128M"),
+        (128 * M, 200 * M, "killed: out of memory at 128M"),
+        (128 * M, "no such file", "killed: out of memory at 128M"),
     ],
 )
-def test_reason_with_what_is_known(engine: FakeDocker, memory: int, record: dict[str, object], told: str) -> None:
+def test_reason_with_what_is_known(engine: FakeDocker, memory: int, record: object, told: str) -> None:
     """A limit or a need that is not known is left out."""
     engine.answer("compose", "run", "cat", out=record)
     assert reason(failed(OOMKilled=True, memory=memory), COMPOSE) == told
-
-
-@pytest.mark.parametrize(
-    ("text", "status", "found"),
-    [
-        (json.dumps({"needs": 7}), 0, 7),
-        (json.dumps({"needs": None}), 0, None),
-        (json.dumps({"needs": "7"}), 0, None),
-        (json.dumps({}), 0, None),
-        ("not json", 0, None),
-        ("", 0, None),
-        ("", 1, None),
-    ],
-)
-def test_needs(engine: FakeDocker, text: str, status: int, found: int | None) -> None:
-    """What the model needs is read from the volume's record, where there is one that says so."""
-    engine.answer("compose", "run", "cat", out=text, err="cat: no such file\n" if status else "", status=status)
-    assert needs(COMPOSE) == found
 
 
 def test_note_of_one_that_is_well() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.docker import topology
-from deploy.docker.topology import DEFAULT, asked, limited, variables
+from deploy.docker.topology import DEFAULT, asked, data, limited, variables
 from deploy.errors import CommandError
 from deploy.layout import ROOT
 from deploy.stack import MOST, Stack
@@ -34,7 +34,7 @@ def refusal(environ: dict[str, str], before: Stack = DEFAULT) -> str:
 def test_default_stack() -> None:
     """A stack that nobody asked anything of is one replica of one CPU and 1 GiB, on all addresses at port 80."""
     assert asked(DEFAULT, {}) == DEFAULT
-    assert variables(DEFAULT, {}) == {
+    assert variables(DEFAULT) == {
         "SERVER_CPUS": "1",
         "SERVER_MEMORY": "1G",
         "STOP_GRACE_PERIOD": "45s",
@@ -66,7 +66,7 @@ def test_cpus(value: str, cpus: float, shown: str) -> None:
     """Parts of a CPU up to all that the engine's machine has are taken."""
     stack = limited(DEFAULT, {"CPUS": value})
     assert stack.cpus == cpus
-    assert variables(stack, {})["SERVER_CPUS"] == shown
+    assert variables(stack)["SERVER_CPUS"] == shown
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,31 @@ def test_bad_cpus(name: str, value: str) -> None:
 )
 def test_memory(value: str, memory: str) -> None:
     """Sizes are taken as Docker takes them, from the least that it takes."""
-    assert variables(limited(DEFAULT, {"MEMORY": value}), {})["SERVER_MEMORY"] == memory
+    assert variables(limited(DEFAULT, {"MEMORY": value}))["SERVER_MEMORY"] == memory
 
 
 @pytest.mark.parametrize(
-    "value", ["0", "5M", "5.9M", "6143K", "6291455", "512", "-1G", "+1G", "1T", "1 G", "G", "1.G", ".5G", "1e9", "many"]
+    "value",
+    [
+        "0",
+        "5M",
+        "5.9M",
+        "6143K",
+        "6291455",
+        "512",
+        "-1G",
+        "+1G",
+        "1T",
+        "1 G",
+        "G",
+        "1.G",
+        ".5G",
+        "1e9",
+        "many",
+        "6291456BB",
+        "6MBB",
+        "6BM",
+    ],
 )
 @pytest.mark.parametrize("name", ["MEMORY", "SERVER_MEMORY"])
 def test_bad_memory(name: str, value: str) -> None:
@@ -119,11 +139,14 @@ def test_bad_setting() -> None:
 
 def test_settings_reach_compose() -> None:
     """Every setting of a stack is a variable; the grace follows the replica's own patience."""
-    stack = asked(DEFAULT, {"MODEL_URI": "models:/m/1", "GRACEFUL_TIMEOUT": "60", "IMAGE": "r.example/f", "TAG": "v1"})
-    filled = variables(stack, {"COMPOSE_PROJECT_NAME": "other", "PATH": "/bin", "MODEL_URI": "ignored"})
-    assert {name: filled[name] for name in ("MODEL_URI", "GRACEFUL_TIMEOUT", "IMAGE", "TAG")} == stack.environment
+    settings = {"MODEL_URI": "models:/m/1", "GRACEFUL_TIMEOUT": "60", "IMAGE": "r.example/f", "TAG": "v1"}
+    settings |= {"LOCUST_CPUS": "2", "LOCUST_MEMORY": "512M"}
+    stack = asked(DEFAULT, settings | {"COMPOSE_PROJECT_NAME": "other", "PATH": "/bin"})
+    filled = variables(stack)
+    assert stack.environment == settings
+    assert {name: filled[name] for name in settings} == settings
     assert filled["STOP_GRACE_PERIOD"] == "75s"
-    assert filled["COMPOSE_PROJECT_NAME"] == "other"
+    assert "COMPOSE_PROJECT_NAME" not in filled
     assert "PATH" not in filled
     assert all(filled.values())
 
@@ -134,7 +157,7 @@ def test_training_data(relative: bool, tmp_path: Path) -> None:
     path = ROOT / "README.md" if relative else tmp_path / "rows.csv"
     path.touch()
     given = "README.md" if relative else str(path)
-    assert variables(DEFAULT, {"COVERTYPE_PATH": given})["COVERTYPE_PATH"] == str(path)
+    assert data({"COVERTYPE_PATH": given}) == {"COVERTYPE_PATH": str(path)}
     assert "COVERTYPE_PATH" not in asked(DEFAULT, {"COVERTYPE_PATH": given}).environment
 
 
@@ -142,7 +165,7 @@ def test_training_data(relative: bool, tmp_path: Path) -> None:
 def test_training_data_that_is_not_there(name: str, tmp_path: Path) -> None:
     """A data set that is no file is refused: Docker would make a folder of that name."""
     with pytest.raises(CommandError) as caught:
-        variables(DEFAULT, {"COVERTYPE_PATH": str(tmp_path / name)})
+        data({"COVERTYPE_PATH": str(tmp_path / name)})
     assert str(caught.value) == f"COVERTYPE_PATH={str(tmp_path / name)!r}: there is no such file"
 
 
@@ -151,7 +174,7 @@ def test_model_in_a_folder(form: str, tmp_path: Path) -> None:
     """A model's folder of the host is named, so that the container sees it at its own path."""
     (tmp_path / "MLmodel").touch()
     stack = asked(DEFAULT, {"MODEL_URI": form.format(tmp_path)})
-    filled = variables(stack, {})
+    filled = variables(stack)
     assert filled["MODEL_FOLDER"] == str(tmp_path)
     assert filled["MODEL_URI"] == form.format(tmp_path)
 
@@ -159,16 +182,58 @@ def test_model_in_a_folder(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("uri", ["models:/covertype@champion", "runs:/0a/model", "s3://bucket/model", ""])
 def test_model_elsewhere(uri: str) -> None:
     """A model of a registry or a store is in no folder of the host."""
-    assert "MODEL_FOLDER" not in variables(asked(DEFAULT, {"MODEL_URI": uri}), {})
+    assert "MODEL_FOLDER" not in variables(asked(DEFAULT, {"MODEL_URI": uri}))
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
 def test_model_that_is_not_there(form: str, tmp_path: Path) -> None:
     """A folder without a model is refused before it is handed to a container."""
     uri = form.format(tmp_path / "none")
+    told = f"MODEL_URI={uri!r}: there is no MLflow model in that folder (no file MLmodel)"
+    assert refusal({"MODEL_URI": uri}) == told
+    assert refusal({}, replace(DEFAULT, environment={"MODEL_URI": uri})) == told
+
+
+def test_model_that_went_meanwhile(tmp_path: Path) -> None:
+    """A stack whose model's folder has gone since can be looked at and stopped all the same."""
+    stack = replace(DEFAULT, environment={"MODEL_URI": str(tmp_path / "none")})
+    assert variables(stack)["MODEL_FOLDER"] == str(tmp_path / "none")
+
+
+def test_model_in_a_folder_with_a_blank(tmp_path: Path) -> None:
+    """The folder of a file:// URI is the one that its escapes mean."""
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    (folder / "MLmodel").touch()
+    uri = folder.as_uri()
+    assert uri.endswith("/my%20model")
+    assert variables(asked(DEFAULT, {"MODEL_URI": uri}))["MODEL_FOLDER"] == str(folder)
+
+
+def test_path_with_a_colon(tmp_path: Path) -> None:
+    """A path that the short form of a mount would take apart is refused, with its variable."""
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    (folder / "MLmodel").touch()
+    why = f"{str(folder)!r}: a path with a colon cannot be handed to a container"
+    assert refusal({"MODEL_URI": str(folder)}) == refusal({"MODEL_URI": folder.as_uri()}) == f"MODEL_URI={why}"
     with pytest.raises(CommandError) as caught:
-        variables(asked(DEFAULT, {"MODEL_URI": uri}), {})
-    assert str(caught.value) == f"MODEL_URI={uri!r}: there is no MLflow model in that folder (no file MLmodel)"
+        data({"COVERTYPE_PATH": str(folder / "MLmodel")})
+    assert str(caught.value) == (
+        f"COVERTYPE_PATH={str(folder / 'MLmodel')!r}: a path with a colon cannot be handed to a container"
+    )
+
+
+def test_training_data_behind_a_link(tmp_path: Path) -> None:
+    """A data set is mounted from where it really is."""
+    (tmp_path / "a:b").symlink_to(ROOT / "README.md")
+    assert data({"COVERTYPE_PATH": str(tmp_path / "a:b")}) == {"COVERTYPE_PATH": str(ROOT / "README.md")}
+
+
+@pytest.mark.parametrize("environ", [{}, {"COVERTYPE_PATH": ""}, {"COVERTYPE_PATH_": "x"}])
+def test_no_training_data(environ: dict[str, str]) -> None:
+    """Where no data set is named, none is mounted."""
+    assert data(environ) == {}
 
 
 @pytest.mark.parametrize(
@@ -206,6 +271,14 @@ def test_registry_on_the_hosts_disk(uri: str) -> None:
 def test_registry_that_a_container_reaches(uri: str) -> None:
     """A registry on the network is taken as it is."""
     assert asked(DEFAULT, {"MLFLOW_TRACKING_URI": uri}).environment == {"MLFLOW_TRACKING_URI": uri}
+
+
+@pytest.mark.parametrize("uri", ["http://mlflow:port", "http://mlflow:99999", "http://[::1", "http://a]b"])
+def test_registry_that_is_no_address(uri: str) -> None:
+    """A registry's address that is none is refused in words, with an example."""
+    told = refusal({"MLFLOW_TRACKING_URI": uri})
+    assert told.startswith(f"MLFLOW_TRACKING_URI={uri!r}: ")
+    assert told.endswith("; expected http://mlflow:5000 or alike")
 
 
 def test_engine_is_asked_for_cpus_alone(docker: FakeDocker) -> None:

@@ -21,11 +21,15 @@ M, G = 1 << 20, 1 << 30
         (G, "1G"),
         (3 * G // 2, "1.5G"),
         (10 * G, "10G"),
-        (100 * G + G // 4, "100.2G"),
+        (100 * G, "100G"),
+        (100 * G + G // 4, "100.25G"),
+        (G + G // 8, "1.12G"),
+        (G + 1, "1G"),
+        (2 * G - 1, "2G"),
     ],
 )
 def test_size(number: int, text: str) -> None:
-    """A size is written as Docker writes a limit: whole megabytes, rounded up, or gigabytes with one decimal."""
+    """A size is written as Docker writes a limit: whole megabytes, rounded up, or gigabytes with up to two decimals."""
     assert size(number) == text
 
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -124,6 +132,104 @@ def test_nginx_lets_go_of_a_connection_first() -> None:
     found = re.search(r"keepalive_timeout (\d+)s;", directives(UPSTREAM))
     assert found is not None
     assert int(found[1]) < Settings.from_env({}).keep_alive
+
+
+@contextmanager
+def running(
+    binary: str, layout: Layout, upstream: str | None = None, change: tuple[str, str] = ("", "")
+) -> Iterator[int]:
+    """Nginx itself, with no replica behind it or with other lists of them, and a change of its text; its port."""
+    port = free_port()
+    nginx.write_config(layout, Stack(http_port=port))
+    config = layout.var / "nginx/nginx.conf"
+    assert change[0] in config.read_text()
+    config.write_text(config.read_text().replace(*change) if change[0] else config.read_text())
+    if upstream is not None:
+        (layout.var / "nginx/upstream.conf").write_text(upstream)
+    with subprocess.Popen(nginx.command(binary, layout), cwd=layout.var, stderr=subprocess.DEVNULL) as process:
+        try:
+            while process.poll() is None and not listens(port):
+                time.sleep(0.01)
+            assert process.poll() is None
+            yield port
+        finally:
+            process.terminate()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("upstream", "tried"),
+    [
+        (None, r"unix:run/\d\.sock(, unix:run/\d\.sock)*(, replicas)?( : .*)?"),
+        ("upstream replicas { zone replicas 64k; server unix:run/1.sock down; }\n", "replicas : replicas"),
+    ],
+    ids=["slots", "none"],
+)
+def test_no_replica(upstream: str | None, tried: str, method: str, layout: Layout, binary: str) -> None:
+    """A request that no replica took is a full queue to the client; one that found no list of them starts once more."""
+    with running(binary, layout, upstream) as port:
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request(method, "/predict", body=b"{}" if method == "POST" else None)
+        answer = connection.getresponse()
+        problem = json.loads(answer.read())
+        connection.close()
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert problem == {
+        "type": "about:blank",
+        "title": "Service Unavailable",
+        "status": 503,
+        "detail": "no replica could take the request; try again",
+    }
+    (line,) = (layout.logs / "access.log").read_text().splitlines()
+    logged = json.loads(line)
+    assert (logged["uri"], logged["status"]) == ("/predict", 503)
+    assert re.fullmatch(tried, logged["upstream_addr"]), logged["upstream_addr"]
+
+
+class Replica(BaseHTTPRequestHandler):
+    """Answers with what it was sent."""
+
+    def do_POST(self) -> None:
+        body = self.requestline.encode() + b" " + self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+def test_request_that_starts_once_more(layout: Layout, binary: str) -> None:
+    """A request that found no live replica in its list arrives whole on its second start."""
+    with HTTPServer(("127.0.0.1", 0), Replica) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        lists = (
+            "upstream replicas { zone replicas 64k; server unix:run/1.sock down; }\n"
+            f"upstream new-list {{ server 127.0.0.1:{server.server_port}; }}\n"
+        )
+        # The list cannot be made to change between the two starts, so the second one is given another.
+        first, second = "location @again {\n            proxy_pass http://", "replicas;"
+        try:
+            with running(binary, layout, lists, (first + second, first + "new-list;")) as port:
+                connection = HTTPConnection("127.0.0.1", port, timeout=30)
+                connection.request("POST", "/predict", body=b"x" * 100_000)
+                answer = connection.getresponse()
+                assert (answer.status, answer.read()) == (200, b"POST /predict HTTP/1.1 " + b"x" * 100_000)
+                connection.close()
+        finally:
+            server.shutdown()
+            thread.join()
+    logged = json.loads((layout.logs / "access.log").read_text())
+    assert (logged["method"], logged["status"]) == ("POST", 200)
+    assert logged["upstream_addr"].startswith("replicas : 127.0.0.1:")
 
 
 def test_found_nginx_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

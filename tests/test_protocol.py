@@ -115,7 +115,7 @@ def test_problem() -> None:
     """An error is a problem document with its status in words."""
     assert json.loads(encode_problem(413, "too long")) == {
         "type": "about:blank",
-        "title": "Request Entity Too Large",
+        "title": "Content Too Large",
         "status": 413,
         "detail": "too long",
     }

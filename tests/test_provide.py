@@ -53,9 +53,9 @@ def write_other(folder: Path, estimator: Any, **changes: Any) -> Path:
     return folder
 
 
-def run(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command, as its container runs it."""
-    command = [sys.executable, "-m", "deploy.model.provide"]
+    command = [sys.executable, "-m", "deploy.model.provide", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -106,7 +106,7 @@ def test_next_model(environ: dict[str, str], record: Path, tmp_path: Path) -> No
     assert folder_digest(first.model_folder) == first.digest
 
 
-@pytest.mark.parametrize("fault", ["unsigned", "broken", "engine", "example", "missing"])
+@pytest.mark.parametrize("fault", ["unsigned", "broken", "engine", "missing"])
 def test_model_that_cannot_be_served(environ: dict[str, str], record: Path, tmp_path: Path, fault: str) -> None:
     """A model that no replica could serve is refused in one line, and what is current stays what it was."""
     provide(environ)
@@ -123,9 +123,6 @@ def test_model_that_cannot_be_served(environ: dict[str, str], record: Path, tmp_
             write_model(other)
             environ = environ | {"ENGINE": "onnx"}
             told = "the model cannot be served: ENGINE='onnx'"
-        case "example":
-            write_other(other, DecisionTreeClassifier().fit([[0.0, 0.0], [1.0, 1.0]], [0, 1]))
-            told = "the model cannot be served: "
         case _:
             told = f"MODEL_URI={str(other)!r}: there is no MLflow model in that folder"
     with pytest.raises((CommandError, ModelError)) as caught:
@@ -134,6 +131,26 @@ def test_model_that_cannot_be_served(environ: dict[str, str], record: Path, tmp_
     assert len(str(caught.value)) > len("the model cannot be served: ")
     assert "\n" not in str(caught.value)
     assert record.read_bytes() == before
+
+
+def test_model_that_cannot_predict_its_example(environ: dict[str, str], record: Path, tmp_path: Path) -> None:
+    """A model that cannot predict its own example is brought all the same: the server serves it."""
+    other = write_other(tmp_path / "other", DecisionTreeClassifier().fit([[0.0, 0.0], [1.0, 1.0]], [0, 1]))
+    copy = provide(environ | {"MODEL_URI": str(other)})
+    assert Copy.recorded(record) == copy
+    assert copy.needs is not None
+    assert copy.needs > 20 * M
+
+
+def test_model_is_taken_back(environ: dict[str, str], record: Path, tmp_path: Path) -> None:
+    """The command takes its last change back, without a word and whatever the model is that is asked for now."""
+    first = provide(environ)
+    second = environ | {"MODEL_URI": str(write_model(tmp_path / "other", metadata={"trained_on": "file: rows.csv"}))}
+    provide(second)
+    assert Copy.recorded(record) != first
+    ran = run(second | {"MODEL_URI": "/no/such/model"}, "--undo")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    assert Copy.recorded(record) == first
 
 
 def test_command(environ: dict[str, str], model: Path, record: Path) -> None:
@@ -206,6 +223,14 @@ def test_weight_is_all_that_is_printed_last(environ: dict[str, str], model: Path
     command = [sys.executable, "-m", "deploy.model.weigh", document]
     ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60)
     assert int(ran.stdout) > 20 * M
+
+
+def test_weight_has_none_of_the_parents(environ: dict[str, str], model: Path) -> None:
+    """What the process that asks holds itself is no part of the figure."""
+    copy = Copy(model, "tree", "1", "", "")
+    before = weigh(copy, environ)
+    ballast = b"x" * (4 * BALLAST)
+    assert weigh(copy, environ) - before < len(ballast) / 2
 
 
 def test_weighing_that_dies(environ: dict[str, str], model: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from sklearn.tree import DecisionTreeClassifier
 from server.copies import Copies, Copy
 from server.digest import DIGEST_TAG, folder_digest
 from server.errors import ModelError, RegistryError, StartError
-from server.resolve import resolve, resolve_in_child
+from server.resolve import local_folder, resolve, resolve_in_child
 from server.settings import ROOT, Settings
 
 with warnings.catch_warnings():
@@ -371,6 +371,35 @@ def test_mlflow_stays_outside(registry: Registry, tmp_path: Path) -> None:
         [sys.executable, "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=True
     )
     assert child.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder"),
+    [
+        ("/my/model", "/my/model"),
+        ("my model", "my model"),
+        ("/my%20model", "/my%20model"),
+        ("file:///my/model", "/my/model"),
+        ("file:///my%20model/%C3%BC%3A", "/my model/ü:"),
+        ("file://localhost/my/model", "/my/model"),
+        ("models:/tiny/1", None),
+        ("runs:/0a/model", None),
+        ("s3://bucket/model", None),
+    ],
+)
+def test_local_folder(uri: str, folder: str | None) -> None:
+    """A path means itself, a file:// URI what its escapes mean, and everything else no folder of this host."""
+    assert local_folder(uri) == (None if folder is None else Path(folder))
+
+
+def test_folder_with_a_blank(tmp_path: Path) -> None:
+    """A model is served from a folder whose name a URI has to escape."""
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    (folder / "MLmodel").write_text("flavors: {}\n")
+    assert "%20" in folder.as_uri()
+    settings = Settings.from_env({"VAR_DIR": str(tmp_path / "var"), "MODEL_URI": folder.as_uri()})
+    assert resolve(settings).model_folder == folder
 
 
 @dataclass(frozen=True)

@@ -132,18 +132,42 @@ def test_saved_stack_is_loaded_again(layout: Layout) -> None:
 def test_stack_of_a_release_without_containers(layout: Layout) -> None:
     """A stack that an earlier release saved is a local one without a limit on its memory."""
     document = asdict(Stack(replicas=2, http_port=8080))
-    del document["memory"], document["backend"]
+    del document["memory"], document["backend"], document["model"]
     layout.state.write_text(json.dumps(document))
     assert Stack.load(layout) == Stack(replicas=2, http_port=8080, memory=None, backend="local")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"replica": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[1]",
+        "null",
+        '{"replica": 1}',
+        '{"backend": "kubernetes"}',
+        '{"backend": null}',
+        '{"backend": []}',
+    ],
+)
 def test_damaged_stack(text: str, layout: Layout) -> None:
     """A file that holds no stack is named, with the way out."""
     layout.state.write_text(text)
     with pytest.raises(CommandError) as caught:
         Stack.load(layout)
     assert str(caught.value) == f"{layout.state} is damaged: make down, then make up"
+    Stack.forget_damaged(layout)
+    assert Stack.load(layout) is None
+    assert not layout.state.exists()
+
+
+def test_only_a_damaged_stack_is_forgotten(layout: Layout) -> None:
+    """A record that can be read stays, and where there is none nothing happens."""
+    Stack.forget_damaged(layout)
+    assert not layout.state.exists()
+    Stack(2).save(layout)
+    Stack.forget_damaged(layout)
+    assert Stack.load(layout) == Stack(2)
 
 
 @pytest.mark.parametrize(("backend", "most"), [("local", SLOTS), ("docker", 16)])
@@ -161,10 +185,11 @@ def test_change_keeps_backend_and_limits() -> None:
     assert (stack.replicas, stack.backend, stack.cpus, stack.memory) == (3, "docker", 0.5, "512M")
 
 
-def test_images_are_kept() -> None:
-    """Published images, once chosen, stay chosen."""
-    stack = Stack(backend="docker").changed({"IMAGE": "registry.example.com/forkcast", "TAG": "v1"})
-    assert stack.changed({}).environment == {"IMAGE": "registry.example.com/forkcast", "TAG": "v1"}
+def test_images_and_limits_of_locust_are_kept() -> None:
+    """Published images, once chosen, stay chosen, and so do the limits of the load generator."""
+    asked = {"IMAGE": "registry.example.com/forkcast", "TAG": "v1", "LOCUST_CPUS": "2", "LOCUST_MEMORY": "2G"}
+    stack = Stack(backend="docker").changed(asked)
+    assert stack.changed({}).environment == asked
 
 
 def test_stacks_whose_replicas_are_alike() -> None:

@@ -113,9 +113,7 @@ class DockerBackend:
         """The volumes too, the registry and the models, and the images that were built here."""
         compose = self._claim(DEFAULT)
         compose.run("down", "--remove-orphans", "--volumes")
-        for image in images.names(compose):
-            with suppress(CommandError):  # it was never built
-                docker("image", "rm", image)
+        images.remove(compose)
 
     @property
     def is_there(self) -> bool:

@@ -55,6 +55,13 @@ def names(compose: Compose) -> list[str]:
     return [service["image"] for service in compose.config()["services"].values() if "build" in service]
 
 
+def remove(compose: Compose) -> None:
+    """Those that were built here for this project, with those that they replaced."""
+    label = f"label=com.docker.compose.project={compose.config()['name']}"
+    if built := docker("image", "ls", "--all", "--quiet", "--no-trunc", "--filter", label).split():
+        docker("image", "rm", "--force", *dict.fromkeys(built))
+
+
 def sizes(compose: Compose) -> list[tuple[str, int]]:
     """Each image and its size in bytes."""
     return [(image, int(docker("image", "inspect", "--format", "{{.Size}}", image))) for image in names(compose)]

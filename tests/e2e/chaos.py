@@ -91,6 +91,8 @@ def report(counts: Counts) -> list[str]:
 
 def main() -> None:
     """From the command line; the status is 1 if a request failed."""
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m tests.e2e.chaos PORT REQUESTS")
     port, requests = int(sys.argv[1]), int(sys.argv[2])
     with Load(port, most=100 * requests) as load:
         Chaos(os.environ, print).run(load, requests // 6)

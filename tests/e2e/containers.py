@@ -55,7 +55,7 @@ class ContainerStack(Stack):
             self.docker("ps", "--all", "--format", "container {{.Names}}", "--filter", label),
             self.docker("volume", "ls", "--format", "volume {{.Name}}", "--filter", label),
             self.docker("network", "ls", "--format", "network {{.Name}}", "--filter", label),
-            self.docker("image", "ls", "--format", "image {{.Repository}}", "--filter", f"reference={self.project}-*"),
+            self.docker("image", "ls", "--format", "image {{.Repository}}", "--filter", label),
         )
         return [line for text in lists for line in text.splitlines()]
 

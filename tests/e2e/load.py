@@ -161,6 +161,8 @@ def post_once_each(port: int, count: int) -> Counts:
 
 def main() -> None:
     """`python -m tests.e2e.load PORT [REQUESTS]`: 64 connections of the workshop's payload, counted."""
+    if not 2 <= len(sys.argv) <= 3:
+        sys.exit("usage: python -m tests.e2e.load PORT [REQUESTS]")
     port, most = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 20_000
     with Load(port, most=most) as load:
         load.join()

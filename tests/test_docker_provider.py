@@ -1,0 +1,77 @@
+"""The one-shot service that brings a model. The `docker` command is a stand-in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from deploy.docker import provider
+from deploy.docker.engine import Compose
+from deploy.errors import CommandError
+from tests.fake_docker import FakeDocker
+
+COMPOSE = Compose({"TAG": "v1"})
+ONCE = ["run", "--rm", "--no-TTY", "--no-deps", "model"]
+RECORD = {"digest": "0123456789abcdef" * 4, "version": "3", "needs": 7}
+
+
+def ran(docker: FakeDocker) -> list[list[str]]:
+    """What was asked of Compose."""
+    return [call.arguments[5:] for call in docker.calls]
+
+
+@pytest.fixture(autouse=True)
+def service(docker: FakeDocker) -> None:
+    """A service that works, in a volume with a current copy."""
+    docker.answer("compose", "run")
+    docker.answer("compose", "run", "cat", out=RECORD)
+
+
+def test_provided_model(docker: FakeDocker) -> None:
+    """A model that was brought is told from another by its digest and its version."""
+    assert provider.provide(COMPOSE) == "0123456789ab-3"
+    assert ran(docker)[0] == ONCE
+    assert docker.calls[0].environ["TAG"] == "v1"
+    for changes in ({"digest": "f" * 64}, {"version": "4"}):
+        docker.answer("compose", "run", "cat", out=RECORD | changes)
+        assert provider.provide(COMPOSE) != "0123456789ab-3"
+
+
+def test_no_model(docker: FakeDocker, capfd: pytest.CaptureFixture[str]) -> None:
+    """Where there is none, the service says why where the user sees it, and the current one is not looked at."""
+    docker.answer("compose", "run", err="error: there is no such model\n", status=1)
+    with pytest.raises(CommandError, match=r"^there is no model to serve; nothing was changed$"):
+        provider.provide(COMPOSE)
+    assert capfd.readouterr().err == "error: there is no such model\n"
+    assert ran(docker) == [ONCE]
+
+
+def test_undo(docker: FakeDocker) -> None:
+    """The service itself takes its last change back; that it could not is an error."""
+    provider.undo(COMPOSE)
+    assert ran(docker) == [[*ONCE, "python", "-m", "deploy.model.provide", "--undo"]]
+    docker.answer("compose", "run", err="error: disk full\n", status=1)
+    with pytest.raises(CommandError, match=r"disk full$"):
+        provider.undo(COMPOSE)
+
+
+def test_train(docker: FakeDocker) -> None:
+    """The service trains, in words where it cannot."""
+    provider.train(COMPOSE)
+    assert ran(docker) == [[*ONCE, "python", "-m", "deploy.model.train"]]
+    docker.answer("compose", "run", status=1)
+    with pytest.raises(CommandError, match=r"^no model was trained$"):
+        provider.train(COMPOSE)
+
+
+@pytest.mark.parametrize(
+    ("printed", "status", "found"),
+    [(RECORD, 0, RECORD), ({}, 0, {}), ("not json", 0, {}), ("", 0, {}), ("", 1, {})]
+    + [(other, 0, {}) for other in ([1], "7", "null", '"text"')],
+)
+def test_current_model(docker: FakeDocker, printed: object, status: int, found: dict[str, Any]) -> None:
+    """The record in the volume is read; where there is none, or none that is a record, it is empty."""
+    docker.answer("compose", "run", "cat", out=printed, status=status)
+    assert provider.current(COMPOSE) == found
+    assert ran(docker) == [[*ONCE, "cat", "/var/lib/forkcast/models/current.json"]]
