@@ -67,6 +67,16 @@ class Stack:
             environment=environment,
         )
 
+    @property
+    def _is_sound(self) -> bool:
+        numbers = (self.replicas, self.locust_port, self.http_port or 80, self.cpus or 1)
+        return (
+            self.backend in MOST
+            and isinstance(self.environment, dict)
+            and isinstance(self.http_host, str)
+            and all(isinstance(number, (int, float)) for number in numbers)
+        )
+
     def runs_as(self, other: Stack) -> bool:
         """Whether a replica of this stack is started just like one of the other."""
         return (self.environment, self.cpus, self.memory) == (other.environment, other.cpus, other.memory)
@@ -86,10 +96,11 @@ class Stack:
         """The stack that was last asked for, if it was not taken down."""
         try:
             stack = cls(**json.loads(layout.state.read_bytes()))
-            MOST[stack.backend]
+            if not stack._is_sound:
+                raise TypeError
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError):
             raise CommandError(f"{layout.state} is damaged: make down, then make up") from None
         return stack
 

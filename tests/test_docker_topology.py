@@ -215,12 +215,12 @@ def test_path_with_a_colon(tmp_path: Path) -> None:
     folder = tmp_path / "a:b"
     folder.mkdir()
     (folder / "MLmodel").touch()
-    why = f"{str(folder)!r}: a path with a colon cannot be handed to a container"
+    why = f"{str(folder)!r}: expected a whole path without a colon, for a container to see it"
     assert refusal({"MODEL_URI": str(folder)}) == refusal({"MODEL_URI": folder.as_uri()}) == f"MODEL_URI={why}"
     with pytest.raises(CommandError) as caught:
         data({"COVERTYPE_PATH": str(folder / "MLmodel")})
     assert str(caught.value) == (
-        f"COVERTYPE_PATH={str(folder / 'MLmodel')!r}: a path with a colon cannot be handed to a container"
+        f"COVERTYPE_PATH={str(folder / 'MLmodel')!r}: expected a whole path without a colon, for a container to see it"
     )
 
 

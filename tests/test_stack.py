@@ -200,6 +200,16 @@ def test_stacks_whose_replicas_are_alike() -> None:
         assert not stack.runs_as(other)
 
 
+@pytest.mark.parametrize("record", ['{"environment": 3}', '{"replicas": "x"}', '{"cpus": "1"}', '{"http_host": null}'])
+def test_record_of_other_types_is_damaged(record: str, layout: Layout) -> None:
+    """A record whose values are of other types than a stack's is damaged, and is forgotten by those who stop it."""
+    layout.state.write_text(record)
+    with pytest.raises(CommandError, match="is damaged"):
+        Stack.load(layout)
+    Stack.forget_damaged(layout)
+    assert not layout.state.exists()
+
+
 def test_layout_is_made_under_var_alone(layout: Layout) -> None:
     """Every folder of a stack is under its ``var``, and making them again does no harm."""
     layout.make()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 from deploy import ports, probe
@@ -44,7 +44,10 @@ class DockerBackend:
         compose = self._claim(stack, data(self._environ))
         self._place(stack, before)
         self._get_images(compose, stack)
-        with self._undone_on_failure(before), self._provided(compose, stack) as stack:
+        # What runs stays as it is if there is no model; from nothing, nothing is left.
+        with nullcontext() if before else self._undone_on_failure(None):
+            stack = replace(stack, model=provider.provide(compose))
+        with self._undone_on_failure(before), _taken_back_on_failure(compose):
             self._converge(stack)
             self._predict(stack)
         return stack
@@ -67,7 +70,8 @@ class DockerBackend:
         """New replicas take over one by one, with the model that the registry has now."""
         before = self._require_running()
         compose = self._compose(before, data(self._environ))
-        with self._undone_on_failure(before), self._provided(compose, before) as stack:
+        stack = replace(before, model=provider.provide(compose))
+        with self._undone_on_failure(before), _taken_back_on_failure(compose):
             self._converge(stack, anew=True)
         return stack
 
@@ -179,26 +183,15 @@ class DockerBackend:
         (images.pull if stack.environment.get("IMAGE") else images.build)(compose)
 
     @contextmanager
-    def _provided(self, compose: Compose, stack: Stack) -> Iterator[Stack]:
-        """The stack with the model that it asks for now in the replicas' volume; taken back on failure."""
-        stack = replace(stack, model=provider.provide(compose))
-        try:
-            yield stack
-        except BaseException:
-            with suppress(CommandError):
-                provider.undo(compose)
-            raise
-
-    @contextmanager
     def _undone_on_failure(self, before: Stack | None) -> Iterator[None]:
         """Leave nothing half-started: go back to what ran before, or to nothing."""
         try:
             yield
         except BaseException:
-            if before is None:
-                self.down()
-            else:
-                with suppress(CommandError):
+            with suppress(CommandError):  # the reason is the first one
+                if before is None:
+                    self.down()
+                else:
                     self._converge(before)
             raise
 
@@ -249,6 +242,8 @@ class DockerBackend:
                 "up", "--detach", "--no-deps", "--no-build", "--no-recreate", "--scale", f"server={total}", "server"
             )
             started = self._added(compose, before)
+            if not started:
+                raise CommandError(f"the engine made no replica beside the {len(before)} that there are")
             self._wait_ready(compose, [container.id for container in started])
         except BaseException:
             _stop(self._added(compose, before))
@@ -287,6 +282,17 @@ class DockerBackend:
         if status != 200:
             detail = (answer or {}).get("detail", "no answer")
             raise CommandError(f"the model's own example was answered with {status}: {detail}; see make logs")
+
+
+@contextmanager
+def _taken_back_on_failure(compose: Compose) -> Iterator[None]:
+    """Leave the model that was current before, for replicas which start by themselves."""
+    try:
+        yield
+    except BaseException:
+        with suppress(CommandError):
+            provider.undo(compose)
+        raise
 
 
 def _stop(containers: Sequence[Container]) -> None:

@@ -14,7 +14,8 @@ def reason(container: Container, compose: Compose) -> str:
     """Why a container that failed did so."""
     lines = log_lines(container.id, 50)
     if container.oom_killed or _kernel_killed(container) or (lines and _SHORT in lines[-1]):
-        return memory.killed(container.memory or None, current(compose).get("needs"))
+        needs = current(compose).get("needs")
+        return memory.killed(container.memory or None, needs if isinstance(needs, int) else None)
     ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
     return (ours or lines or ["it printed nothing"])[-1]
 

@@ -79,7 +79,7 @@ def data(environ: Mapping[str, str]) -> dict[str, str]:
     path = ROOT / Path(given).expanduser()
     if not path.is_file():
         raise CommandError(f"COVERTYPE_PATH={given!r}: there is no such file")
-    return {"COVERTYPE_PATH": _mountable("COVERTYPE_PATH", path)}
+    return {"COVERTYPE_PATH": _mountable("COVERTYPE_PATH", path.resolve())}
 
 
 def _first(environ: Mapping[str, str], *names: str) -> tuple[str, str] | None:
@@ -105,16 +105,16 @@ def _check_model(uri: str) -> None:
     folder = local_folder(uri) if uri else None
     if folder is None:
         return
+    _mountable("MODEL_URI", folder)
     if not (folder / "MLmodel").is_file():
         raise CommandError(f"MODEL_URI={uri!r}: there is no MLflow model in that folder (no file MLmodel)")
-    _mountable("MODEL_URI", folder)
 
 
 def _mountable(name: str, path: Path) -> str:
     """A path as Docker's short form of a mount takes it."""
-    if ":" in str(path.resolve()):
-        raise CommandError(f"{name}={str(path)!r}: a path with a colon cannot be handed to a container")
-    return str(path.resolve())
+    if ":" in str(path) or not path.is_absolute():
+        raise CommandError(f"{name}={str(path)!r}: expected a whole path without a colon, for a container to see it")
+    return str(path)
 
 
 def _check_registry(uri: str) -> None:
