@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from server.digest import folder_digest
 from server.errors import ModelError
@@ -32,7 +33,8 @@ class Copy:
     """A model's folder on this host, and what it is a copy of.
 
     ``stale`` says why the registry was not asked; ``needs`` is the memory, in bytes, of a process that has loaded it
-    and predicted, where that was measured.
+    and predicted, where that was measured; ``stamp`` tells the state of the registry that gave this answer, where that
+    can be told without asking it.
     """
 
     model_folder: Path
@@ -42,6 +44,12 @@ class Copy:
     digest: str
     stale: str | None = None
     needs: int | None = None
+    stamp: str | None = None
+
+    @property
+    def registered(self) -> bool:
+        """Whether name and version are those of a registered model, and not made up from a folder's or a run's."""
+        return self.version.isdecimal() and urlsplit(self.uri).scheme == "models"
 
     def to_json(self) -> dict[str, object]:
         """As plain JSON values, for the record and for the resolver's answer."""
@@ -136,12 +144,23 @@ class Copies:
 
     def last_good(self, uri: str, tracking_uri: str, why: str) -> Copy | None:
         """The undamaged copy that this URI was last resolved to, marked as stale; None if there is none."""
-        records = list(self._folder.glob(f"*/uris/{_key(uri, tracking_uri)}.json"))
-        for path in sorted(records, key=lambda p: p.stat().st_mtime_ns, reverse=True):
-            copy = Copy.from_json(json.loads(path.read_bytes()))
+        for copy in self._records(uri, tracking_uri):
             if self.holds(copy.digest):
                 return replace(copy, model_folder=self.path(copy.digest), stale=why)
         return None
+
+    def still(self, uri: str, tracking_uri: str, stamp: str) -> Copy | None:
+        """The undamaged copy that this URI was last resolved to, if the registry has been the same ever since."""
+        copy = next(self._records(uri, tracking_uri), None)
+        if copy is None or copy.stamp != stamp or not self.holds(copy.digest):
+            return None
+        return replace(copy, model_folder=self.path(copy.digest))
+
+    def _records(self, uri: str, tracking_uri: str) -> Iterator[Copy]:
+        """What this URI was resolved to, the latest first."""
+        records = list(self._folder.glob(f"*/uris/{_key(uri, tracking_uri)}.json"))
+        for path in sorted(records, key=lambda p: p.stat().st_mtime_ns, reverse=True):
+            yield Copy.from_json(json.loads(path.read_bytes()))
 
 
 def _write(path: Path, copy: Copy) -> None:

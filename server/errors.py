@@ -31,6 +31,10 @@ class ModelError(StartError):
     """The model cannot be found, or cannot be served."""
 
 
+class CompanionRefused(ModelError):
+    """The model carries a compiled form of itself that must not be used; the model itself may be served."""
+
+
 class RegistryError(StartError):
     """The registry, or the store of its artifacts, did not give the model. A last good copy may stand in."""
 

@@ -32,7 +32,7 @@ def create() -> ASGIApp:
         copy = resolve_in_child(os.environ)
         if shortage := memory.shortage(cgroup.memory_limit(), copy.needs):
             logger.warning(shortage)
-        model = load_model(copy, settings.engine)
+        model = load_model(copy, settings.engine, settings.kernels_dir)
     except StartError as error:
         sys.exit(f"forkcast: {error}")
     logger.info(

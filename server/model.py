@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from server.copies import Copy
 from server.engines import Engine, load_engine
 from server.errors import InvalidRows
 from server.mlmodel import MLmodel
-from server.rows import Rows
+from server.rows import Row
 from server.schema import Column, InputSchema
 
 
@@ -37,13 +38,13 @@ class Model:
         return "the registry" if "models:/" in self.uri else "MODEL_URI"
 
     @property
-    def example_rows(self) -> Rows:
-        """The example as rows, for the warm-up."""
-        return self.schema.parse(self.example, 1).rows
+    def example_row(self) -> Row:
+        """The example as a row, for the warm-up."""
+        return self.schema.parse(self.example, 1).values[0]
 
 
-def load_model(copy: Copy, engine: str) -> Model:
-    """Read the MLmodel file of ``copy`` and the engine's files, and nothing else.
+def load_model(copy: Copy, engine: str, kernels: Path | None = None) -> Model:
+    """Read the MLmodel file of ``copy`` and the engine's files, and nothing else; ``kernels`` keeps compiled code.
 
     Raises:
         ModelError: it cannot be served, with the reason.
@@ -57,7 +58,7 @@ def load_model(copy: Copy, engine: str) -> Model:
         trained_on=mlmodel.trained_on,
         stale=copy.stale,
         schema=mlmodel.schema,
-        engine=load_engine(mlmodel, engine),
+        engine=load_engine(mlmodel, engine, kernels),
         example=_example(mlmodel),
         needs=copy.needs,
     )

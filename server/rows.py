@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+# One valid row as JSON brought it: a value a column, in the signature's order; None where an optional one is missing.
+Row = Sequence[object]
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:

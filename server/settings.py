@@ -75,6 +75,11 @@ class Settings:
         return self.var_dir / "models"
 
     @property
+    def kernels_dir(self) -> Path:
+        """The folder of compiled code, beside the copies that need it."""
+        return self.models_dir / "kernels"
+
+    @property
     def bind(self) -> str:
         """Gunicorn's address: the Unix socket where one is set, else host and port."""
         if self.socket:

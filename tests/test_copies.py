@@ -158,6 +158,22 @@ def test_json(tmp_path: Path) -> None:
     assert Copy.from_json(json.loads(json.dumps(copy.to_json()))) == copy
 
 
+@pytest.mark.parametrize(
+    ("uri", "version", "registered"),
+    [
+        (URI, "3", True),
+        ("models:/covertype/3", "3", True),
+        ("models:/m-0123456789abcdef", "m-0123456789abcdef", False),
+        ("runs:/0123456789abcdef/model", "3", False),
+        ("/srv/models/3", "3", False),
+        ("file:///srv/models/3", "3", False),
+    ],
+)
+def test_copy_of_a_registered_model(tmp_path: Path, uri: str, version: str, registered: bool) -> None:
+    """A copy is one of a registered model where the registry was asked for a version, and answered with its number."""
+    assert Copy(tmp_path, "covertype", version, uri, "d" * 64).registered is registered
+
+
 def test_lock(copies: Copies) -> None:
     """While one replica holds the lock another waits, and gets it when the first is done."""
     entered = threading.Event()

@@ -163,7 +163,8 @@ def test_loaded_model(saved: Path) -> None:
         "file: rows.csv",
     )
     assert model.example == {"width": 1.5, "height": 2.0}
-    assert model.engine.predict(model.example_rows).labels == pytest.approx([1.0], abs=0.5)
+    assert model.example_row == [1.5, 2.0]
+    assert model.engine.predict(model.schema.rows([model.example_row])).labels == pytest.approx([1.0], abs=0.5)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_example_that_the_model_refuses(saved: Path, data: object, example: obje
     finally:
         path.write_text(before)
     assert model.example == example
-    assert len(model.example_rows) == 1
+    assert model.example_row == list(model.example.values())
 
 
 @pytest.mark.parametrize(

@@ -83,12 +83,13 @@ def test_every_variable() -> None:
 
 
 def test_folders_follow_var_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The registry and the copies lie in VAR_DIR, which is made absolute."""
+    """The registry, the copies and compiled code lie in VAR_DIR, which is made absolute."""
     monkeypatch.chdir(tmp_path)
     settings = Settings.from_env({"VAR_DIR": "data"})
     assert settings.var_dir == tmp_path / "data"
     assert settings.tracking_uri == f"sqlite:///{tmp_path}/data/mlflow.db"
     assert settings.models_dir == tmp_path / "data" / "models"
+    assert settings.kernels_dir == tmp_path / "data" / "models" / "kernels"
 
 
 def test_settings_are_frozen() -> None:

@@ -60,7 +60,7 @@ def small_forest() -> RandomForestClassifier:
 def quiet_mlflow() -> Iterator[None]:
     """MLflow keeps its registry's address in the process and in its environment: leave neither behind."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (trainer._MLFLOW | {"MLFLOW_TRACKING_URI": "", "no_proxy": "127.0.0.1"}).items():
+        for name, value in (trainer.MLFLOW_VARIABLES | {"MLFLOW_TRACKING_URI": "", "no_proxy": "127.0.0.1"}).items():
             patch.setenv(name, value)
         yield
         mlflow.set_tracking_uri(None)

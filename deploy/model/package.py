@@ -13,9 +13,13 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, Schema
 
+from deploy.model import companion
 from deploy.model.form import FEATURES, LABEL, PUBLISHED_RANGES, Covertype
 from deploy.model.pipeline import Fitted
 from server.digest import folder_digest
+from server.engines.sklearn import SklearnEngine
+from server.mlmodel import MLmodel
+from server.rows import Rows
 
 # The workshop's first row: what the model's users see as its example.
 EXAMPLE = (2596, 51, 3, 258, 0, 510, 221, 232, 148, 6279, 1, 29)
@@ -27,7 +31,13 @@ _CHECKED_ROWS = 500
 
 
 def save(fitted: Fitted, data: Covertype, folder: Path) -> None:
-    """Write the MLflow model to ``folder``, which must not exist: schema, ranges and example are part of it."""
+    """Write the MLflow model to ``folder``, which must not exist: schema, ranges and example are part of it.
+
+    So is its compiled form, checked on the rows that were held out.
+
+    Raises:
+        ModelError: the compiled form does not agree with the model.
+    """
     schema = Schema([ColSpec("long", name) for name in FEATURES])
     mlflow.sklearn.save_model(
         fitted.pipeline,
@@ -40,6 +50,9 @@ def save(fitted: Fitted, data: Covertype, folder: Path) -> None:
         pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
         metadata={"trained_on": data.source, "ranges": ranges(data)},
     )
+    served = MLmodel.read(folder).schema
+    held = Rows(fitted.x_held, np.empty((len(fitted.x_held), 0), dtype=np.object_))
+    companion.add_forest(folder, SklearnEngine(fitted.pipeline, served), served, lambda _: held, "held-out rows")
 
 
 def ranges(data: Covertype) -> dict[str, list[int]]:

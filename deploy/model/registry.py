@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from deploy.model.form import Covertype
 from deploy.model.package import fault_of, save
 from deploy.model.pipeline import HELD_OUT, Fitted
+from server.copies import Copy
 from server.digest import DIGEST_TAG, folder_digest
 from server.errors import ModelError, RegistryError
 from server.settings import Settings
@@ -42,8 +43,8 @@ class Version:
     digest: str
 
 
-def open_experiment(settings: Settings) -> str:
-    """The id of the experiment ``covertype``, made where it is missing.
+def open_experiment(settings: Settings, name: str = NAME) -> str:
+    """The id of the experiment ``name``, made where it is missing.
 
     Raises:
         RegistryError: the registry does not answer, or not in a way that lets a run be logged.
@@ -52,9 +53,9 @@ def open_experiment(settings: Settings) -> str:
     mlflow.set_tracking_uri(settings.tracking_uri)
     with _reported(settings.tracking_uri):
         _connect_to_database(settings.tracking_uri)
-        found = mlflow.get_experiment_by_name(NAME) or _new_experiment(settings)
+        found = mlflow.get_experiment_by_name(name) or _new_experiment(settings, name)
     if found.lifecycle_stage != "active":
-        raise RegistryError(f"experiment {NAME} was deleted: `mlflow experiments restore -x {found.experiment_id}`")
+        raise RegistryError(f"experiment {name} was deleted: `mlflow experiments restore -x {found.experiment_id}`")
     return str(found.experiment_id)
 
 
@@ -77,12 +78,34 @@ def register(fitted: Fitted, data: Covertype, run_id: str) -> Version:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "model")
         save(fitted, data, folder)
-        digest = folder_digest(folder)
         _log(fitted, data, folder)
-        mlflow.log_artifacts(str(folder), "model")
-    tags = {DIGEST_TAG: digest, "trained_on": data.source}
+        return _new_version(folder, NAME, run_id, {"trained_on": data.source})
+
+
+def publish_compiled(folder: Path, source: Copy, settings: Settings) -> str:
+    """Log a compiled model and, where ``source`` is a registered version, register it as the next; its URI.
+
+    Raises:
+        RegistryError: the registry does not answer, or not in a way that lets a run be logged.
+    """
+    experiment = open_experiment(settings, source.name)
+    with _reported(settings.tracking_uri), mlflow.start_run(experiment_id=experiment) as run:
+        mlflow.set_tag("forkcast.compiled_from", source.uri)
+        if not source.registered:
+            mlflow.log_artifacts(str(folder), "model")
+            return f"runs:/{run.info.run_id}/model"
+        tags = MlflowClient().get_model_version(source.name, source.version).tags
+        told = {**tags, "forkcast.compiled_from": source.version}
+        version = _new_version(folder, source.name, run.info.run_id, told)
+    return f"models:/{source.name}/{version.number}"
+
+
+def _new_version(folder: Path, name: str, run_id: str, tags: dict[str, str]) -> Version:
+    """Log the model in ``folder`` to the active run, and register it with its digest."""
+    digest = folder_digest(folder)
+    mlflow.log_artifacts(str(folder), "model")
     with contextlib.redirect_stderr(io.StringIO()):  # MLflow congratulates there, past its own logger
-        made = mlflow.register_model(f"runs:/{run_id}/model", NAME, tags=tags)
+        made = mlflow.register_model(f"runs:/{run_id}/model", name, tags={**tags, DIGEST_TAG: digest})
     return Version(str(made.version), digest)
 
 
@@ -128,15 +151,15 @@ def _log(fitted: Fitted, data: Covertype, folder: Path) -> None:
     )
 
 
-def _new_experiment(settings: Settings) -> mlflow.entities.Experiment:
+def _new_experiment(settings: Settings, name: str) -> mlflow.entities.Experiment:
     # MLflow would put the artifacts of a SQLite registry into the folder that the trainer happens to run in.
     kind, _, database = settings.tracking_uri.partition(":///")
     location = (Path(database).absolute().parent / "mlartifacts").as_uri() if kind == "sqlite" else None
     try:
-        made = mlflow.create_experiment(NAME, artifact_location=location)
+        made = mlflow.create_experiment(name, artifact_location=location)
     except MlflowException:
         # Another process may have made it meanwhile.
-        if found := mlflow.get_experiment_by_name(NAME):
+        if found := mlflow.get_experiment_by_name(name):
             return found
         raise
     return mlflow.get_experiment(made)

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from sklearn.base import BaseEstimator
 
 from deploy.model.covertype import load
-from deploy.model.pipeline import covertype_forest, fit
-from server.errors import StartError
+from deploy.model.pipeline import FORESTS, fit
+from server.errors import SettingsError, StartError
 from server.settings import Settings
 
 # MLflow reads some of these when it is imported. A setting of the user's comes first.
-_MLFLOW = {
+MLFLOW_VARIABLES = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -49,12 +49,19 @@ def train(environ: Mapping[str, str], forest: BaseEstimator) -> str:
     )
 
 
+def _forest(environ: Mapping[str, str]) -> BaseEstimator:
+    name = environ.get("FOREST") or "default"
+    if name not in FORESTS:
+        raise SettingsError(f"FOREST={name!r}: expected one of {', '.join(FORESTS)}")
+    return FORESTS[name]()
+
+
 def main() -> int:
     """Run the trainer on this process's environment; 0, or 1 after one line of why on stderr."""
-    for name, value in _MLFLOW.items():
+    for name, value in MLFLOW_VARIABLES.items():
         os.environ.setdefault(name, value)
     try:
-        _say(train(os.environ, covertype_forest()))
+        _say(train(os.environ, _forest(os.environ)))
     except StartError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,7 +1,7 @@
 """``python -m deploy.model.weigh RECORD``: load a copy as a replica does, predict once, and print the memory it took.
 
-A process of its own, so that the figure is the model's: the peak of what it held in memory, in bytes, without the pages
-of files, which the kernel gives up before it kills.
+A process of its own, so that the figure is the model's: the most that it held in memory, in bytes, while it loaded or
+with a worker beside it, without the pages of files, which the kernel gives up before it kills.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from pathlib import Path
 
 from deploy.errors import CommandError
 from server.copies import Copy
+from server.model import Model, load_model
 from server.settings import ROOT, Settings
+
+# The event loop of the worker, the health check beside it, and what the kernel keeps for the processes (bytes).
+_BESIDES = 12 << 20
 
 
 def weigh(copy: Copy, environ: Mapping[str, str]) -> int:
@@ -41,25 +45,43 @@ def main() -> None:
 
     from server.app import create_app  # noqa: PLC0415
     from server.errors import StartError  # noqa: PLC0415
-    from server.model import load_model  # noqa: PLC0415
 
     settings = Settings.from_env(os.environ)
     try:
-        model = load_model(Copy.from_json(json.loads(sys.argv[1])), settings.engine)
+        model = load_model(Copy.from_json(json.loads(sys.argv[1])), settings.engine, settings.kernels_dir)
     except StartError as error:
         sys.exit(str(error))
     create_app(settings, model)
-    # A replica tells of it in its log, and serves all the same.
-    with contextlib.suppress(Exception):
-        model.engine.predict(model.example_rows)
-    # The peak of all pages, and those of files now (proc(5), status).
-    print(_status("VmHWM") - _status("RssFile"))
+    # While it loads, a master may hold more than later with its worker.
+    loading = _figure(os.getpid(), "status", "VmHWM") - _figure(os.getpid(), "status", "RssFile")
+    print(max(loading, _with_a_worker(model)) + _BESIDES)
 
 
-def _status(name: str) -> int:
-    """A figure of this process, in bytes. Unlike getrusage's, none of it is the parent's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+def _with_a_worker(model: Model) -> int:
+    """What this process and one that is forked from it, and predicts, hold together; shared pages count once."""
+    ready, tell = os.pipe()
+    wait, release = os.pipe()
+    worker = os.fork()
+    if worker == 0:
+        # A replica tells of it in its log, and serves all the same.
+        with contextlib.suppress(Exception):
+            model.engine.predict(model.schema.rows([model.example_row]))
+        os.write(tell, b"1")
+        os.close(release)
+        os.read(wait, 1)
+        os._exit(0)
+    os.close(tell)
+    os.read(ready, 1)
+    held = sum(_figure(pid, "smaps_rollup", "Pss_Anon") for pid in (os.getpid(), worker))
+    os.close(release)
+    os.waitpid(worker, 0)
+    return held
+
+
+def _figure(pid: int, file: str, name: str) -> int:
+    """A figure of a process (proc(5)), in bytes; 0 where the kernel does not tell it."""
+    lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,26 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol
 
-from server.errors import ModelError
+from server.engines.companion import FLAVORS
+from server.errors import CompanionRefused, ModelError
 from server.mlmodel import MLmodel
 from server.rows import Prediction, Rows
 
+logger = logging.getLogger(__name__)
+
 # An engine's name is its module here and, in ORDER, stands beside the MLflow flavor that it reads. Compiled engines
-# (forest, onnx) read companions stored inside the model and belong in front.
-ORDER = (("sklearn", "sklearn"), ("pyfunc", "python_function"))
+# read companions stored inside the model, and come first.
+ORDER = (
+    ("forest", FLAVORS["forest"]),
+    ("onnx", FLAVORS["onnx"]),
+    ("sklearn", "sklearn"),
+    ("pyfunc", "python_function"),
+)
 
 
 class Engine(Protocol):
@@ -27,23 +37,52 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(mlmodel: MLmodel, choice: str) -> Engine:
-    """The engine that ``ENGINE`` names, or the first that suits the model.
+def load_engine(mlmodel: MLmodel, choice: str, kernels: Path | None = None) -> Engine:
+    """The engine that ``ENGINE`` names, or the first that suits the model; ``kernels``, if given, keeps compiled code.
 
     Raises:
         ModelError: the model has not what the engine reads, or it does not load.
     """
-    suitable = [name for name, flavor in ORDER if flavor in mlmodel.flavors]
-    if choice == "auto":
-        # A model logged with another predict_fn answers by it, which only MLflow's own wrapper does.
-        if mlmodel.flavors.get("python_function", {}).get("predict_fn", "predict") != "predict":
-            suitable = ["pyfunc"]
-        if not suitable:
-            raise ModelError(f"the model has no flavor that is served, only {', '.join(mlmodel.flavors) or 'none'}")
-        choice = suitable[0]
-    elif choice not in suitable:
-        expected = ", ".join(["auto", *suitable])
-        raise ModelError(f"ENGINE={choice!r}: this model carries nothing for it; expected {expected}")
+    if choice != "auto":
+        return _load(_chosen(choice, mlmodel), mlmodel, kernels)
+    *compiled, last = suitable_engines(mlmodel)
+    for name in compiled:
+        try:
+            return _load(name, mlmodel, kernels)
+        except CompanionRefused as error:
+            logger.warning("%s; serving without it", error)
+    return _load(last, mlmodel, kernels)
+
+
+def suitable_engines(mlmodel: MLmodel) -> list[str]:
+    """The engines that give the model's own answers, the first choice first.
+
+    Raises:
+        ModelError: there is none.
+    """
+    # A model logged with another predict_fn answers by it, which only MLflow's own wrapper does.
+    if mlmodel.flavors.get("python_function", {}).get("predict_fn", "predict") != "predict":
+        return ["pyfunc"]
+    return _carried(mlmodel)
+
+
+def _carried(mlmodel: MLmodel) -> list[str]:
+    carried = [name for name, flavor in ORDER if flavor in mlmodel.flavors]
+    if not carried:
+        raise ModelError(f"the model has no flavor that is served, only {', '.join(mlmodel.flavors) or 'none'}")
+    return carried
+
+
+def _chosen(choice: str, mlmodel: MLmodel) -> str:
+    carried = _carried(mlmodel)
+    if choice in carried:
+        return choice
+    how = "; `make compile` adds what it reads" if choice in FLAVORS else ""
+    expected = ", ".join(["auto", *carried])
+    raise ModelError(f"ENGINE={choice!r}: this model carries nothing for it; expected {expected}{how}")
+
+
+def _load(name: str, mlmodel: MLmodel, kernels: Path | None) -> Engine:
     # Imported here so that no other engine's libraries come into memory.
-    engine: Engine = import_module(f"server.engines.{choice}").load(mlmodel)
+    engine: Engine = import_module(f"server.engines.{name}").load(mlmodel, kernels)
     return engine

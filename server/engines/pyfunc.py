@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from server.engines.frame import to_frame
@@ -34,7 +35,7 @@ class PyfuncEngine:
         return frame.drop(columns=[name for name in optional if frame[name].isna().all()])
 
 
-def load(mlmodel: MLmodel) -> PyfuncEngine:
+def load(mlmodel: MLmodel, _kernels: Path | None = None) -> PyfuncEngine:
     """Load by ``mlflow.pyfunc.load_model``.
 
     Raises:

@@ -35,7 +35,7 @@ class SklearnEngine:
     name = "sklearn"
 
     def __init__(self, estimator: Any, schema: InputSchema) -> None:
-        self._estimator = estimator
+        self.estimator = estimator
         self._schema = schema
         # Fitted on a DataFrame, it finds its columns by name; string columns have no place in a float64 block.
         self._named = hasattr(estimator, "feature_names_in_") or any(c.is_string for c in schema.columns)
@@ -43,7 +43,17 @@ class SklearnEngine:
 
     def predict(self, rows: Rows) -> Prediction:
         """Labels, with the probability of each where the estimator has probabilities."""
-        return self._answer(to_frame(rows, self._schema) if self._named else rows.numbers)
+        return self._answer(self._input(rows))
+
+    def totals(self, rows: Rows) -> NDArray[np.float64]:
+        """The probability of each class, n x classes; without classes, the value, n x 1. It checks companions."""
+        x = self._input(rows)
+        if hasattr(self.estimator, "classes_"):
+            return np.asarray(self.estimator.predict_proba(x), np.float64)
+        return np.asarray(self.estimator.predict(x), np.float64).reshape(len(rows), -1)
+
+    def _input(self, rows: Rows) -> Any:
+        return to_frame(rows, self._schema) if self._named else rows.numbers
 
     def _way(self, estimator: Any) -> Callable[[Any], Prediction]:
         # A mixture has probabilities of its components, but no classes that they belong to.
@@ -55,21 +65,21 @@ class SklearnEngine:
         return self._by_two_calls
 
     def _labels_only(self, x: Any) -> Prediction:
-        return Prediction(self._estimator.predict(x).tolist(), None)
+        return Prediction(self.estimator.predict(x).tolist(), None)
 
     def _by_argmax(self, x: Any) -> Prediction:
-        probabilities = self._estimator.predict_proba(x)
+        probabilities = self.estimator.predict_proba(x)
         best = probabilities.argmax(axis=1)
-        labels = self._estimator.classes_.take(best)
+        labels = self.estimator.classes_.take(best)
         return Prediction(labels.tolist(), probabilities[np.arange(len(best)), best].tolist())
 
     def _by_two_calls(self, x: Any) -> Prediction:
-        labels = self._estimator.predict(x)
-        probabilities = self._estimator.predict_proba(x)
-        return Prediction(labels.tolist(), _confidences(self._estimator.classes_, labels, probabilities))
+        labels = self.estimator.predict(x)
+        probabilities = self.estimator.predict_proba(x)
+        return Prediction(labels.tolist(), _confidences(self.estimator.classes_, labels, probabilities))
 
 
-def load(mlmodel: MLmodel) -> SklearnEngine:
+def load(mlmodel: MLmodel, _kernels: Path | None = None) -> SklearnEngine:
     """Read the estimator that the ``sklearn`` flavor names, and leave it one thread.
 
     Raises:

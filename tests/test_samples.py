@@ -1,0 +1,291 @@
+"""Rows to check a compiled model on, from a file and drawn."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestRegressor
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, OneHotEncoder, RobustScaler, StandardScaler
+
+from deploy.errors import CommandError
+from deploy.model.packing import pack
+from deploy.model.samples import drawn, from_file
+from server.engines.sklearn import SklearnEngine
+from server.rows import Rows
+from server.schema import InputSchema
+from tests.forests import doubles, numbers, rows_of, schema_of, trees_of
+
+KINDS = {"soil": "string", "depth": "double", "zone": "long", "wet": "boolean", "acid": "double"}
+RNG = np.random.default_rng(0)
+FRAME = pd.DataFrame(
+    {
+        "soil": RNG.choice(np.array(["clay", "sand", "loam"], dtype=object), 90),
+        "depth": RNG.normal(size=90) * 100,
+        "zone": RNG.integers(1, 5, 90),
+        "wet": RNG.random(90) > 0.5,
+        "acid": RNG.random(90),
+    }
+)
+LABELS = (FRAME["zone"] + FRAME["wet"] + (FRAME["depth"] > 0)).to_numpy() % 3
+SCHEMA = schema_of(KINDS)
+EXAMPLE = rows_of(SCHEMA, FRAME[:1])
+
+
+def model(*entries: tuple[Any, Any], frame: pd.DataFrame = FRAME) -> Pipeline:
+    columns = ColumnTransformer([(str(i), step, chosen) for i, (step, chosen) in enumerate(entries)])
+    return make_pipeline(columns, ExtraTreesClassifier(5, max_depth=4, random_state=0)).fit(frame, LABELS)
+
+
+def hot(**options: Any) -> OneHotEncoder:
+    return OneHotEncoder(sparse_output=False, **options)
+
+
+def documents(schema: InputSchema, rows: Rows) -> list[list[object]]:
+    """Rows as a client would send them."""
+    made = []
+    for values, strings in zip(rows.numbers.tolist(), rows.objects.tolist(), strict=True):
+        numbers, objects = iter(values), iter(strings)
+        row = [next(objects) if column.is_string else next(numbers) for column in schema.columns]
+        made.append([bool(x) if c.type == "boolean" else x for c, x in zip(schema.columns, row, strict=True)])
+    return made
+
+
+def assert_valid(schema: InputSchema, rows: Rows) -> None:
+    query = schema.parse({"instances": documents(schema, rows)}, len(rows))
+    assert schema.rows(query.values).numbers.tobytes() == rows.numbers.tobytes()
+
+
+MODELS = {
+    "as they are": model(("passthrough", ["depth", "zone", "wet", "acid"])),
+    "any category": model((hot(handle_unknown="ignore"), ["soil", "zone", "wet"]), ("passthrough", ["acid"])),
+    "known categories": model((hot(), ["soil", "zone", "wet"]), ("passthrough", ["acid", "depth"])),
+    "known, without the first": model((hot(drop="first"), ["zone", "soil"]), ("passthrough", ["acid", "depth"])),
+    "known, and as it is": model((hot(), ["zone", "soil"]), ("passthrough", ["zone"])),
+    "scaled": model((StandardScaler(), ["depth", "zone"]), (MinMaxScaler(), ["acid", "wet"])),
+    "scaled otherwise": model((RobustScaler(), ["depth", "zone"]), (MaxAbsScaler(), ["acid"])),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_drawn_rows_are_valid(name: str) -> None:
+    """Drawn rows, the first of which is the example, are ones that a client may send and the model answers."""
+    rows = drawn(SCHEMA, EXAMPLE, pack(MODELS[name], SCHEMA), 500)
+    assert len(rows) == 501
+    assert rows.numbers[:1].tobytes() == EXAMPLE.numbers.tobytes()
+    assert rows.objects[0] == EXAMPLE.objects[0]
+    assert_valid(SCHEMA, rows)
+    assert len(SklearnEngine(MODELS[name], SCHEMA).predict(rows).labels) == 501
+
+
+@pytest.mark.parametrize("name", ["as they are", "scaled", "scaled otherwise"])
+def test_both_sides_of_each_split(name: str) -> None:
+    """Each split of each tree has drawn rows on either side."""
+    estimator = MODELS[name]
+    rows = drawn(SCHEMA, EXAMPLE, pack(estimator, SCHEMA))
+    frame = pd.DataFrame(documents(SCHEMA, rows), columns=list(KINDS)).astype({"zone": int, "wet": bool})
+    features = estimator[:-1].transform(frame).astype(np.float32)
+    splits = 0
+    for tree in trees_of(estimator):
+        for feature, threshold in zip(tree.feature, tree.threshold, strict=True):
+            if feature >= 0:
+                splits += 1
+                assert (features[:, feature] <= threshold).any()
+                assert (features[:, feature] > threshold).any()
+    assert splits > 30
+
+
+def test_on_each_split() -> None:
+    """A column that reaches the trees as it is has values exactly on each split, and just above."""
+    x = FRAME[["depth", "acid"]].to_numpy()
+    estimator = RandomForestRegressor(2, max_depth=4, random_state=0).fit(x, LABELS)
+    found = drawn(doubles(2), numbers([[0.0, 0.0]]), pack(estimator, doubles(2))).numbers
+    for tree in trees_of(estimator):
+        for feature, threshold in zip(tree.feature, tree.threshold, strict=True):
+            if feature >= 0:
+                nearest = np.float32(threshold)
+                below = nearest if nearest <= threshold else np.nextafter(nearest, np.float32(-np.inf))
+                assert float(below) in found[:, feature]
+                assert float(np.nextafter(below, np.float32(np.inf))) in found[:, feature]
+
+
+def test_every_category() -> None:
+    """Each category is drawn, and one that nobody knows where the model takes any."""
+    rows = drawn(SCHEMA, EXAMPLE, pack(MODELS["any category"], SCHEMA))
+    assert {"clay", "sand", "loam"} < set(rows.objects[:, 0])
+    assert {1, 2, 3, 4} < set(rows.numbers[:, 1])
+    strict = drawn(SCHEMA, EXAMPLE, pack(MODELS["known categories"], SCHEMA))
+    assert set(strict.objects[:, 0]) == {"clay", "sand", "loam"}
+    assert set(strict.numbers[:, 1]) == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("unknown", [{"soil": "string"}, {"zone": 0}, {"zone": 9, "soil": ""}])
+@pytest.mark.parametrize("name", ["known categories", "known, and as it is"])
+def test_example_that_the_model_refuses(name: str, unknown: dict[str, Any]) -> None:
+    """Where the example, made up for a model that has none, is not of a known category, the drawn rows are."""
+    estimator = MODELS[name]
+    rows = drawn(SCHEMA, rows_of(SCHEMA, FRAME[:1].assign(**unknown)), pack(estimator, SCHEMA), 200)
+    assert len(SklearnEngine(estimator, SCHEMA).predict(rows).labels) >= 200
+
+
+def test_ranges() -> None:
+    """Drawn values keep to the ranges of the model's metadata, whole columns to whole numbers."""
+    inputs = [{"name": name, "type": kind} for name, kind in KINDS.items()]
+    schema = InputSchema.from_signature(inputs, {"depth": [-10, 10.5], "zone": [2, 3]})
+    example = rows_of(schema, FRAME[:1].assign(depth=0.0, zone=2))
+    for name in ("as they are", "any category", "scaled"):
+        rows = drawn(schema, example, pack(MODELS[name], schema))
+        assert_valid(schema, rows)
+        assert set(rows.numbers[:, 1]) == {2, 3}
+        assert len(set(rows.numbers[:, 0])) > 1 or name != "as they are"
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30, 3e38])
+def test_magnitudes(size: float) -> None:
+    """Rows are drawn around splits of any size."""
+    x = np.linspace(-1, 1, 90).reshape(-1, 1)
+    estimator = make_pipeline(StandardScaler(), RandomForestRegressor(3, max_depth=4, random_state=0)).fit(
+        x * size, LABELS
+    )
+    rows = drawn(doubles(1), numbers([[size / 3]]), pack(estimator, doubles(1)))
+    assert_valid(doubles(1), rows)
+    assert rows.numbers.min() < -size / 2 < size / 2 < rows.numbers.max()
+
+
+@pytest.mark.parametrize("kind", ["integer", "long", "float", "double", "boolean"])
+def test_column_that_no_tree_asks_for(kind: str) -> None:
+    """A column that decides nothing still has a value."""
+    estimator = RandomForestRegressor(2, random_state=0).fit([[0.0, 0.0], [0.0, 1.0]], [0.0, 1.0])
+    schema = schema_of({"unused": kind, "x": "double"})
+    assert_valid(schema, drawn(schema, numbers([[1.0, 0.5]]), pack(estimator, schema), 50))
+
+
+def test_same_rows() -> None:
+    """The same model has the same rows drawn each time."""
+    packed = pack(MODELS["any category"], SCHEMA)
+    first, second = (drawn(SCHEMA, EXAMPLE, packed, 100) for _ in range(2))
+    assert first.numbers.tobytes() == second.numbers.tobytes()
+    assert first.objects.tolist() == second.objects.tolist()
+
+
+@pytest.mark.parametrize("limits", [{}, {"depth": [-3, 3], "zone": [1, 4]}])
+def test_without_a_forest(limits: dict[str, Any]) -> None:
+    """For a model of another kind, rows are drawn from the ranges and the example alone."""
+    schema = InputSchema.from_signature([{"name": name, "type": kind} for name, kind in KINDS.items()], limits)
+    rows = drawn(schema, rows_of(schema, FRAME[:1].assign(depth=1.0)), None, 300)
+    assert len(rows) == 301
+    assert_valid(schema, rows)
+    assert all(len(set(column)) > 1 for column in rows.numbers.T)
+
+
+def csv(folder: Path, text: str, name: str = "rows.csv") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_file(tmp_path: Path) -> None:
+    """A file's columns are found by name, in any order, and its others are ignored."""
+    frame = FRAME.assign(label=LABELS, note=None)[["note", "acid", "wet", "label", "zone", "depth", "soil"]]
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    rows, expected = from_file(tmp_path / "rows.csv", SCHEMA), rows_of(SCHEMA, FRAME)
+    assert rows.numbers.tobytes() == expected.numbers.tobytes()
+    assert rows.objects.tolist() == expected.objects.tolist()
+
+
+def test_compressed_file(tmp_path: Path) -> None:
+    """A compressed file is read, too."""
+    FRAME.to_csv(tmp_path / "rows.csv.gz", index=False)
+    assert len(from_file(tmp_path / "rows.csv.gz", SCHEMA)) == 90
+
+
+@pytest.mark.parametrize(
+    "values", [["1", "2"], ["01", "02"], ["1.50", "2"], ["NA", "ok"], ["None", "nan"], ["true", "x"]]
+)
+def test_strings_of_a_file(tmp_path: Path, values: list[str]) -> None:
+    """Strings are taken as they stand in the file, also where they look like numbers or like nothing."""
+    path = csv(tmp_path, "x,s\n" + "".join(f"{i},{value}\n" for i, value in enumerate(values)))
+    rows = from_file(path, schema_of({"s": "string", "x": "double"}))
+    assert rows.objects.tolist() == [[value] for value in values]
+    assert rows.numbers.tolist() == [[0.0], [1.0]]
+
+
+def test_numbers_of_a_file(tmp_path: Path) -> None:
+    """Numbers are read to the last bit; 3.0 is a whole number."""
+    values = [0.1, 1 / 3, 1e-300, 123456789.123456789, 5e-324, 1.7976931348623157e308]
+    path = csv(tmp_path, "x,n\n" + "".join(f"{value!r},{i}.0\n" for i, value in enumerate(values)))
+    rows = from_file(path, schema_of({"x": "double", "n": "long"}))
+    assert rows.numbers.tolist() == [[value, i] for i, value in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x\n1\n", "there is no column 'n'; expected x, n$"),
+        ("X,n\n1,1\n", "there is no column 'x'; expected x, n$"),
+        ("x,n\n1,1\n2,2.5\n", r"1\.n must be a whole number .*got 2\.5$"),
+        ("x,n\n1,1\n2,2\ntall,3\n", r'2\.x must be a number.*, got "tall"$'),
+        ("x,n\n1,1\n,2\n", r"1\.x must be a number.*, got null$"),
+        ("x,n\n1,99999999999999999999\n", r"0\.n must be a whole number from .*, got 1e\+20$"),
+        ("x,n\n1e999,1\n", r"0\.x must be a number from .*, got inf$"),
+        ("x,n\n", "must be a list of at least one row"),
+        ("", "cannot be read as CSV: No columns to parse from file$"),
+        ('x,n\n"1,1\n', "cannot be read as CSV: "),
+        ("x,n\n1,1\n1,2,3\n", "cannot be read as CSV: "),
+    ],
+    ids=repr,
+)
+def test_bad_file(tmp_path: Path, text: str, said: str) -> None:
+    """A file that does not hold the model's rows is one line that names it, the row and the column."""
+    path = csv(tmp_path, text)
+    with pytest.raises(CommandError, match=said) as caught:
+        from_file(path, schema_of({"x": "double", "n": "long"}))
+    assert str(caught.value).startswith(f"DATA={path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_longer_than_the_header(tmp_path: Path) -> None:
+    """Rows with a cell more than the header are refused, or read as the header says: no value moves a column on."""
+    path = csv(tmp_path, "x,n\n0.5,1,8\n1.5,2,9\n")
+    try:
+        rows = from_file(path, schema_of({"x": "double", "n": "long"}))
+    except CommandError:
+        return
+    assert rows.numbers.tolist() == [[0.5, 1.0], [1.5, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.csv.gz", b"not compressed"),
+        ("rows.csv.gz", gzip.compress(b"x,n\n" + b"1,1\n" * 1000)[:-20]),
+        ("rows.csv.gz", gzip.compress(bytes(range(256)) * 50)[:40] + b"\xff" * 60),
+        ("rows.csv.zip", b"not compressed"),
+        ("rows.csv.bz2", b"not compressed"),
+        ("rows.csv.xz", b"not compressed"),
+        ("rows.csv", b"x,n\n\xff\xfe,1\n"),
+        ("rows.csv", b"\x00\x01\x02"),
+    ],
+    ids=["gz: other", "gz: short", "gz: damaged", "zip: other", "bz2: other", "xz: other", "encoding", "bytes"],
+)
+def test_broken_file(tmp_path: Path, name: str, content: bytes) -> None:
+    """A file that is damaged, or not what its name says, is one line that names it."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(CommandError) as caught:
+        from_file(path, schema_of({"x": "double", "n": "long"}))
+    assert str(caught.value).startswith(f"DATA={path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    """A file that is not there, or is a folder, is one line that names it."""
+    for path in (tmp_path / "none.csv", tmp_path):
+        with pytest.raises(CommandError, match=f"DATA={path}: cannot be read as CSV: "):
+            from_file(path, SCHEMA)
