@@ -13,6 +13,7 @@ import mmap
 import select
 import socket
 from collections.abc import Callable
+from functools import partial
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,10 @@ _STEP_BACK = 0.001
 # The workers of a new replica wait for each other before they accept, or the first would get all that wait already.
 # Those that take longer to boot are not waited for (seconds).
 _PATIENCE = 2.0
+# Of many connections, a worker may hold an eighth more than another before it steps back: waiting costs time, too.
+_SLACK = 8
+# The most that one turn of the loop accepts.
+_AT_ONCE = 64
 # Out of file descriptors, say: no use in asking again at once (seconds).
 _PAUSE = 0.1
 
@@ -66,7 +71,8 @@ class Shares:
 class Acceptor:
     """Accepts, one at a time, from one listening socket into the running loop.
 
-    ``held`` tells how many connections this worker has, ``siblings`` how many workers the replica is to have.
+    ``held`` tells how many connections this worker has, counted from the moment that a protocol is made; ``siblings``,
+    how many workers the replica is to have.
     """
 
     def __init__(  # noqa: PLR0913  (each is another thing to know)
@@ -115,22 +121,40 @@ class Acceptor:
         self._listener.close()
 
     def _on_readable(self) -> None:
-        held = self._held()
-        if held > self._shares.fewest() and self._stepped_back < _TRIES:
+        """Take what waits, as long as this worker does not get ahead of the others.
+
+        One a turn of the loop would be too slow: with many connections at work, a turn is long.
+        """
+        for taken in range(_AT_ONCE):
+            fewest = self._shares.fewest()
+            if self._held() > fewest + fewest // _SLACK:
+                if not taken:
+                    self._leave_to_others()
+                return
+            if not self._accept():
+                return
+
+    def _leave_to_others(self) -> None:
+        if self._stepped_back < _TRIES:
             self._stepped_back += 1
             self._step_back(_STEP_BACK)
-            return
+        else:
+            self._accept()
+
+    def _accept(self) -> bool:
+        """Take one connection; false if there is none to take now."""
         self._stepped_back = 0
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # another worker was faster, or the client left
+            return False  # another worker was faster, or the client left
         except OSError as error:
             logger.error("cannot accept: %s", error)
             self._step_back(_PAUSE)
-            return
-        self._shares.publish(self._slot, held + 1)
+            return False
         self._adopt(connection)
+        self.publish()
+        return True
 
     def _someone_waits(self) -> bool:
         poll = select.poll()
@@ -145,6 +169,13 @@ class Acceptor:
         connection.setblocking(False)
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        task = self._loop.create_task(self._loop.connect_accepted_socket(self._make_protocol, connection))
+        # Made now, not when the loop gets to it: it counts among those that this worker holds.
+        protocol = self._make_protocol()
+        task = self._loop.create_task(self._loop.connect_accepted_socket(lambda: protocol, connection))
         self._tasks.add(task)  # the loop itself keeps only a weak reference
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._adopted, protocol))
+
+    def _adopted(self, protocol: asyncio.Protocol, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            protocol.connection_lost(error if isinstance(error, Exception) else None)

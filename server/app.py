@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import protocol
 from server.batching import Batcher
-from server.errors import BodyTooLarge, ClientGone, Draining, RequestError, UnsupportedMedia
+from server.errors import Draining, RequestError
 from server.model import Model
 from server.openapi import openapi_document
 from server.pages import asset_routes, redoc_page, swagger_page
-from server.rows import Prediction
+from server.predict import Predict
+from server.rows import Prediction, Row
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(slots=True)
@@ -36,16 +34,16 @@ class Serving:
     """What one worker makes for itself after the fork; the worker class sets ``draining``."""
 
     batcher: Batcher
-    served_by: str
+    served_by: bytes
     draining: bool = False
 
 
 def create_app(settings: Settings, model: Model) -> ASGIApp:
     """The ASGI application of one worker. The lifespan makes its queue and warms the model up."""
-    endpoints = Endpoints(settings, model)
+    endpoints, predict = Endpoints(settings, model), Predict(settings, model)
     app = Starlette(
         routes=[
-            Route("/predict", endpoints.predict, methods=["POST"]),
+            Route("/predict", predict, methods=["POST"]),
             Route("/health", endpoints.health),
             Route("/ready", endpoints.ready),
             Route("/", endpoints.index),
@@ -58,7 +56,7 @@ def create_app(settings: Settings, model: Model) -> ASGIApp:
         exception_handlers={RequestError: on_request_error, HTTPException: on_http_exception, Exception: on_unforeseen},
     )
     app.router.redirect_slashes = False
-    return Edge(app, settings.replica, model)
+    return Edge(app, predict, settings.replica, model)
 
 
 class Endpoints:
@@ -74,7 +72,7 @@ class Endpoints:
         """Warm up before the first request, and hand every request the worker's own state."""
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predict")
         batcher = Batcher(
-            self._model.engine.predict,
+            self._predict,
             executor,
             max_batch_rows=self._settings.max_batch_rows,
             max_pending=self._settings.max_pending,
@@ -84,23 +82,15 @@ class Endpoints:
         batcher.close()
         executor.shutdown(wait=False)
 
+    def _predict(self, values: Sequence[Row]) -> Prediction:
+        return self._model.engine.predict(self._model.schema.rows(values))
+
     async def _warm_up(self, batcher: Batcher) -> None:
         try:
-            await batcher.submit(self._model.example_rows)
+            await batcher.warm_up(self._model.example_row)
         except Exception:
             # It still may answer real rows; those that it cannot, it answers with a 500 that names the same reason.
             logger.exception("the model could not predict its example; it is served all the same")
-
-    async def predict(self, request: Request) -> Response:
-        """Bytes -> object -> rows -> batch -> prediction -> bytes."""
-        document = protocol.decode(await read_json(request, self._settings.max_body_bytes))
-        query = self._model.schema.parse(document, self._settings.max_pending)
-        answer = request.state.serving.batcher.submit(query.rows)
-        # The worker class cancels it when the client goes away, so that it leaves the queue.
-        request.scope["state"]["answer"] = answer
-        prediction = await _wait(answer)
-        encode = protocol.encode_many if query.many else protocol.encode_one
-        return Response(encode(prediction, self._model.version), media_type=protocol.JSON)
 
     async def health(self, request: Request) -> Response:
         """The worker is alive, and this is what it serves."""
@@ -157,49 +147,10 @@ class Endpoints:
         return HTMLResponse(redoc_page(self._model.name))
 
 
-async def _wait(answer: asyncio.Future[Prediction]) -> Prediction:
-    try:
-        return await answer
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise ClientGone("the client went away") from None
-
-
-async def read_json(request: Request, limit: int) -> bytes:
-    """A body of at most ``limit`` bytes that is declared as JSON.
-
-    Raises:
-        UnsupportedMedia, BodyTooLarge, ClientGone: as their names say.
-    """
-    _check_media_type(request.headers.get("content-type", ""))
-    declared = request.headers.get("content-length", "0")
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if max(len(body), int(declared)) > limit:
-                raise BodyTooLarge(f"the body is larger than {limit} bytes")
-    except ClientDisconnect:
-        raise ClientGone("the client went away") from None
-    return bytes(body)
-
-
-def _check_media_type(header: str) -> None:
-    media_type, *parameters = (part.strip().lower() for part in header.split(";"))
-    charsets = [parameter.removeprefix("charset=").strip('"') for parameter in parameters if "charset=" in parameter]
-    if media_type != protocol.JSON or not {"utf-8", "utf8"}.issuperset(charsets):
-        got = f"got {header[:100]!r}" if header else "got none"
-        raise UnsupportedMedia(f"the Content-Type must be {protocol.JSON} in UTF-8, {got}")
-
-
 async def on_request_error(_request: Request, error: Exception) -> Response:
     """What Forkcast raised on purpose: the class says the status."""
     if not isinstance(error, RequestError):
         raise error
-    if isinstance(error, ClientGone):
-        return Response(status_code=error.status)
     content = protocol.encode_problem(error.status, error.detail, error.faults)
     return Response(content, error.status, error.headers, protocol.PROBLEM_JSON)
 
@@ -216,41 +167,44 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 async def on_unforeseen(_request: Request, _error: Exception) -> Response:
     """Anything else: Starlette raises it again after this answer, and the edge logs it with its traceback."""
-    return Response(
-        protocol.encode_problem(500, "this is our fault, and it is logged"), 500, None, protocol.PROBLEM_JSON
-    )
+    return Response(protocol.encode_problem(500, protocol.UNFORESEEN), 500, None, protocol.PROBLEM_JSON)
 
 
-def served_by(replica: str) -> str:
+def served_by(replica: str) -> bytes:
     """Who gives an answer: the replica, and this process, its worker."""
-    return f"{replica}/{os.getpid()}"
+    return f"{replica}/{os.getpid()}".encode()
 
 
 class Edge:
-    """The outermost layer: ``X-Served-By`` on every answer, and what nobody foresaw into the log.
+    """The outermost layer: predictions straight to their endpoint, everything else marked, and logged where unforeseen.
 
     Gunicorn's hooks see it, and through it the model.
     """
 
-    def __init__(self, app: ASGIApp, replica: str, model: Model) -> None:
+    def __init__(self, app: ASGIApp, predict: ASGIApp, replica: str, model: Model) -> None:
         self.model = model
         self._app = app
+        self._predict = predict
         self._replica = replica
-        self._header: tuple[bytes, bytes] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass through, with one header more.
+        """Choose by method and path."""
+        if scope["type"] == "http" and scope["path"] == "/predict" and scope["method"] == "POST":
+            await self._predict(scope, receive, send)
+        else:
+            await self._marked(scope, receive, send)
+
+    async def _marked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """``X-Served-By`` on every answer.
 
         An error that was answered goes no further: the server would close the connection, which is still good.
         """
-        if self._header is None:  # not before the fork
-            self._header = (b"x-served-by", served_by(self._replica).encode())
-        header, answered = self._header, False
+        answered = False
 
         async def send_marked(message: Message) -> None:
             nonlocal answered
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], header]
+                message["headers"] = [*message["headers"], (b"x-served-by", served_by(self._replica))]
             answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 

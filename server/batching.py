@@ -2,6 +2,9 @@
 
 Rows that wait while a predict call runs are taken together by the next one. There is no timer: a lone request never
 waits for company, and the busier the worker, the fuller its batches.
+
+A call that takes less than a hand-over to a thread and back runs in the event loop itself; one that would keep the loop
+from its other work runs in a thread. Which of the two is told by what the model's calls took at the warm-up.
 """
 
 from __future__ import annotations
@@ -9,18 +12,69 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
 from server.errors import Draining, QueueFull
-from server.rows import Prediction, Rows
+from server.rows import Prediction, Row
+
+# The longest that a predict call may keep the event loop from everything else (seconds).
+INLINE = 0.005
+# How a model is timed: calls of one row and of many, the fastest of a few, within this time (seconds).
+_MANY = 64
+_TRIES = 5
+_PATIENCE = 0.25
+
+Predict = Callable[[Sequence[Row]], Prediction]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What predict calls cost: seconds for a call of one row, and for each row more."""
+
+    call: float
+    row: float
+
+    def seconds(self, rows: int, most: int) -> float:
+        """What so many rows take, in calls of ``most`` rows at most."""
+        calls = -(-rows // most)
+        return calls * self.call + (rows - calls) * self.row
+
+    @classmethod
+    def measure(cls, predict: Predict, row: Row) -> Pace:
+        """By calling ``predict`` on copies of ``row``; the first call, which makes things on demand, is not counted.
+
+        Raises:
+            Exception: whatever ``predict`` raises.
+        """
+        predict([row])
+        one = _fastest(predict, [row])
+        if one > INLINE:  # what a row more costs makes no difference any more
+            return cls(one, 0.0)
+        many = _fastest(predict, [row] * _MANY)
+        return cls(one, max(many - one, 0.0) / (_MANY - 1))
+
+
+def _fastest(predict: Predict, rows: Sequence[Row]) -> float:
+    fastest, ends = float("inf"), time.perf_counter() + _PATIENCE
+    for _ in range(_TRIES):
+        started = time.perf_counter()
+        predict(rows)
+        fastest = min(fastest, time.perf_counter() - started)
+        if time.perf_counter() > ends:
+            break
+    return fastest
+
+
+# Until a model was timed, and of one that cannot predict its own example.
+_UNKNOWN = Pace(float("inf"), 0.0)
 
 
 @dataclass(slots=True)
 class _Item:
-    rows: Rows
+    rows: Sequence[Row]
     answer: asyncio.Future[Prediction]
     alone: bool = False
 
@@ -28,13 +82,13 @@ class _Item:
 class Batcher:
     """The queue of one worker, and the one predict call that may run at a time.
 
-    ``predict`` is called in ``executor``, so that a slow model does not stop the event loop. ``max_batch_rows`` bounds
-    the rows of one call, ``max_pending`` the rows waiting for one.
+    ``predict`` is called in the event loop or in ``executor``. ``max_batch_rows`` bounds the rows of one call,
+    ``max_pending`` the rows waiting for one.
     """
 
     def __init__(
         self,
-        predict: Callable[[Rows], Prediction],
+        predict: Predict,
         executor: Executor,
         *,
         max_batch_rows: int,
@@ -44,6 +98,8 @@ class Batcher:
         self._executor = executor
         self._max_batch_rows = max_batch_rows
         self._max_pending = max_pending
+        self._loop = asyncio.get_running_loop()
+        self._pace = _UNKNOWN
         self._waiting: deque[_Item] = deque()
         self._pending = 0
         self._busy = False
@@ -60,7 +116,15 @@ class Batcher:
         """The rows that wait for a predict call."""
         return self._pending
 
-    def submit(self, rows: Rows) -> asyncio.Future[Prediction]:
+    async def warm_up(self, row: Row) -> None:
+        """Time the model, before the first request.
+
+        Raises:
+            Exception: whatever ``predict`` raises; its calls will then run in the thread.
+        """
+        self._pace = await self._loop.run_in_executor(self._executor, Pace.measure, self._call, row)
+
+    def submit(self, rows: Sequence[Row]) -> asyncio.Future[Prediction]:
         """Queue rows; the future gets their prediction, or what ``predict`` raised. Cancel it to leave the queue.
 
         Raises:
@@ -71,14 +135,13 @@ class Batcher:
             raise Draining("this worker is stopping; try again")
         if self._pending + len(rows) > self._max_pending:
             raise QueueFull(f"{self._pending} rows are waiting, at most {self._max_pending} may; try again")
-        loop = asyncio.get_running_loop()
-        item = _Item(rows, loop.create_future())
+        item = _Item(rows, self._loop.create_future())
         self._waiting.append(item)
         self._pending += len(rows)
         if not self._busy:
             # Not at once: what else this turn of the loop reads from the sockets comes along.
             self._busy = True
-            loop.call_soon(self._start)
+            self._loop.call_soon(self._start)
         return item.answer
 
     def close(self) -> None:
@@ -98,9 +161,12 @@ class Batcher:
         self._busy = bool(items)
         if not items:
             return
-        rows = Rows.concatenate([item.rows for item in items])
+        rows = items[0].rows if len(items) == 1 else [row for item in items for row in item.rows]
+        if self._pace.seconds(len(rows), self._max_batch_rows) <= INLINE:
+            self._finish_inline(items, rows)
+            return
         self._called = time.monotonic()
-        call = asyncio.get_running_loop().run_in_executor(self._executor, self._call, rows)
+        call = self._loop.run_in_executor(self._executor, self._call, rows)
         call.add_done_callback(partial(self._finish, items))
 
     def _take(self) -> list[_Item]:
@@ -118,29 +184,40 @@ class Batcher:
                 size += len(item.rows)
         return items
 
-    def _call(self, rows: Rows) -> Prediction:
+    def _call(self, rows: Sequence[Row]) -> Prediction:
+        most = self._max_batch_rows
         try:
-            parts = [self._predict(chunk) for chunk in rows.chunks(self._max_batch_rows)]
+            if len(rows) <= most:
+                prediction = self._predict(rows)
+            else:
+                chunks = [rows[start : start + most] for start in range(0, len(rows), most)]
+                prediction = Prediction.concatenate([self._predict(chunk) for chunk in chunks])
         except BaseException as error:
             # These mean something to the loop (leave, cancel, end of iteration); from a model they are its failure.
             if isinstance(error, Exception) and not isinstance(error, StopIteration):
                 raise
             raise RuntimeError(f"the model raised {type(error).__name__}") from error
-        prediction = Prediction.concatenate(parts)
         if len(prediction.labels) != len(rows):
             raise RuntimeError(f"the model answered {len(prediction.labels)} labels for {len(rows)} rows")
         return prediction
+
+    def _finish_inline(self, items: list[_Item], rows: Sequence[Row]) -> None:
+        try:
+            prediction = self._call(rows)
+        except Exception as error:
+            self._fail(items, error)
+        else:
+            self._deliver(items, prediction)
+        # The loop has its turn before the next call; those that came meanwhile are taken by it.
+        self._loop.call_soon(self._start)
 
     def _finish(self, items: list[_Item], call: asyncio.Future[Prediction]) -> None:
         self._called = 0.0
         error = call.exception()
         if error is None:
             self._deliver(items, call.result())
-        elif len(items) == 1:
-            if not items[0].answer.done():
-                items[0].answer.set_exception(error)
         else:
-            self._retry_alone(items)
+            self._fail(items, error)
         self._start()
 
     def _deliver(self, items: list[_Item], prediction: Prediction) -> None:
@@ -151,12 +228,15 @@ class Batcher:
                 item.answer.set_result(prediction.part(start, stop))
             start = stop
 
-    def _retry_alone(self, items: list[_Item]) -> None:
+    def _fail(self, items: list[_Item], error: BaseException) -> None:
         """One request's rows broke the call of all: each gets a call of its own, so only the guilty one fails."""
-        if self._closed:
+        if len(items) == 1:
+            if not items[0].answer.done():
+                items[0].answer.set_exception(error)
+        elif self._closed:
             self._refuse(items)
-            return
-        for item in reversed(items):
-            item.alone = True
-            self._waiting.appendleft(item)
-            self._pending += len(item.rows)
+        else:
+            for item in reversed(items):
+                item.alone = True
+                self._waiting.appendleft(item)
+                self._pending += len(item.rows)

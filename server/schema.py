@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from server.errors import Fault, InvalidRows, ModelError
-from server.rows import Rows
+from server.rows import Row, Rows
 
 # The most faults that one answer lists: enough to mend a client, not enough to be used for amplification.
 MAX_FAULTS = 20
@@ -82,9 +82,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A parsed request: its rows, and whether it asked for many (``instances``) or for one."""
+    """A parsed request: its valid rows, and whether it asked for many (``instances``) or for one."""
 
-    rows: Rows
+    values: Sequence[Row]
     many: bool
 
 
@@ -143,13 +143,13 @@ class InputSchema:
             return Query(self._many(document["instances"], max_rows), many=True)
         faults: list[Fault] = []
         row = self._row(document, "#", faults) if form is None else self._listed(document[form], "#/features", faults)
-        return Query(self._rows([row], faults), many=False)
+        return Query(_valid([row], faults), many=False)
 
     def _form(self, document: Mapping[str, object]) -> str | None:
         """The key that wraps the rows; a feature of the same name is a feature."""
         return next((key for key in ("instances", "features") if key in document and key not in self._names), None)
 
-    def _many(self, instances: object, max_rows: int) -> Rows:
+    def _many(self, instances: object, max_rows: int) -> Sequence[Row]:
         pointer = "#/instances"
         if not isinstance(instances, list) or not instances:
             raise _invalid([Fault(f"must be a list of at least one row, got {_show(instances)}", pointer)])
@@ -161,7 +161,7 @@ class InputSchema:
             rows.append(self._row(instance, f"{pointer}/{i}", faults))
             if len(faults) >= MAX_FAULTS:
                 break
-        return self._rows(rows, faults)
+        return _valid(rows, faults)
 
     def _row(self, value: object, pointer: str, faults: list[Fault]) -> list[object]:
         if isinstance(value, dict):
@@ -199,15 +199,20 @@ class InputSchema:
             else:
                 row[i] = None
 
-    def _rows(self, rows: list[list[object]], faults: list[Fault]) -> Rows:
-        if faults:
-            raise _invalid(faults)
+    def rows(self, values: Sequence[Row]) -> Rows:
+        """Valid rows as the block that engines take; made once for all rows of a batch."""
         if not self._string_places:
-            return Rows(np.array(rows, dtype=np.float64), np.empty((len(rows), 0), dtype=np.object_))
+            return Rows(np.array(values, dtype=np.float64), np.empty((len(values), 0), dtype=np.object_))
         return Rows(
-            np.array([[row[i] for i in self._number_places] for row in rows], dtype=np.float64),
-            np.array([[row[i] for i in self._string_places] for row in rows], dtype=np.object_),
+            np.array([[row[i] for i in self._number_places] for row in values], dtype=np.float64),
+            np.array([[row[i] for i in self._string_places] for row in values], dtype=np.object_),
         )
+
+
+def _valid(rows: Sequence[Row], faults: Sequence[Fault]) -> Sequence[Row]:
+    if faults:
+        raise _invalid(faults)
+    return rows
 
 
 def _column(place: int, spec: Mapping[str, Any], ranges: Mapping[str, Any]) -> Column:

@@ -94,7 +94,7 @@ class Protocol(HttpToolsProtocol):
             "HTTP/1.1 400 Bad Request",
             f"content-type: {protocol.PROBLEM_JSON}",
             f"content-length: {len(body)}",
-            f"x-served-by: {self.app_state['serving'].served_by}",
+            f"x-served-by: {self.app_state['serving'].served_by.decode()}",
             "connection: close",
         )
         self.transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
@@ -120,7 +120,9 @@ class DrainingServer(Server):
         loop = asyncio.get_running_loop()
 
         def make_protocol() -> asyncio.Protocol:
-            return Protocol(self.config, self.server_state, self.lifespan.state, loop)
+            protocol = Protocol(self.config, self.server_state, self.lifespan.state, loop)
+            self.server_state.connections.add(protocol)  # as it does itself as soon as it is connected
+            return protocol
 
         def held() -> int:
             return len(self.server_state.connections)

@@ -65,10 +65,10 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, held: set[Connection]) -> None:
         self._held = held
+        held.add(self)
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._held.add(self)
 
     def data_received(self, data: bytes) -> None:
         self._transport.write(data)
@@ -135,7 +135,7 @@ async def echoed(client: socket.socket) -> bool:
 async def listening(family: int = socket.AF_INET, address: object = ("127.0.0.1", 0)) -> AsyncIterator[Site]:
     with socket.socket(family) as listener:
         listener.bind(address)  # type: ignore[arg-type]
-        listener.listen()
+        listener.listen()  # 128 may wait
         listener.setblocking(False)
         site = Site(listener)
         try:
@@ -157,16 +157,16 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
 
 @pytest.mark.anyio
 async def test_two_workers_accept_in_turn() -> None:
-    """Of two workers on one socket, each takes every second connection."""
+    """Of two workers on one socket each takes every second connection; of many, neither gets an eighth ahead."""
     async with listening() as site:
         (one, of_one), (other, of_other) = site.worker(siblings=2), site.worker(siblings=2)
         one.start()
         other.start()
-        for total in range(1, 21):
+        for total in range(1, 41):
             site.connect()
             await until(lambda total=total: len(of_one) + len(of_other) == total)  # type: ignore[misc]
-            assert abs(len(of_one) - len(of_other)) <= 1
-        assert (len(of_one), len(of_other)) == (10, 10)
+            fewer, more = sorted([len(of_one), len(of_other)])
+            assert more - fewer <= 1 + fewer // 8
 
 
 @pytest.mark.anyio
@@ -203,6 +203,60 @@ async def test_fuller_worker_accepts_when_nobody_else_does() -> None:
             await until(lambda total=total: len(held) == total)  # type: ignore[misc]
             assert await echoed(client)
         assert site.shares.fewest() == 0
+
+
+@pytest.mark.anyio
+async def test_only_worker_takes_many_in_a_turn(tmp_path: Path) -> None:
+    """A worker without siblings takes all that wait in one turn of the loop, up to 64, and the rest in the next."""
+    async with listening(socket.AF_UNIX, str(tmp_path / "s")) as site:
+        acceptor, held = site.worker()
+        acceptor.publish()
+        for _ in range(70):
+            site.connect()
+        for taken in (64, 70, 70):
+            acceptor._on_readable()
+            assert site.shares.fewest() == len(held) == taken
+        assert acceptor._later is None
+        await until(lambda: len(held) == 70)
+        assert all([await echoed(client) for client in site.clients])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("theirs", "taken"), [([0], 1), ([3], 4), ([5, 2], 3), ([8], 10), ([17, 40], 20), ([40], 30)])
+async def test_siblings_limit_what_a_turn_takes(tmp_path: Path, theirs: list[int], taken: int) -> None:
+    """In one turn a worker takes what brings it just past an eighth more than the emptiest of the others holds."""
+    async with listening(socket.AF_UNIX, str(tmp_path / "s")) as site:
+        acceptor, held = site.worker()
+        for slot, connections in enumerate(theirs, start=2):
+            assert site.shares.free_slot(set(range(1, slot))) == slot
+            site.shares.publish(slot, connections)
+        acceptor.publish()
+        for _ in range(30):
+            site.connect()
+        acceptor._on_readable()
+        assert len(held) == taken
+        assert site.shares.fewest() == min([taken, *theirs])
+        assert acceptor._later is None
+        acceptor._on_readable()
+        assert len(held) == taken
+        assert (acceptor._later is not None) is (taken < 30)  # it has stepped back, or has all
+        acceptor.close()
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.anyio
+async def test_only_worker_never_steps_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker without siblings leaves no connection to others, however they come."""
+    async with listening() as site:
+        acceptor, held = site.worker()
+        steps: list[float] = []
+        monkeypatch.setattr(acceptor, "_step_back", steps.append)
+        acceptor.start()
+        for _ in range(20):
+            site.connect()
+            await asyncio.sleep(0)
+        await until(lambda: len(held) == 20)
+        assert steps == []
 
 
 @pytest.mark.anyio

@@ -21,7 +21,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from server.app import create_app
+from server.app import Serving, create_app, served_by
+from server.batching import Batcher
+from server.errors import Fault, InvalidRows
 from server.model import Model
 from server.rows import Prediction, Rows
 from server.schema import InputSchema
@@ -243,12 +245,15 @@ def answer_of(headers: list[tuple[bytes, bytes]], receive: Callable[[], Any]) ->
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers, "state": {}}
-
     async def call() -> None:
-        await create_app(SETTINGS, model_of(Engine()))(scope, receive, send)
+        with ThreadPoolExecutor(1) as executor:
+            batcher = Batcher(lambda _: pytest.fail("predicted"), executor, max_batch_rows=1, max_pending=MAX_PENDING)
+            scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
+            state = {"serving": Serving(batcher, served_by("one"))}
+            await create_app(SETTINGS, model_of(Engine()))({**scope, "state": state}, receive, send)
 
     asyncio.run(call())
+    assert [dict(message.get("headers", {})).get(b"x-served-by") for message in sent] == [served_by("one"), None]
     return sent
 
 
@@ -323,8 +328,9 @@ def test_every_fault_is_named(client: TestClient) -> None:
     assert len(post(client, {f"x{i}": i for i in range(100)}).json()["errors"]) == 20
 
 
-def test_full_queue() -> None:
+def test_full_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests past MAX_PENDING get 503 with Retry-After at once, while /health answers; then there is room again."""
+    monkeypatch.setattr("server.batching.INLINE", -1.0)  # as for a slow model: its calls run in the thread
     gate, entered = threading.Event(), threading.Event()
     gate.set()
 
@@ -385,6 +391,22 @@ def test_unforeseen(caplog: pytest.LogCaptureFixture) -> None:
     assert "LookupError: secret of the model" in caplog.text
 
 
+def test_rows_that_only_the_model_can_refuse(caplog: pytest.LogCaptureFixture) -> None:
+    """Rows that the engine itself refuses are a 422 like any other, and nothing that is logged."""
+
+    def answer(rows: Rows) -> Prediction:
+        if (rows.numbers[:, 1] == 13).any():
+            raise InvalidRows("slope must be another", [Fault("slope must be another", "#")])
+        return Prediction([1] * len(rows), None)
+
+    with serving(Engine(answer)) as client:
+        problem = assert_problem(post(client, {**ROW, "slope": 13}), 422, "Unprocessable Content")
+        assert problem["detail"] == "slope must be another"
+        assert problem["errors"] == [{"detail": "slope must be another", "pointer": "#"}]
+        assert post(client, ROW).status_code == 200
+    assert caplog.messages == []
+
+
 def test_answer_that_is_no_json() -> None:
     """A label that JSON has no form for is our fault, too."""
     with serving(Engine(lambda rows: Prediction([object()] * len(rows), None))) as client:
@@ -392,15 +414,40 @@ def test_answer_that_is_no_json() -> None:
 
 
 def test_warm_up() -> None:
-    """The model's example is predicted once, before the first request."""
+    """The model's example, alone at first, is all that is predicted before the first request, and not in the loop."""
     seen: list[list[list[float]]] = []
+    threads: set[str] = set()
 
     def answer(rows: Rows) -> Prediction:
         seen.append(rows.numbers.tolist())
+        threads.add(threading.current_thread().name)
         return Prediction([1] * len(rows), None)
 
-    with serving(Engine(answer)):
-        assert seen == [[[2596, 3.5]]]
+    with serving(Engine(answer)) as client:
+        assert seen[0] == [[2596, 3.5]]
+        assert all(row == [2596, 3.5] for rows in seen for row in rows)
+        assert threads == {"predict_0"}
+        warmed_up = len(seen)
+        assert client.get("/health").json()["pending_rows"] == 0
+        assert post(client, {**ROW, "slope": 4}).status_code == 200
+        assert seen[warmed_up:] == [[[2596, 4]]]
+
+
+@pytest.mark.parametrize(("inline", "in_loop"), [(float("inf"), True), (-1.0, False)])
+def test_where_a_call_runs(monkeypatch: pytest.MonkeyPatch, inline: float, in_loop: bool) -> None:
+    """A call that is quick enough runs in the loop, one that is not in the thread; the answers are the same."""
+    monkeypatch.setattr("server.batching.INLINE", inline)
+    threads: list[str] = []
+
+    def answer(rows: Rows) -> Prediction:
+        threads.append(threading.current_thread().name)
+        return Prediction(rows.numbers[:, 1].tolist(), None)
+
+    with serving(Engine(answer)) as client:
+        threads.clear()
+        assert post(client, ROW).json()["prediction"] == 3.5
+        assert post(client, {"instances": [[2000, 1], [3000, 2]]}).json()["predictions"] == [1, 2]
+    assert [thread != "predict_0" for thread in threads] == [in_loop] * 2
 
 
 def test_no_prediction_without_a_worker() -> None:

@@ -1,25 +1,27 @@
-"""The queue of one worker, with a fake predict that records its calls and can be held at a gate."""
+"""The queue of one worker, with fake models that record their calls, wait at a gate, or take a made-up time."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.batching import Batcher
+from server.batching import INLINE, Batcher, Pace, Predict
 from server.errors import Draining, QueueFull
-from server.rows import Prediction, Rows
+from server.rows import Prediction, Row
 
 pytestmark = pytest.mark.anyio
 
 POISON = -1.0
 PATIENCE = 20  # seconds until a test that hangs fails instead
+IN_LOOP, IN_THREAD = Pace(0.0, 0.0), Pace(float("inf"), 0.0)
 
 
 class Gate:
@@ -31,8 +33,8 @@ class Gate:
         self.open.set()
         self._entered = threading.Event()
 
-    def predict(self, rows: Rows) -> Prediction:
-        numbers = rows.numbers[:, 0].tolist()
+    def predict(self, rows: Sequence[Row]) -> Prediction:
+        numbers = numbers_of(rows)
         self.calls.append(numbers)
         self._entered.set()
         assert self.open.wait(PATIENCE), "nobody opened the gate"
@@ -49,8 +51,12 @@ class Gate:
         return answer
 
 
-def rows_of(*numbers: float) -> Rows:
-    return Rows(np.array([[number] for number in numbers]), np.empty((len(numbers), 0), dtype=np.object_))
+def rows_of(*numbers: float) -> list[Row]:
+    return [[number] for number in numbers]
+
+
+def numbers_of(rows: Sequence[Row]) -> list[float]:
+    return [cast(float, number) for (number,) in rows]
 
 
 async def labels(answer: asyncio.Future[Prediction]) -> list[float]:
@@ -75,8 +81,35 @@ def gate() -> Gate:
 
 
 @pytest.fixture
-def batcher(gate: Gate, executor: ThreadPoolExecutor) -> Batcher:
+async def batcher(gate: Gate, executor: ThreadPoolExecutor) -> Batcher:
+    """One that never timed its model, and so calls it in the thread, where it can be held."""
     return Batcher(gate.predict, executor, max_batch_rows=4, max_pending=6)
+
+
+@pytest.fixture(params=[IN_LOOP, IN_THREAD], ids=["loop", "thread"])
+def pace(request: pytest.FixtureRequest) -> Pace:
+    """What a model was found to take, so that its calls run in the one place or in the other."""
+    found: Pace = request.param
+    return found
+
+
+Make = Callable[[Predict], Batcher]
+
+
+@pytest.fixture
+def make(executor: ThreadPoolExecutor, pace: Pace) -> Make:
+    def make(predict: Predict) -> Batcher:
+        batcher = Batcher(predict, executor, max_batch_rows=4, max_pending=6)
+        batcher._pace = pace
+        return batcher
+
+    return make
+
+
+@pytest.fixture
+async def either(gate: Gate, make: Make) -> Batcher:
+    """One over the gate, which must stay open: its calls run in the loop or in the thread."""
+    return make(gate.predict)
 
 
 async def test_lone_request_goes_at_once(gate: Gate, batcher: Batcher) -> None:
@@ -90,9 +123,9 @@ async def test_lone_request_goes_at_once(gate: Gate, batcher: Batcher) -> None:
     assert answer.result().confidences == [0.01]
 
 
-async def test_one_turn_is_one_call(gate: Gate, batcher: Batcher) -> None:
+async def test_one_turn_is_one_call(gate: Gate, either: Batcher) -> None:
     """Requests that arrive in the same turn of the loop share a call, and each gets its own part."""
-    first, second = batcher.submit(rows_of(1)), batcher.submit(rows_of(2, 3))
+    first, second = either.submit(rows_of(1)), either.submit(rows_of(2, 3))
     assert await labels(first) == [1]
     assert await labels(second) == [2, 3]
     assert gate.calls == [[1, 2, 3]]
@@ -110,10 +143,10 @@ async def test_waiting_requests_go_together(gate: Gate, batcher: Batcher) -> Non
     assert batcher.pending == 0
 
 
-async def test_next_request_after_a_rest(gate: Gate, batcher: Batcher) -> None:
+async def test_next_request_after_a_rest(gate: Gate, either: Batcher) -> None:
     """A batcher that has run dry starts again with the next request."""
     for number in (1, 2, 3):
-        assert await labels(batcher.submit(rows_of(number))) == [number]
+        assert await labels(either.submit(rows_of(number))) == [number]
     assert gate.calls == [[1], [2], [3]]
 
 
@@ -126,13 +159,13 @@ async def test_most_rows_in_a_call(gate: Gate, batcher: Batcher) -> None:
     assert gate.calls == [[0], [1, 2, 3], [4, 5, 6]]
 
 
-async def test_large_request(gate: Gate, batcher: Batcher) -> None:
+async def test_large_request(gate: Gate, either: Batcher) -> None:
     """A request of more than MAX_BATCH_ROWS rows is predicted in pieces and answered whole."""
-    answer = batcher.submit(rows_of(1, 2, 3, 4, 5, 6))
+    answer = either.submit(rows_of(1, 2, 3, 4, 5, 6))
     assert await labels(answer) == [1, 2, 3, 4, 5, 6]
     assert answer.result().confidences == [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]
     assert gate.calls == [[1, 2, 3, 4], [5, 6]]
-    assert batcher.pending == 0
+    assert either.pending == 0
 
 
 async def test_full_queue(gate: Gate, batcher: Batcher) -> None:
@@ -183,16 +216,16 @@ async def test_caller_that_left_during_its_call(gate: Gate, batcher: Batcher) ->
     assert batcher.pending == 0
 
 
-async def test_poison_fails_alone(gate: Gate, batcher: Batcher) -> None:
+async def test_poison_fails_alone(gate: Gate, either: Batcher) -> None:
     """A request that breaks the call of all fails with the model's error; the others get their answers."""
-    answers = [batcher.submit(rows_of(number)) for number in (1, POISON, 3)]
+    answers = [either.submit(rows_of(number)) for number in (1, POISON, 3)]
     late = asyncio.gather(*answers, return_exceptions=True)
     async with asyncio.timeout(PATIENCE):
         first, poisoned, last = await late
     assert isinstance(poisoned, ValueError)
     assert [first, last] == [Prediction([1], [0.01]), Prediction([3], [0.03])]
     assert gate.calls == [[1, POISON, 3], [1], [POISON], [3]]
-    assert batcher.pending == 0
+    assert either.pending == 0
 
 
 async def test_retries_stay_in_front(gate: Gate, batcher: Batcher) -> None:
@@ -210,37 +243,42 @@ async def test_retries_stay_in_front(gate: Gate, batcher: Batcher) -> None:
 
 
 @pytest.mark.parametrize("answered", [0, 1, 3])
-async def test_wrong_number_of_labels(executor: ThreadPoolExecutor, answered: int) -> None:
+async def test_wrong_number_of_labels(make: Make, answered: int) -> None:
     """A model that answers fewer or more labels than rows is an error for the request, never a shifted answer."""
-    batcher = Batcher(lambda _: Prediction([7] * answered, None), executor, max_batch_rows=4, max_pending=6)
+    batcher = make(lambda _: Prediction([7] * answered, None))
     with pytest.raises(RuntimeError, match=f"the model answered {answered} labels for 2 rows"):
         await labels(batcher.submit(rows_of(1, 2)))
     assert batcher.pending == 0
 
 
 @pytest.mark.parametrize("error", [StopIteration, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
-async def test_model_that_raises_what_means_something_to_the_loop(
-    executor: ThreadPoolExecutor, error: type[BaseException]
-) -> None:
+async def test_model_that_raises_what_means_something_to_the_loop(make: Make, error: type[BaseException]) -> None:
     """What would end a loop, a task or the process fails just its request, and leaves the batcher running."""
 
-    def predict(rows: Rows) -> Prediction:
-        if POISON in rows.numbers:
+    def predict(rows: Sequence[Row]) -> Prediction:
+        if POISON in numbers_of(rows):
             raise error
-        return Prediction([1], None)
+        return Prediction(numbers_of(rows), None)
 
-    batcher = Batcher(predict, executor, max_batch_rows=4, max_pending=6)
+    batcher = make(predict)
+    answers = [batcher.submit(rows_of(number)) for number in (1, POISON, 3)]
+    assert await labels(answers[0]) == [1]
+    with pytest.raises(RuntimeError, match=f"the model raised {error.__name__}"):
+        await labels(answers[1])
+    assert await labels(answers[2]) == [3]
     with pytest.raises(RuntimeError, match=f"the model raised {error.__name__}"):
         await labels(batcher.submit(rows_of(POISON)))
     assert await labels(batcher.submit(rows_of(1))) == [1]
 
 
-async def test_no_confidences(executor: ThreadPoolExecutor) -> None:
+async def test_no_confidences(make: Make) -> None:
     """A model without probabilities gives none, in pieces as well as in parts."""
-    batcher = Batcher(lambda rows: Prediction([1] * len(rows), None), executor, max_batch_rows=2, max_pending=6)
-    answers = [batcher.submit(rows_of(1, 2, 3)), batcher.submit(rows_of(4)), batcher.submit(rows_of(5))]
+    batcher = make(lambda rows: Prediction([1] * len(rows), None))
+    answers = [batcher.submit(rows_of(*numbers)) for numbers in ((1, 2), (3,), (4,))]
+    larger = make(lambda rows: Prediction([1] * len(rows), None)).submit(rows_of(1, 2, 3, 4, 5))
+    assert await larger == Prediction([1] * 5, None)
     assert [await answer for answer in answers] == [
-        Prediction([1, 1, 1], None),
+        Prediction([1, 1], None),
         Prediction([1], None),
         Prediction([1], None),
     ]
@@ -263,10 +301,10 @@ async def test_close(gate: Gate, batcher: Batcher) -> None:
     assert batcher.pending == 0
 
 
-async def test_close_before_the_first_turn(gate: Gate, batcher: Batcher) -> None:
+async def test_close_before_the_first_turn(gate: Gate, either: Batcher) -> None:
     """A request submitted and refused in the same turn of the loop costs no call."""
-    waiting = batcher.submit(rows_of(1))
-    batcher.close()
+    waiting = either.submit(rows_of(1))
+    either.close()
     with pytest.raises(Draining):
         await labels(waiting)
     assert gate.calls == []
@@ -284,9 +322,329 @@ async def test_loop_stays_free(gate: Gate, batcher: Batcher) -> None:
     assert await labels(held) == [0]
 
 
+class Timed:
+    """A model on a clock of its own: each call takes as long as it is said to, and is recorded with its thread."""
+
+    def __init__(self, call: float, row: float, first: float = 0.0) -> None:
+        self.now = 0.0
+        self.sizes: list[int] = []
+        self.threads: list[int] = []
+        self._call = call
+        self._row = row
+        self._first = first
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def predict(self, rows: Sequence[Row]) -> Prediction:
+        numbers = numbers_of(rows)
+        self.now += self._call + (len(rows) - 1) * self._row
+        if not self.sizes:
+            self.now += self._first
+        self.sizes.append(len(rows))
+        self.threads.append(threading.get_ident())
+        if POISON in numbers:
+            raise ValueError("poison")
+        return Prediction(numbers, None)
+
+    def start_anew(self) -> None:
+        self.sizes.clear()
+        self.threads.clear()
+
+
+MakeTimed = Callable[..., Timed]
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> MakeTimed:
+    """Makes a model, and lets the batcher go by its clock."""
+
+    def timed(call: float, row: float, first: float = 0.0) -> Timed:
+        model = Timed(call, row, first)
+        monkeypatch.setattr("server.batching.time", model)
+        return model
+
+    return timed
+
+
+def test_pace_of_a_model(timed: MakeTimed) -> None:
+    """A model's costs are those of a call and of each row more, without what its first call makes on demand."""
+    model = timed(call=0.002, row=0.0001, first=9.0)
+    pace = Pace.measure(model.predict, [1.0])
+    assert [pace.call, pace.row] == pytest.approx([0.002, 0.0001])
+    assert [pace.seconds(rows, 10) for rows in (1, 2, 10, 11, 20)] == pytest.approx(
+        [0.002, 0.0021, 0.0029, 0.0049, 0.0058]
+    )
+    assert set(model.sizes) == {1, 64}
+
+
+def test_fastest_call_is_the_one_that_counts(timed: MakeTimed) -> None:
+    """What else the machine does during a call is not the model's: of a few calls of a size the fastest counts."""
+    model = timed(call=0.001, row=0.0001)
+    delays = iter([0.0, 0.03, 0.02, 0.0, 0.01, 0.04, 0.05, 0.0, 0.01, 0.02, 0.04])
+
+    def predict(rows: Sequence[Row]) -> Prediction:
+        model.now += next(delays, 0.0)
+        return model.predict(rows)
+
+    pace = Pace.measure(predict, [1.0])
+    assert [pace.call, pace.row] == pytest.approx([0.001, 0.0001])
+
+
+def test_many_rows_are_never_cheaper_than_one(timed: MakeTimed) -> None:
+    """Where many rows happened to take less than one, a row more costs nothing."""
+    pace = Pace.measure(timed(call=0.004, row=-0.00005).predict, [1.0])
+    assert [pace.call, pace.row] == pytest.approx([0.004, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("call", "sizes"),
+    [
+        (10.0, [1, 1]),  # the first call, and the one that is timed
+        (0.3, [1, 1]),
+        (0.1, [1, 1, 1, 1]),  # the third that is timed ends past the patience
+    ],
+)
+def test_slow_model_is_called_seldom(timed: MakeTimed, call: float, sizes: list[int]) -> None:
+    """A model too slow for the loop is called no more once the patience is over, and never with many rows."""
+    model = timed(call=call, row=0.0)
+    pace = Pace.measure(model.predict, [1.0])
+    assert model.sizes == sizes
+    assert [pace.call, pace.row] == pytest.approx([call, 0.0])
+
+
+def test_copies_of_the_row() -> None:
+    """A model is timed by copies of the row that it is given, and nothing else."""
+    gate = Gate()
+    Pace.measure(gate.predict, [7.0])
+    assert {number for call in gate.calls for number in call} == {7.0}
+
+
+def test_model_that_cannot_be_timed() -> None:
+    """What a model raises at its first call is raised, and it is not called again."""
+    gate = Gate()
+    with pytest.raises(ValueError, match="poison"):
+        Pace.measure(gate.predict, [POISON])
+    assert gate.calls == [[POISON]]
+
+
+async def warmed_up(model: Timed, executor: ThreadPoolExecutor, max_batch_rows: int = 1000) -> Batcher:
+    batcher = Batcher(model.predict, executor, max_batch_rows=max_batch_rows, max_pending=10_000)
+    await batcher.warm_up([0.0])
+    assert set(model.threads) == {executor.submit(threading.get_ident).result()}
+    assert batcher.pending == 0
+    model.start_anew()
+    return batcher
+
+
+async def test_quick_call_runs_in_the_loop(timed: MakeTimed, executor: ThreadPoolExecutor) -> None:
+    """The calls of a model that was found quick run in the loop's own thread, once it has been timed in the other."""
+    model = timed(call=0.001, row=0.0)
+    batcher = await warmed_up(model, executor)
+    for number in (1, 2):
+        assert await labels(batcher.submit(rows_of(number))) == [number]
+    assert model.threads == [threading.get_ident()] * 2
+    assert batcher.calling == 0
+
+
+async def test_slow_call_runs_in_the_thread(timed: MakeTimed, executor: ThreadPoolExecutor) -> None:
+    """The calls of a model that was found slow run in the executor's thread, and never in the loop's."""
+    model = timed(call=2 * INLINE, row=0.0)
+    batcher = await warmed_up(model, executor)
+    for number in (1, 2):
+        assert await labels(batcher.submit(rows_of(number))) == [number]
+    assert len(model.threads) == 2
+    assert threading.get_ident() not in model.threads
+
+
+@pytest.mark.parametrize(
+    ("sizes", "in_loop"), [([1], True), ([40], True), ([60], False), ([20, 20], True), ([30, 30], False)]
+)
+async def test_size_of_a_call_decides(
+    timed: MakeTimed, executor: ThreadPoolExecutor, sizes: list[int], in_loop: bool
+) -> None:
+    """So many rows of a quick model that their call would keep the loop too long run in the thread, in one batch."""
+    model = timed(call=INLINE / 5, row=INLINE / 60)
+    batcher = await warmed_up(model, executor)
+    for _ in range(2):  # which of the two is chosen anew for each call
+        answers = [batcher.submit(rows_of(*range(size))) for size in sizes]
+        assert [await labels(answer) for answer in answers] == [list(range(size)) for size in sizes]
+        lone = batcher.submit(rows_of(1))
+        assert await labels(lone) == [1]
+    assert model.sizes == [sum(sizes), 1] * 2
+    assert [thread == threading.get_ident() for thread in model.threads] == [in_loop, True] * 2
+
+
+async def test_model_that_was_not_timed(timed: MakeTimed, executor: ThreadPoolExecutor) -> None:
+    """Before a warm-up, and after one that failed, every call runs in the thread."""
+    model = timed(call=0.0, row=0.0)
+    batcher = Batcher(model.predict, executor, max_batch_rows=4, max_pending=6)
+    assert await labels(batcher.submit(rows_of(1))) == [1]
+    with pytest.raises(ValueError, match="poison"):
+        await batcher.warm_up([POISON])
+    assert await labels(batcher.submit(rows_of(2))) == [2]
+    assert len(model.threads) == 3
+    assert threading.get_ident() not in model.threads
+
+
+@pytest.mark.parametrize("error", [StopIteration, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+def test_warm_up_that_raises_what_means_something_to_the_loop(error: type[BaseException]) -> None:
+    """What would end a loop, a task or the process is an error of the warm-up like any other."""
+
+    def predict(_rows: Sequence[Row]) -> Prediction:
+        raise error
+
+    async def warm_up(executor: ThreadPoolExecutor) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+        async with asyncio.timeout(1):
+            await Batcher(predict, executor, max_batch_rows=4, max_pending=6).warm_up([1.0])
+
+    raised: BaseException | None = None
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        try:
+            asyncio.run(warm_up(executor))
+        except BaseException as caught:
+            raised = caught
+    assert isinstance(raised, RuntimeError)
+
+
+async def test_pieces_of_a_large_request_count(timed: MakeTimed, executor: ThreadPoolExecutor) -> None:
+    """A request that is predicted in so many pieces that they would keep the loop too long runs in the thread."""
+    model = timed(call=INLINE / 5, row=0.0)
+    batcher = await warmed_up(model, executor, max_batch_rows=1)
+    assert await labels(batcher.submit(rows_of(*range(100)))) == list(range(100))
+    assert model.sizes == [1] * 100
+    assert threading.get_ident() not in model.threads
+
+
+@pytest.fixture
+async def inline(gate: Gate, executor: ThreadPoolExecutor) -> Batcher:
+    """One whose calls run in the loop; the gate must stay open."""
+    batcher = Batcher(gate.predict, executor, max_batch_rows=4, max_pending=6)
+    batcher._pace = IN_LOOP
+    return batcher
+
+
+async def test_lone_request_is_answered_in_the_next_turn(gate: Gate, inline: Batcher) -> None:
+    """A lone request of a quick model has its answer after one turn of the loop; after another the batcher rests."""
+    for number in (1, 2):
+        answer = inline.submit(rows_of(number))
+        assert inline.pending == 1
+        assert not answer.done()
+        await asyncio.sleep(0)
+        assert answer.done()
+        assert answer.result() == Prediction([number], [number / 100])
+        assert inline.pending == 0
+        await asyncio.sleep(0)
+        assert not inline._busy
+    assert gate.calls == [[1], [2]]
+
+
+async def test_loop_has_its_turn_between_calls(gate: Gate, inline: Batcher) -> None:
+    """Between two calls in the loop all else has a turn, and what was submitted meanwhile goes with the next."""
+    for numbers in ((1, 2, 3), (4, 5)):
+        inline.submit(rows_of(*numbers))
+    await asyncio.sleep(0)
+    assert gate.calls == [[1, 2, 3]]
+    assert inline.pending == 2
+    inline.submit(rows_of(6))
+    await asyncio.sleep(0)
+    assert gate.calls == [[1, 2, 3], [4, 5, 6]]
+    assert inline.pending == 0
+
+
+async def test_poison_in_the_loop(gate: Gate, inline: Batcher) -> None:
+    """After a call in the loop that failed, each of its requests has a call of its own, before any that came later."""
+    first, poisoned, last = (inline.submit(rows_of(number)) for number in (1, POISON, 3))
+    await asyncio.sleep(0)
+    assert gate.calls == [[1, POISON, 3]]
+    assert inline.pending == 3
+    later = [inline.submit(rows_of(number)) for number in (4, 5)]
+    for _ in range(4):
+        assert not all(answer.done() for answer in later)
+        await asyncio.sleep(0)
+    assert gate.calls == [[1, POISON, 3], [1], [POISON], [3], [4, 5]]
+    assert isinstance(poisoned.exception(), ValueError)
+    assert [answer.result().labels for answer in (first, last, *later)] == [[1], [3], [4], [5]]
+
+
+async def test_callers_that_left_cost_no_call_in_the_loop(gate: Gate, inline: Batcher) -> None:
+    """Whoever leaves before the call costs no prediction; when all have left there is none, and the next one starts."""
+    first, gone, last = (inline.submit(rows_of(number)) for number in (1, 2, 3))
+    gone.cancel()
+    assert [await labels(answer) for answer in (first, last)] == [[1], [3]]
+    alone = inline.submit(rows_of(4))
+    alone.cancel()
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert inline.pending == 0
+    assert await labels(inline.submit(rows_of(5))) == [5]
+    assert gate.calls == [[1, 3], [5]]
+
+
+async def test_callers_that_left_after_a_broken_call(gate: Gate, inline: Batcher) -> None:
+    """Whoever leaves between a call that failed and its own costs no second one."""
+    answers = [inline.submit(rows_of(number)) for number in (1, POISON, 3)]
+    await asyncio.sleep(0)
+    answers[0].cancel()
+    answers[1].cancel()
+    assert await labels(answers[2]) == [3]
+    assert gate.calls == [[1, POISON, 3], [3]]
+    assert inline.pending == 0
+
+
+async def test_close_between_calls_in_the_loop(gate: Gate, inline: Batcher) -> None:
+    """Closing between two calls refuses those that wait, those of a call that failed among them, and calls no more."""
+    answered = inline.submit(rows_of(1, 2, 3))
+    waiting = inline.submit(rows_of(4, 5))
+    await asyncio.sleep(0)
+    inline.close()
+    assert answered.result().labels == [1, 2, 3]
+    with pytest.raises(Draining):
+        await labels(waiting)
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert gate.calls == [[1, 2, 3]]
+    assert (inline.pending, inline.calling) == (0, 0)
+
+
+async def test_close_after_a_broken_call_in_the_loop(gate: Gate, inline: Batcher) -> None:
+    """Requests that were to be tried alone are refused when the batcher is closed before."""
+    answers = [inline.submit(rows_of(number)) for number in (1, POISON)]
+    await asyncio.sleep(0)
+    inline.close()
+    for answer in answers:
+        with pytest.raises(Draining):
+            await labels(answer)
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert gate.calls == [[1, POISON]]
+    assert inline.pending == 0
+
+
+async def test_close_during_a_call_that_fails(gate: Gate, batcher: Batcher) -> None:
+    """Requests of a call that fails after the close are refused, for none of them may have been the guilty one."""
+    waiting = batcher.submit(rows_of(1))
+    guilty = await gate.hold(batcher, POISON)  # submitted in the same turn
+    batcher.close()
+    gate.open.set()
+    for answer in (waiting, guilty):
+        with pytest.raises(Draining):
+            await labels(answer)
+    assert gate.calls == [[1, POISON]]
+
+
 @settings(max_examples=50, deadline=None)
-@given(sizes=st.lists(st.integers(1, 9), max_size=12), most=st.integers(1, 7), gone=st.sets(st.integers(0, 11)))
-def test_everybody_gets_their_own(sizes: Sequence[int], most: int, gone: set[int]) -> None:
+@given(
+    sizes=st.lists(st.integers(1, 9), max_size=12),
+    most=st.integers(1, 7),
+    gone=st.sets(st.integers(0, 11)),
+    pace=st.sampled_from([IN_LOOP, IN_THREAD, Pace(0.0, INLINE / 4)]),  # the last: small calls in the loop only
+)
+def test_everybody_gets_their_own(sizes: Sequence[int], most: int, gone: set[int], pace: Pace) -> None:
     """Whatever the sizes and whoever leaves, each gets the answer to its own rows, in calls that are not too large."""
     gate = Gate()
     starts = np.cumsum([0, *sizes]).tolist()
@@ -295,6 +653,7 @@ def test_everybody_gets_their_own(sizes: Sequence[int], most: int, gone: set[int
     async def answers() -> list[list[float]]:
         with ThreadPoolExecutor(max_workers=1) as executor:
             batcher = Batcher(gate.predict, executor, max_batch_rows=most, max_pending=1000)
+            batcher._pace = pace
             waiting = [batcher.submit(rows_of(*numbers)) for numbers in wanted]
             for i, answer in enumerate(waiting):
                 if i in gone:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,11 @@ def parsed(schema: InputSchema, document: object) -> Query | InvalidRows:
         return error
 
 
-def numbers(query: Query) -> list[list[float]]:
-    return query.rows.numbers.tolist()  # type: ignore[no-any-return]
+def numbers(schema: InputSchema, document: object, max_rows: int = 10) -> list[list[float]]:
+    """A valid document's rows, as the block of numbers that engines take."""
+    rows = schema.rows(schema.parse(document, max_rows).values)
+    assert rows.numbers.dtype == np.float64
+    return rows.numbers.tolist()  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
@@ -84,15 +88,17 @@ def test_forms(document: object, many: bool) -> None:
     """The three forms, by name or by place, lead to the same row in the signature's order."""
     query = COVERTYPE.parse(document, 1)
     assert query.many is many
-    assert numbers(query) == [[2596, 3, 29]]
-    assert query.rows.numbers.dtype == np.float64
-    assert query.rows.objects.shape == (1, 0)
+    assert query.values == [[2596, 3, 29]]
+    rows = COVERTYPE.rows(query.values)
+    assert rows.numbers.tolist() == [[2596, 3, 29]]
+    assert rows.numbers.dtype == np.float64
+    assert rows.objects.shape == (1, 0)
 
 
 def test_mixed_instances() -> None:
     """Rows by name and rows by place may stand in one request, and keep their order."""
-    query = COVERTYPE.parse({"instances": [[2000, 1, 1], GOOD, [3000.0, -5, 40]]}, 3)
-    assert numbers(query) == [[2000, 1, 1], [2596, 3, 29], [3000, -5, 40]]
+    document = {"instances": [[2000, 1, 1], GOOD, [3000.0, -5, 40]]}
+    assert numbers(COVERTYPE, document, 3) == [[2000, 1, 1], [2596, 3, 29], [3000, -5, 40]]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +232,7 @@ def test_widest_range(kind: str) -> None:
     schema = one_column(kind)
     low, high = WIDEST[kind]
     for value in (low, 0, high):
-        assert numbers(schema.parse({"x": value}, 1)) == [[value]]
+        assert numbers(schema, {"x": value}) == [[value]]
     for value in (int(low) * 2, int(high) * 2, math.inf, -math.inf, math.nan):
         ((pointer, detail),) = faults(schema, {"x": value})
         assert pointer == "#/x"
@@ -256,14 +262,14 @@ def test_range_wider_than_the_type() -> None:
 @pytest.mark.parametrize("value", [3000, 3000.0, -0.0, 1e3])
 def test_whole_floats(value: float) -> None:
     """A float without a fraction is a good integer."""
-    assert numbers(one_column("integer").parse({"x": value}, 1)) == [[value]]
+    assert numbers(one_column("integer"), {"x": value}) == [[value]]
 
 
 @pytest.mark.parametrize("value", [0.5, 1e-300, 2999.9999999])
 def test_fractions(value: float) -> None:
     """A number column takes a fraction only where its type does."""
     assert faults(one_column("long"), {"x": value})[0][0] == "#/x"
-    assert numbers(one_column("double", [0, 3000]).parse({"x": value}, 1)) == [[value]]
+    assert numbers(one_column("double", [0, 3000]), {"x": value}) == [[value]]
 
 
 def test_strings_and_booleans() -> None:
@@ -271,25 +277,30 @@ def test_strings_and_booleans() -> None:
     query = MIXED.parse(
         {"instances": [HOME | {"rooms": 3, "lift": False, "note": ""}, ["é", 1, False, "n", 2.0, True]]}, 2
     )
-    assert numbers(query) == [[71.5, 1, 3, 0], [1, 0, 2, 1]]
-    assert query.rows.objects.tolist() == [["Oslo", ""], ["é", "n"]]
-    assert query.rows.objects.dtype == np.object_
+    assert query.values == [["Oslo", 71.5, True, "", 3, False], ["é", 1, False, "n", 2.0, True]]
+    rows = MIXED.rows(query.values)
+    assert rows.numbers.tolist() == [[71.5, 1, 3, 0], [1, 0, 2, 1]]
+    assert rows.objects.tolist() == [["Oslo", ""], ["é", "n"]]
+    assert rows.numbers.dtype == np.float64
+    assert rows.objects.dtype == np.object_
 
 
 @pytest.mark.parametrize("document", [HOME, HOME | {"note": None, "rooms": None, "lift": None}])
 def test_missing_optional_values(document: dict[str, object]) -> None:
     """An optional value that is missing or null becomes NaN in a number or boolean column, None in a string one."""
     query = MIXED.parse(document, 1)
-    assert query.rows.numbers[0, :2].tolist() == [71.5, 1]
-    assert np.isnan(query.rows.numbers[0, 2:]).all()
-    assert query.rows.objects.tolist() == [["Oslo", None]]
+    assert query.values == [["Oslo", 71.5, True, None, None, None]]
+    rows = MIXED.rows(query.values)
+    assert rows.numbers[0, :2].tolist() == [71.5, 1]
+    assert np.isnan(rows.numbers[0, 2:]).all()
+    assert rows.objects.tolist() == [["Oslo", None]]
 
 
 def test_missing_optional_values_without_strings() -> None:
     """A model of numbers alone has NaN for what is missing, in each of the three forms."""
     schema = one_column("double", required=False)
     for document in ({}, {"x": None}, {"features": [None]}, {"instances": [{}, [None]]}):
-        assert np.isnan(schema.parse(document, 2).rows.numbers).all()
+        assert np.isnan(numbers(schema, document)).all()
 
 
 @pytest.mark.parametrize(
@@ -317,9 +328,9 @@ def test_wrong_type_in_a_mixed_row(change: dict[str, object], pointer: str, deta
 def test_feature_named_like_a_form(name: str) -> None:
     """A model's own feature wins over the form of that name, and the other form still works."""
     schema = InputSchema.from_signature([{"type": "double", "name": name}, {"type": "double", "name": "y"}], {})
-    assert numbers(schema.parse({name: 1, "y": 2}, 1)) == [[1, 2]]
+    assert numbers(schema, {name: 1, "y": 2}) == [[1, 2]]
     other = {"features": {"instances": [[1, 2]]}, "instances": {"features": [1, 2]}}[name]
-    assert numbers(schema.parse(other, 1)) == [[1, 2]]
+    assert numbers(schema, other) == [[1, 2]]
     assert faults(schema, {name: [1, 2]}) == [
         (f"#/{name}", "must be a number, got a list of 2"),
         ("#/y", "is missing; must be a number"),
@@ -384,7 +395,8 @@ def test_any_document(document: object) -> None:
             assert all(isinstance(fault, Fault) and fault.pointer.startswith("#") for fault in outcome.faults)
             assert len(encode_problem(422, outcome.detail, outcome.faults)) < 50_000
         else:
-            assert 1 <= len(outcome.rows) <= 3
+            assert 1 <= len(outcome.values) <= 3
+            assert len(schema.rows(outcome.values)) == len(outcome.values)
 
 
 ROWS = st.lists(
@@ -408,14 +420,14 @@ def test_forms_agree(rows: list[list[float]]) -> None:
     )
     named = [dict(zip(kinds, row, strict=True)) for row in rows]
     for instances in (rows, named):
-        query = schema.parse(decode(json.dumps({"instances": instances}).encode()), 5)
-        assert query.many
-        assert numbers(query) == rows
+        document = decode(json.dumps({"instances": instances}).encode())
+        assert schema.parse(document, 5).many
+        assert numbers(schema, document, 5) == rows
     for row, by_name in zip(rows, named, strict=True):
-        for document in (by_name, {"features": row}):
-            query = schema.parse(decode(json.dumps(document).encode()), 1)
-            assert not query.many
-            assert numbers(query) == [row]
+        for one in (by_name, {"features": row}):
+            document = decode(json.dumps(one).encode())
+            assert not schema.parse(document, 1).many
+            assert numbers(schema, document, 1) == [row]
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.integers(-50, 50).map(float)
@@ -444,3 +456,79 @@ def test_optional_adds_only_null(kind: str, value: object) -> None:
     assert optional.accepts(value) is (value is None or required.accepts(value))
     assert Column("x", "string").accepts(value) is isinstance(value, str)
     assert Column("x", "boolean").accepts(value) is isinstance(value, bool)
+
+
+# Small numbers, as most values are, and what one type takes and another does not.
+VALUES = st.integers(-60, 60) | st.integers(-60, 60).map(float) | SCALARS
+EDGES = st.sampled_from(
+    [0, -0.0, 0.5, -50, 50.0, 51, -51.0, 2**31 - 1, 2**31, -(2**31) - 1, 2**53 + 1, 10**400, -(10**400), 1e-300]
+    + [factor * edge for widest in WIDEST.values() for edge in widest for factor in (1, 2)]
+    + [math.nan, math.inf, -math.inf, True, False, None, "", "0"]
+)
+
+
+@st.composite
+def schema_and_values(draw: st.DrawFn) -> tuple[InputSchema, list[object]]:
+    """Columns of any type, some optional and some of the numbers limited, and a value for each."""
+    kinds = draw(st.lists(st.sampled_from([*WIDEST, "string", "boolean"]) | st.just("long"), min_size=1, max_size=5))
+    inputs = [{"type": kind, "name": f"c{i}", "required": draw(st.booleans())} for i, kind in enumerate(kinds)]
+    ranges = {f"c{i}": [-50, 50] for i, kind in enumerate(kinds) if kind in WIDEST and draw(st.booleans())}
+    values = draw(st.sampled_from([VALUES, VALUES | EDGES | JSON]))
+    return InputSchema.from_signature(inputs, ranges), [draw(values) for _ in kinds]
+
+
+@given(schema_and_values())
+def test_row_is_taken_as_its_columns_accept_it(case: tuple[InputSchema, list[object]]) -> None:
+    """In every form a row is taken, unchanged, where each column accepts its value; each other value is a fault."""
+    schema, values = case
+    refused = [i for i, column in enumerate(schema.columns) if not column.accepts(values[i])]
+    by_name = [schema.names[i] for i in refused]
+    named = dict(zip(schema.names, values, strict=True))
+    forms: list[tuple[object, str, Sequence[object]]] = [
+        (named, "#", by_name),
+        (dict(reversed(named.items())), "#", by_name),
+        ({"features": values}, "#/features", refused),
+        ({"instances": [values]}, "#/instances/0", refused),
+        ({"instances": [named]}, "#/instances/0", by_name),
+    ]
+    for document, pointer, places in forms:
+        outcome = parsed(schema, document)
+        if isinstance(outcome, InvalidRows):
+            assert [fault.pointer for fault in outcome.faults] == [f"{pointer}/{place}" for place in places]
+            assert places
+        else:
+            assert not places
+            (row,) = outcome.values
+            assert all(taken is sent for taken, sent in zip(row, values, strict=True))
+            assert len(schema.rows(outcome.values)) == 1
+
+
+@pytest.mark.parametrize("missing", [["slope"], ["elevation", "soil_type"], list(GOOD)])
+def test_other_key_in_place_of_a_feature(missing: list[str]) -> None:
+    """A row with as many keys as there are features, one of which is another's, is no row."""
+    document = {name if name not in missing else f"other {name}": value for name, value in GOOD.items()}
+    assert len(document) == len(GOOD)
+    assert {detail.split(";")[0] for _, detail in faults(COVERTYPE, document)} == {
+        "is not a feature of this model",
+        "is missing",
+    }
+    assert len(faults(COVERTYPE, document)) == 2 * len(missing)
+
+
+def test_values_are_the_request_s_own() -> None:
+    """What was parsed is not what the client's document holds: to change the one leaves the other as it was."""
+    document = {"features": [2596, 3, 29]}
+    query = COVERTYPE.parse(document, 1)
+    document["features"][0] = 0
+    assert query.values == [[2596, 3, 29]]
+
+
+def test_rows_of_several_requests() -> None:
+    """Rows of any number of requests become one block, each row as it would be alone."""
+    one, other = (COVERTYPE.parse({"features": [elevation, 3, 29]}, 1).values for elevation in (2000, 3000))
+    assert COVERTYPE.rows([*one, *other]).numbers.tolist() == [[2000, 3, 29], [3000, 3, 29]]
+    homes = [*MIXED.parse(HOME, 1).values, *MIXED.parse(HOME | {"rooms": 3, "note": "n"}, 1).values]
+    block = MIXED.rows(homes)
+    assert len(block) == 2
+    assert block.objects.tolist() == [["Oslo", None], ["Oslo", "n"]]
+    assert np.array_equal(block.numbers, [[71.5, 1, math.nan, math.nan], [71.5, 1, 3, math.nan]], equal_nan=True)
