@@ -12,8 +12,8 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import PIPE, run
 from typing import Any
@@ -83,9 +83,12 @@ def resolve(settings: Settings) -> Copy:
     if local is not None:
         return Copy.recorded(local) if local.suffix == ".json" else _in_place(local, settings.model_uri)
     copies = Copies(settings.models_dir)
+    stamp = _stamp(settings.tracking_uri)
     with copies.lock():
+        if stamp is not None and (copy := copies.still(settings.model_uri, settings.tracking_uri, stamp)):
+            return copy
         try:
-            copy = _from_registry(copies, settings)
+            copy = replace(_from_registry(copies, settings), stamp=stamp)
         except RegistryError as error:
             stand_in = copies.last_good(settings.model_uri, settings.tracking_uri, str(error))
             if stand_in is None:
@@ -102,6 +105,19 @@ def local_folder(uri: str) -> Path | None:
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     return None if parts.scheme else Path(uri)
+
+
+def _stamp(tracking_uri: str) -> str | None:
+    """What changes whenever a registry in a SQLite file does: importing MLflow, to be told the same, takes seconds."""
+    if not tracking_uri.startswith("sqlite:///"):
+        return None
+    path = tracking_uri.removeprefix("sqlite:///")
+    found = []
+    for name in (path, f"{path}-wal", f"{path}-journal"):
+        with suppress(OSError):
+            stat = Path(name).stat()
+            found.append(f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}")
+    return " ".join(found) or None
 
 
 def _in_place(folder: Path, uri: str) -> Copy:
