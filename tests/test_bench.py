@@ -1,162 +1,200 @@
-"""The benchmark's parts: the rows that it posts, and what it makes of `wrk`'s words. No benchmark is run."""
+"""The benchmark as a command: what it prints, keeps and returns, however it ends. No replica is started."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deploy import bench
+from deploy.bench import __main__ as command
+from deploy.bench import interrupt
+from deploy.bench.plan import Plan
+from deploy.bench.row import Row
 from deploy.errors import CommandError
-from server.model import Model
-from server.rows import Prediction, Rows
-from server.schema import InputSchema
+from server.errors import ModelError
+from tests.test_bench_row import a_row
+from tests.test_bench_subject import a_subject
 
-# One that has percentages which are no percentiles: those of the Stdev column.
-OUTPUT = """\
-Running 8s test @ http://127.0.0.1:8000/predict
-  1 threads and 64 connections
-  Thread Stats   Avg      Stdev     Max   +/- Stdev
-    Latency     4.51ms    1.02ms  20.11ms   94.50%
-    Req/Sec    14.20k   512.33    15.01k    81.99%
-  Latency Distribution
-     50%    4.33ms
-     75%    4.80ms
-     90%    5.40ms
-     99%    8.71ms
-  113601 requests in 8.00s, 20.30MB read
-Requests/sec:  14199.42
-Transfer/sec:      2.54MB
-"""
-ERRORS = """\
-  Socket errors: connect 1, read 20, write 300, timeout 4000
-  Non-2xx or 3xx responses: 50000
-"""
-
-INPUTS: list[dict[str, Any]] = [
-    {"name": "small", "type": "integer"},
-    {"name": "wide", "type": "long"},
-    {"name": "degrees", "type": "double"},
-    {"name": "share", "type": "float"},
-    {"name": "free", "type": "double"},
-    {"name": "count", "type": "integer", "required": False},
-    {"name": "flag", "type": "boolean"},
-    {"name": "word", "type": "string"},
-]
-RANGES: dict[str, list[float]] = {"small": [1, 4], "wide": [-5, 5], "degrees": [-0.5, 0.25], "share": [10, 10.5]}
+VARIABLES = ("QUICK", "WORKERS", "CONNECTIONS", "BENCH_SECONDS", "ENGINE")
 
 
-class Constant:
-    """An engine whose answer is always 1."""
+class Run:
+    """A run of some rows that ends as the test wants."""
 
-    name = "constant"
+    def __init__(self, folder: Path, rows: int, error: BaseException | None) -> None:
+        self.plan = Plan.from_env({})
+        self.subject = a_subject(folder)
+        self.replicas = 1
+        self._rows = rows
+        self._error = error
 
-    def predict(self, rows: Rows) -> Prediction:
-        return Prediction([1] * len(rows.numbers), None)
+    def measure(self, keep: Callable[[Row], None]) -> None:
+        for connections in (1, 64)[: self._rows]:
+            keep(a_row(connections=connections))
+        if self._error is not None:
+            raise self._error
+
+
+class Bench:
+    """The command in a folder of its own: its root, without a `.env`, and where it keeps its figures."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
+        self.root = folder
+        self.results = folder / "results"
+        self.patch = patch
+        self._capture = capture
+        for name in VARIABLES:
+            patch.delenv(name, raising=False)
+        patch.setattr(command, "ROOT", folder)
+        patch.setattr(command, "RESULTS", self.results)
+
+    def measures(self, error: BaseException | None = None, rows: int = 2) -> None:
+        """From now on the command measures some rows, and then fails if there is an error."""
+
+        def prepared(_environ: Mapping[str, str]) -> Run:
+            return Run(self.root, rows, error)
+
+        self.patch.setattr(command, "_prepared", prepared)
+
+    def main(self) -> tuple[int, str, str]:
+        """Its status, and what it printed."""
+        status = command.main()
+        return status, *self._capture.readouterr()
+
+    def kept(self) -> dict[str, Any]:
+        """The one document under ``results``."""
+        (path,) = self.results.glob("*-bench/bench.json")
+        document: dict[str, Any] = json.loads(path.read_text())
+        return document
 
 
 @pytest.fixture
-def model() -> Model:
-    return Model(
-        name="made",
-        version="1",
-        uri="models:/made/1",
-        digest="d" * 64,
-        trained_on=None,
-        stale=None,
-        schema=InputSchema.from_signature(INPUTS, RANGES),
-        engine=Constant(),
-        example={},
-    )
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Bench]:
+    """The command takes the signals over for good; a test's process gets them back."""
+    before = {number: signal.getsignal(number) for number in interrupt._SIGNALS}
+    yield Bench(tmp_path, monkeypatch, capsys)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-def test_rows_are_ones_that_the_model_takes(model: Model) -> None:
-    """Every drawn row is valid, within the ranges, and uses the ranges' whole width."""
-    documents: list[dict[str, Any]] = bench._documents(model, 500)
-    for document in documents:
-        model.schema.parse(json.loads(json.dumps(document)), 1)
-        assert set(document) == {column["name"] for column in INPUTS}
-        assert all(low <= document[name] <= high for name, (low, high) in RANGES.items())
-    assert {document["small"] for document in documents} == {1, 2, 3, 4}
-    assert {document["wide"] for document in documents} == set(range(-5, 6))
-    assert {document["flag"] for document in documents} == {True, False}
+def test_figures_are_printed_and_kept(bench: Bench) -> None:
+    """A run that ends well prints what was measured on what, a table and where its figures are, with status 0."""
+    bench.measures()
+    status, out, err = bench.main()
+    head, blank, names, _, *rows, empty, written = out.splitlines()
+    assert status == 0
+    assert head.startswith("made version 7, 1,234 nodes; ")
+    assert head.endswith("; 6 s a row")
+    assert (blank, empty) == ("", "")
+    assert names.startswith("| engine")
+    assert len(rows) == 2
+    assert written.startswith(f"written to {bench.results}/")
+    assert "[2/4] constant, 1 worker" in err
+    assert "error" not in err
+    document = bench.kept()
+    assert (document["complete"], document["ended"], len(document["rows"])) == (True, None, 2)
+    assert document["model"]["name"] == "made"
 
 
-def test_rows_are_the_same_each_time(model: Model) -> None:
-    """Two runs post the same rows, so that they compare."""
-    assert bench._documents(model, 20) == bench._documents(model, 20)
+@pytest.mark.parametrize(
+    ("error", "line", "expected"),
+    [
+        (CommandError("the replica ended: no memory"), "the replica ended: no memory", 1),
+        (ModelError("no such model"), "no such model", 1),
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device", 1),
+        (interrupt.Interrupted(signal.SIGINT), "interrupted by SIGINT", 130),
+        (interrupt.Interrupted(signal.SIGTERM), "interrupted by SIGTERM", 1),
+    ],
+)
+def test_what_was_measured_is_kept(error: BaseException, line: str, expected: int, bench: Bench) -> None:
+    """A run that ends early prints and keeps its rows all the same, and one line says why there are no more."""
+    bench.measures(error)
+    status, out, err = bench.main()
+    assert status == expected
+    assert out.count("| constant |") == 2
+    assert err.splitlines()[-1] == f"error: {line}"
+    document = bench.kept()
+    assert (document["complete"], document["ended"], len(document["rows"])) == (False, line, 2)
 
 
-def test_script_reads_the_bodies(model: Model, tmp_path: Path) -> None:
-    """Wrk's script names the file of bodies, one JSON document a line, and is free of Python's own marks."""
-    script = bench._script(model, tmp_path).read_text()
-    found = re.search(r'io\.lines\("(.*)"\)', script)
-    assert found is not None
-    lines = Path(found[1]).read_text().splitlines()
-    assert len(lines) == bench._BODIES
-    assert all(set(json.loads(line)) == {column["name"] for column in INPUTS} for line in lines)
-    assert "i % #bodies" in script
-    assert "%%" not in script
+def test_nothing_measured(bench: Bench) -> None:
+    """A run that fails before its first row prints no table and keeps nothing, only the line that says why."""
+    bench.measures(CommandError("the replica ended: no memory"), rows=0)
+    status, out, err = bench.main()
+    assert (status, out, err.splitlines()[-1]) == (1, "", "error: the replica ended: no memory")
+    assert not bench.results.exists()
 
 
-def test_found() -> None:
-    """A figure is found in wrk's words, and its absence is told with what wrk said instead."""
-    assert bench._found(r"(\d+) requests in", OUTPUT) == "113601"
-    with pytest.raises(CommandError) as caught:
-        bench._found(r"(\d+) requests in", "unable to connect to 127.0.0.1:8000 Connection refused\n")
-    assert "unable to connect to 127.0.0.1:8000 Connection refused" in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_figures_that_cannot_be_kept(bench: Bench) -> None:
+    """Where the figures cannot be written they are printed all the same, and the status is 1."""
+    bench.results.write_text("not a folder")
+    bench.measures()
+    status, out, err = bench.main()
+    assert status == 1
+    assert out.count("| constant |") == 2
+    assert err.splitlines()[-1].startswith("error: ")
 
 
-def stand_in(folder: Path, output: str) -> str:
-    """A program that prints what wrk would, and keeps how it was called."""
-    (folder / "output").write_text(output)
-    program = folder / "wrk"
-    program.write_text(f'#!/bin/sh\necho "$@" > "{folder}/arguments"\ncat "{folder}/output"\n')
-    program.chmod(0o755)
-    return str(program)
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("QUICK", "yes", "expected a whole number from 0 to 1"),
+        ("WORKERS", "x", "expected whole numbers from 1 to 64 with spaces between them"),
+        ("ENGINE", "fast", "expected one of auto, "),
+        ("WEB_CONCURRENCY", "many", "expected a whole number from 1 to 1024"),
+    ],
+)
+def test_bad_values(name: str, value: str, expected: str, bench: Bench) -> None:
+    """A variable that cannot be meant is answered with one line, its name, value and what was expected; status 1."""
+    bench.patch.setenv(name, value)
+    status, out, err = bench.main()
+    assert (status, out) == (1, "")
+    assert err.startswith(f"error: {name}={value!r}: {expected}")
+    assert err.count("\n") == 1
+    assert not bench.results.exists()
 
 
-@pytest.mark.parametrize(("more", "errors"), [("", 0), (ERRORS, 54321)])
-def test_figures_of_wrk(more: str, errors: int, tmp_path: Path) -> None:
-    """Rate, percentiles and all kinds of errors are read from wrk's words."""
-    head, tail = OUTPUT.split("Requests/sec:")
-    wrk = stand_in(tmp_path, f"{head}{more}Requests/sec:{tail}")
-    one = bench._measure(wrk, "http://127.0.0.1:8000", os.getpid(), tmp_path / "post.lua", 64)
-    assert (one.connections, one.rate, one.p50, one.p99, one.errors) == (64, 14199.42, "4.33ms", "8.71ms", errors)
-    assert one.cpu >= 0
-    arguments = (tmp_path / "arguments").read_text().split()
-    assert {"-c64", "--latency", f"{tmp_path}/post.lua", "http://127.0.0.1:8000/predict"} <= set(arguments)
+def test_environment_of_replicas(bench: Bench) -> None:
+    """Replicas get the environment, `.env` for what it leaves out, and a folder that is the same from anywhere."""
+    (bench.root / ".env").write_text("MODEL_URI=models:/other/3\nMAX_BATCH_ROWS=16\nLOG_LEVEL=\n")
+    bench.patch.chdir(bench.root)
+    for name, value in {"MODEL_URI": "models:/mine/1", "VAR_DIR": "var", "PORT": "80"}.items():
+        bench.patch.setenv(name, value)
+    environ = command._environ()
+    assert (environ["MODEL_URI"], environ["MAX_BATCH_ROWS"]) == ("models:/mine/1", "16")
+    assert environ["VAR_DIR"] == str(bench.root / "var")
+    assert (environ["HOST"], environ["PORT"]) == ("", "")
 
 
-def test_wrk_that_fails(tmp_path: Path) -> None:
-    """A wrk that could not connect stops the benchmark with its own words."""
-    wrk = stand_in(tmp_path, "unable to connect\n")
-    with pytest.raises(CommandError, match="unable to connect"):
-        bench._measure(wrk, "http://127.0.0.1:8000", os.getpid(), tmp_path / "post.lua", 1)
+def test_env_file_that_is_no_text(bench: Bench) -> None:
+    """A `.env` that is not UTF-8 is named in one line, with status 1."""
+    (bench.root / ".env").write_bytes(b"MODEL_URI=\xff\n")
+    assert bench.main() == (1, "", f"error: {bench.root}/.env is not UTF-8\n")
 
 
-def test_table() -> None:
-    """A row for the bare loop and one a number of connections, each with its share of the bare loop."""
-    row = bench.Measurement(64, 5000.4, "4.33ms", "8.71ms", 199.6, 3)
-    assert bench._table(10_000.0, [row]).splitlines() == [
-        "| connections | predictions/s | against a bare loop | P50 | P99 | CPU us an answer | errors |",
-        "|---|---|---|---|---|---|---|",
-        "| bare loop | 10000 | 1.00 | | | 100 | |",
-        "| 64 | 5000 | 0.50 | 4.33ms | 8.71ms | 200 | 3 |",
-    ]
-
-
-def test_wrk_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without wrk the benchmark ends with status 1 and one line: how to install it."""
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_wrk_is_missing(bench: Bench) -> None:
+    """Without wrk, and without the right to install it, the benchmark ends with status 1 and the command to give."""
+    bench.patch.setenv("PATH", str(bench.root))
+    bench.patch.setattr(os, "geteuid", lambda: 1000)
     assert shutil.which("wrk") is None
-    assert bench.main() == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err == "error: wrk is missing; install it first: sudo apt-get install wrk\n"
+    line = "error: wrk is missing; install it first: sudo apt-get install wrk (or dnf, apk, pacman, ..)\n"
+    assert bench.main() == (1, "", line)
+    assert not bench.results.exists()
+
+
+@pytest.mark.usefixtures("bench")
+def test_signals_after_the_first() -> None:
+    """The first signal ends what runs; those that come after it change nothing."""
+    interrupt.listen()
+    with pytest.raises(interrupt.Interrupted, match="SIGTERM") as caught:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.status == 1
+    for number in interrupt._SIGNALS:
+        os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is signal.SIG_IGN

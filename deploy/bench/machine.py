@@ -1,0 +1,52 @@
+"""Where it was measured: what the figures are worth nothing without."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.layout import ROOT
+from server.cgroup import available_cpus
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """``commit`` is that of the checkout, with ``-dirty`` where it was changed since; None outside of Git."""
+
+    cpu: str
+    cores: int
+    python: str
+    commit: str | None
+
+    @classmethod
+    def this(cls) -> Machine:
+        """The one that this runs on."""
+        return cls(_cpu(Path("/proc/cpuinfo")), available_cpus(), platform.python_version(), _commit(ROOT))
+
+    @property
+    def words(self) -> str:
+        """What it is, for people."""
+        commit = f"; commit {self.commit}" if self.commit else ""
+        return f"{self.cpu}, {self.cores} core{'s' if self.cores > 1 else ''}; Python {self.python}{commit}"
+
+
+def _cpu(info: Path) -> str:
+    """The processor's name; that of its architecture where the kernel tells no more, as on arm64."""
+    try:
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+    except OSError:
+        names = []
+    return names[0] if names else platform.machine()
+
+
+def _commit(folder: Path) -> str | None:
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # there is no git
+        return None
+    return asked.stdout.strip() or None

@@ -1,0 +1,109 @@
+"""The model that is measured: its engines, and the rows that are posted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploy.bench.plan import Plan
+from deploy.bench.subject import Subject
+from server.copies import Copy
+from server.engines import suitable_engines
+from server.engines.companion import FLAVORS
+from server.mlmodel import MLmodel
+from server.schema import InputSchema
+from server.settings import Settings
+
+INPUTS: list[dict[str, Any]] = [
+    {"name": "small", "type": "integer"},
+    {"name": "wide", "type": "long"},
+    {"name": "degrees", "type": "double"},
+    {"name": "share", "type": "float"},
+    {"name": "free", "type": "double"},
+    {"name": "count", "type": "integer", "required": False},
+    {"name": "flag", "type": "boolean"},
+    {"name": "word", "type": "string"},
+]
+RANGES: dict[str, list[float]] = {"small": [1, 4], "wide": [-5, 5], "degrees": [-0.5, 0.25], "share": [10, 10.5]}
+
+
+def a_subject(folder: Path, **flavors: dict[str, Any]) -> Subject:
+    """A model with one column of each kind and trees of 1,234 nodes, or with other flavors."""
+    (folder / "trees").mkdir(exist_ok=True)
+    np.save(folder / "trees/nodes.npy", np.zeros((1234, 2), np.uint32))
+    mlmodel = MLmodel(
+        folder=folder,
+        flavors=flavors or {"python_function": {}, FLAVORS["forest"]: {"data": "trees"}},
+        schema=InputSchema.from_signature(INPUTS, RANGES),
+        trained_on=None,
+        example={"word": "red"},
+    )
+    return Subject(Copy(folder, "made", "7", "models:/made@champion", "d" * 64), mlmodel)
+
+
+@pytest.fixture
+def subject(tmp_path: Path) -> Subject:
+    return a_subject(tmp_path)
+
+
+def test_rows_are_ones_that_the_model_takes(subject: Subject) -> None:
+    """Every drawn row is valid, within the ranges, and uses the ranges' whole width."""
+    documents: list[dict[str, Any]] = subject.documents(500)
+    for document in documents:
+        subject.mlmodel.schema.parse(json.loads(json.dumps(document)), 1)
+        assert set(document) == {column["name"] for column in INPUTS}
+        assert all(low <= document[name] <= high for name, (low, high) in RANGES.items())
+    assert {document["small"] for document in documents} == {1, 2, 3, 4}
+    assert {document["wide"] for document in documents} == set(range(-5, 6))
+    assert {document["flag"] for document in documents} == {True, False}
+
+
+def test_words_are_the_example_s(subject: Subject) -> None:
+    """A string is the one of the model's example, which is a category that the model knows."""
+    assert {document["word"] for document in subject.documents(10)} == {"red"}
+
+
+def test_rows_are_the_same_each_time(subject: Subject) -> None:
+    """Two runs post the same rows, so that they compare."""
+    assert subject.documents(20) == subject.documents(20)
+
+
+def test_bodies(subject: Subject, tmp_path: Path) -> None:
+    """A thousand bodies, one JSON document a line, next to none of them equal."""
+    lines = subject.write_bodies(tmp_path).read_text().splitlines()
+    assert len(lines) == 1000
+    assert len(set(lines)) > 990
+    assert all(set(json.loads(line)) == {column["name"] for column in INPUTS} for line in lines)
+
+
+def test_record_names_the_copy(subject: Subject, tmp_path: Path) -> None:
+    """What replicas are given instead of a model's name is the very copy that was found."""
+    assert Copy.from_json(json.loads(subject.write_record(tmp_path).read_text())) == subject.copy
+
+
+def test_every_engine(tmp_path: Path) -> None:
+    """All engines that the model has something for are measured, the first choice first."""
+    subject = a_subject(tmp_path, python_function={}, sklearn={})
+    chosen = subject.engines(Settings.from_env({}), Plan.from_env({}))
+    assert chosen == suitable_engines(subject.mlmodel)
+    assert {"sklearn", "pyfunc"} <= set(chosen)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [({"QUICK": "1"}, ["auto"]), ({"ENGINE": "pyfunc"}, ["pyfunc"]), ({"QUICK": "1", "ENGINE": "pyfunc"}, ["pyfunc"])],
+)
+def test_one_engine(environ: dict[str, str], expected: list[str], subject: Subject) -> None:
+    """The engine that is named is the only one; a quick run leaves the choice to the replica."""
+    assert subject.engines(Settings.from_env(environ), Plan.from_env(environ)) == expected
+
+
+def test_nodes_where_they_are_known(subject: Subject, tmp_path: Path) -> None:
+    """A model whose trees are packed is described with the number of their nodes, and any other without."""
+    assert subject.words == "made version 7, 1,234 nodes"
+    assert a_subject(tmp_path, sklearn={}).words == "made version 7"
+    assert a_subject(tmp_path, **{FLAVORS["forest"]: {"data": "gone"}}).words == "made version 7"

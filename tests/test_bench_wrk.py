@@ -1,0 +1,166 @@
+"""`wrk`: how it is found and called, and what is read in its words. The real one is run by the end-to-end tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.bench.wrk import Answers, Wrk, find_wrk, read_answers, write_script
+from deploy.errors import CommandError
+from tests.test_bench_row import NO_ERRORS
+
+# One that has percentages which are no percentiles: those of the Stdev column.
+OUTPUT = """\
+Running 8s test @ http://127.0.0.1:8000/predict
+  1 threads and 64 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     4.51ms    1.02ms  20.11ms   94.50%
+    Req/Sec    14.20k   512.33    15.01k    81.99%
+  Latency Distribution
+     50%  850.00us
+     75%    4.80ms
+     90%    5.40ms
+     99%    1.20s
+  113601 requests in 8.00s, 20.30MB read
+Requests/sec:  14199.42
+Transfer/sec:      2.54MB
+"""
+ERRORS = """\
+  Socket errors: connect 1, read 20, write 300, timeout 4000
+  Non-2xx or 3xx responses: 50000
+"""
+
+
+def with_errors(errors: str) -> str:
+    head, tail = OUTPUT.split("Requests/sec:")
+    return f"{head}{errors}Requests/sec:{tail}"
+
+
+def stand_in(folder: Path, output: str) -> Wrk:
+    """A program that prints what wrk would, and keeps how it was called."""
+    (folder / "output").write_text(output)
+    program = folder / "wrk"
+    program.write_text(f'#!/bin/sh\necho "$@" > "{folder}/arguments"\ncat "{folder}/output"\n')
+    program.chmod(0o755)
+    return Wrk(str(program))
+
+
+def arguments(folder: Path) -> list[str]:
+    return (folder / "arguments").read_text().split()
+
+
+def test_figures() -> None:
+    """Answers, rate and percentiles are read, all times in milliseconds, and no errors where wrk tells of none."""
+    assert read_answers(OUTPUT) == Answers(113601, 14199.42, 0.85, 1200.0, NO_ERRORS)
+
+
+def test_errors() -> None:
+    """Errors are read by their kind; those that were answered are no good answers."""
+    answers = read_answers(with_errors(ERRORS))
+    assert answers.errors == {"connect": 1, "read": 20, "write": 300, "timeout": 4000, "status": 50000}
+    assert answers.good == 113601 - 50000
+
+
+@pytest.mark.parametrize(
+    ("written", "milliseconds"),
+    [("850.00us", 0.85), ("4.33ms", 4.33), ("1.20s", 1200.0), ("2.00m", 120_000.0), ("1.00h", 3_600_000.0)],
+)
+def test_units(written: str, milliseconds: float) -> None:
+    """Each of wrk's units of time is milliseconds here."""
+    assert read_answers(OUTPUT.replace("850.00us", written)).p50 == milliseconds
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("unable to connect to 127.0.0.1:8000 Connection refused\n", "unable to connect to 127.0.0.1:8000 Connection"),
+        (OUTPUT.replace("850.00us", "0.85ns"), "wrk printed the time '0.85ns'; expected one in us, ms or s"),
+        (OUTPUT.replace("113601", "0"), "not one answer came in the time of a row; give it more with BENCH_SECONDS="),
+    ],
+)
+def test_nothing_to_read(output: str, reason: str) -> None:
+    """Words without the figures are an error of one line that has them, or says what to do."""
+    with pytest.raises(CommandError) as caught:
+        read_answers(output)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_predictions_are_posted(tmp_path: Path) -> None:
+    """For predictions wrk is given a script, and runs on one thread for the time of a row."""
+    wrk = stand_in(tmp_path, OUTPUT)
+    assert wrk.run("http://127.0.0.1:8000/predict", 512, 6, tmp_path / "post.lua").count == 113601
+    called = arguments(tmp_path)
+    assert {"-t1", "-c512", "-d6s", "--latency", f"{tmp_path}/post.lua"} <= set(called)
+    assert called[-1] == "http://127.0.0.1:8000/predict"
+
+
+def test_floor_is_asked_for(tmp_path: Path) -> None:
+    """Without a script wrk asks with GET."""
+    stand_in(tmp_path, OUTPUT).run("http://127.0.0.1:8000/health", 64, 6)
+    assert "-s" not in arguments(tmp_path)
+
+
+def test_warm_up(tmp_path: Path) -> None:
+    """A warm-up may be shorter than wrk's least, and what wrk prints of it does not matter."""
+    program = tmp_path / "wrk"
+    program.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/arguments"\nexec sleep 60\n')
+    program.chmod(0o755)
+    Wrk(str(program)).warm_up("http://127.0.0.1:8000/predict", 64, 0.2, tmp_path / "post.lua")
+    assert "-d1s" in arguments(tmp_path)
+
+
+def test_script(tmp_path: Path) -> None:
+    """The script names the file of bodies, and is free of Python's own marks."""
+    script = write_script(tmp_path / "bodies.jsonl", tmp_path).read_text()
+    found = re.search(r'io\.lines\("(.*)"\)', script)
+    assert found is not None
+    assert found[1] == f"{tmp_path}/bodies.jsonl"
+    assert "turn % #requests" in script
+    assert "%%" not in script
+
+
+def test_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed wrk is used, and nothing is installed."""
+    stand_in(tmp_path, OUTPUT)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_wrk()._binary == str(tmp_path / "wrk")
+
+
+@pytest.mark.parametrize(("user", "apt"), [(1000, "/usr/bin/apt-get"), (0, None)])
+def test_missing(user: int, apt: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where wrk is missing and may not be installed, the user is told how to."""
+    monkeypatch.setattr(shutil, "which", lambda name: apt if name == "apt-get" else None)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    with pytest.raises(CommandError, match=r"^wrk is missing; install it first: sudo apt-get install wrk \(or .*\)$"):
+        find_wrk()
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+def test_installed(succeeds: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Root installs it from the system's packages, says so, and says what to try where that did not help."""
+    called: list[list[str]] = []
+
+    def run(command: list[str], **_options: object) -> None:
+        called.append(command)
+
+    def which(name: str) -> str | None:
+        there = name == "apt-get" or (succeeds and any("install" in command for command in called))
+        return f"/usr/bin/{name}" if there else None
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(shutil, "which", which)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    if succeeds:
+        assert find_wrk()._binary == "/usr/bin/wrk"
+    else:
+        with pytest.raises(CommandError, match="apt-get could not install it; try: apt-get update && apt-get install"):
+            find_wrk()
+    assert [command[2] for command in called] == ["update", "install"]
+    assert called[1][-1] == "wrk"
+    assert capsys.readouterr().out == "wrk is missing: installing it with apt-get\n"
