@@ -8,7 +8,7 @@ LOCKS := deploy/requirements
 RUN := $(BIN)/python -m deploy.cli
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 
-.PHONY: help up scale resources status stats logs restart down train build publish bench test check lock clean
+.PHONY: help up scale resources status stats logs restart down train compile build publish bench bench-engines test check lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -44,11 +44,17 @@ build: $(BIN)/.cli ## the images, for this machine
 publish: $(BIN)/.cli ## IMAGE=registry/name TAG=v1: the images for amd64 and arm64, built and pushed
 	@$(RUN) publish
 
-train: $(BIN)/.cli ## [COVERTYPE_PATH=file.csv.gz]: fit, check, log, register, set @champion
+train: $(BIN)/.cli ## [COVERTYPE_PATH=file.csv.gz] [FOREST=large]: fit, check, log, register, set @champion
 	@$(RUN) train
 
-bench: $(BIN)/.runtime ## the cost of one prediction on one worker, against a bare loop; needs wrk
+compile: $(BIN)/.cli ## MODEL_URI=models:/name@alias [DATA=rows.csv]: a compiled form for a model trained elsewhere, as a new version
+	@$(RUN) compile
+
+bench: $(BIN)/.runtime ## [QUICK=1] [ENGINE=] [WORKERS="1 2 4"] [CONNECTIONS="1 64 512"] [BENCH_SECONDS=6] [DATA=rows.csv]: the cost of a prediction
 	@$(BIN)/python -m deploy.bench
+
+bench-engines: $(BIN)/.engines ## [COVERTYPE_PATH=file.csv.gz]: one forest on every engine that could compute it; minutes
+	@$(BIN)/python -W ignore -m deploy.bench.engines
 
 test: $(BIN)/.development ## all tests; PYTEST= for options, as PYTEST="-m 'not e2e'"
 	@$(BIN)/python -m pytest $(PYTEST)
@@ -63,13 +69,15 @@ check: $(BIN)/.development ## linters, types, and the configuration files
 	  echo "docker-compose.yml was not checked: there is no docker compose here"; fi
 
 lock: $(BIN)/.development ## pin every dependency anew, for every platform and Python; the smaller locks follow the largest
-	@$(LOCK) pyproject.toml --upgrade --extra registry --group cli --group lab --group local --group container --group dev -o $(LOCKS)/dev.txt
+	@$(LOCK) pyproject.toml --upgrade --extra registry --extra onnx --group cli --group lab --group local --group container --group dev -o $(LOCKS)/dev.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra registry --group cli --group lab --group local -o $(LOCKS)/local.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra registry --group container -o $(LOCKS)/model.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --group container -o $(LOCKS)/server.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt --group lab --group container -o $(LOCKS)/locust.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt --group cli -o $(LOCKS)/cli.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt --group image -o $(LOCKS)/image.txt
+	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra onnx -o $(LOCKS)/onnx.txt
+	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra onnx --group engines -o $(LOCKS)/engines.txt
 
 clean: $(BIN)/.cli ## [YES=1]: stop everything and delete its data: registry, models, logs
 	@$(RUN) clean
@@ -91,6 +99,16 @@ $(BIN)/.cli: $(BIN)/python $(LOCKS)/cli.txt
 $(BIN)/.runtime: $(BIN)/.cli $(LOCKS)/local.txt
 	@echo "installing the packages of $(LOCKS)/local.txt into $(VENV) (a minute or two, once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/local.txt
+	@touch $@
+
+# What the engine forest is compared with.
+$(BIN)/.engines: $(BIN)/.runtime $(LOCKS)/engines.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/engines.txt
+	@touch $@
+
+# The engine onnx, locally: make .venv/bin/.onnx. In containers: make up EXTRAS=onnx.
+$(BIN)/.onnx: $(BIN)/.runtime $(LOCKS)/onnx.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/onnx.txt
 	@touch $@
 
 $(BIN)/.development: $(BIN)/.runtime $(LOCKS)/dev.txt

@@ -44,6 +44,10 @@ class Backend(Protocol):
         """A new model in the stack's registry."""
         ...
 
+    def compile(self) -> None:
+        """A compiled form of a model, in its registry or beside its folder."""
+        ...
+
     def status(self) -> list[str]:
         """What runs, a line each."""
         ...

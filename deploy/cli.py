@@ -75,6 +75,10 @@ class Verbs:
         """Train, check and register a model, and make it the champion."""
         self._backend(starting=True).train()
 
+    def compile(self) -> None:
+        """Give the model that MODEL_URI names a compiled form, as a new version."""
+        self._backend(starting=True).compile()
+
     def build(self) -> None:
         """Build the images for this machine."""
         DockerBackend(self._layout, self._environ).build()

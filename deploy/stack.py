@@ -10,11 +10,11 @@ from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
 from server.settings import Settings
 
-# What `up` hands to the replicas and keeps until `down`; the last four are for containers alone.
+# What `up` hands to the replicas and keeps until `down`; the last five are for containers alone.
 SETTINGS = (
     "MODEL_URI", "MLFLOW_TRACKING_URI", "WEB_CONCURRENCY", "ENGINE", "MAX_BATCH_ROWS", "MAX_PENDING",
     "MAX_BODY_BYTES", "KEEP_ALIVE", "GRACEFUL_TIMEOUT", "LOG_LEVEL", "IMAGE", "TAG", "LOCUST_CPUS",
-    "LOCUST_MEMORY",
+    "LOCUST_MEMORY", "EXTRAS",
 )  # fmt: skip
 
 

@@ -270,7 +270,7 @@ def test_packages_are_installed(layout: Layout, bare: Callable[[int], None], mon
 def test_verbs_of_both() -> None:
     """Both backends have every verb that a backend is asked for."""
     verbs = {name for name in vars(backend.Backend) if not name.startswith("_")} - {"name"}
-    assert {"up", "scale", "resources", "restart", "train", "status", "stats", "logs", "down"} == verbs
+    assert {"up", "scale", "resources", "restart", "train", "compile", "status", "stats", "logs", "down"} == verbs
     for one in (DockerBackend, LocalBackend):
         assert verbs <= set(dir(one))
     assert {DockerBackend.name, LocalBackend.name} < set(CHOICES)

@@ -42,7 +42,12 @@ def failed(**changes: Any) -> Container:
 def test_reason_in_its_own_words(engine: FakeDocker, log: str, told: str) -> None:
     """The last line of ours is the reason, else the last of any."""
     engine.answer("logs", out=log)
-    assert reason(failed(), COMPOSE) == told
+    assert reason(failed(memory=256 * M), COMPOSE) == told
+
+
+def test_killed_before_it_could_say_a_word() -> None:
+    """A replica that printed nothing, with less memory than the model needs, counts as killed for that."""
+    assert reason(failed(), COMPOSE) == "killed: out of memory at 128M; the model needs about 200M"
 
 
 @pytest.mark.parametrize("how", ["flag", "event", "warning"])

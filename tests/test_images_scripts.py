@@ -132,6 +132,8 @@ def programs(tmp_path: Path) -> Path:
         program = tmp_path / name
         program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/{name}.calls\n')
         program.chmod(0o755)
+    (tmp_path / "nproc").write_text("#!/bin/sh\necho 5\n")
+    (tmp_path / "nproc").chmod(0o755)
     return tmp_path
 
 
@@ -143,7 +145,7 @@ def calls(programs: Path, name: str) -> list[str]:
 @pytest.mark.parametrize(("architecture", "machine"), [("amd64", "x86_64"), ("arm64", "aarch64")])
 def test_packages_of_an_architecture(programs: Path, architecture: str, machine: str) -> None:
     """A lock file's packages are installed for the platform that Docker's name means, as wheels alone."""
-    ran = script("install.sh", "/locks/server.txt", architecture, programs=programs)
+    ran = script("install.sh", architecture, "/locks/server.txt", "/locks/onnx.txt", programs=programs)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
     (called,) = calls(programs, "uv")
     assert called.startswith("pip install ")
@@ -151,7 +153,7 @@ def test_packages_of_an_architecture(programs: Path, architecture: str, machine:
         f"--python-platform {machine}-manylinux",
         "--only-binary :all:",
         "--target /packages",
-        "--requirement /locks/server.txt",
+        "--requirement /locks/server.txt --requirement /locks/onnx.txt",
     ):
         assert part in called
     assert calls(programs, "find")[0].startswith("/packages -type d ")
@@ -160,7 +162,7 @@ def test_packages_of_an_architecture(programs: Path, architecture: str, machine:
 @pytest.mark.parametrize("architecture", ["riscv64", "arm", "AMD64", ""])
 def test_unknown_architecture(programs: Path, architecture: str) -> None:
     """An architecture that nobody has wheels for is refused in one line, before anything is installed."""
-    ran = script("install.sh", "/locks/server.txt", architecture, programs=programs)
+    ran = script("install.sh", architecture, "/locks/server.txt", "/locks/onnx.txt", programs=programs)
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr == f"architecture {architecture}: expected amd64 or arm64\n"
     assert calls(programs, "uv") == calls(programs, "find") == []
@@ -169,7 +171,7 @@ def test_unknown_architecture(programs: Path, architecture: str) -> None:
 def test_packages_that_cannot_be_installed(programs: Path) -> None:
     """An installation that fails fails the script."""
     (programs / "uv").write_text("#!/bin/sh\nexit 2\n")
-    assert script("install.sh", "/locks/server.txt", "amd64", programs=programs).returncode == 2
+    assert script("install.sh", "amd64", "/locks/server.txt", programs=programs).returncode == 2
     assert calls(programs, "find") == []
 
 
@@ -201,4 +203,4 @@ def test_limits_of_this_process(programs: Path) -> None:
     shown = subprocess.run(
         ["/bin/sh", "-c", check], env={"PATH": str(programs)}, capture_output=True, text=True, check=True
     )
-    assert {"NOFILE=600", "WORKER_CONNECTIONS=300"} < set(shown.stdout.splitlines())
+    assert {"NOFILE=600", "WORKER_CONNECTIONS=300", "WORKER_PROCESSES=2"} < set(shown.stdout.splitlines())

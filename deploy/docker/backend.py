@@ -11,11 +11,12 @@ from deploy import ports, probe
 from deploy.docker import images, provider
 from deploy.docker.engine import Compose, Container, docker, image_id, inspect, is_local
 from deploy.docker.reasons import reason
-from deploy.docker.topology import DEFAULT, asked, data, limited, variables
+from deploy.docker.topology import DEFAULT, asked, data, file, limited, variables
 from deploy.docker.watch import become_stats, show_logs, status
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
 from deploy.stack import MOST, Stack
+from server.resolve import local_folder
 
 # Seconds that a container may take from its start to its first answer, on a small part of a CPU.
 _READY_TIMEOUT = 300
@@ -81,6 +82,15 @@ class DockerBackend:
         compose = self._claim(stack, data(self._environ))
         self._get_images(compose, stack)
         provider.train(compose)
+
+    def compile(self) -> None:
+        """Give a model a compiled form, in the stack's registry or beside its folder."""
+        stack = asked(self._running() or DEFAULT, self._environ)
+        rows = file("DATA", self._environ)
+        compose = self._claim(stack, data(self._environ))
+        self._get_images(compose, stack)
+        folder = local_folder(stack.environment.get("MODEL_URI", "models:/"))
+        provider.compile_model(compose, folder, rows, self._environ.get("ENGINE", ""))
 
     def build(self) -> None:
         """Build the images for this machine."""

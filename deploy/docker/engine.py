@@ -20,8 +20,8 @@ from server.settings import ROOT
 SERVICES = ("server", "nginx", "locust")
 # What docker-compose.yml asks for beside the settings of a stack (deploy/stack.py).
 ASKED_FOR = (
-    *SETTINGS, "COVERTYPE_PATH", "MODEL_FOLDER", "SERVER_CPUS", "SERVER_MEMORY", "STOP_GRACE_PERIOD", "HTTP_HOST",
-    "HTTP_PORT", "LOCUST_PORT", "SOURCE", "CONFIG_DIGEST",
+    *SETTINGS, "COVERTYPE_PATH", "FOREST", "MODEL_FOLDER", "SERVER_CPUS", "SERVER_MEMORY", "STOP_GRACE_PERIOD",
+    "HTTP_HOST", "HTTP_PORT", "LOCUST_PORT", "SOURCE", "CONFIG_DIGEST",
 )  # fmt: skip
 # The label by which a replica's configuration is known again; Compose's own hash depends on how it is called.
 CONFIG_LABEL = "forkcast.config"

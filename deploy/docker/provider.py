@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 from deploy.docker.engine import Compose
@@ -37,6 +39,22 @@ def train(compose: Compose) -> None:
     """
     if compose.show(*_ONCE, "python", "-m", "deploy.model.train"):
         raise CommandError("no model was trained")
+
+
+def compile_model(compose: Compose, folder: Path | None, rows: Path | None, engine: str) -> None:
+    """Compile the model that the stack asks for; ``folder`` is where it is, if that is a folder of this machine.
+
+    Raises:
+        CommandError: for the reason that the service has printed.
+    """
+    options = ["--env", f"ENGINE={engine}"]
+    if rows is not None:
+        options += ["--env", f"DATA={rows}", "--volume", f"{rows}:{rows}:ro"]
+    if folder is not None:  # the result goes beside it, and is to be the user's
+        options += ["--volume", f"{folder.parent}:{folder.parent}", "--user", f"{os.getuid()}:{os.getgid()}"]
+    *run, service = _ONCE
+    if compose.show(*run, *options, service, "python", "-m", "deploy.model.compile"):
+        raise CommandError("no model was compiled")
 
 
 def current(compose: Compose) -> dict[str, Any]:

@@ -13,9 +13,13 @@ _OURS, _SHORT, _KILLED = "forkcast: ", "memory is limited to", "killed: out of m
 def reason(container: Container, compose: Compose) -> str:
     """Why a container that failed did so."""
     lines = log_lines(container.id, 50)
-    if container.oom_killed or _kernel_killed(container) or (lines and _SHORT in lines[-1]):
+    told = container.oom_killed or _kernel_killed(container) or (lines and _SHORT in lines[-1])
+    if told or not lines:
         needs = current(compose).get("needs")
-        return memory.killed(container.memory or None, needs if isinstance(needs, int) else None)
+        needs = needs if isinstance(needs, int) else None
+        # Killed in its first moments, before it could say a word, it may not count as killed.
+        if told or memory.shortage(container.memory or None, needs):
+            return memory.killed(container.memory or None, needs)
     ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
     return (ours or lines or ["it printed nothing"])[-1]
 

@@ -73,13 +73,24 @@ def data(environ: Mapping[str, str]) -> dict[str, str]:
     Raises:
         CommandError: COVERTYPE_PATH names no file.
     """
-    given = environ.get("COVERTYPE_PATH")
+    path = file("COVERTYPE_PATH", environ)
+    given = {"COVERTYPE_PATH": str(path) if path else "", "FOREST": environ.get("FOREST", "")}
+    return {name: value for name, value in given.items() if value}
+
+
+def file(name: str, environ: Mapping[str, str]) -> Path | None:
+    """The file of this machine that a variable names, if it names one.
+
+    Raises:
+        CommandError: there is no such file, or no container could see it.
+    """
+    given = environ.get(name)
     if not given:
-        return {}
+        return None
     path = ROOT / Path(given).expanduser()
     if not path.is_file():
-        raise CommandError(f"COVERTYPE_PATH={given!r}: there is no such file")
-    return {"COVERTYPE_PATH": _mountable("COVERTYPE_PATH", path.resolve())}
+        raise CommandError(f"{name}={given!r}: there is no such file")
+    return Path(_mountable(name, path.resolve()))
 
 
 def _first(environ: Mapping[str, str], *names: str) -> tuple[str, str] | None:

@@ -106,9 +106,16 @@ class LocalBackend:
 
     def train(self) -> None:
         """Become the trainer. Does not return."""
+        self._become("deploy.model.train")
+
+    def compile(self) -> None:
+        """Become the compiler of models. Does not return."""
+        self._become("deploy.model.compile")
+
+    def _become(self, program: str) -> None:
         environ = dict(self._environ) | {"VAR_DIR": str(self._layout.var)}
         os.chdir(ROOT)
-        os.execve(sys.executable, [sys.executable, "-m", "deploy.model.train"], environ)  # noqa: S606
+        os.execve(sys.executable, [sys.executable, "-m", program], environ)  # noqa: S606
 
     def status(self) -> list[str]:
         """A line a program, and where to reach the stack."""

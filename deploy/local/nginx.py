@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pwd
 import resource
@@ -16,6 +17,7 @@ from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
 from deploy.local.slots import SLOTS
 from deploy.stack import Stack
+from server.cgroup import available_cpus
 
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 
@@ -77,6 +79,7 @@ def write_config(layout: Layout, stack: Stack) -> str:
         "USER_DIRECTIVE": f"user {pwd.getpwuid(0).pw_name};" if os.geteuid() == 0 else "",
         "NOFILE": files,
         "WORKER_CONNECTIONS": files // 2,
+        "WORKER_PROCESSES": math.ceil(available_cpus() / 4),
         "ERROR_LOG": "log/nginx.log",
         "ACCESS_LOG": "log/access.log",
         "MAX_BODY_BYTES": stack.settings(layout).max_body_bytes,

@@ -166,8 +166,8 @@ def test_cpu_limit_holds_under_load(two: ContainerStack) -> None:
 def test_memory_below_the_need_is_refused(two: ContainerStack) -> None:
     """Too little memory for the model is told with its figures, and what ran before runs on."""
     before = two.replicas()
-    line = two.refused("resources", "MEMORY=64M")
-    assert "killed: out of memory at 64M; the model needs about " in line
+    line = two.refused("resources", "MEMORY=36M")
+    assert "killed: out of memory at 36M; the model needs about " in line
     assert two.replicas() == before
     assert two.predict()[0] == 200
     for verb in ("status", "logs"):
@@ -181,7 +181,7 @@ def test_out_of_memory_is_no_silent_loop(two: ContainerStack) -> None:
     two.done("down")
     ports = {"HTTP_PORT": str(two.port), "LOCUST_PORT": str(two.locust_port)}
     try:
-        two.docker("compose", "up", "--detach", "--no-build", SERVER_MEMORY="64M", **ports)
+        two.docker("compose", "up", "--detach", "--no-build", SERVER_MEMORY="64M", ENGINE="sklearn", **ports)
         deadline = time.monotonic() + 120
         while "killed: out of memory at 64M; the model needs about " not in two.done("status"):
             assert time.monotonic() < deadline, two.done("status")
