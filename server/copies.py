@@ -49,7 +49,7 @@ class Copy:
     @property
     def registered(self) -> bool:
         """Whether name and version are those of a registered model, and not made up from a folder's or a run's."""
-        return self.version.isdecimal() and urlsplit(self.uri).scheme == "models"
+        return urlsplit(self.uri).scheme == "models" and self.version.isdecimal() and self.version != self.digest[:12]
 
     def to_json(self) -> dict[str, object]:
         """As plain JSON values, for the record and for the resolver's answer."""

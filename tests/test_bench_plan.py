@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import resource
 
 import pytest
@@ -32,6 +34,8 @@ def test_chosen() -> None:
     environ = {"QUICK": "1", "WORKERS": " 8 2  8", "CONNECTIONS": "256", "BENCH_SECONDS": "1"}
     plan = Plan.from_env(environ)
     assert (plan.workers, plan.connections, plan.seconds) == ((8, 2), (256,), 1)
+    assert plan.data is None
+    assert Plan.from_env({"DATA": "rows.csv"}).data == Path("rows.csv")
 
 
 @pytest.mark.parametrize("value", ["x", "0", "65", "1,2", "1 -2", "1.5", " ", "٣", "9" * 5000])

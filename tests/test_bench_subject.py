@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from deploy.bench.plan import Plan
@@ -70,6 +71,16 @@ def test_words_are_the_example_s(subject: Subject) -> None:
 def test_rows_are_the_same_each_time(subject: Subject) -> None:
     """Two runs post the same rows, so that they compare."""
     assert subject.documents(20) == subject.documents(20)
+
+
+def test_bodies_of_a_file(subject: Subject, tmp_path: Path) -> None:
+    """With a file, the bodies are its rows, each once, in another order."""
+    documents = subject.documents(50)
+    data = tmp_path / "rows.csv"
+    pd.DataFrame(documents).assign(label=1).to_csv(data, index=False)
+    found = [json.loads(line) for line in subject.write_bodies(tmp_path, data).read_text().splitlines()]
+    assert found != documents
+    assert sorted(found, key=str) == sorted(documents, key=str)
 
 
 def test_bodies(subject: Subject, tmp_path: Path) -> None:

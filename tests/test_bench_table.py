@@ -57,6 +57,7 @@ def test_document(tmp_path: Path) -> None:
     }  # fmt: skip
     assert document["machine"] == {"cpu": "a CPU", "cores": 2, "python": "3.13.1", "commit": "abc1234"}
     assert document["plan"]["workers"] == [1, 2, 4]
+    assert document["plan"]["data"] is None
     row = document["rows"][1]
     assert (row["answers"], row["p99_ms"], row["server_cpu_us_per_answer"]) == (1000, 1234.5, 2000.0)
     assert row["processes"][1] == {"pid": 11, "is_master": False, "pss": 86_540_000, "uss": 18_000_000}

@@ -284,11 +284,11 @@ def soil_model(frame: pd.DataFrame = SOIL, **options: Any) -> Pipeline:
 @pytest.mark.parametrize(
     ("column", "value", "said"),
     [
-        ("soil", "peat", "soil must be one of the 3 values that the model was fitted on, got peat"),
-        ("soil", "Clay", "soil must be one of the 3 values that the model was fitted on, got Clay"),
-        ("soil", "", "soil must be one of the 3 values that the model was fitted on, got "),
-        ("zone", 5, "zone must be one of the 4 values that the model was fitted on, got 5"),
-        ("zone", -1, "zone must be one of the 4 values that the model was fitted on, got -1"),
+        ("soil", "peat", "soil must be one of the values that the model was fitted on (3 in all), got peat"),
+        ("soil", "Clay", "soil must be one of the values that the model was fitted on (3 in all), got Clay"),
+        ("soil", "", "soil must be one of the values that the model was fitted on (3 in all), got "),
+        ("zone", 5, "zone must be one of the values that the model was fitted on (4 in all), got 5"),
+        ("zone", -1, "zone must be one of the values that the model was fitted on (4 in all), got -1"),
     ],
 )
 def test_unknown_category(drop: Any, column: str, value: Any, said: str) -> None:
@@ -312,7 +312,9 @@ def test_unknown_yes_or_no() -> None:
     estimator, schema = soil_model(wet), schema_of(KINDS)
     engine = engine_of(pack(estimator, schema), schema)
     assert engine.predict(rows_of(schema, wet)).labels == estimator.predict(wet).tolist()
-    with pytest.raises(InvalidRows, match=r"^wet must be one of the 1 values that the model was fitted on, got"):
+    with pytest.raises(
+        InvalidRows, match=r"^wet must be one of the values that the model was fitted on \(1 in all\), got"
+    ):
         engine.predict(rows_of(schema, wet.assign(wet=False)))
 
 

@@ -51,6 +51,6 @@ class Report:
                 "nodes": self.subject.nodes,
             },
             "machine": asdict(self.machine),
-            "plan": asdict(self.plan),
+            "plan": {**asdict(self.plan), "data": str(self.plan.data) if self.plan.data else None},
             "rows": [row.to_json() for row in self.rows],
         }

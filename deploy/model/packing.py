@@ -97,4 +97,5 @@ def _floor32(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
     """The largest float32 not above each: scikit-learn compares float32 features with float64 thresholds."""
     with np.errstate(over="ignore"):  # above all float32 is infinity, and the largest of them not above it
         nearest = thresholds.astype(np.float32)
-    return np.where(nearest > thresholds, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+        below = np.nextafter(nearest, np.float32(-np.inf))
+    return np.where(nearest > thresholds, below, nearest)

@@ -104,7 +104,7 @@ class ForestEngine:
         column = self._columns[place]
         numbers = rows.numbers.shape[1]
         shown = rows.objects[row, place - numbers] if column.is_string else f"{coded[row, place]:g}"
-        detail = f"must be one of the {len(known)} values that the model was fitted on, got {str(shown)[:40]}"
+        detail = f"must be one of the values that the model was fitted on ({len(known)} in all), got {str(shown)[:40]}"
         return InvalidRows(f"{column.name} {detail}", [Fault(f"{column.name} {detail}", "#")])
 
 
