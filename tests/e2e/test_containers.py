@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -271,6 +272,35 @@ def test_model_in_a_folder_of_the_host(two: ContainerStack, tmp_path: Path) -> N
     health = two.get("/health")[1]
     assert health["model"]["uri"] == str(folder)
     assert health["model"]["engine"] == "pyfunc"
+    example = two.get("/")[1]["example"]["POST /predict"]
+    assert two.predict(example)[0] == 200
+    two.done("down")
+
+
+def test_compiled_model_of_the_registry(two: ContainerStack) -> None:
+    """`make compile` prints the URI of a new version as its last line; what is served stays what it was."""
+    assert two.get("/health")[1]["model"]["engine"] == "forest"  # compiled by the trainer
+    before = two.get("/health")[1]["model"]["version"]
+    uri = two.done("compile", "MODEL_URI=models:/covertype@champion").splitlines()[-1]
+    name, _, version = uri.rpartition("/")
+    assert (name, version.isdecimal(), version != before) == ("models:/covertype", True, True)
+    two.done("up")
+    assert two.get("/health")[1]["model"]["version"] == before
+    two.done("up", f"MODEL_URI={uri}")
+    assert two.get("/health")[1]["model"]["version"] == version
+    assert two.predict()[0] == 200
+    two.done("down")
+
+
+def test_compiled_model_of_a_folder(two: ContainerStack, tmp_path: Path) -> None:
+    """A model's folder of this machine gets a compiled one beside it, which is the user's own and is served."""
+    folder = models.diabetes_regressor(tmp_path / "diabetes")
+    two.done("down")
+    uri = two.done("compile", f"MODEL_URI={folder}").splitlines()[-1]
+    assert uri == f"{folder}-compiled"
+    assert Path(uri).stat().st_uid == os.getuid()
+    two.done("up", f"MODEL_URI={uri}")
+    assert two.get("/health")[1]["model"]["engine"] == "forest"
     example = two.get("/")[1]["example"]["POST /predict"]
     assert two.predict(example)[0] == 200
     two.done("down")

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.e2e import models
 from tests.e2e.conftest import ROOT, Stack, free_port
 from tests.e2e.load import WORKSHOP_ROW, Load, post_once_each
 
@@ -393,6 +394,31 @@ def test_model_without_a_signature_is_refused(tmp_path: Path, stack: Stack) -> N
     one = Stack(tmp_path / "var", {"MODEL_URI": str(folder)})
     assert "the model has no signature" in one.refused("up")
     assert processes_of(one) == []
+
+
+def test_compiled_model(stack: Stack) -> None:
+    """`make compile` prints the URI of a new version as its last line, which is served from packed arrays."""
+    uri = stack.done("compile").splitlines()[-1]
+    assert uri.startswith("models:/covertype/")
+    stack.done("up", f"MODEL_URI={uri}")
+    assert stack.health(1)["model"]["engine"] == "forest"
+    assert stack.health(1)["model"]["uri"] == uri
+    assert stack.predict()[0] == 200
+
+
+def test_folder_that_was_compiled_before(stack: Stack, tmp_path: Path) -> None:
+    """A model in a folder gets a folder beside it, which is not replaced by another try."""
+    folder = models.diabetes_regressor(tmp_path / "diabetes")
+    assert stack.done("compile", f"MODEL_URI={folder}").splitlines()[-1] == f"{folder}-compiled"
+    assert "diabetes-compiled exists" in stack.refused("compile", f"MODEL_URI={folder}")
+
+
+def test_model_without_a_compiled_form(stack: Stack, tmp_path: Path) -> None:
+    """A model that has no compiled form is refused with the reason, and nothing is made."""
+    folder = models.histogram_boosting(tmp_path / "boosting")
+    line = stack.refused("compile", f"MODEL_URI={folder}", "ENGINE=forest")
+    assert "HistGradientBoostingClassifier is no forest, extra trees or decision tree of scikit-learn" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["boosting"]
 
 
 def test_failed_change_leaves_what_ran(stack: Stack) -> None:
