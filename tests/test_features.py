@@ -257,7 +257,7 @@ def test_strict_and_selected(chosen: Any, drop: str | None) -> None:
     strict = columns((hot(handle_unknown="error", drop=drop), [1]), ("passthrough", [0]))
     estimator = placed(strict, clone(chosen))
     same_or_refused(estimator, doubles(4), numbers(X))
-    with contextlib.suppress(NotCompilable), pytest.raises(InvalidRows, match="x1 must be one of the 7 values"):
+    with contextlib.suppress(NotCompilable), pytest.raises(InvalidRows, match=r"x1 must be one of .* \(7 in all\)"):
         engine_of(pack(estimator, doubles(4)), doubles(4)).predict(numbers([[0.0, 99.0, 0.0, 0.0]]))
 
 

@@ -85,7 +85,7 @@ def test_full_queue_sheds_and_recovers(sleeping: Replica) -> None:
         while sum(load.counts.statuses.values()) < 12:
             time.sleep(0.05)
     assert load.counts.statuses[503] >= 1
-    assert load.counts.statuses[200] >= 5
+    assert load.counts.statuses[200] >= 4  # those that may wait; one more if the first was being predicted by then
     assert load.counts.statuses[200] + load.counts.statuses[503] == 12
     assert sleeping.ask("POST", "/predict", {"x": 1})[0] == 200
 
