@@ -213,7 +213,7 @@ def test_workers_share_the_models_memory(start_replica: StartReplica, tmp_path: 
     """With eight workers that all answered, and about equally, each has at most 20 MB that it does not share."""
     replica = start_replica(models.covertype_forest(tmp_path / "model"), WEB_CONCURRENCY="8")
     with Load(replica.port, connections=64, document={"features": COVERTYPE}) as load:
-        load.wait_for(2000)
+        load.wait_for(10_000)
     assert len(load.counts.served_by) == 8
     assert max(load.counts.served_by.values()) < 3 * min(load.counts.served_by.values())
     for worker in psutil.Process(replica.process.pid).children():
