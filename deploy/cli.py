@@ -77,6 +77,8 @@ class Verbs:
 
     def compile(self) -> None:
         """Give the model that MODEL_URI names a compiled form, as a new version."""
+        if not self._environ.get("MODEL_URI"):
+            raise CommandError("MODEL_URI is missing: make compile MODEL_URI=models:/name@alias (or a folder)")
         self._backend(starting=True).compile()
 
     def build(self) -> None:

@@ -8,6 +8,8 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
+from deploy.errors import CommandError
+
 
 class UnixConnection(HTTPConnection):
     """HTTP over a Unix socket."""
@@ -69,3 +71,20 @@ def served_by(address: str) -> str:
         return ""
     finally:
         connection.close()
+
+
+def predict_example(address: str) -> str | None:
+    """Let the service predict its example; what should be known of the answer, if anything.
+
+    Raises:
+        CommandError: the model does not predict the example that it was logged with.
+    """
+    _, index = ask_address(address, "GET", "/")
+    example = (index or {}).get("example", {}).get("POST /predict")
+    status, answer = ask_address(address, "POST", "/predict", example)
+    if status == 200:
+        return None
+    told = f"was answered with {status}: {(answer or {}).get('detail', 'no answer')}"
+    if status in (422, 500) and (index or {}).get("note"):
+        return f"an example made up from the model's columns {told}; log the model with input_example= to have its own"
+    raise CommandError(f"the model's own example {told}; see make logs")

@@ -125,13 +125,15 @@ class Endpoints:
         """What this is, and its links."""
         links = {"predict": "/predict", "health": "/health", "ready": "/ready"}
         links |= {"docs": "/docs", "redoc": "/redoc", "openapi": "/openapi.json"}
-        document = {
+        document: dict[str, object] = {
             "name": "Forkcast",
             "serves": f"{self._model.name} version {self._model.version}",
             "trained_on": self._model.trained_on,
             "links": links,
             "example": {"POST /predict": self._model.example},
         }
+        if self._model.example_made_up:
+            document["note"] = "the example is made up from the columns: the model was logged without input_example"
         return Response(protocol.encode(document), media_type=protocol.JSON)
 
     async def openapi(self, _request: Request) -> Response:

@@ -22,6 +22,9 @@ from server.rows import Prediction, Row
 
 # The longest that a predict call may keep the event loop from everything else (seconds).
 INLINE = 0.005
+# After a call in the loop that took ten times as long, so many calls run in the thread: some rows may be slow.
+_SLOW = 10 * INLINE
+_WARY = 1000
 # How a model is timed: calls of one row and of many, the fastest of a few, within this time (seconds).
 _MANY = 64
 _TRIES = 5
@@ -103,6 +106,7 @@ class Batcher:
         self._waiting: deque[_Item] = deque()
         self._pending = 0
         self._busy = False
+        self._wary = 0
         self._closed = False
         self._called = 0.0
 
@@ -162,9 +166,10 @@ class Batcher:
         if not items:
             return
         rows = items[0].rows if len(items) == 1 else [row for item in items for row in item.rows]
-        if self._pace.seconds(len(rows), self._max_batch_rows) <= INLINE:
+        if not self._wary and self._pace.seconds(len(rows), self._max_batch_rows) <= INLINE:
             self._finish_inline(items, rows)
             return
+        self._wary = max(0, self._wary - 1)
         self._called = time.monotonic()
         call = self._loop.run_in_executor(self._executor, self._call, rows)
         call.add_done_callback(partial(self._finish, items))
@@ -202,12 +207,15 @@ class Batcher:
         return prediction
 
     def _finish_inline(self, items: list[_Item], rows: Sequence[Row]) -> None:
+        started = time.perf_counter()
         try:
             prediction = self._call(rows)
         except Exception as error:
             self._fail(items, error)
         else:
             self._deliver(items, prediction)
+        if time.perf_counter() - started > _SLOW:
+            self._wary = _WARY
         # The loop has its turn before the next call; those that came meanwhile are taken by it.
         self._loop.call_soon(self._start)
 

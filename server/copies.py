@@ -160,7 +160,10 @@ class Copies:
         """What this URI was resolved to, the latest first."""
         records = list(self._folder.glob(f"*/uris/{_key(uri, tracking_uri)}.json"))
         for path in sorted(records, key=lambda p: p.stat().st_mtime_ns, reverse=True):
-            yield Copy.from_json(json.loads(path.read_bytes()))
+            try:
+                yield Copy.from_json(json.loads(path.read_bytes()))
+            except (OSError, ValueError, TypeError, KeyError):
+                logger.warning("the record %s is damaged and is not used", path)
 
 
 def _write(path: Path, copy: Copy) -> None:

@@ -17,7 +17,10 @@ from server.schema import Column, InputSchema
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One loaded model. ``example`` is one row of it, by name; ``stale`` and ``needs`` are those of its copy."""
+    """One loaded model. ``example`` is one row of it, by name; ``stale`` and ``needs`` are those of its copy.
+
+    An example that is made up from the columns may be one that the model does not take: a category it does not know.
+    """
 
     name: str
     version: str
@@ -29,6 +32,7 @@ class Model:
     engine: Engine
     example: dict[str, object]
     needs: int | None = None
+    example_made_up: bool = False
 
     @property
     def source(self) -> str:
@@ -50,6 +54,7 @@ def load_model(copy: Copy, engine: str, kernels: Path | None = None) -> Model:
         ModelError: it cannot be served, with the reason.
     """
     mlmodel = MLmodel.read(copy.model_folder)
+    example = _own_example(mlmodel)
     return Model(
         name=copy.name,
         version=copy.version,
@@ -59,21 +64,21 @@ def load_model(copy: Copy, engine: str, kernels: Path | None = None) -> Model:
         stale=copy.stale,
         schema=mlmodel.schema,
         engine=load_engine(mlmodel, engine, kernels),
-        example=_example(mlmodel),
+        example=example or {column.name: _typical(column) for column in mlmodel.schema.columns},
         needs=copy.needs,
+        example_made_up=example is None,
     )
 
 
-def _example(mlmodel: MLmodel) -> dict[str, object]:
-    """The model's own example where it is a valid row, else one made from the schema."""
-    if isinstance(mlmodel.example, dict):
-        try:
-            mlmodel.schema.parse(mlmodel.example, 1)
-        except InvalidRows:
-            pass
-        else:
-            return mlmodel.example
-    return {column.name: _typical(column) for column in mlmodel.schema.columns}
+def _own_example(mlmodel: MLmodel) -> dict[str, object] | None:
+    """The example that the model was logged with, where it is a valid row."""
+    if not isinstance(mlmodel.example, dict):
+        return None
+    try:
+        mlmodel.schema.parse(mlmodel.example, 1)
+    except InvalidRows:
+        return None
+    return mlmodel.example
 
 
 def _typical(column: Column) -> object:

@@ -83,7 +83,7 @@ def resolve(settings: Settings) -> Copy:
     if local is not None:
         return Copy.recorded(local) if local.suffix == ".json" else _in_place(local, settings.model_uri)
     copies = Copies(settings.models_dir)
-    stamp = _stamp(settings.tracking_uri)
+    stamp = _stamp(settings)
     with copies.lock():
         if stamp is not None and (copy := copies.still(settings.model_uri, settings.tracking_uri, stamp)):
             return copy
@@ -107,11 +107,17 @@ def local_folder(uri: str) -> Path | None:
     return None if parts.scheme else Path(uri)
 
 
-def _stamp(tracking_uri: str) -> str | None:
-    """What changes whenever a registry in a SQLite file does: importing MLflow, to be told the same, takes seconds."""
-    if not tracking_uri.startswith("sqlite:///"):
+def _stamp(settings: Settings) -> str | None:
+    """What changes whenever a registry in a SQLite file does: importing MLflow, to be told the same, takes seconds.
+
+    None where the file does not tell all: a registry elsewhere, or a model that is no registered version, whose files
+    may change without it.
+    """
+    parts = urlsplit(settings.model_uri)
+    registered = parts.scheme == "models" and not _LOGGED_MODEL.fullmatch(parts.path.strip("/"))
+    if not registered or settings.registry_uri or not settings.tracking_uri.startswith("sqlite:///"):
         return None
-    path = tracking_uri.removeprefix("sqlite:///")
+    path = settings.tracking_uri.removeprefix("sqlite:///")
     found = []
     for name in (path, f"{path}-wal", f"{path}-journal"):
         with suppress(OSError):

@@ -28,6 +28,7 @@ class Settings:
 
     model_uri: str
     tracking_uri: str
+    registry_uri: str | None
     var_dir: Path
     workers: int
     host: str
@@ -55,6 +56,8 @@ class Settings:
             model_uri=env.get("MODEL_URI", "models:/covertype@champion", str),
             tracking_uri=env.get("MLFLOW_TRACKING_URI", f"sqlite:///{var_dir}/mlflow.db", str),
             var_dir=var_dir,
+            # MLflow's own variable, for a registry that is not where the tracking is.
+            registry_uri=env.get("MLFLOW_REGISTRY_URI", None, str),
             workers=env.get("WEB_CONCURRENCY", available_cpus(), _whole(1, 1024)),
             host=env.get("HOST", "127.0.0.1", str),
             port=env.get("PORT", 8000, _whole(1, 65535)),

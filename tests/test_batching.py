@@ -667,3 +667,17 @@ def test_everybody_gets_their_own(sizes: Sequence[int], most: int, gone: set[int
     assert asyncio.run(answers()) == kept
     assert [number for call in gate.calls for number in call] == [number for numbers in kept for number in numbers]
     assert all(1 <= len(call) <= most for call in gate.calls)
+
+
+async def test_slow_call_in_the_loop_makes_wary(timed: MakeTimed, executor: ThreadPoolExecutor) -> None:
+    """After a call in the loop that took ten times as long as one may, the next thousand run in the thread."""
+    model = timed(call=INLINE / 10, row=0.0)
+    batcher = await warmed_up(model, executor)
+    own = threading.get_ident()
+    model.now, slow = 0.0, model._call
+    model._call = 11 * INLINE
+    await labels(batcher.submit(rows_of(1)))
+    model._call = slow
+    for _ in range(1001):
+        await labels(batcher.submit(rows_of(1)))
+    assert [thread == own for thread in model.threads] == [True, *[False] * 1000, True]

@@ -493,3 +493,24 @@ def test_trained_model_has_one(tmp_path: Path) -> None:
     assert engine.predict(rows).labels == fitted.pipeline.predict(fitted.x_held).tolist()
     assert load_engine(mlmodel, "sklearn").predict(rows) == engine.predict(rows)
     assert package.fault_of(tmp_path / "model", folder_digest(tmp_path / "model"), fitted) is None
+
+
+@pytest.mark.parametrize("flavor", [None, [], "forest"])
+def test_flavor_that_is_no_mapping(folder: Path, caplog: pytest.LogCaptureFixture, flavor: object) -> None:
+    """A companion that is described by anything but a mapping is refused."""
+    document = document_of(folder)
+    document["flavors"]["forkcast_forest"] = flavor
+    (folder / "MLmodel").write_text(yaml.safe_dump(document))
+    assert_refused(folder, "is described by no mapping", caplog)
+
+
+def test_kernel_that_does_not_compile(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the kernel cannot be compiled, the next engine serves."""
+
+    def fail(*_arguments: object) -> bytes:
+        raise ModelError("server.engines.kernel does not compile: no such processor")
+
+    monkeypatch.setattr("server.engines.native.object_file", fail)
+    assert_refused(folder, "does not load: server.engines.kernel does not compile: no such processor", caplog)

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -272,3 +273,25 @@ def test_record_of_a_damaged_copy(copies: Copies, damage: str) -> None:
             model.rename(model.parent / "moved")
     with pytest.raises(ModelError, match=rf"current\.json: the copy {model} is missing or damaged$"):
         Copy.recorded(model.parents[1] / "current.json")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"model_folder": 3'])
+def test_damaged_record(copies: Copies, caplog: pytest.LogCaptureFixture, content: str) -> None:
+    """A record that cannot be read is told of and passed over, as if the registry had never been asked."""
+    copy = remember(copies, fetch(copies, "one"))
+    (record,) = (copy.model_folder.parent / "uris").iterdir()
+    record.write_text(content)
+    assert copies.last_good(URI, REGISTRY, "") is None
+    assert copies.still(URI, REGISTRY, "a stamp") is None
+    assert f"the record {record} is damaged" in caplog.text
+
+
+def test_copy_of_an_unchanged_registry(copies: Copies) -> None:
+    """The last answer of a registry stands as long as its stamp does, and the copy is what it was."""
+    copy = replace(remember(copies, fetch(copies, "one")), stamp="first")
+    copies.record(copy, REGISTRY)
+    assert copies.still(URI, REGISTRY, "first") == copy
+    assert copies.still(URI, REGISTRY, "second") is None
+    assert copies.still("models:/covertype@challenger", REGISTRY, "first") is None
+    (copy.model_folder / "MLmodel").write_text("broken")
+    assert copies.still(URI, REGISTRY, "first") is None

@@ -443,7 +443,7 @@ class Own(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 REFUSED: dict[str, tuple[list[Any], str]] = {
     "PCA": ([PCA(2)], "the step PCA has no compiled form"),
-    "own": ([Own()], "the step Own has no compiled form"),
+    "own": ([Own()], "the step Own is none of scikit-learn's own"),
     "polynomials": ([PolynomialFeatures()], "the step PolynomialFeatures has no compiled form"),
     "powers": ([PowerTransformer()], "the step PowerTransformer has no compiled form"),
     "quantiles": ([QuantileTransformer(n_quantiles=9)], "the step QuantileTransformer has no compiled form"),
@@ -589,3 +589,54 @@ def test_reference_takes_the_frame() -> None:
     estimator = named(columns(("passthrough", ["depth"])))
     rows = rows_of(schema, FRAME)
     assert SklearnEngine(estimator, schema).totals(rows).tobytes() == estimator.predict_proba(FRAME).tobytes()
+
+
+class OwnScaler(StandardScaler):  # type: ignore[misc]
+    """Takes -999 for a value that is not known."""
+
+    def transform(self, x: Any, copy: bool | None = None) -> Any:
+        return super().transform(np.where(np.asarray(x) == -999, self.mean_, x), copy)
+
+
+class OwnColumns(ColumnTransformer):  # type: ignore[misc]
+    """May do anything."""
+
+
+class OwnPipeline(Pipeline):  # type: ignore[misc]
+    """Answers something else."""
+
+    def predict(self, X: Any, **options: Any) -> Any:  # noqa: N803
+        return super().predict(X, **options) * 0 + 7
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        placed(OwnScaler()),
+        placed(OwnColumns([("0", "passthrough", [0, 1])])),
+        placed(columns((OwnScaler(), [0, 1]))),
+        OwnPipeline([("trees", trees())]).fit(X, LABELS),
+    ],
+)
+def test_steps_of_ones_own(estimator: Any) -> None:
+    """A class that only descends from one of scikit-learn's may do anything, and is refused by its name."""
+    with pytest.raises(NotCompilable, match="Own"):
+        pack(estimator, doubles(4))
+
+
+def test_pipeline_of_ones_own() -> None:
+    """A pipeline that predicts in its own way is served as it predicts."""
+    estimator = OwnPipeline([("trees", trees())]).fit(X, LABELS)
+    assert set(SklearnEngine(estimator, doubles(4)).predict(numbers(X)).labels) == set(estimator.predict(X).tolist())
+
+
+@pytest.mark.parametrize("value", [3.5e38, 1e39, -1e300])
+def test_number_beyond_32_bits(value: float) -> None:
+    """A number that is none of 32 bits, which scikit-learn refuses, is the client's error and names its column."""
+    engine = engine_of(pack(placed("passthrough"), doubles(4)), doubles(4))
+    rows = X[:3].copy()
+    rows[1, 2] = value
+    with pytest.raises(InvalidRows, match="x2 is too large for the model"):
+        engine.predict(numbers(rows))
+    rows[1, 2] = float(np.finfo(np.float32).max)
+    assert len(engine.predict(numbers(rows)).labels) == 3

@@ -249,3 +249,11 @@ def test_one_column_of_labels() -> None:
     """One output that came as a column is one output."""
     packed = pack(DecisionTreeRegressor().fit(X, Y.reshape(-1, 1)), doubles(6))
     assert packed.leaves.shape[1] == 1
+
+
+@pytest.mark.parametrize("labels", [np.array(["2026-01-01", "2026-01-02"], dtype="datetime64[D]"), ["a", "\ud800"]])
+def test_labels_that_json_lacks(labels: Any) -> None:
+    """A class that no answer in JSON could name is refused."""
+    estimator = DecisionTreeClassifier().fit([[0.0], [1.0]], labels)
+    with pytest.raises(NotCompilable, match="is no string, number or boolean that JSON has"):
+        pack(estimator, doubles(1))

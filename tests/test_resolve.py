@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
+import server.resolve
 from server.copies import Copies, Copy
 from server.digest import DIGEST_TAG, folder_digest
 from server.errors import ModelError, RegistryError, StartError
@@ -478,3 +479,39 @@ def test_current_copy_that_is_no_record(volume: Volume) -> None:
     with pytest.raises(ModelError, match=f"^{volume.record} is no record of a model's copy$"):
         resolve_in_child(environ_of(volume.settings))
     assert volume.state == before
+
+
+def test_unchanged_registry_is_not_asked(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry whose file is what it was gives its last answer without MLflow; a moved alias is noticed."""
+    settings = registry.settings(tmp_path, "models:/tiny@moving")
+    client = mlflow.MlflowClient(registry.tracking_uri, registry.tracking_uri)
+    client.set_registered_model_alias(NAME, "moving", "1")
+    first = resolve(settings)
+    asked: list[str] = []
+    monkeypatch.setattr("server.resolve._find", lambda uri, _tracking_uri: asked.append(uri))
+    assert resolve(settings) == first
+    assert asked == []
+    monkeypatch.undo()
+    client.set_registered_model_alias(NAME, "moving", "2")
+    assert resolve(settings).version == "2"
+
+
+@pytest.mark.parametrize("where", ["runs", "registry"])
+def test_registry_that_cannot_tell_is_asked(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A run's files change without the registry's, and another registry has its own: both are asked each time."""
+    settings = registry.settings(tmp_path, f"runs:/{registry.run_of['1']}/model")
+    if where == "registry":
+        settings = replace(registry.settings(tmp_path, "models:/tiny/1"), registry_uri="sqlite:///other.db")
+    assert resolve(settings).stamp is None
+    asked: list[str] = []
+
+    def ask(uri: str, tracking_uri: str) -> object:
+        asked.append(uri)
+        return find(uri, tracking_uri)
+
+    find = server.resolve._find
+    monkeypatch.setattr(server.resolve, "_find", ask)
+    resolve(settings)
+    assert asked == [settings.model_uri]

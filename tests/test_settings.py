@@ -55,6 +55,7 @@ def test_defaults() -> None:
     assert Settings.from_env({}) == Settings(
         model_uri="models:/covertype@champion",
         tracking_uri=f"sqlite:///{ROOT}/var/mlflow.db",
+        registry_uri=None,
         var_dir=ROOT / "var",
         workers=available_cpus(),
         host="127.0.0.1",

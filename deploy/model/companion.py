@@ -53,7 +53,8 @@ def add_onnx(folder: Path, reference: SklearnEngine, schema: InputSchema, rows: 
     try:
         from deploy.model.convert import conversions  # noqa: PLC0415  (optional packages)
     except ImportError as error:
-        raise NotCompilable(f"to convert it to ONNX takes the extra onnx ({error})") from None
+        how = "locally `make .venv/bin/.onnx`, in containers EXTRAS=onnx"
+        raise NotCompilable(f"to convert it takes optional packages ({error}): {how}") from None
     for converted in conversions(reference.estimator, schema):
         check = _compared(reference, converted.engine(schema), rows(None), against)
         if check.passed:

@@ -127,10 +127,14 @@ def main() -> int:
     for name, value in MLFLOW_VARIABLES.items():
         os.environ.setdefault(name, value)
     try:
-        _say(compile_model(os.environ))
+        uri = compile_model(os.environ)
+        _say(f"to serve it: make up MODEL_URI={uri}")
+        _say(uri)
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     except OSError as error:
         print(f"error: cannot keep the compiled model: {error}", file=sys.stderr)
         return 1

@@ -58,7 +58,9 @@ def conversions(estimator: Any, schema: InputSchema) -> Iterator[Converted]:
             converted = _convert(estimator, schema, precision)
             converted.engine(schema)  # what converts may still not load
         except Exception as error:  # skl2onnx and ONNX Runtime raise as many kinds as they have steps
-            faults.append((str(error).strip().splitlines() or [type(error).__name__])[0][:200])
+            faults.append(
+                (str(error).strip().splitlines() or [type(error).__name__])[0].partition(" and attributes")[0]
+            )
         else:
             yield converted
     if len(faults) == 2:

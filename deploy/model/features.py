@@ -125,6 +125,8 @@ def _after(step: Any, table: _Table, result: Formulas) -> _Table:
     """What a step makes of a table."""
     if step is None or isinstance(step, str):
         return _Table([]) if step == "drop" else table
+    if type(step).__module__.partition(".")[0] != "sklearn":  # a subclass may do anything
+        raise NotCompilable(f"the step {_called(step)} is none of scikit-learn's own")
     if isinstance(step, Pipeline):
         return _in_turn([part for _, part in step.steps], table, result)
     if isinstance(step, ColumnTransformer):

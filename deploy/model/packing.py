@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,15 @@ def pack(estimator: Any, schema: InputSchema) -> PackedForest:
     Raises:
         NotCompilable: its last step is no forest of these kinds, or a step before it has no compiled form.
     """
-    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
+    steps = [step for _, step in estimator.steps] if type(estimator) is Pipeline else [estimator]
     model = steps.pop()
     if type(model) not in _FORESTS + _TREES:
         raise NotCompilable(f"{type(model).__name__} is no forest, extra trees or decision tree of scikit-learn")
     if model.n_outputs_ != 1:
         raise NotCompilable(f"the {type(model).__name__} has {model.n_outputs_} outputs; compiled ones have one")
+    classes = model.classes_.tolist() if hasattr(model, "classes_") else None
+    if strange := [label for label in classes or () if not _is_json(label)]:
+        raise NotCompilable(f"the class {strange[0]!r} is no string, number or boolean that JSON has")
     made = formulas(steps, schema, getattr(estimator, "feature_names_in_", None))
     if len(made.features) != model.n_features_in_:
         raise NotCompilable(f"the steps give {len(made.features)} features, and the trees take {model.n_features_in_}")
@@ -43,8 +47,14 @@ def pack(estimator: Any, schema: InputSchema) -> PackedForest:
         bits=bits,
         features=(*made.features, *made.extra),
         codes=tuple(made.codes),
-        classes=tuple(model.classes_.tolist()) if hasattr(model, "classes_") else None,
+        classes=None if classes is None else tuple(classes),
     )
+
+
+def _is_json(label: Any) -> bool:
+    if isinstance(label, str):
+        return label.isascii() or label == label.encode(errors="ignore").decode()  # no half of a surrogate pair
+    return isinstance(label, bool | int) or (isinstance(label, float) and math.isfinite(label))
 
 
 def pack_trees(trees: list[Any], features: int) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.int64], int]:

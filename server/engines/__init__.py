@@ -77,7 +77,7 @@ def _chosen(choice: str, mlmodel: MLmodel) -> str:
     carried = _carried(mlmodel)
     if choice in carried:
         return choice
-    how = "; `make compile` adds what it reads" if choice in FLAVORS else ""
+    how = "; `make compile` adds it where the model has such a form" if choice in FLAVORS else ""
     expected = ", ".join(["auto", *carried])
     raise ModelError(f"ENGINE={choice!r}: this model carries nothing for it; expected {expected}{how}")
 

@@ -7,6 +7,7 @@ the model it was made from, and ``check`` tells how it was compared with that mo
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from server.digest import folder_digest
@@ -25,6 +26,8 @@ def find(mlmodel: MLmodel, engine: str) -> Path:
         CompanionRefused: it does not belong to this model, is damaged, or failed its check.
     """
     flavor = mlmodel.flavors[FLAVORS[engine]]
+    if not isinstance(flavor, Mapping):
+        raise _refused(engine, "is described by no mapping")
     folder = mlmodel.folder / str(flavor.get("data"))
     check = flavor.get("check")
     if flavor.get("layout") != LAYOUT:

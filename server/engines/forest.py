@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from server.engines import companion, kernel, native
 from server.engines.packed import PackedForest
-from server.errors import CompanionRefused, Fault, InvalidRows
+from server.errors import CompanionRefused, Fault, InvalidRows, ModelError
 from server.mlmodel import MLmodel
 from server.rows import Prediction, Rows
 from server.schema import InputSchema
@@ -24,8 +24,8 @@ class _Answers:
         self.best = np.empty(rows, np.int64)
         self.top = np.empty(rows, np.float64)
         self.totals = np.empty((rows, outputs), np.float64)
-        self.unknown = ctypes.c_int64(-1)
-        self.addresses = (*map(_address, (self.best, self.top, self.totals)), ctypes.addressof(self.unknown))
+        self.refused = ctypes.c_int64(-1)
+        self.addresses = (*map(_address, (self.best, self.top, self.totals)), ctypes.addressof(self.refused))
 
 
 class ForestEngine:
@@ -79,10 +79,10 @@ class ForestEngine:
         if count > len(self._answers.best):
             self._answers = _Answers(count, self._answers.totals.shape[1])
         answers = self._answers
-        answers.unknown.value = -1
+        answers.refused.value = -1
         self._walk.call(*self._arguments, values.ctypes.data, count, width, *answers.addresses)
-        if answers.unknown.value >= 0:
-            raise self._unknown_category(values, rows, answers.unknown.value)
+        if answers.refused.value >= 0:
+            raise self._refusal(values, rows, answers.refused.value)
         return answers
 
     def _coded(self, rows: Rows) -> NDArray[np.float64]:
@@ -95,17 +95,21 @@ class ForestEngine:
         ]
         return np.column_stack([rows.numbers, np.array(coded, np.float64).T])
 
-    def _unknown_category(self, coded: NDArray[np.float64], rows: Rows, row: int) -> InvalidRows:
-        """What the model's one-hot step refuses, which scikit-learn calls an unknown category."""
+    def _refusal(self, coded: NDArray[np.float64], rows: Rows, row: int) -> InvalidRows:
+        """What scikit-learn refuses too: a category that the one-hot step does not know, or a number beyond 32 bits."""
         for place in sorted(self._known):
             known = [f.first for f in self._forest.features if f.column == place and f.kind == kernel.EQUALS_KNOWN]
             if coded[row, place] not in known:
-                break
-        column = self._columns[place]
-        numbers = rows.numbers.shape[1]
-        shown = rows.objects[row, place - numbers] if column.is_string else f"{coded[row, place]:g}"
-        detail = f"must be one of the values that the model was fitted on ({len(known)} in all), got {str(shown)[:40]}"
-        return InvalidRows(f"{column.name} {detail}", [Fault(f"{column.name} {detail}", "#")])
+                column, numbers = self._columns[place], rows.numbers.shape[1]
+                got = rows.objects[row, place - numbers] if column.is_string else f"{coded[row, place]:g}"
+                expected = f"one of the values that the model was fitted on ({len(known)} in all)"
+                return _refused(f"{column.name} must be {expected}, got {str(got)[:40]}")
+        large = self._columns[int(np.abs(rows.numbers[row]).argmax())]
+        return _refused(f"{large.name} is too large for the model, whose trees compare numbers of 32 bits")
+
+
+def _refused(detail: str) -> InvalidRows:
+    return InvalidRows(detail, [Fault(detail, "#")])
 
 
 def _address(array: NDArray[Any]) -> int:
@@ -116,15 +120,14 @@ def load(mlmodel: MLmodel, kernels: Path | None = None) -> ForestEngine:
     """Map the companion's arrays; the kernel's object file is kept in ``kernels``, if given.
 
     Raises:
-        CompanionRefused: the companion is not one of this model, or its files are not what they should be.
-        ModelError: the kernel does not compile.
+        CompanionRefused: the companion is not one of this model, its files are not what they should be, or the kernel
+            does not compile here.
     """
     folder = companion.find(mlmodel, "forest")
     try:
-        forest = PackedForest.load(folder)
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        return make(PackedForest.load(folder), mlmodel.schema, kernels)
+    except (ModelError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise CompanionRefused(f"the model's companion for the engine forest does not load: {error}") from error
-    return make(forest, mlmodel.schema, kernels)
 
 
 def make(forest: PackedForest, schema: InputSchema, kernels: Path | None = None) -> ForestEngine:

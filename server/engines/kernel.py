@@ -32,11 +32,12 @@ def _walk(words: int) -> Callable[..., None]:  # noqa: C901
         thresholds, links, roots, trees, leaves, outputs, bits,
         kinds, columns, firsts, seconds, features, known,
         features_row, walking, tree_of, ended, sums,
-        rows, count, width, best, top, totals, unknown,
+        rows, count, width, best, top, totals, refused,
     ):  # fmt: skip
         mask = (1 << bits) - 1
         for row in range(count):
             hits = 0
+            finite = 0.0
             for f in range(features):
                 x = rows[row * width + columns[f]]
                 kind = kinds[f]
@@ -53,8 +54,9 @@ def _walk(words: int) -> Callable[..., None]:  # noqa: C901
                 else:
                     value = 0.0
                 features_row[f] = value
-            if hits != known:
-                unknown[0] = row
+                finite += features_row[f] * 0.0  # infinity, which is what is too large for 32 bits, makes it NaN
+            if hits != known or finite != 0.0:
+                refused[0] = row
                 return
 
             # All trees advance one level at a time over a shrinking list of those still walking, so that their cache

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from server.engines.frame import to_frame
@@ -59,7 +60,7 @@ class SklearnEngine:
         # A mixture has probabilities of its components, but no classes that they belong to.
         if not (hasattr(estimator, "predict_proba") and hasattr(estimator, "classes_")):
             return self._labels_only
-        final = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+        final = estimator.steps[-1][1] if type(estimator) is Pipeline else estimator
         if type(final) in _ARGMAX and final.n_outputs_ == 1:
             return self._by_argmax
         return self._by_two_calls

@@ -398,7 +398,7 @@ def test_model_without_a_signature_is_refused(tmp_path: Path, stack: Stack) -> N
 
 def test_compiled_model(stack: Stack) -> None:
     """`make compile` prints the URI of a new version as its last line, which is served from packed arrays."""
-    uri = stack.done("compile").splitlines()[-1]
+    uri = stack.done("compile", "MODEL_URI=models:/covertype@champion").splitlines()[-1]
     assert uri.startswith("models:/covertype/")
     stack.done("up", f"MODEL_URI={uri}")
     assert stack.health(1)["model"]["engine"] == "forest"
