@@ -17,6 +17,7 @@ from server.settings import ENGINES, LOG_LEVELS, ROOT, Settings
 VALUES = {
     "MODEL_URI": "runs:/abc/model",
     "MLFLOW_TRACKING_URI": "http://registry:5000",
+    "MLFLOW_REGISTRY_URI": "sqlite:///registry.db",
     "VAR_DIR": "/srv/forkcast",
     "WEB_CONCURRENCY": "3",
     "HOST": "10.0.0.1",
