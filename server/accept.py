@@ -69,7 +69,7 @@ class Shares:
 
 
 class Acceptor:
-    """Accepts, one at a time, from one listening socket into the running loop.
+    """Accepts from one listening socket into the running loop, as long as others hold as many connections.
 
     ``held`` tells how many connections this worker has, counted from the moment that a protocol is made; ``siblings``,
     how many workers the replica is to have.

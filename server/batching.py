@@ -3,8 +3,8 @@
 Rows that wait while a predict call runs are taken together by the next one. There is no timer: a lone request never
 waits for company, and the busier the worker, the fuller its batches.
 
-A call that takes less than a hand-over to a thread and back runs in the event loop itself; one that would keep the loop
-from its other work runs in a thread. Which of the two is told by what the model's calls took at the warm-up.
+A call that takes a few milliseconds at most runs in the event loop itself, without a hand-over to a thread and back;
+one that would keep the loop from its other work runs in a thread. What calls took at the warm-up tells which.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def add_onnx(folder: Path, reference: SklearnEngine, schema: InputSchema, rows: 
 
     Raises:
         NotCompilable: the model has no form in ONNX, or the extra ``onnx`` is not installed.
-        ModelError: none of its forms agrees with the model.
+        ModelError: none of its forms agrees with the model, or can be compared with it.
     """
     try:
         from deploy.model.convert import conversions  # noqa: PLC0415  (optional packages)

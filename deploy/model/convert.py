@@ -50,6 +50,8 @@ def conversions(estimator: Any, schema: InputSchema) -> Iterator[Converted]:
     Raises:
         NotCompilable: it has neither form, with skl2onnx's reason.
     """
+    if optional := [column.name for column in schema.columns if not column.required]:
+        raise NotCompilable(f"column {optional[0]!r} may be missing, which the check does not try")
     if hasattr(estimator, "classes_") and not hasattr(estimator, "predict_proba"):
         raise NotCompilable(f"the classifier {type(estimator).__name__} has no probabilities")
     faults = []

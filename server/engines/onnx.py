@@ -25,7 +25,11 @@ ALL = "X"
 
 
 class OnnxEngine:
-    """A converted pipeline. ``inputs`` has the tensor type of each input; ``classes`` is None for a regressor."""
+    """A converted pipeline.
+
+    ``inputs`` has the tensor type of each column, in the order of the session's inputs, whose own names lack what ONNX
+    allows in none; ``classes`` is None for a regressor.
+    """
 
     name = "onnx"
 
@@ -35,6 +39,7 @@ class OnnxEngine:
         self._session = session
         self._schema = schema
         self._inputs = inputs
+        self._names = dict(zip(inputs, (one.name for one in session.get_inputs()), strict=True))
         self._places = None if classes is None else {label: place for place, label in enumerate(classes)}
 
     def predict(self, rows: Rows) -> Prediction:
@@ -54,10 +59,11 @@ class OnnxEngine:
     def _feed(self, rows: Rows) -> dict[str, NDArray[Any]]:
         """Each input as an n x 1 tensor, or all columns as one."""
         if ALL in self._inputs:
-            return {ALL: rows.numbers.astype(DTYPES[self._inputs[ALL]])}
+            return {self._names[ALL]: rows.numbers.astype(DTYPES[self._inputs[ALL]])}
         numbers, objects = iter(rows.numbers.T), iter(rows.objects.T)
         columns = {c.name: next(objects) if c.is_string else next(numbers) for c in self._schema.columns}
-        return {name: columns[name].astype(DTYPES[kind]).reshape(-1, 1) for name, kind in self._inputs.items()}
+        kinds = self._inputs.items()
+        return {self._names[name]: columns[name].astype(DTYPES[kind]).reshape(-1, 1) for name, kind in kinds}
 
 
 def load(mlmodel: MLmodel, _kernels: Path | None = None) -> OnnxEngine:

@@ -1,0 +1,168 @@
+"""The ``onnx`` engine and its companion: converted by skl2onnx, run by ONNX Runtime, equal to scikit-learn."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import LinearSVC
+
+from deploy.model import companion
+from deploy.model.features import NotCompilable
+from server.digest import folder_digest
+from server.engines import load_engine
+from server.engines.sklearn import SklearnEngine
+from server.errors import CompanionRefused
+from server.mlmodel import MLmodel
+from server.rows import Prediction, Rows
+from server.schema import InputSchema
+from server.settings import ROOT
+from tests.forests import doubles, numbers, rows_of, schema_of
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
+    import mlflow.sklearn
+    from mlflow.models import infer_signature
+
+# Of skl2onnx and MLflow, about what they import.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(300, 3))
+KINDS = {"depth": "double", "zone (1-5)": "long", "soil": "string"}
+FRAME = pd.DataFrame(
+    {"depth": X[:, 0], "zone (1-5)": RNG.integers(0, 5, 300), "soil": RNG.choice(["clay", "peat"], 300)}
+)
+LABELS = np.where(X[:, 0] + (FRAME["soil"] == "clay") > 0.5, "wet", "dry")
+PLACED = {
+    "classifier": make_pipeline(StandardScaler(), LogisticRegression()).fit(X, LABELS),
+    "whole labels": LogisticRegression().fit(X, (X[:, 0] > 0) * 3 - (X[:, 1] > 0)),
+    "regressor": make_pipeline(StandardScaler(), LinearRegression()).fit(X, X @ [1.0, -2.0, 0.5]),
+    "forest": RandomForestClassifier(5, random_state=0).fit(X, LABELS),
+}
+
+
+def named() -> Any:
+    """A pipeline over columns by name, strings among them."""
+    steps = make_column_transformer((StandardScaler(), ["depth"]), (OneHotEncoder(), ["soil", "zone (1-5)"]))
+    return make_pipeline(steps, LogisticRegression()).fit(FRAME, LABELS)
+
+
+def save(folder: Path, estimator: Any, x: Any) -> MLmodel:
+    mlflow.sklearn.save_model(
+        estimator,
+        str(folder),
+        serialization_format="cloudpickle",
+        signature=infer_signature(pd.DataFrame(x).rename(columns=str), LABELS),
+        pip_requirements=["scikit-learn"],
+    )
+    return MLmodel.read(folder)
+
+
+def compiled(folder: Path, estimator: Any, schema: InputSchema, rows: Rows) -> MLmodel:
+    companion.add_onnx(folder, SklearnEngine(estimator, schema), schema, lambda _: rows, "its own rows")
+    return MLmodel.read(folder)
+
+
+def assert_same(found: Prediction, expected: Prediction) -> None:
+    if expected.confidences is None:
+        assert found.confidences is None
+        assert found.labels == pytest.approx(expected.labels, abs=1e-6)
+    else:
+        assert found.labels == expected.labels
+        assert found.confidences == pytest.approx(expected.confidences, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_columns_by_place(tmp_path: Path, name: str) -> None:
+    """A converted pipeline over numbers answers as scikit-learn, in batches and row by row."""
+    estimator = PLACED[name]
+    mlmodel = compiled(tmp_path / "m", estimator, save(tmp_path / "m", estimator, X).schema, numbers(X))
+    engine, reference = load_engine(mlmodel, "onnx"), load_engine(mlmodel, "sklearn")
+    assert (engine.name, load_engine(mlmodel, "auto").name) == ("onnx", "onnx")
+    for rows in (numbers(X), numbers(X[7:8])):
+        assert_same(engine.predict(rows), reference.predict(rows))
+
+
+def test_columns_by_name(tmp_path: Path) -> None:
+    """Columns of numbers, whole numbers and strings reach a converted pipeline by name."""
+    estimator = named()
+    rows = rows_of(schema_of(KINDS), FRAME)
+    mlmodel = compiled(tmp_path / "m", estimator, save(tmp_path / "m", estimator, FRAME).schema, rows)
+    assert_same(load_engine(mlmodel, "onnx").predict(rows), load_engine(mlmodel, "sklearn").predict(rows))
+
+
+def test_forked_workers(tmp_path: Path) -> None:
+    """An engine made before a fork predicts in the children, without having predicted in the parent."""
+    mlmodel = compiled(
+        tmp_path / "m", PLACED["classifier"], save(tmp_path / "m", PLACED["classifier"], X).schema, numbers(X)
+    )
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from server.engines import load_engine\n"
+        "from server.mlmodel import MLmodel\n"
+        "from tests.test_onnx import X, numbers\n"
+        "engine = load_engine(MLmodel.read(Path(sys.argv[1])), 'onnx')\n"
+        "for _ in range(3):\n"
+        "    if os.fork() == 0:\n"
+        "        os._exit(0 if len(engine.predict(numbers(X)).labels) == len(X) else 1)\n"
+        "sys.exit(max(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(3)))\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", script, str(mlmodel.folder)]
+    ran = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, timeout=60)
+    assert ran.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("estimator", "schema", "reason"),
+    [
+        (PLACED["classifier"], schema_of(dict.fromkeys(("x0", "x1", "x2"), "double"), "x1"), "'x1' may be missing"),
+        (LinearSVC().fit(X, LABELS), doubles(3), "LinearSVC has no probabilities"),
+    ],
+)
+def test_refused(tmp_path: Path, estimator: Any, schema: InputSchema, reason: str) -> None:
+    """What cannot be converted, or could not be checked, is refused with the reason, and nothing is written."""
+    folder = save(tmp_path / "m", estimator, X).folder
+    before = folder_digest(folder)
+    with pytest.raises(NotCompilable, match=reason):
+        compiled(folder, estimator, schema, numbers(X))
+    assert folder_digest(folder) == before
+
+
+def test_packages_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the optional packages a companion is refused, and none can be made: both say what is missing."""
+    estimator = PLACED["classifier"]
+    mlmodel = save(tmp_path / "m", estimator, X)
+    compiled(mlmodel.folder, estimator, mlmodel.schema, numbers(X))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "skl2onnx", None)
+    monkeypatch.delitem(sys.modules, "deploy.model.convert")
+    carried = MLmodel.read(mlmodel.folder)
+    assert load_engine(carried, "auto").name == "sklearn"
+    with pytest.raises(CompanionRefused, match="needs the package onnxruntime"):
+        load_engine(carried, "onnx")
+    with pytest.raises(NotCompilable, match=r"make \.venv/bin/\.onnx"):
+        compiled(mlmodel.folder, estimator, mlmodel.schema, numbers(X))
+
+
+def test_damaged_file(tmp_path: Path) -> None:
+    """A converted pipeline that is no longer what it was is refused."""
+    estimator = PLACED["classifier"]
+    mlmodel = compiled(tmp_path / "m", estimator, save(tmp_path / "m", estimator, X).schema, numbers(X))
+    (mlmodel.folder / "onnx/model.onnx").write_bytes(b"not ONNX")
+    with pytest.raises(CompanionRefused, match="is missing or damaged"):
+        load_engine(mlmodel, "onnx")
+    assert load_engine(mlmodel, "auto").name == "sklearn"
