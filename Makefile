@@ -6,9 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := deploy/requirements
 RUN := $(BIN)/python -m deploy.cli
+LAB := $(BIN)/python -m deploy.scaling
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 
-.PHONY: help up scale resources status stats logs restart down train compile build publish bench bench-engines test check lock clean
+.PHONY: help up scale resources status stats logs restart down train compile build publish load compare min-resources max-users \
+  plan report bench bench-engines test check lock clean clean-results
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -50,6 +52,24 @@ train: $(BIN)/.cli ## [COVERTYPE_PATH=file.csv.gz] [FOREST=large]: fit, check, l
 compile: $(BIN)/.cli ## MODEL_URI=models:/name@alias [DATA=rows.csv]: a compiled form for a model trained elsewhere, as a new version
 	@$(RUN) compile
 
+load: $(BIN)/.scaling ## [PROFILE=quick|medium|load|stress] [USERS=] [SPAWN_RATE=] [RUN_TIME=5m]: one test of the stack that is up
+	@$(LAB) load
+
+compare: $(BIN)/.scaling ## [CPUS=1] [MEMORY=1G] [WORKERS="1 2 4"] [TOPOLOGIES="1x1/1G:2 .."] [USERS=10000] [RESUME=results/..]: one replica or many
+	@$(LAB) compare
+
+min-resources: $(BIN)/.scaling ## USERS=2000: the least CPU, then memory, that holds them
+	@$(LAB) min-resources
+
+max-users: $(BIN)/.scaling ## [TOPOLOGIES=] [USERS=10000]: the most users that the stack which is up holds
+	@$(LAB) max-users
+
+plan: $(BIN)/.scaling ## USERS=1000000: replicas and CPUs for them, projected from what was measured
+	@$(LAB) plan
+
+report: $(BIN)/.scaling ## [RESULTS=results/..]: the report of the newest results, again
+	@$(LAB) report
+
 bench: $(BIN)/.runtime ## [QUICK=1] [ENGINE=] [WORKERS="1 2 4"] [CONNECTIONS="1 64 512"] [BENCH_SECONDS=6] [DATA=rows.csv]: the cost of a prediction
 	@$(BIN)/python -m deploy.bench
 
@@ -69,15 +89,19 @@ check: $(BIN)/.development ## linters, types, and the configuration files
 	  echo "docker-compose.yml was not checked: there is no docker compose here"; fi
 
 lock: $(BIN)/.development ## pin every dependency anew, for every platform and Python; the smaller locks follow the largest
-	@$(LOCK) pyproject.toml --upgrade --extra registry --extra onnx --group cli --group lab --group local --group container --group dev -o $(LOCKS)/dev.txt
-	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra registry --group cli --group lab --group local -o $(LOCKS)/local.txt
+	@$(LOCK) pyproject.toml --upgrade --extra registry --extra onnx --group cli --group lab --group scaling --group local --group container --group dev -o $(LOCKS)/dev.txt
+	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra registry --group cli --group lab --group scaling --group local -o $(LOCKS)/local.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra registry --group container -o $(LOCKS)/model.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --group container -o $(LOCKS)/server.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt --group lab --group container -o $(LOCKS)/locust.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt --group cli -o $(LOCKS)/cli.txt
+	@$(LOCK) -c $(LOCKS)/dev.txt --group cli --group scaling -o $(LOCKS)/scaling.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt --group image -o $(LOCKS)/image.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra onnx -o $(LOCKS)/onnx.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra onnx --group engines -o $(LOCKS)/engines.txt
+
+clean-results: $(BIN)/.scaling ## delete what the lab and the benches measured
+	@$(LAB) clean-results
 
 clean: $(BIN)/.cli ## [YES=1]: stop everything and delete its data: registry, models, logs
 	@$(RUN) clean
@@ -93,6 +117,12 @@ $(BIN)/python:
 # What the verbs themselves need; containers bring the rest along.
 $(BIN)/.cli: $(BIN)/python $(LOCKS)/cli.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/cli.txt
+	@touch $@
+
+# What the scaling lab computes and draws with, where containers bring the rest.
+$(BIN)/.scaling: $(BIN)/.cli $(LOCKS)/scaling.txt
+	@echo "installing the packages of $(LOCKS)/scaling.txt into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/scaling.txt
 	@touch $@
 
 # What the local backend runs. Asked for by deploy/backend.py where it is missing.

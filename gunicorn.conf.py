@@ -34,7 +34,8 @@ preload_app = True  # the model is loaded once, here in the master
 worker_class = "server.worker.Worker"
 
 bind = _settings.bind
-backlog = 2048
+# Connections that wait to be accepted; a full queue refuses at once on a Unix socket. The kernel caps it (somaxconn).
+backlog = 8192
 workers = _settings.workers
 keepalive = _settings.keep_alive
 graceful_timeout = _settings.graceful_timeout

@@ -36,6 +36,10 @@ class Backend(Protocol):
         """Other limits for each replica."""
         ...
 
+    def become(self, stack: Stack) -> Stack:
+        """Exactly this, whatever runs."""
+        ...
+
     def restart(self) -> Stack:
         """Every replica anew."""
         ...
@@ -46,6 +50,10 @@ class Backend(Protocol):
 
     def compile(self) -> None:
         """A compiled form of a model, in its registry or beside its folder."""
+        ...
+
+    def record(self, document: str) -> None:
+        """Measured runs (deploy/model/record.py), logged in the stack's registry."""
         ...
 
     def status(self) -> list[str]:
@@ -134,4 +142,4 @@ def _get_packages() -> None:
                 "the packages of deploy/requirements/local.txt could not be installed; the reason is above"
             )
         sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, "-m", "deploy.cli", *sys.argv[1:]])  # noqa: S606
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606

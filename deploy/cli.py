@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from deploy.backend import Backend, choose, containers_used
 from deploy.docker.backend import DockerBackend
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
+from deploy.lock import alone
 from deploy.probe import ask_address
 from deploy.stack import Stack
 from server.errors import StartError
@@ -122,22 +122,9 @@ VERBS: Mapping[str, Callable[[Verbs], None]] = {
 
 
 @contextmanager
-def _alone(layout: Layout) -> Iterator[None]:
-    """Wait until no other command changes this stack."""
-    layout.make()
-    with (layout.var / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("another command is at work on this stack: waiting for it", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
 def _remembered(layout: Layout, verb: str) -> Iterator[None]:
     """Change the stack alone, and keep why that was refused for those who look at it later."""
-    with _alone(layout):
+    with alone(layout):
         try:
             yield
         except (CommandError, StartError) as error:

@@ -10,16 +10,19 @@ from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
 from server.settings import Settings
 
-# What `up` hands to the replicas and keeps until `down`; the last five are for containers alone.
+# What `up` hands to the replicas and keeps until `down`; the last five are for containers alone, the one before for
+# Locust.
 SETTINGS = (
     "MODEL_URI", "MLFLOW_TRACKING_URI", "WEB_CONCURRENCY", "ENGINE", "MAX_BATCH_ROWS", "MAX_PENDING",
-    "MAX_BODY_BYTES", "KEEP_ALIVE", "GRACEFUL_TIMEOUT", "LOG_LEVEL", "IMAGE", "TAG", "LOCUST_CPUS",
+    "MAX_BODY_BYTES", "KEEP_ALIVE", "GRACEFUL_TIMEOUT", "LOG_LEVEL", "LOCUST_WORKERS", "IMAGE", "TAG", "LOCUST_CPUS",
     "LOCUST_MEMORY", "EXTRAS",
 )  # fmt: skip
 
 
 # The most replicas: as many as nginx/upstream-local.conf lists, and as Nginx in a container tries before it gives up.
 MOST = {"local": 8, "docker": 16}
+# The most workers of Locust's, each of which takes a CPU when it works.
+MOST_WORKERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Stack:
             if name in environment:
                 environment[name] = _anchored(environment[name])
         Settings.from_env(environment)
+        whole(environment, "LOCUST_WORKERS", 1, 1, MOST_WORKERS)
         return replace(
             self,
             replicas=whole(environ, "N", self.replicas, 1, MOST[self.backend]),
@@ -66,6 +70,11 @@ class Stack:
             locust_port=whole(environ, "LOCUST_PORT", self.locust_port, 1, 65535),
             environment=environment,
         )
+
+    @property
+    def locust_workers(self) -> int:
+        """How many processes Locust's users share."""
+        return int(self.environment.get("LOCUST_WORKERS") or 1)
 
     @property
     def _is_sound(self) -> bool:

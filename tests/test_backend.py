@@ -254,7 +254,7 @@ def test_containers_that_were_used_without_an_engine(layout: Layout) -> None:
 def test_packages_are_installed(layout: Layout, bare: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Once they are there, the command starts anew, as it was called."""
     bare(0)
-    monkeypatch.setattr(sys, "argv", ["cli.py", "up"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "deploy.scaling", "load"])
     started: list[list[str]] = []
 
     def start(_program: str, arguments: list[str]) -> None:
@@ -264,13 +264,15 @@ def test_packages_are_installed(layout: Layout, bare: Callable[[int], None], mon
     monkeypatch.setattr(os, "execv", start)
     with pytest.raises(SystemExit):
         choose(layout, {"BACKEND": "local"}, starting=True)
-    assert started == [[sys.executable, "-m", "deploy.cli", "up"]]
+    assert started == [["python", "-m", "deploy.scaling", "load"]]
 
 
 def test_verbs_of_both() -> None:
     """Both backends have every verb that a backend is asked for."""
     verbs = {name for name in vars(backend.Backend) if not name.startswith("_")} - {"name"}
-    assert {"up", "scale", "resources", "restart", "train", "compile", "status", "stats", "logs", "down"} == verbs
+    assert verbs == {
+        "up", "scale", "resources", "become", "restart", "train", "compile", "record", "status", "stats", "logs", "down",
+    }  # fmt: skip
     for one in (DockerBackend, LocalBackend):
         assert verbs <= set(dir(one))
     assert {DockerBackend.name, LocalBackend.name} < set(CHOICES)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from deploy import interrupt
 from deploy.bench import __main__ as command
-from deploy.bench import interrupt
 from deploy.bench.plan import Plan
 from deploy.bench.row import Row
 from deploy.errors import CommandError

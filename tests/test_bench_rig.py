@@ -13,12 +13,12 @@ import psutil
 import pytest
 
 from deploy.bench import program
-from deploy.bench.machine import _commit, _cpu
 from deploy.bench.processes import Processes
 from deploy.bench.program import Program, running
 from deploy.bench.rig import only_first_slot
 from deploy.errors import CommandError
 from deploy.layout import ROOT
+from deploy.machine import _commit, _cpu
 
 # A master with one worker; it says so when both run.
 FAMILY = "(while :; do sleep 0.05; done) & echo up; wait"
@@ -47,7 +47,7 @@ def test_upstream_of_one_slot() -> None:
     ]
     gone = set(whole.splitlines()) - set(one.splitlines())
     assert all(line.strip().startswith("server unix:run/") for line in gone)
-    assert "keepalive 512;" in one
+    assert "keepalive 8192;" in one
 
 
 def test_everything_is_stopped(tmp_path: Path) -> None:

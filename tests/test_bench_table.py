@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.bench.machine import Machine
 from deploy.bench.plan import Plan
 from deploy.bench.progress import duration
 from deploy.bench.report import Report
 from deploy.bench.table import table
 from deploy.bench.wrk import Answers
+from deploy.machine import Machine
 from tests.test_bench_row import NO_ERRORS, a_row
 from tests.test_bench_subject import a_subject
 

@@ -21,10 +21,12 @@ COMPOSE = (ROOT / "docker-compose.yml").read_text()
 DOCKERFILE = (ROOT / "deploy/images/Dockerfile").read_text()
 LOCKS = ROOT / "deploy/requirements"
 EVERY_SERVICE = ("model", *SERVICES)
+# Services that another one's image is built for.
+BUILT_BY = {"locust-worker": "locust"}
 # Asked for, and not a stack's: the project's name is Compose's own variable.
 NOT_OURS = {"COMPOSE_PROJECT_NAME"}
 # Settings that Compose itself uses: which images, and what Locust is held to.
-FOR_COMPOSE = {"IMAGE", "TAG", "LOCUST_CPUS", "LOCUST_MEMORY", "EXTRAS"}
+FOR_COMPOSE = {"IMAGE", "TAG", "LOCUST_WORKERS", "LOCUST_CPUS", "LOCUST_MEMORY", "EXTRAS"}
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +85,13 @@ def test_containers_are_confined(services: dict[str, dict[str, Any]], service: s
 
 @pytest.mark.parametrize("service", EVERY_SERVICE)
 def test_images_are_built_by_their_names(services: dict[str, dict[str, Any]], service: str) -> None:
-    """Every image can be built from here, or pulled under one name with the service's at its end."""
-    one = services[service]
-    assert one["build"]["dockerfile"] == "deploy/images/Dockerfile"
-    assert one["build"]["target"] == service
-    assert one["image"] == f"${{IMAGE:-${{COMPOSE_PROJECT_NAME:-forkcast}}}}-{service}:${{TAG:-latest}}"
-    assert f" AS {service}\n" in DOCKERFILE
+    """Every image can be built from here, once, or pulled under one name with the service's at its end."""
+    image = BUILT_BY.get(service, service)
+    assert services[service]["image"] == f"${{IMAGE:-${{COMPOSE_PROJECT_NAME:-forkcast}}}}-{image}:${{TAG:-latest}}"
+    assert ("build" in services[service]) is (image == service)
+    build = services[image]["build"]
+    assert (build["dockerfile"], build["target"]) == ("deploy/images/Dockerfile", image)
+    assert f" AS {image}\n" in DOCKERFILE
 
 
 def test_published_ports(services: dict[str, dict[str, Any]]) -> None:
@@ -124,15 +127,24 @@ def test_replicas_have_no_swap(services: dict[str, dict[str, Any]]) -> None:
 
 
 def test_limits_of_the_load_generator(services: dict[str, dict[str, Any]]) -> None:
-    """Locust is held to what the stack's settings say, else to one CPU and 1 GiB."""
-    locust = services["locust"]
-    assert (locust["cpus"], locust["mem_limit"]) == ("${LOCUST_CPUS:-1}", "${LOCUST_MEMORY:-1G}")
+    """Each worker is held to what the stack's settings say, else to one CPU and 1 GiB; the master has less."""
+    worker, master = services["locust-worker"], services["locust"]
+    assert (worker["cpus"], worker["mem_limit"]) == ("${LOCUST_CPUS:-1}", "${LOCUST_MEMORY:-1G}")
+    assert (master["cpus"], master["mem_limit"]) == (0.5, "512M")
     assert set(SETTINGS) > FOR_COMPOSE
+
+
+def test_load_generator_is_distributed(services: dict[str, dict[str, Any]]) -> None:
+    """Locust's service is the master, and the workers, of any number, find it by its name."""
+    assert services["locust"]["command"][-1] == "--master"
+    assert services["locust-worker"]["command"][-3:] == ["--worker", "--master-host", "locust"]
+    assert services["locust-worker"]["scale"] == "${LOCUST_WORKERS:-1}"
+    assert not {"container_name", "ports", "hostname", "deploy"} & set(services["locust-worker"])
 
 
 def test_model_is_told_on_its_images_alone(services: dict[str, dict[str, Any]]) -> None:
     """An image's label names the model where it is one for that, so that another model does not replace Nginx."""
-    told = {name for name, one in services.items() if "forkcast.model" in one["build"]["labels"]}
+    told = {name for name, one in services.items() if "forkcast.model" in one.get("build", {}).get("labels", {})}
     assert told == {"model", "server"}
 
 
@@ -188,7 +200,7 @@ def test_base_images_have_a_tag() -> None:
 @pytest.mark.parametrize("service", EVERY_SERVICE)
 def test_nothing_runs_as_root(service: str) -> None:
     """Every image names the user that it runs as by number, which is not root's."""
-    own = stage(service)
+    own = stage(BUILT_BY.get(service, service))
     base = own if "\nUSER " in own else stage("runtime")
     (user,) = re.findall(r"^USER (\S+)$", base, re.MULTILINE)
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)

@@ -22,16 +22,18 @@ M = 1 << 20
 MODEL = {"name": "covertype", "version": "3", "engine": "forest", "trained_on": "fetch_covtype"}
 HEALTH = {"status": "ok", "workers": 2, "model": MODEL}
 
+OTHERS = tuple(container(service, Health=None) for service in ("nginx", "locust", "locust-worker"))
+
 
 @pytest.fixture(autouse=True)
 def engine(docker: FakeDocker) -> FakeDocker:
-    """An engine that runs one replica, Nginx and Locust, all of them well and silent."""
+    """An engine that runs one replica, Nginx, Locust and its worker, all of them well and silent."""
     docker.engine()
     docker.answer("logs")
     docker.answer("events")
     docker.answer("exec", out=HEALTH)
     docker.answer("compose", "run", "cat", out={"needs": 200 * M})
-    docker.containers(container(cpus=500_000_000, memory=512 * M), container("nginx"), container("locust"))
+    docker.containers(container(cpus=500_000_000, memory=512 * M), *OTHERS)
     return docker
 
 
@@ -69,7 +71,7 @@ def test_replica_is_asked_from_within(engine: FakeDocker) -> None:
 def test_replica_that_does_not_answer(engine: FakeDocker, answer: str, code: int) -> None:
     """A replica that runs and does not answer has a line without a model."""
     engine.answer("exec", out=answer, status=code)
-    engine.containers(container(Health={"Status": "starting"}), container("nginx"), container("locust"))
+    engine.containers(container(Health={"Status": "starting"}), *OTHERS)
     table = rows(status(DEFAULT, COMPOSE))
     assert table["forkcast-server-1"] == ["forkcast-server-1", "running", "(starting)", "server100000", "s"]
 
@@ -87,13 +89,14 @@ def test_what_one_should_know(engine: FakeDocker) -> None:
         "forkcast-server-1 serves a model trained on SYNTHETIC data: its predictions mean nothing",
         "nginx is not there: make up brings it back",
         "locust is not there: make up brings it back",
+        "locust-worker is not there: make up brings it back",
     ]
 
 
 def test_container_that_ended(engine: FakeDocker) -> None:
     """A container that does not run has no uptime, is not asked, and is noted with its reason."""
     engine.answer("logs", out="forkcast: the model has no signature\n")
-    engine.containers(container(Status="exited", Health=None), container("nginx"), container("locust"))
+    engine.containers(container(Status="exited", Health=None), *OTHERS)
     lines = status(DEFAULT, COMPOSE)
     assert rows(lines)["forkcast-server-1"] == ["forkcast-server-1", "exited", "server100000"]
     assert lines[-1] == "forkcast-server-1 the model has no signature; started again 0 time(s)"
@@ -125,10 +128,10 @@ def test_logs_of_an_unknown_service(service: str) -> None:
     """An unknown service is named with those that there are."""
     with pytest.raises(CommandError) as caught:
         show_logs(COMPOSE, service)
-    assert str(caught.value) == f"S={service!r}: expected one of server, nginx, locust, all"
+    assert str(caught.value) == f"S={service!r}: expected one of server, nginx, locust, locust-worker, all"
 
 
-@pytest.mark.parametrize("service", ["server", "nginx", "locust", "all"])
+@pytest.mark.parametrize("service", ["server", "nginx", "locust", "locust-worker", "all"])
 def test_logs_that_are_not_there_yet(engine: FakeDocker, service: str) -> None:
     """A service without a container has no log, which is told in one line."""
     engine.containers()

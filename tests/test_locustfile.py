@@ -1,131 +1,133 @@
-"""The load generator's file, in processes of their own: importing Locust patches the one that does."""
+"""The load generator as a program: its users, its options, and what stops a test before it begins."""
 
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from server.settings import ROOT
+from tests.loadtest import finished, is_valid, locust, master_port, serving, started, unused_port, workers
 
-FILE = ROOT / "locust/locustfile.py"
-FEATURES: dict[str, dict[str, Any]] = {
-    "small": {"type": "integer", "format": "int32", "minimum": 1, "maximum": 4},
-    "below": {"type": "integer", "format": "int64", "minimum": -7, "maximum": -5},
-    "degrees": {"type": "number", "format": "double", "minimum": -0.5, "maximum": 0.25},
-    "free": {"type": "number", "format": "float"},
-    "flag": {"type": "boolean"},
-    "word": {"type": "string"},
-    "perhaps": {"type": ["integer", "null"], "minimum": 10, "maximum": 12},
-    "maybe": {"type": ["string", "null"]},
-}
-_DRAW = """
-import importlib.util, json, sys
-spec = importlib.util.spec_from_file_location("locustfile", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-draws = {name: module._draw(feature) for name, feature in json.load(sys.stdin).items()}
-json.dump([{name: draw() for name, draw in draws.items()} for _ in range(300)], sys.stdout)
-"""
+# Users that do not wait long.
+QUICK = ("--users", "4", "--spawn-rate", "4", "--wait-min", "0.05", "--wait-max", "0.1")
 
 
-def is_valid(row: dict[str, Any]) -> bool:
-    """Whether a row fits FEATURES, types included: a bool is no number."""
-    kinds = {"integer": int, "number": float, "boolean": bool, "string": str}
-    for name, feature in FEATURES.items():
-        kind = feature["type"] if isinstance(feature["type"], str) else feature["type"][0]
-        value = row[name]
-        if type(value) is not kinds[kind]:
-            return False
-        if "minimum" in feature and not feature["minimum"] <= value <= feature["maximum"]:
-            return False
-    return set(row) == set(FEATURES)
+def rows_of(client: str, asked: list[tuple[str, Any]]) -> list[dict[str, Any]]:
+    if client != "batch":
+        return [document for _, document in asked]
+    assert {len(document["instances"]) for _, document in asked} == {5}
+    return [row for _, document in asked for row in document["instances"]]
 
 
-def test_rows_are_drawn_within_the_ranges() -> None:
-    """Every value has its feature's type and range, and the range is used in its whole width."""
-    ran = subprocess.run(
-        [sys.executable, "-c", _DRAW, str(FILE)],
-        input=json.dumps(FEATURES), capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-    rows = json.loads(ran.stdout)
-    assert len(rows) == 300
-    assert all(is_valid(row) for row in rows)
-    for name, values in {"small": {1, 2, 3, 4}, "below": {-7, -6, -5}, "perhaps": {10, 11, 12}}.items():
-        assert {row[name] for row in rows} == values
-    assert {row["flag"] for row in rows} == {True, False}
+@pytest.mark.parametrize("client", ["light", "fast", "batch"])
+def test_users_post_valid_rows_and_check_answers(client: str, tmp_path: Path) -> None:
+    """Users of each kind post rows that the service described, and count 200 without a prediction as a failure."""
+    options = ("--run-time", "2s", "--client", client, "--batch-rows", "5", "--json-file", str(tmp_path / "stats"))
+    with serving(faulty=True) as service:
+        ran = locust(service.address, *QUICK, *options, "--exit-code-on-error", "0")
+    assert ran.status == 0, ran.stderr
+    assert len(service.asked) >= 4
+    assert {path for path, _ in service.asked} == {"/predict"}
+    assert all(is_valid(row) for row in rows_of(client, service.asked))
+    (total,) = json.loads((tmp_path / "stats.json").read_text())
+    assert (total["method"], total["name"]) == ("POST", "/predict")
+    assert 0 < total["num_failures"] < total["num_requests"]
 
 
-def locust(address: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """One headless test. Its own limit is a while past what a test here takes."""
-    command = [str(Path(sys.executable).parent / "locust"), "-f", str(FILE), "--headless", "--host", address]
-    return subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=60)
+@pytest.mark.parametrize("client", ["light", "fast"])
+def test_failures_have_names(client: str) -> None:
+    """A status that is not 200 is told by its number, whichever client saw it."""
+    with serving(busy=True) as service:
+        ran = locust(service.address, *QUICK, "--run-time", "2s", "--client", client, "--record")
+    (failures,) = {tuple(second["failures"]) for second in ran.of("second") if second["failures"]}
+    assert failures == ("status 503",)
 
 
-def test_service_that_is_not_there() -> None:
+def test_workers_have_rows_of_their_own() -> None:
+    """With two processes, each posts rows that it drew itself."""
+    with serving() as service:
+        ran = locust(service.address, *QUICK, "--run-time", "3s", *workers(2))
+    assert ran.status == 0, ran.stderr
+    rows = [json.dumps(row) for _, row in service.asked]
+    assert len(set(rows)) > len(rows) * 0.9
+    assert all(is_valid(row) for _, row in service.asked)
+
+
+def test_calibration_sends_the_same_to_another_place() -> None:
+    """With /null as the target, batches are posted there, and a single constant prediction is good."""
+    with serving() as service:
+        options = ("--target", "/null", "--client", "batch", "--batch-rows", "5", "--run-time", "2s")
+        ran = locust(service.address, *QUICK, *options)
+    assert ran.status == 0, ran.stderr
+    assert {path for path, _ in service.asked} == {"/null"}
+    assert rows_of("batch", service.asked)
+
+
+def test_options_have_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each option is taken from its variable, as Locust's own are."""
+    monkeypatch.setenv("LOCUST_TARGET", "/null")
+    with serving() as service:
+        ran = locust(service.address, *QUICK, "--run-time", "2s")
+    assert ran.status == 0, ran.stderr
+    assert {path for path, _ in service.asked} == {"/null"}
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_service_that_is_not_there(count: int) -> None:
     """A test against nobody ends by itself, with one line that says so and a status that is not 0."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        ran = locust(address, "--users", "5", "--spawn-rate", "5")
-    assert ran.returncode == 1
+    address = f"http://127.0.0.1:{unused_port()}"
+    ran = locust(address, *QUICK, *workers(count))
+    assert ran.status == 1
     assert ran.stdout.count("\n") == 1
     assert ran.stdout.startswith(f"{address} does not describe its model: ")
     assert "Traceback" not in ran.stderr
 
 
-class Service(BaseHTTPRequestHandler):
-    """Describes FEATURES, and answers every second row without a prediction."""
-
-    protocol_version = "HTTP/1.1"
-    rows: list[dict[str, Any]]
-
-    def do_GET(self) -> None:
-        self._answer({"components": {"schemas": {"Features": {"properties": FEATURES}}}})
-
-    def do_POST(self) -> None:
-        self.rows.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self._answer({"prediction": 1} if len(self.rows) % 2 else {"oops": 1})
-
-    def _answer(self, document: object) -> None:
-        body = json.dumps(document).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (http.server's)
-        pass
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--data", "/none.csv"], "--data /none.csv: "),
+        (["--timeout", "0"], "--timeout 0.0: expected more than 0"),
+        (["--wait-max", "0.01"], "--wait-max 0.01: expected at least --wait-min"),
+        (["--batch-rows", "0"], "--batch-rows 0: expected at least 1"),
+        (["--step-users", "-1"], "--step-users -1: expected at least 0"),
+        (["--users", "99000000"], "99000000 users in one process need 99000200 open files, and it may have "),
+        (["--host", "https://127.0.0.1"], "--host https://127.0.0.1: expected http:// and the balancer's address"),
+    ],
+)
+def test_tests_that_would_measure_nothing(options: list[str], line: str) -> None:
+    """What no test can be made of is refused with one line that names it."""
+    with serving() as service:
+        ran = locust(service.address, *QUICK, *options)
+    assert ran.status == 1
+    assert ran.stdout.startswith(line)
+    assert ran.stdout.count("\n") == 1
+    assert not service.asked
 
 
-@pytest.fixture
-def service() -> Iterator[ThreadingHTTPServer]:
-    Service.rows = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def test_a_refusal_is_recorded() -> None:
+    """With --record the reason is one of the records, and there is no other."""
+    with serving() as service:
+        ran = locust(service.address, *QUICK, "--timeout", "0", "--record")
+    assert ran.status == 1
+    assert [record["message"] for record in ran.of("error")] == ["--timeout 0.0: expected more than 0"]
+    assert {record["kind"] for record in ran.records} <= {"error", "second"}
 
 
-def test_users_post_valid_rows_and_check_answers(service: ThreadingHTTPServer, tmp_path: Path) -> None:
-    """Users post rows that the service described, and count 200 without a prediction as a failure."""
-    address = f"http://127.0.0.1:{service.server_port}"
-    options = ("--users", "4", "--spawn-rate", "4", "--run-time", "3s", "--json-file", str(tmp_path / "stats"))
-    ran = locust(address, *options, "--exit-code-on-error", "0")
-    assert ran.returncode == 0, ran.stderr
-    assert len(Service.rows) >= 4
-    assert all(is_valid(row) for row in Service.rows)
-    (stats,) = json.loads((tmp_path / "stats.json").read_text())
-    assert (stats["method"], stats["name"]) == ("POST", "/predict")
-    assert 0 < stats["num_failures"] < stats["num_requests"]
+def test_a_worker_that_cannot_take_part(tmp_path: Path) -> None:
+    """A worker elsewhere that lacks the file of rows ends the test for all, with its reason told once by the master."""
+    (tmp_path / "rows.csv").write_text("small,below,degrees,free,flag,word,perhaps,maybe\n1,-5,0,1,true,a,10,b\n")
+    (tmp_path / "elsewhere").mkdir()
+    port = master_port()
+    with serving() as service:
+        options = ("--headless", "--host", service.address, *QUICK, "--data", "rows.csv", "--expect-workers", "1")
+        master_of = started(*options, "--master", "--master-bind-port", port, folder=tmp_path)
+        worker_of = started("--worker", "--master-port", port, folder=tmp_path / "elsewhere")
+        with master_of as master, worker_of as worker:
+            ran = finished(master)
+            finished(worker)
+    assert ran.status == 1, ran.stderr
+    assert ran.stdout == "--data rows.csv: [Errno 2] No such file or directory: 'rows.csv'\n"
+    assert not service.asked

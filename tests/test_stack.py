@@ -192,6 +192,20 @@ def test_images_and_limits_of_locust_are_kept() -> None:
     assert stack.changed({}).environment == asked
 
 
+def test_workers_of_locust() -> None:
+    """Locust has one worker unless it is told otherwise, and as many as a stack was once asked for."""
+    assert Stack().locust_workers == Stack().changed({"LOCUST_WORKERS": ""}).locust_workers == 1
+    assert Stack().changed({"LOCUST_WORKERS": "4"}).changed({}).locust_workers == 4
+
+
+@pytest.mark.parametrize("value", ["0", "65", "two", "1.5", "-1"])
+def test_number_of_workers_that_cannot_be(value: str) -> None:
+    """A number of workers that is none is refused with its name, its value and what was expected."""
+    with pytest.raises(CommandError) as caught:
+        Stack().changed({"LOCUST_WORKERS": value})
+    assert str(caught.value) == f"LOCUST_WORKERS={value!r}: expected a whole number from 1 to 64"
+
+
 def test_stacks_whose_replicas_are_alike() -> None:
     """Replicas are started anew for another setting or limit, and not for another number or address."""
     stack = Stack(cpus=1, memory="1G", environment={"ENGINE": "sklearn"})

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 
 from dotenv import dotenv_values
 
-from deploy.bench.interrupt import Interrupted, ignore, listen
-from deploy.bench.machine import Machine
 from deploy.bench.plan import Plan
 from deploy.bench.progress import Progress
 from deploy.bench.report import Report
@@ -18,8 +16,10 @@ from deploy.bench.run import Run
 from deploy.bench.subject import Subject
 from deploy.bench.wrk import find_wrk
 from deploy.errors import CommandError
+from deploy.interrupt import Interrupted, ignore, listen
 from deploy.layout import ROOT
 from deploy.local.nginx import find_nginx
+from deploy.machine import Machine
 from server.errors import StartError
 from server.settings import Settings
 

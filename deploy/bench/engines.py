@@ -22,10 +22,10 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from deploy.bench.machine import Machine
 from deploy.bench.table import markdown
 from deploy.errors import CommandError
 from deploy.layout import ROOT
+from deploy.machine import Machine
 from server.errors import StartError
 
 ENGINES = ("forest", "onnx", "treelite", "onedal", "sklearn")

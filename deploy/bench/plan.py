@@ -12,7 +12,7 @@ from deploy.stack import whole
 
 # From how many connections the floor is measured, bare HTTP without a prediction.
 FLOOR_CONNECTIONS = 64
-# A connection is at most four files of one program, Nginx, which keeps half of its files free; and what all have open.
+# A connection is at most four files of one program, Nginx; and what all have open besides.
 _FILES_EACH, _FILES_BESIDE = 4, 256
 
 

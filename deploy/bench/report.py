@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from deploy.bench.machine import Machine
 from deploy.bench.plan import Plan
 from deploy.bench.row import Row
 from deploy.bench.subject import Subject
 from deploy.bench.table import table
+from deploy.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from deploy import ports, probe
 from deploy.docker import images, provider
-from deploy.docker.engine import Compose, Container, docker, image_id, inspect, is_local
+from deploy.docker.engine import SERVICES, Compose, Container, docker, image_id, inspect, is_local
 from deploy.docker.reasons import reason
 from deploy.docker.topology import DEFAULT, asked, data, file, limited, variables
 from deploy.docker.watch import become_stats, show_logs, status
@@ -67,6 +67,10 @@ class DockerBackend:
             raise CommandError("CPUS and MEMORY are missing: make resources CPUS=0.5 MEMORY=512M (one of them will do)")
         return self._changed(before, limited(before, self._environ))
 
+    def become(self, stack: Stack) -> Stack:
+        """Run exactly this stack, of the images and the model that are there."""
+        return self._changed(self._require_running(), stack)
+
     def restart(self) -> Stack:
         """New replicas take over one by one, with the model that the registry has now."""
         before = self._require_running()
@@ -91,6 +95,10 @@ class DockerBackend:
         self._get_images(compose, stack)
         folder = local_folder(stack.environment.get("MODEL_URI", "models:/"))
         provider.compile_model(compose, folder, rows, self._environ.get("ENGINE", ""))
+
+    def record(self, document: str) -> None:
+        """Log measured runs in the stack's registry."""
+        provider.record(self._compose(self._running() or asked(DEFAULT, self._environ)), document)
 
     def build(self) -> None:
         """Build the images for this machine."""
@@ -223,7 +231,7 @@ class DockerBackend:
             fresh += self._start(compose, stack, 1 if old else stack.replicas - len(fresh))
             _stop(old[:1])
             old = old[1:]
-        compose.run("up", "--detach", "--no-deps", "--no-build", "nginx", "locust")
+        compose.run("up", "--detach", "--no-deps", "--no-build", *SERVICES[1:])
         self._wait_ready(compose, [container.id for container in compose.containers() if container.service != "server"])
         self._wait_ready(compose, [container.id for container in fresh])
         stack.save(self._layout)

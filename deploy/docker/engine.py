@@ -17,11 +17,11 @@ from deploy.errors import CommandError
 from deploy.stack import SETTINGS
 from server.settings import ROOT
 
-SERVICES = ("server", "nginx", "locust")
+SERVICES = ("server", "nginx", "locust", "locust-worker")
 # What docker-compose.yml asks for beside the settings of a stack (deploy/stack.py).
 ASKED_FOR = (
     *SETTINGS, "COVERTYPE_PATH", "FOREST", "MODEL_FOLDER", "SERVER_CPUS", "SERVER_MEMORY", "STOP_GRACE_PERIOD",
-    "HTTP_HOST", "HTTP_PORT", "LOCUST_PORT", "SOURCE", "CONFIG_DIGEST",
+    "HTTP_HOST", "HTTP_PORT", "LOCUST_PORT", "SOURCE", "CONFIG_DIGEST", "SERVICE_CPUSET", "GENERATOR_CPUSET",
 )  # fmt: skip
 # The label by which a replica's configuration is known again; Compose's own hash depends on how it is called.
 CONFIG_LABEL = "forkcast.config"
@@ -29,8 +29,8 @@ CONFIG_LABEL = "forkcast.config"
 _LABEL = "com.docker.compose"
 
 
-def docker(*arguments: str, environ: Mapping[str, str] | None = None) -> str:
-    """Run `docker` and return what it printed.
+def docker(*arguments: str, environ: Mapping[str, str] | None = None, text: str = "") -> str:
+    """Run `docker`, with ``text`` on its standard input, and return what it printed.
 
     Raises:
         CommandError: it failed, with its last line.
@@ -41,7 +41,7 @@ def docker(*arguments: str, environ: Mapping[str, str] | None = None) -> str:
         ["docker", *arguments],
         cwd=ROOT,
         env=environ,
-        stdin=subprocess.DEVNULL,
+        input=text,
         capture_output=True,
         text=True,
         check=False,
@@ -197,9 +197,13 @@ class Compose:
         """What Compose is run with. The user's shell may hold other values of what the file asks for."""
         return {name: value for name, value in os.environ.items() if name not in ASKED_FOR} | dict(self._variables)
 
-    def run(self, *arguments: str) -> str:
-        """`docker compose ..`, quietly."""
-        return docker(*self._arguments, *arguments, environ=self.environ)
+    def run(self, *arguments: str, text: str = "") -> str:
+        """`docker compose ..`, quietly, with ``text`` on its standard input."""
+        return docker(*self._arguments, *arguments, environ=self.environ, text=text)
+
+    def command(self, *arguments: str) -> list[str]:
+        """`docker compose ..`, for those who run it themselves, with :attr:`environ`."""
+        return ["docker", *self._arguments, *arguments]
 
     def show(self, *arguments: str) -> int:
         """`docker compose ..`, where the user sees it; its status."""

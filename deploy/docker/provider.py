@@ -41,6 +41,18 @@ def train(compose: Compose) -> None:
         raise CommandError("no model was trained")
 
 
+def record(compose: Compose, document: str) -> None:
+    """Log measured runs in the registry (deploy/model/record.py).
+
+    Raises:
+        CommandError: for the reason that the service has told.
+    """
+    try:
+        compose.run(*_ONCE, "python", "-m", "deploy.model.record", text=document)
+    except CommandError as error:
+        raise CommandError(f"no run was logged: {str(error).rpartition('error: ')[2]}") from None
+
+
 def compile_model(compose: Compose, folder: Path | None, rows: Path | None, engine: str) -> None:
     """Compile the model that the stack asks for; ``folder`` is where it is, if that is a folder of this machine.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ _READY_TIMEOUT = 180
 _ROTATION = ("60", "100000000")
 # Requests until a slot has its full weight (nginx/upstream-local.conf) among as many others as there are slots.
 _INTRODUCTIONS = 300
+# Where Locust's master listens for its workers: below the ports that systems give to clients.
+_INNER_PORTS = range(20000, 32000)
 
 
 class LocalBackend:
@@ -85,6 +88,13 @@ class LocalBackend:
             self._change(before, stack, nginx.find_nginx())
         return stack
 
+    def become(self, stack: Stack) -> Stack:
+        """Run exactly this stack, with the model that is there."""
+        before = self._require_running()
+        with self._undone_on_failure(before):
+            self._change(before, stack, nginx.find_nginx())
+        return stack
+
     def restart(self) -> Stack:
         """Every replica anew, one after another; a lone one gets company first, so that someone always answers."""
         stack = self._require_running()
@@ -111,6 +121,17 @@ class LocalBackend:
     def compile(self) -> None:
         """Become the compiler of models. Does not return."""
         self._become("deploy.model.compile")
+
+    def record(self, document: str) -> None:
+        """Log measured runs in the stack's registry."""
+        environ = dict(self._environ) | (self._running() or Stack()).environment | {"VAR_DIR": str(self._layout.var)}
+        ran = subprocess.run(
+            [sys.executable, "-m", "deploy.model.record"],
+            cwd=ROOT, env=environ, input=document, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if ran.returncode:
+            reason = (ran.stderr.strip().splitlines() or [f"status {ran.returncode}"])[-1]
+            raise CommandError(f"no run was logged: {reason.removeprefix('error: ')}")
 
     def _become(self, program: str) -> None:
         environ = dict(self._environ) | {"VAR_DIR": str(self._layout.var)}
@@ -206,6 +227,7 @@ class LocalBackend:
         config = nginx.write_config(self._layout, stack)
         nginx.check_config(binary, self._layout)
         balancer = [sys.executable, "-m", "deploy.local.takeover", *nginx.command(binary, self._layout)]
+        balancer = [*_pinned(stack.environment.get("SERVICE_CPUSET")), *balancer]
         # A changed configuration makes a changed program, which supervisord then starts anew.
         digest = {"CONFIG_DIGEST": sha256(config.encode()).hexdigest(), "PYTHONPATH": str(ROOT)}
         return [
@@ -217,9 +239,10 @@ class LocalBackend:
 
     def _replica(self, stack: Stack, slot: int) -> Program:
         gunicorn = [_tool("gunicorn"), "-c", str(ROOT / "gunicorn.conf.py")]
-        if stack.cpus is not None:
-            gunicorn = ["taskset", "-c", _cpu_list(slot, int(stack.cpus)), *gunicorn]
-        environment = stack.environment | {
+        own = _cpu_list(slot, int(stack.cpus)) if stack.cpus else None
+        gunicorn = [*_pinned(stack.environment.get("SERVICE_CPUSET") or own), *gunicorn]
+        # What is Locust's own is no reason to start a replica anew.
+        environment = {name: value for name, value in stack.environment.items() if name != "LOCUST_WORKERS"} | {
             "VAR_DIR": str(self._layout.var),
             "SOCKET": replica_socket(slot),
             "REPLICA": replica_name(slot),
@@ -230,7 +253,13 @@ class LocalBackend:
     def _locust(self, stack: Stack) -> list[str]:
         file = str(ROOT / "locust/locustfile.py")
         port = str(stack.locust_port)
-        return [_tool("locust"), "-f", file, "--host", stack.address, "--web-host", "127.0.0.1", "--web-port", port]
+        command = [_tool("locust"), "-f", file, "--host", stack.address, "--web-host", "127.0.0.1", "--web-port", port]
+        if stack.locust_workers == 1:
+            return command
+        # Locust's own port for workers is one for the whole machine.
+        inner = str(_INNER_PORTS[stack.locust_port % len(_INNER_PORTS)])
+        ports = ["--master-bind-host", "127.0.0.1", "--master-bind-port", inner, "--master-port", inner]
+        return [*command, "--processes", str(stack.locust_workers), *ports]
 
     def _wait_ready(self, *names: str) -> None:
         for name in names:
@@ -289,6 +318,11 @@ def _slot(name: str) -> int:
     """The slot of a replica's program; 0 for any other."""
     kind, _, number = name.partition("-")
     return int(number) if kind == "replica" else 0
+
+
+def _pinned(cpus: str | None) -> list[str]:
+    """What a command is begun with, to run on these CPUs alone."""
+    return ["taskset", "-c", cpus] if cpus else []
 
 
 def _cpu_list(slot: int, cpus: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import pwd
-import resource
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
+from deploy.local.files import allow_files
 from deploy.local.slots import SLOTS
 from deploy.stack import Stack
 from server.cgroup import available_cpus
@@ -72,13 +72,12 @@ def write_config(layout: Layout, stack: Stack) -> str:
 
     The folder ``var/nginx`` gets the two files that Nginx reads.
     """
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    files = 65536 if hard == resource.RLIM_INFINITY else min(65536, hard)
+    files = allow_files()
     values = {
         # Nginx's own default, nobody, could not reach the sockets in a private folder.
         "USER_DIRECTIVE": f"user {pwd.getpwuid(0).pw_name};" if os.geteuid() == 0 else "",
         "NOFILE": files,
-        "WORKER_CONNECTIONS": files // 2,
+        "WORKER_CONNECTIONS": connections(files),
         "WORKER_PROCESSES": math.ceil(available_cpus() / 4),
         "ERROR_LOG": "log/nginx.log",
         "ACCESS_LOG": "log/access.log",
@@ -95,6 +94,11 @@ def write_config(layout: Layout, stack: Stack) -> str:
     upstream = (ROOT / "nginx/upstream-local.conf").read_text()
     (folder / "upstream.conf").write_text(upstream)
     return text + upstream
+
+
+def connections(files: int) -> int:
+    """How many connections a process of Nginx with so many files may hold, as nginx-limits.envsh has it too."""
+    return min(32768, files - files // 16)
 
 
 def listen_address(host: str, port: int) -> str:

@@ -51,7 +51,7 @@ def open_experiment(settings: Settings, name: str = NAME) -> str:
 
     """
     mlflow.set_tracking_uri(settings.tracking_uri)
-    with _reported(settings.tracking_uri):
+    with reported(settings.tracking_uri):
         _connect_to_database(settings.tracking_uri)
         found = mlflow.get_experiment_by_name(name) or _new_experiment(settings, name)
     if found.lifecycle_stage != "active":
@@ -67,7 +67,7 @@ def publish(fitted: Fitted, data: Covertype, experiment: str, settings: Settings
         RegistryError: the registry stopped answering.
 
     """
-    with _reported(settings.tracking_uri), mlflow.start_run(experiment_id=experiment) as run:
+    with reported(settings.tracking_uri), mlflow.start_run(experiment_id=experiment) as run:
         version = register(fitted, data, run.info.run_id)
         promote(version, fitted)
     return version
@@ -89,7 +89,7 @@ def publish_compiled(folder: Path, source: Copy, settings: Settings) -> str:
         RegistryError: the registry does not answer, or not in a way that lets a run be logged.
     """
     experiment = open_experiment(settings, source.name)
-    with _reported(settings.tracking_uri), mlflow.start_run(experiment_id=experiment) as run:
+    with reported(settings.tracking_uri), mlflow.start_run(experiment_id=experiment) as run:
         mlflow.set_tag("forkcast.compiled_from", source.uri)
         if not source.registered:
             mlflow.log_artifacts(str(folder), "model")
@@ -174,7 +174,7 @@ def _connect_to_database(uri: str) -> None:
 
 
 @contextlib.contextmanager
-def _reported(uri: str) -> Iterator[None]:
+def reported(uri: str) -> Iterator[None]:
     """Turn what MLflow, its database and its artifact store raise into one line that tells no password."""
     try:
         yield

@@ -8,9 +8,12 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -65,7 +68,7 @@ def test_up_answers_in_containers(two: ContainerStack) -> None:
 
 def test_up_again_changes_nothing(two: ContainerStack) -> None:
     """A second `make up` finds everything running and replaces none of it."""
-    services = ("server", "nginx", "locust")
+    services = ("server", "nginx", "locust", "locust-worker")
     before = [[one["Id"] for one in two.containers(service)] for service in services]
     two.done("up")
     assert [[one["Id"] for one in two.containers(service)] for service in services] == before
@@ -99,7 +102,7 @@ def test_chaos_under_load_loses_nothing(two: ContainerStack) -> None:
 
 def test_containers_may_do_next_to_nothing(two: ContainerStack) -> None:
     """Each runs as an ordinary user without capabilities on a file system that it cannot write, except for /tmp."""
-    for service in ("server", "nginx", "locust"):
+    for service in ("server", "nginx", "locust", "locust-worker"):
         (container, *_) = two.containers(service)
         host = container["HostConfig"]
         assert host["ReadonlyRootfs"]
@@ -368,11 +371,49 @@ def test_locust_loads_the_service(two: ContainerStack) -> None:
     assert row["num_failures"] == 0
 
 
+def locust_page(two: ContainerStack, target: str, **form: str) -> Any:
+    """What Locust's page answers: to a form, or without one."""
+    data = urlencode(form).encode() if form else None
+    with urllib.request.urlopen(f"http://127.0.0.1:{two.locust_port}{target}", data, timeout=10) as answer:
+        return json.load(answer)
+
+
+def wait_for_workers(two: ContainerStack, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        with suppress(OSError):  # the page may be on its way
+            found = locust_page(two, "/stats/requests").get("workers", [])
+            if [worker["state"] for worker in found] == ["ready"] * count:
+                return
+        assert time.monotonic() < deadline
+        time.sleep(1)
+
+
+def test_workers_of_locust(two: ContainerStack) -> None:
+    """Locust's workers are as many as asked for, find a master that was started anew, and load the service."""
+    two.done("up", "LOCUST_WORKERS=2")
+    assert len(two.containers("locust-worker")) == 2
+    wait_for_workers(two, 2)
+    two.docker("restart", two.containers("locust")[0]["Id"])
+    wait_for_workers(two, 2)
+    locust_page(
+        two, "/swarm", user_count="10", spawn_rate="10", host="http://nginx:8080", run_time="6s", wait_max="1.5"
+    )
+    deadline = time.monotonic() + 60
+    while (stats := locust_page(two, "/stats/requests"))["state"] != "stopped":
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert stats["stats"][0]["num_requests"] > 0
+    assert stats["errors"] == []
+    two.done("up", "LOCUST_WORKERS=1")
+    assert len(two.containers("locust-worker")) == 1
+
+
 def test_logs_and_stats(two: ContainerStack) -> None:
     """`make logs` shows a service's lines, `make stats` the engine's own figures, and an unknown service is refused."""
     assert "model loaded: covertype version" in two.done("logs")
     assert '"upstream_response_time"' in two.done("logs", "S=nginx")
-    assert "expected one of server, nginx, locust, all" in two.refused("logs", "S=gunicorn")
+    assert "expected one of server, nginx, locust, locust-worker, all" in two.refused("logs", "S=gunicorn")
     assert f"{two.project}-nginx-1" in two.done("stats")
 
 

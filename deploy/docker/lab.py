@@ -1,0 +1,79 @@
+"""What the scaling lab needs of the container backend: a generator beside the replicas, Nginx's log, the statistics."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from deploy.docker.engine import Compose, docker
+from deploy.docker.statistics import Statistics, engine_socket
+from deploy.docker.topology import file, variables
+from deploy.errors import CommandError
+from deploy.scaling.generator import Generator, Load
+from deploy.scaling.ladder import Ladder
+from deploy.scaling.placement import Placement
+from deploy.scaling.usage import Reading
+from deploy.stack import Stack
+
+_LOCUST = ("python", "-m", "locust")
+# Where the generator finds what it is given.
+_FOLDER, _DATA = "/results", "/data/rows"
+_MEMORY = "2G"
+
+
+class DockerLab:
+    """The lab on one Compose project."""
+
+    def __init__(self, stack: Stack, environ: Mapping[str, str]) -> None:
+        chosen = variables(stack)
+        if project := environ.get("COMPOSE_PROJECT_NAME"):
+            chosen["COMPOSE_PROJECT_NAME"] = project
+        self._variables = chosen
+        self._compose = Compose(chosen)
+        self._environ = environ
+        self._project = str(self._compose.config()["name"])
+        self._generator = f"{self._project}-lab-{os.getpid()}"
+
+    def log_command(self) -> list[str]:
+        """What prints Nginx's log from now on."""
+        containers = self._compose.containers("nginx")
+        if not containers:
+            raise CommandError("nginx is not there: make up brings it back")
+        return ["docker", "logs", "--follow", "--tail", "0", containers[0].id]
+
+    def generator(self, load: Load, ladder: Ladder, folder: Path, placement: Placement) -> Generator:
+        """Locust in a container of its own in the stack's network, where no port of the host's is between."""
+        data = file("DATA", self._environ)
+        mounts = [f"{folder}:{_FOLDER}", *([f"{data}:{_DATA}{''.join(data.suffixes)}:ro"] if data else [])]
+        options = ["--rm", "-T", "--no-deps", "--name", self._generator, "--user", f"{os.getuid()}:{os.getgid()}"]
+        for mount in mounts:
+            options += ["--volume", mount]
+        inside = f"{_DATA}{''.join(data.suffixes)}" if data else ""
+        arguments = load.arguments(ladder, "http://nginx:8080", "locust/locustfile.py", _FOLDER, inside)
+        compose = Compose(self._variables | self._limits(placement))
+        command = compose.command("run", *options, "locust-worker", *_LOCUST, *arguments)
+        return Generator(command, folder / "locust.log", self._stop, compose.environ)
+
+    def _limits(self, placement: Placement) -> dict[str, str]:
+        """What the generator may use, unless the user said so: a machine has frozen under one without limits."""
+        return {
+            "LOCUST_CPUS": self._environ.get("LOCUST_CPUS") or str(placement.generator_cpus),
+            "LOCUST_MEMORY": self._environ.get("LOCUST_MEMORY") or _MEMORY,
+            "GENERATOR_CPUSET": placement.generator,
+        }
+
+    def reader(self, _generator: Generator) -> Callable[[], list[Reading]]:
+        """The engine's own statistics."""
+        return Statistics(engine_socket(self._environ), self._project, [self._generator]).read
+
+    def _stop(self, _process: subprocess.Popen[bytes]) -> None:
+        # Through the engine: what a signal to `docker compose run` does differs from version to version.
+        subprocess.run(["docker", "stop", "--time", "20", self._generator], capture_output=True, check=False)
+
+    def clear(self) -> None:
+        """Remove a generator that was left behind, by its name, which holds our process id."""
+        left = docker("ps", "--all", "--quiet", "--filter", f"name=^/{self._generator}$").split()
+        if left:
+            docker("rm", "--force", *left)

@@ -1,0 +1,59 @@
+"""What the scaling lab needs of the local backend: a generator beside the replicas, Nginx's log, the statistics."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from deploy.errors import CommandError
+from deploy.layout import ROOT, Layout
+from deploy.local.statistics import Statistics
+from deploy.local.supervisord import Supervisord
+from deploy.scaling.generator import Generator, Load
+from deploy.scaling.ladder import Ladder
+from deploy.scaling.placement import Placement
+from deploy.scaling.usage import Reading
+from deploy.stack import Stack
+
+# Bytes that each process of the generator may hold: one without a limit froze the machine that it measured.
+_MEMORY = 2 << 30
+
+
+class LocalLab:
+    """The lab on one local stack."""
+
+    def __init__(self, layout: Layout, stack: Stack, environ: Mapping[str, str]) -> None:
+        self._layout = layout
+        self._stack = stack
+        self._environ = environ
+
+    def log_command(self) -> list[str]:
+        """What prints Nginx's log from now on, through its rotation."""
+        return ["tail", "--lines=0", "-F", str(self._layout.log("access"))]
+
+    def generator(self, load: Load, ladder: Ladder, folder: Path, placement: Placement) -> Generator:
+        """Locust as a process of its own, on the CPUs that the replicas leave."""
+        locustfile = str(ROOT / "locust/locustfile.py")
+        arguments = load.arguments(ladder, self._stack.address, locustfile, str(folder), self._data())
+        limits = ["prlimit", f"--data={_MEMORY}"]
+        if placement.generator:
+            limits = ["taskset", "--cpu-list", placement.generator, *limits]
+        command = [*limits, str(Path(sys.executable).parent / "locust"), *arguments]
+        return Generator(command, folder / "locust.log", subprocess.Popen.terminate, self._environ)
+
+    def reader(self, generator: Generator) -> Callable[[], list[Reading]]:
+        """The kernel's own counts."""
+        cpus = self._stack.cpus
+        return Statistics(Supervisord(self._layout), cpus, lambda: [generator.pid]).read
+
+    def clear(self) -> None:
+        """Nothing is left behind: the generator is a child of this process."""
+
+    def _data(self) -> str:
+        given = self._environ.get("DATA")
+        path = ROOT / Path(given).expanduser() if given else None
+        if path and not path.is_file():
+            raise CommandError(f"DATA={given!r}: there is no such file")
+        return str(path or "")

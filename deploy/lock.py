@@ -1,0 +1,22 @@
+"""One command at a time changes a stack."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from deploy.layout import Layout
+
+
+@contextmanager
+def alone(layout: Layout) -> Iterator[None]:
+    """Wait until no other command changes this stack."""
+    layout.make()
+    with (layout.var / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another command is at work on this stack: waiting for it", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,44 @@
+"""`python -m deploy.scaling VERB`: what `make compare` and its like run. Arguments come as variables."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from deploy.errors import CommandError
+from deploy.interrupt import Interrupted, listen
+from deploy.layout import ROOT, Layout
+from deploy.scaling.verbs import VERBS, Lab
+from server.errors import StartError
+
+
+def main(arguments: list[str]) -> int:
+    """Run one verb; whatever it measured is reported, also where it ends early: the status is then 1, or 130."""
+    if len(arguments) != 1 or arguments[0] not in VERBS:
+        print(f"usage: python -m deploy.scaling {{{'|'.join(VERBS)}}}", file=sys.stderr)
+        return 2
+    status = 0
+    listen()
+    try:
+        environ = {name: value for name, value in dotenv_values(ROOT / ".env").items() if value} | os.environ
+        layout = Layout(Path(environ.get("VAR_DIR") or ROOT / "var").resolve())
+        VERBS[arguments[0]](Lab(layout, environ))
+    except Interrupted as error:
+        status = _failed(str(error), error.status)
+    except (CommandError, StartError, OSError) as error:
+        status = _failed(str(error), 1)
+    except UnicodeDecodeError:
+        status = _failed(f"{ROOT / '.env'} is not UTF-8", 1)
+    return status
+
+
+def _failed(reason: str, status: int) -> int:
+    print(f"error: {reason}", file=sys.stderr, flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

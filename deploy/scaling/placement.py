@@ -1,0 +1,43 @@
+"""Which CPUs the service has, and which the generator of its load, so that neither takes from the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# What thirds of a CPU may be more than a whole one, three times.
+_ROUNDED = 0.01
+# More processes of Locust's than this send more than one Nginx answers.
+_MOST_GENERATOR = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Lists of CPUs as `taskset` and Docker take them; empty where the machine has too few, and all share them."""
+
+    service: str = ""
+    generator: str = ""
+    generator_cpus: int = 1
+
+    @classmethod
+    def of(cls, cpus: Sequence[int], service_cpus: float) -> Placement:
+        """For replicas that may use so many of these CPUs in all; Nginx has one more where there is one to spare."""
+        needed = math.ceil(service_cpus - _ROUNDED)
+        spare = len(cpus) - needed
+        if spare < 1:
+            return cls()
+        service = needed + (1 if spare > 1 else 0)
+        generator = cpus[service : service + _MOST_GENERATOR]
+        return cls(_list(cpus[:service]), _list(generator), len(generator))
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        if not self.service:
+            return "the generator and the service share all CPUs: there are too few to keep them apart"
+        return f"replicas and Nginx on CPU {self.service}, the generator on CPU {self.generator}"
+
+
+def _list(cpus: Sequence[int]) -> str:
+    return ",".join(str(cpu) for cpu in cpus)

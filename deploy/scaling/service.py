@@ -1,0 +1,154 @@
+"""The stack as the lab's subject: taken as it is, made to be one topology after another, and given back."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import replace
+from typing import Any
+
+from deploy import probe
+from deploy.backend import Backend, choose
+from deploy.docker.engine import engine_cpus
+from deploy.errors import CommandError
+from deploy.layout import Layout
+from deploy.local.files import WANTED, allow_files
+from deploy.local.nginx import connections
+from deploy.scaling.placement import Placement
+from deploy.scaling.topology import Topology, size
+from deploy.stack import MOST, Stack
+
+# What thirds of a CPU may lack of a whole one, three times.
+_ROUNDED = 0.01
+
+
+class Service:
+    """One stack of this checkout, on its backend."""
+
+    def __init__(self, layout: Layout, environ: Mapping[str, str], backend: Backend, stack: Stack) -> None:
+        self.layout = layout
+        self.environ = environ
+        self.stack = stack
+        self._backend = backend
+        self._original = stack
+
+    @classmethod
+    @contextmanager
+    def taken(cls, layout: Layout, environ: Mapping[str, str]) -> Iterator[Service]:
+        """The stack that is up, else one that is started; afterwards it is as it was before.
+
+        Raises:
+            CommandError: it cannot be started.
+        """
+        before = Stack.load(layout)
+        # The topologies say what a replica gets.
+        plain = {name: value for name, value in environ.items() if name not in ("N", "CPUS", "MEMORY")}
+        backend = choose(layout, plain, starting=True)
+        service = cls(layout, environ, backend, backend.up())
+        try:
+            yield service
+        finally:
+            with suppress(CommandError), redirect_stdout(None):
+                service.restore() if before else backend.down()
+
+    @classmethod
+    def running(cls, layout: Layout, environ: Mapping[str, str]) -> Service:
+        """The stack that is up, to be measured as it is.
+
+        Raises:
+            CommandError: none is.
+        """
+        stack = Stack.load(layout)
+        if stack is None or not probe.listens(stack.address):
+            raise CommandError("nothing is running here to be measured; start it with: make up")
+        return cls(layout, environ, choose(layout, environ, starting=False), stack)
+
+    @property
+    def backend(self) -> str:
+        """Its name."""
+        return self._backend.name
+
+    @property
+    def cpus(self) -> list[int]:
+        """Those of the machine that runs it."""
+        usable = sorted(os.sched_getaffinity(0))
+        return usable[: engine_cpus()] if self.backend == "docker" else usable
+
+    @property
+    def topology(self) -> Topology:
+        """What it is now, as far as that is known: local replicas without a limit have all CPUs."""
+        health = self.health()
+        cpus = self.stack.cpus or float(len(self.cpus))
+        memory = Topology.parse(f"1x1/{self.stack.memory}").memory if self.stack.memory else None
+        return Topology(self.stack.replicas, int(health.get("workers", 1)), cpus, memory)
+
+    def health(self) -> dict[str, Any]:
+        """What a replica says of itself; empty where none answers."""
+        status, document = probe.ask_address(self.stack.address, "GET", "/health")
+        return document if status == 200 and isinstance(document, dict) else {}
+
+    def check(self, topology: Topology) -> None:
+        """The backend can be this.
+
+        Raises:
+            CommandError: it cannot, and why.
+        """
+        most, replicas = len(self.cpus), MOST[self.backend]
+        if topology.replicas > replicas:
+            raise CommandError(f"{topology.name}: expected at most {replicas} replicas")
+        if topology.cpus > most:
+            raise CommandError(f"{topology.name}: this machine has {most} CPUs")
+        if self.backend == "local" and abs(topology.total_cpus - round(topology.total_cpus)) > _ROUNDED:
+            raise CommandError(f"{topology.name}: parts of a CPU need Docker; locally all replicas share whole ones")
+        if self.backend == "local" and topology.memory:
+            raise CommandError(f"{topology.name}: a limit of memory needs Docker")
+
+    def check_users(self, users: int) -> None:
+        """Nginx can hold a connection of each, and to the replicas one for every fifth.
+
+        Raises:
+            CommandError: it cannot.
+        """
+        files = WANTED if self.backend == "docker" else allow_files()
+        most = connections(files) * math.ceil(len(self.cpus) / 4) * 5 // 6
+        if users > most:
+            remedy = f"; or first, as root: ulimit -n {WANTED}" if files < WANTED else ""
+            raise CommandError(
+                f"USERS={users}: Nginx can hold {most} users' connections, with {files} open files a process{remedy}"
+            )
+
+    def become(self, topology: Topology) -> Placement:
+        """Run this topology, on CPUs of its own where there are enough.
+
+        Raises:
+            CommandError: a replica did not start, with its reason.
+        """
+        self.check(topology)
+        placement = Placement.of(self.cpus, topology.total_cpus)
+        environment = self._original.environment | {"WEB_CONCURRENCY": str(topology.workers)}
+        if placement.service:
+            environment["SERVICE_CPUSET"] = placement.service
+        stack = replace(
+            self._original,
+            replicas=topology.replicas,
+            cpus=topology.cpus,
+            memory=size(topology.memory) if topology.memory else None,
+            environment=environment,
+        )
+        with redirect_stdout(None):
+            self.stack = self._backend.become(stack)
+        return placement
+
+    def restore(self) -> None:
+        """Run what ran before."""
+        self.stack = self._backend.become(self._original)
+
+    def record(self, document: str) -> None:
+        """Keep results in the stack's MLflow.
+
+        Raises:
+            CommandError: it does not take them.
+        """
+        self._backend.record(document)

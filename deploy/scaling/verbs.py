@@ -1,0 +1,175 @@
+"""The verbs of the lab: what each measures, and what is told at its end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy.errors import CommandError
+from deploy.interrupt import ignore
+from deploy.layout import ROOT, Layout
+from deploy.lock import alone
+from deploy.scaling import options, plan
+from deploy.scaling.ladder import MOST_USERS, Ladder, number
+from deploy.scaling.placement import Placement
+from deploy.scaling.progress import Progress
+from deploy.scaling.report import summary, write_report
+from deploy.scaling.results import Results
+from deploy.scaling.search import CPU_GRAIN, Search
+from deploy.scaling.service import Service
+from deploy.scaling.session import Session
+from deploy.scaling.topology import Topology
+from deploy.scaling.tracking import document
+from deploy.stack import whole
+
+
+class Lab:
+    """One method a verb; its first docstring line is what `make` prints for it."""
+
+    def __init__(self, layout: Layout, environ: Mapping[str, str]) -> None:
+        self._layout = layout
+        self._environ = environ
+        self._results = ROOT / Path(environ.get("RESULTS_DIR") or "results").expanduser()
+
+    def load(self) -> None:
+        """Measure the stack that is up with so many users at once."""
+        ladder = Ladder.profile(self._environ)
+        options.check(self._environ)
+        service = Service.running(self._layout, self._environ)
+        with Progress() as progress, self._reported(self._session("load", service, ladder, progress)) as session:
+            session.measure(service.topology, ladder, Placement())
+
+    def max_users(self) -> None:
+        """Find the most users that the stack which is up holds, or that each of TOPOLOGIES does."""
+        if self._environ.get("TOPOLOGIES"):
+            self._compare("max-users")
+            return
+        ladder = Ladder.from_env(self._environ)
+        options.check(self._environ)
+        service = Service.running(self._layout, self._environ)
+        with Progress() as progress, self._reported(self._session("max-users", service, ladder, progress)) as session:
+            session.measure(service.topology, ladder, Placement())
+
+    def compare(self) -> None:
+        """Take one replica and many, of equal CPU and memory in all, up the ladder of users."""
+        self._compare("compare")
+
+    def _compare(self, verb: str) -> None:
+        resumed = self._resumed()
+        environ = self._environ | resumed.conditions["options"] if resumed else self._environ
+        ladder = Ladder.from_env(environ)
+        options.check(environ)
+        with alone(self._layout), Service.taken(self._layout, environ) as service:
+            wanted = _possible(service, options.topologies(environ, len(service.cpus), limits=_limits(service)))
+            with Progress() as progress:
+                session = Session.of(verb, service, ladder, progress, resumed or self._results)
+                with self._reported(session):
+                    session.climb(wanted, ladder)
+
+    def min_resources(self) -> None:
+        """Search the least CPU, then memory, that holds the objective for USERS."""
+        options.check(self._environ)
+        users = number(self._environ, "USERS", Ladder().users, MOST_USERS)
+        plain = Ladder.from_env({name: value for name, value in self._environ.items() if name != "STEP_USERS"})
+        ladder = Ladder.hold(users, plain.spawn_rate, plain.step_seconds, plain.settle_seconds)
+        replicas = whole(self._environ, "N", 1, 1, 16) or 1
+        with alone(self._layout), Service.taken(self._layout, self._environ) as service:
+            limits = _limits(service)
+            most = options.topologies({**self._environ, "WORKERS": "1"}, len(service.cpus), limits=limits)[0]
+            most = Topology(replicas, max(1, int(-(-most.cpus // 1))), most.cpus, most.memory)
+            service.check(most)
+            with (
+                Progress() as progress,
+                self._reported(self._session("min-resources", service, ladder, progress)) as one,
+            ):
+                search = Search(lambda topology: one.try_out(topology, ladder), CPU_GRAIN if limits else 1)
+                answer = search.least(most)
+                held = f"{users} users are held by {answer.topology.name}" if answer.topology else f"{users} users"
+                one.results.conditions["answer"] = f"{held}: {answer.words}"
+                one.results.save()
+
+    def plan(self) -> None:
+        """Project replicas and CPUs for USERS from what was measured."""
+        users = whole(self._environ, "USERS", None, 1, 10**9)
+        if users is None:
+            raise CommandError("USERS is missing: make plan USERS=1000000")
+        print("\n".join(plan.projection(self._measured(), users).lines()))
+
+    def report(self) -> None:
+        """Write the report of RESULTS, else of the newest results, again."""
+        chosen = self._environ.get("RESULTS")
+        results = Results.load(ROOT / Path(chosen).expanduser()) if chosen else self._measured()[-1]
+        print("\n".join(summary(results)))
+        print(f"report: {write_report(results)}")
+
+    def clean_results(self) -> None:
+        """Delete what the lab and the bench measured."""
+        if self._results.is_dir():
+            shutil.rmtree(self._results)
+        print(f"deleted {self._results}")
+
+    def _session(self, verb: str, service: Service, ladder: Ladder, progress: Progress) -> Session:
+        return Session.of(verb, service, ladder, progress, self._results)
+
+    def _measured(self) -> list[Results]:
+        """All results that there are, the newest last.
+
+        Raises:
+            CommandError: there are none.
+        """
+        folders = sorted(path.parent for path in self._results.glob("*/lab.json"))
+        if not folders:
+            raise CommandError(f"there is nothing in {self._results} yet: make compare")
+        return [Results.load(folder) for folder in folders]
+
+    def _resumed(self) -> Results | None:
+        """What RESUME names, to go on with it."""
+        folder = self._environ.get("RESUME")
+        return Results.load(ROOT / Path(folder).expanduser()) if folder else None
+
+    @contextmanager
+    def _reported(self, session: Session) -> Iterator[Session]:
+        """Report what there is at the end, however it comes: then nothing interrupts what is left to do."""
+        try:
+            yield session
+        finally:
+            ignore()
+            self._report(session)
+
+    def _report(self, session: Session) -> None:
+        results = session.results
+        if not results.steps:
+            shutil.rmtree(results.folder, ignore_errors=True)
+            return
+        try:
+            print("\n".join(["", *summary(results)]), flush=True)
+            print(f"report: {write_report(results)}", flush=True)
+            session.service.record(json.dumps(document(results)))
+        except (CommandError, OSError) as error:
+            session.progress.note(f"not all of the report was kept: {error}")
+
+
+def _limits(service: Service) -> bool:
+    """Whether replicas can be held to parts of a CPU, and to memory."""
+    return service.backend == "docker"
+
+
+def _possible(service: Service, wanted: list[Topology]) -> list[Topology]:
+    """All of them.
+
+    Raises:
+        CommandError: one that the backend cannot be.
+    """
+    for topology in wanted:
+        service.check(topology)
+    return wanted
+
+
+VERBS: Mapping[str, Callable[[Lab], None]] = {
+    name.replace("_", "-"): method
+    for name, method in vars(Lab).items()
+    if not name.startswith("_") and callable(method)
+}

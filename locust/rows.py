@@ -1,0 +1,114 @@
+"""Rows to predict: drawn within the ranges of the served model, or from a file."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import random
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from failures import CannotStartError
+
+Feature = Mapping[str, Any]
+Row = dict[str, object]
+
+# Where the model states no range for a number.
+_UNLIMITED = (0, 1000)
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def describe(host: str) -> Mapping[str, Feature]:
+    """The features by name, from the service's own OpenAPI document.
+
+    Raises:
+        CannotStartError: it does not answer, or not with that.
+    """
+    try:
+        answer = requests.get(f"{host}/openapi.json", timeout=10)
+        answer.raise_for_status()
+        features: Mapping[str, Feature] = answer.json()["components"]["schemas"]["Features"]["properties"]
+    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+        raise CannotStartError(f"{host} does not describe its model: {error}") from None
+    return features
+
+
+def drawn(features: Mapping[str, Feature], count: int) -> list[Row]:
+    """Random rows, each value within its feature's range."""
+    draws = {name: _draw(feature) for name, feature in features.items()}
+    return [{name: draw() for name, draw in draws.items()} for _ in range(count)]
+
+
+def read(path: Path, features: Mapping[str, Feature], count: int) -> list[Row]:
+    """As many rows of a CSV file, plain or gzipped, chosen evenly from all of it; columns of no feature are left out.
+
+    Raises:
+        CannotStartError: there is no such file, a feature is missing in it, or a value is not of its feature's type.
+    """
+    try:
+        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
+            lines = csv.reader(file)
+            places = _places(path, next(lines, []), features)
+            sample = _sample(enumerate(lines, start=2), count)
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise CannotStartError(f"--data {path}: {error}") from None
+    if not sample:
+        raise CannotStartError(f"--data {path} has no rows")
+    return [_row(path, number, line, features, places) for number, line in sample]
+
+
+def _draw(feature: Feature) -> Callable[[], object]:
+    low, high = feature.get("minimum", _UNLIMITED[0]), feature.get("maximum", _UNLIMITED[1])
+    draws: dict[str, Callable[[], object]] = {
+        "integer": lambda: random.randint(int(low), int(high)),
+        "number": lambda: random.uniform(low, high),
+        "boolean": lambda: random.random() < 0.5,
+    }
+    return draws.get(_kind(feature), lambda: "string")
+
+
+def _kind(feature: Feature) -> str:
+    return str(feature["type"][0] if isinstance(feature["type"], list) else feature["type"])
+
+
+def _places(path: Path, header: list[str], features: Mapping[str, Feature]) -> dict[str, int]:
+    missing = [name for name in features if name not in header]
+    if missing:
+        raise CannotStartError(f"--data {path} lacks {', '.join(missing)}: expected a column for each feature")
+    return {name: header.index(name) for name in features}
+
+
+def _sample(lines: Iterator[tuple[int, list[str]]], most: int) -> list[tuple[int, list[str]]]:
+    """Any line of the file with the same chance, while only ``most`` are held."""
+    kept: list[tuple[int, list[str]]] = []
+    for seen, line in enumerate(lines):
+        if seen < most:
+            kept.append(line)
+        elif (place := int(random.random() * (seen + 1))) < most:
+            kept[place] = line
+    return kept
+
+
+def _row(path: Path, number: int, line: list[str], features: Mapping[str, Feature], places: Mapping[str, int]) -> Row:
+    try:
+        return {name: _value(line[places[name]], _kind(feature)) for name, feature in features.items()}
+    except (ValueError, IndexError) as error:
+        raise CannotStartError(f"--data {path}, line {number}: {error}") from None
+
+
+def _value(text: str, kind: str) -> object:
+    """A cell in the JSON type of its feature; an empty one is null."""
+    if text == "":
+        return None
+    if kind == "integer" and float(text).is_integer():
+        return int(float(text))
+    if kind in ("integer", "number"):
+        return float(text)
+    if kind == "boolean":
+        if text.lower() not in _BOOLEANS:
+            raise ValueError(f"expected true or false, not {text!r}")
+        return _BOOLEANS[text.lower()]
+    return text

@@ -1,0 +1,56 @@
+"""A real browser without a window: Debian's Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+_FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+    "--enable-logging=stderr",
+)  # fmt: skip
+
+
+class Browser:
+    """Opens pages from files, each in a profile of its own below the given folder."""
+
+    def __init__(self, program: str, profiles: Path) -> None:
+        self._program = program
+        self._profiles = profiles
+        self._opened = 0
+
+    @classmethod
+    def find(cls, profiles: Path) -> Browser:
+        """The one on PATH; without one the test is skipped, or fails where REQUIRE_BROWSER is set."""
+        program = shutil.which("chromium")
+        if program:
+            return cls(program, profiles)
+        if os.environ.get("REQUIRE_BROWSER"):
+            pytest.fail("REQUIRE_BROWSER is set, and there is no chromium on PATH")
+        pytest.skip("there is no chromium on PATH")
+
+    def document(self, page: Path) -> str:
+        """What the page became, as HTML."""
+        return self._run(page, "--dump-dom")[0]
+
+    def complaints(self, page: Path) -> list[str]:
+        """What the page's console says."""
+        return [line for line in self._run(page, "--dump-dom")[1].splitlines() if "CONSOLE" in line]
+
+    def picture(self, page: Path, path: Path, size: tuple[int, int], *flags: str) -> Path:
+        """A screenshot."""
+        self._run(page, f"--screenshot={path}", f"--window-size={size[0]},{size[1]}", *flags)
+        return path
+
+    def _run(self, page: Path, *flags: str) -> tuple[str, str]:
+        self._opened += 1
+        profile = self._profiles / f"profile-{self._opened}"
+        command = [self._program, *_FLAGS, f"--user-data-dir={profile}", *flags, page.resolve().as_uri()]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout, ran.stderr

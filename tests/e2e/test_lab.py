@@ -1,0 +1,177 @@
+"""The scaling lab on the local backend: real Locust, real Nginx, short ladders."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.scaling.results import Results
+from tests.e2e.conftest import ROOT, Stack, clean_environ
+
+QUICK = {"USERS": "20", "STEP_USERS": "20", "SPAWN_RATE": "20", "STEP_SECONDS": "6", "SETTLE_SECONDS": "2"}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterator[Stack]:
+    """One replica of one worker, with a folder of results of its own."""
+    folder = tmp_path_factory.mktemp("lab")
+    environ = {"COVERTYPE_PATH": str(covertype_csv), "WEB_CONCURRENCY": "1", "RESULTS_DIR": str(folder / "results")}
+    one = Stack(folder / "var", environ)
+    try:
+        one.done("up")
+        yield one
+    finally:
+        one.make("down")
+
+
+def newest(stack: Stack) -> Results:
+    return Results.load(max(Path(stack.environ["RESULTS_DIR"]).iterdir()))
+
+
+def words(**variables: str) -> list[str]:
+    return [f"{name}={value}" for name, value in (QUICK | variables).items()]
+
+
+def started(stack: Stack, *arguments: str) -> subprocess.Popen[str]:
+    """`make` in a process group of its own, as a terminal has it."""
+    environ = {**clean_environ(), **stack.environ, "VAR_DIR": str(stack.var)}
+    return subprocess.Popen(
+        ["make", "-s", *arguments], cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def interrupted(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Press Ctrl-C; the status, and what it printed for people."""
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def locusts(stack: Stack) -> list[str]:
+    """Command lines of load generators of this stack's lab."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if "--record" in line and stack.address in line:
+            found.append(line)
+    return found
+
+
+def test_load_measures_the_stack_that_is_up(lab: Stack) -> None:
+    """A step on both clocks, its report, Locust's own files, a run in MLflow; and the stack stays as it was."""
+    before = lab.pids()
+    told = lab.done("load", "USERS=20", "SPAWN_RATE=20", "RUN_TIME=14s")
+    results = newest(lab)
+    (step,) = results.steps
+    assert (step.users, step.failures) == (20, 0)
+    assert step.requests > 20
+    assert step.nginx_requests == pytest.approx(step.requests, rel=0.1)
+    assert step.null_rps is not None
+    assert step.memory is not None
+    assert step.cpus is not None
+    assert str(results.folder / "report.html") in told
+    folder = results.folder / "runs" / results.runs[0].topology.slug
+    assert {"locust.html", "locust_stats.csv", "locust_failures.csv"} <= {path.name for path in folder.iterdir()}
+    with sqlite3.connect(lab.var / "mlflow.db") as registry:
+        runs = registry.execute(
+            "select count(*) from runs join experiments using (experiment_id) where experiments.name = 'scaling'"
+        ).fetchone()
+    assert runs == (1,)
+    assert lab.pids() == before
+    assert not locusts(lab)
+
+
+def test_compare_interrupted_goes_on(lab: Stack) -> None:
+    """Ctrl-C keeps what was measured and gives the stack back; RESUME measures the rest, and only that."""
+    process = started(lab, "compare", "TOPOLOGIES=1x1:1 1x1:2 2x0.5:1", *words())
+    wait_for(lambda: newest(lab).conditions["verb"] == "compare" and len(newest(lab).runs) == 2 and locusts(lab))
+    status, errors = interrupted(process)
+    assert status != 0
+    assert "interrupted by SIGINT" in errors
+    assert "Traceback" not in errors
+    results = newest(lab)
+    assert [run.done for run in results.runs] == [True, False]
+    assert (results.folder / "report.html").exists()
+    assert not locusts(lab)
+    assert lab.health(1)["workers"] == 1
+    first = results.steps[0]
+    lab.done("compare", f"RESUME={results.folder}")
+    resumed = Results.load(results.folder)
+    assert [run.topology.name for run in resumed.runs] == ["1x1:1", "1x1:2", "2x0.5:1"]
+    assert all(run.done for run in resumed.runs)
+    assert resumed.steps[0] == first
+    assert lab.get("/health")[1]["workers"] == 1
+
+
+def test_service_that_goes_away(lab: Stack) -> None:
+    """A service that stops in mid-run fails the steps that it did not answer; what was measured stays."""
+    process = started(lab, "max-users", *words(USERS="60"))
+    wait_for(lambda: newest(lab).conditions["verb"] == "max-users" and newest(lab).steps)
+    lab.done("down")
+    _, errors = process.communicate(timeout=180)
+    results = newest(lab)
+    lab.done("up")
+    assert "Traceback" not in errors
+    assert results.steps[0].failures == 0
+    assert results.runs[0].ended or results.steps[-1].verdict == "fail"
+    assert "does not answer" in results.runs[0].ended + errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["load", "USERS=abc"], "USERS='abc': expected a whole number from 1 to 100000"),
+        (["load", "PROFILE=huge"], "PROFILE='huge': expected one of quick, medium, load, stress"),
+        (["load", "RUN_TIME=soon"], "RUN_TIME='soon': expected a time from 6 s to a day, as 90s, 5m or 1h"),
+        (["load", "CLIENT=heavy"], "CLIENT='heavy': expected one of light, fast, batch"),
+        (["load", "USERS=100000", "SPAWN_RATE=20000"], "USERS=100000: Nginx can hold "),
+        (["compare", "TOPOLOGIES=1x0.5:1"], "1x0.5:1: parts of a CPU need Docker"),
+        (["compare", "TOPOLOGIES=1x1/1G:1"], "1x1/1G:1: a limit of memory needs Docker"),
+        (["compare", "TOPOLOGIES=one"], "'one' is no topology: expected REPLICASxCPUS/MEMORY:WORKERS"),
+        (["compare", "SLO_P95_MS=0"], "SLO_P95_MS='0': expected a number above 0"),
+        (["compare", "RESUME=/nowhere"], "/nowhere holds no results of the scaling lab"),
+        (["plan"], "USERS is missing: make plan USERS=1000000"),
+        (["report", "RESULTS=/nowhere"], "/nowhere holds no results of the scaling lab"),
+    ],
+)
+def test_what_cannot_be_is_refused(lab: Stack, arguments: list[str], reason: str) -> None:
+    """A bad setting is one line that names it, before anything is started or changed."""
+    before = set(Path(lab.environ["RESULTS_DIR"]).iterdir())
+    assert reason in lab.refused(*arguments)
+    assert set(Path(lab.environ["RESULTS_DIR"]).iterdir()) == before
+
+
+def test_nothing_to_measure(tmp_path: Path) -> None:
+    """Without a stack, `make load` says how to start one."""
+    told = Stack(tmp_path / "var", {"RESULTS_DIR": str(tmp_path / "results")}).refused("load")
+    assert told == "error: nothing is running here to be measured; start it with: make up"
+
+
+def test_plan_and_report(lab: Stack) -> None:
+    """What was measured is projected, and its report is written anew, without measuring."""
+    told = lab.done("plan", "USERS=1000000")
+    assert "PROJECTION" in told
+    page = newest(lab).folder / "report.html"
+    page.unlink()
+    assert str(page) in lab.done("report")
+    assert page.exists()
+    assert json.loads((newest(lab).folder / "lab.json").read_text())["runs"]

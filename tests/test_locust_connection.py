@@ -1,0 +1,135 @@
+"""The light client, in a process of its own with gevent's sockets, against a server that follows a script."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from server.settings import ROOT
+from tests.loadtest import unused_port
+
+_CLIENT = """
+from gevent import monkey; monkey.patch_all()
+import json, sys, time
+from connection import Address, Connection
+from failures import Failure
+port, times, size = map(int, sys.argv[1:])
+connection = Connection(Address(2, ("127.0.0.1", port)), timeout=1)
+results = []
+for _ in range(times):
+    try:
+        status, body = connection.exchange(b"POST / HTTP/1.1\\r\\nContent-Length: %d\\r\\n\\r\\n" % size + bytes(size))
+        results.append([status, body.decode()])
+    except Failure as failure:
+        results.append(str(failure))
+    time.sleep(0.1)
+connection.close()
+print(json.dumps(results))
+"""
+# What the server does after an answer.
+KEEP, CLOSE, RESET, HANG = "keep", "close", "reset", "hang"
+Reply = tuple[bytes, str]
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+LAST = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nh\r\n1\r\ni\r\n0\r\n\r\n"
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"
+HALF = OK[:-1]
+GOOD = [200, "hi"]
+
+
+def read_request(connection: socket.socket) -> bool:
+    """Whether a whole request came."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += (part := connection.recv(65536))
+        if not part:
+            return False
+    head, body = data.split(b"\r\n\r\n", 1)
+    left = int(head.rpartition(b" ")[2]) - len(body)
+    while left:
+        left -= len(connection.recv(65536))
+    return True
+
+
+def play(connection: socket.socket, replies: list[Reply]) -> None:
+    for data, after in replies:
+        assert read_request(connection)
+        connection.sendall(data)
+        if after == HANG:
+            assert not connection.recv(1)  # until the client hangs up
+        elif after == RESET:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@contextmanager
+def server(script: list[list[Reply]]) -> Iterator[int]:
+    """One connection after another, each with its replies; it must need all of them."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        left = list(script)
+
+        def serve() -> None:
+            while left:
+                with listener.accept()[0] as connection:
+                    connection.settimeout(20)
+                    play(connection, left.pop(0))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
+        assert not left
+
+
+def exchanges(port: int, times: int, size: int = 0) -> list[object]:
+    """What the client made of as many requests on one connection."""
+    ran = subprocess.run(
+        [sys.executable, "-c", _CLIENT, str(port), str(times), str(size)],
+        cwd=ROOT / "locust", capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    results: list[object] = json.loads(ran.stdout)
+    return results
+
+
+@pytest.mark.parametrize(
+    ("script", "results"),
+    [
+        pytest.param([[(OK, KEEP), (CHUNKED, KEEP), (BUSY, KEEP)]], [GOOD, GOOD, [503, "busy"]], id="kept alive"),
+        pytest.param([[(LAST, CLOSE)], [(OK, CLOSE)]], [GOOD, GOOD], id="closed as announced"),
+        pytest.param([[(OK, CLOSE)], [(OK, CLOSE)]], [GOOD, GOOD], id="closed while idle"),
+        pytest.param([[(OK, RESET)], [(OK, CLOSE)]], [GOOD, GOOD], id="reset while idle"),
+        pytest.param([[(OK, KEEP), (b"", CLOSE)], [(b"", CLOSE)]], [GOOD, "closed"], id="closed again"),
+        pytest.param([[(b"", CLOSE)], [(OK, CLOSE)]], ["closed", GOOD], id="closed at once"),
+        pytest.param([[(HALF, CLOSE)], [(OK, CLOSE)]], ["closed", GOOD], id="closed within an answer"),
+        pytest.param([[(OK, KEEP), (HALF, CLOSE)]], [GOOD, "closed"], id="closed within a later answer"),
+        pytest.param([[(HALF, RESET)], [(OK, CLOSE)]], ["reset", GOOD], id="reset within an answer"),
+        pytest.param([[(b"", HANG)], [(OK, CLOSE)]], ["timeout", GOOD], id="no answer"),
+        pytest.param([[(HALF, HANG)], [(OK, CLOSE)]], ["timeout", GOOD], id="half an answer"),
+        pytest.param([[(b"SSH-2.0\r\n", KEEP)], [(OK, CLOSE)]], ["malformed", GOOD], id="no HTTP"),
+    ],
+)
+def test_exchanges(script: list[list[Reply]], results: list[object]) -> None:
+    """What happens to a connection has a name; it is made anew, and nothing is sent again but past an idle close."""
+    with server(script) as port:
+        assert exchanges(port, len(results)) == results
+
+
+def test_large_requests_are_sent_whole() -> None:
+    """A request larger than the socket takes at once arrives as a whole."""
+    with server([[(OK, KEEP), (OK, KEEP)]]) as port:
+        assert exchanges(port, 2, size=20_000_000) == [GOOD, GOOD]
+
+
+def test_nobody_listens() -> None:
+    """A connection that is refused is told as that, each time."""
+    assert exchanges(unused_port(), 2) == ["refused", "refused"]

@@ -1,0 +1,70 @@
+"""Requests counted by seconds, and merged over processes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from seconds import Book, Meter, rounded
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "kept"),
+    [(0.04, 0.0), (1.26, 1.3), (9.94, 9.9), (9.96, 10.0), (10.4, 10), (999.4, 999), (1004, 1000), (12345.6, 12350)],
+)
+def test_rounding(milliseconds: float, kept: float) -> None:
+    """Latencies are kept to 0.1 ms below 10 ms, to 1 ms below a second, to 10 ms above."""
+    assert rounded(milliseconds) == kept
+
+
+def test_a_meter_counts_every_request_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process did is told once, by the second in which it ended, failures among the requests."""
+    clock = [100.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    meter = Meter("me")
+    meter.count(1.21)
+    meter.count(1.24, exception="timeout")
+    clock[0] = 101.5
+    meter.count(20)
+    taken = meter.take()
+    assert taken["until"] == 101
+    assert taken["seconds"][100] | {"cpu": None} == {
+        "requests": 2, "failures": {"timeout": 1}, "latency": {1.2: 2}, "cpu": None,
+    }  # fmt: skip
+    assert list(taken["seconds"][100]["cpu"]) == ["me"]
+    assert taken["seconds"][101] == {"requests": 1, "failures": {}, "latency": {20: 1}, "cpu": {}}
+    assert meter.take() == {"until": 101, "seconds": {}}
+
+
+def report(until: int, second: int, requests: int, name: str) -> dict[str, Any]:
+    latency, failures = {1.0: requests}, {"reset": 1}
+    part = {"requests": requests, "failures": failures, "latency": latency, "cpu": {name: 0.5}}
+    return {"until": until, "seconds": {second: part}}
+
+
+def test_a_second_waits_for_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second is told when all processes have reported it, with their numbers added up."""
+    monkeypatch.setattr(time, "time", lambda: 105.0)
+    book = Book()
+    book.add("a", report(101, 100, 3, "a"))
+    assert book.take(["a", "b"]) == []
+    book.add("b", report(102, 100, 4, "b"))
+    assert book.take(["a", "b"]) == [
+        (100, {"requests": 7, "failures": {"reset": 2}, "latency": {1.0: 7}, "cpu": {"a": 0.5, "b": 0.5}})
+    ]
+    assert book.take(["a", "b"]) == []
+
+
+def test_a_second_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After 10 s a second is told without those who do not report, and again as a whole when they do."""
+    clock = [105.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    book = Book()
+    book.add("a", report(101, 100, 3, "a"))
+    assert book.take(["a", "b"]) == []
+    clock[0] = 112
+    assert [(number, second["requests"]) for number, second in book.take(["a", "b"])] == [(100, 3)]
+    book.add("b", report(112, 100, 4, "b"))
+    assert [(number, second["requests"]) for number, second in book.take(["a", "b"])] == [(100, 7)]

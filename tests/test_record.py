@@ -1,0 +1,147 @@
+"""Measured runs logged for real, into SQLite registries of the test's own and of a container's."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.docker import provider
+from deploy.docker.backend import DockerBackend
+from deploy.docker.engine import Compose
+from deploy.errors import CommandError
+from deploy.layout import Layout
+from deploy.local.backend import LocalBackend
+from deploy.model import record
+from deploy.model.train import MLFLOW_VARIABLES
+from tests.e2e.containers import require_engine
+from tests.fake_docker import FakeDocker
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
+    import mlflow
+
+    from deploy.model import registry  # noqa: F401
+
+# MLflow 3.17 inside: its tables under SQLAlchemy 2.1.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning")
+
+RUN: dict[str, Any] = {
+    "name": "2x0.5/256M:1",
+    "params": {"topology": "2x0.5/256M:1", "replicas": 2, "slo": "P95 < 1000 ms"},
+    "metrics": [{"step": 500, "rps": 250.5, "p95_ms": 12, "null_rps": None}, {"step": 1000, "rps": 480, "p95_ms": 30}],
+    "tags": {"verb": "compare", "ended": ""},
+    "artifacts": {"report.md": "# Ergebnis: 5 µs\n", "steps.csv": "topology,users\n"},
+}
+DOCUMENT = json.dumps({"experiment": "scaling", "runs": [RUN, RUN | {"name": "1x1/512M:1"}]})
+
+
+@pytest.fixture
+def var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for a registry; MLflow keeps its address in the process and in its environment: neither is left."""
+    for name, value in (MLFLOW_VARIABLES | {"MLFLOW_TRACKING_URI": "", "no_proxy": "127.0.0.1"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("VAR_DIR", str(tmp_path))
+    yield tmp_path
+    mlflow.set_tracking_uri(None)
+
+
+def given(text: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The status of the program with this on its standard input."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    return record.main()
+
+
+def logged(var: Path) -> list[Any]:
+    """The runs of the experiment, in the order of their times."""
+    client = mlflow.MlflowClient(f"sqlite:///{var}/mlflow.db")
+    experiment = client.get_experiment_by_name("scaling")
+    found = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    return list(found)
+
+
+def test_runs_are_logged(var: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each run has its parameters, its metrics by the number of users, its tags and its files; a second adds more."""
+    assert given(DOCUMENT, monkeypatch) == 0
+    first, second = logged(var)
+    assert capsys.readouterr().out.split() == [first.info.run_id, second.info.run_id]
+    assert (first.info.run_name, second.info.run_name) == ("2x0.5/256M:1", "1x1/512M:1")
+    assert first.info.status == "FINISHED"
+    assert first.data.params == {"topology": "2x0.5/256M:1", "replicas": "2", "slo": "P95 < 1000 ms"}
+    assert (first.data.tags["verb"], first.data.tags["ended"]) == ("compare", "")
+    assert set(first.data.metrics) == {"rps", "p95_ms"}
+    history = mlflow.MlflowClient(f"sqlite:///{var}/mlflow.db").get_metric_history(first.info.run_id, "rps")
+    assert [(one.step, one.value) for one in history] == [(500, 250.5), (1000, 480)]
+    folder = var / "mlartifacts" / first.info.run_id / "artifacts"
+    assert {path.name: path.read_text() for path in folder.iterdir()} == RUN["artifacts"]
+    assert given(DOCUMENT, monkeypatch) == 0
+    assert len(logged(var)) == 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"experiment": "a", "runs": [{}]}', '{"experiment": "a", "runs": [1]}',
+     json.dumps({"experiment": "a", "runs": [RUN | {"metrics": [{"step": 500, "rps": "fast"}]}]})],
+)  # fmt: skip
+def test_no_document(text: str, var: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no document of runs is one line on stderr, and nothing is logged."""
+    assert given(text, monkeypatch) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: no document of runs on standard input: ")
+    assert err.count("\n") == 1
+    assert list(var.iterdir()) == []
+
+
+def test_registry_that_refuses(var: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A registry that is down is one line on stderr, without its password."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:1")
+    assert given(DOCUMENT, monkeypatch) == 1
+    assert capsys.readouterr().err == "error: the registry at http://127.0.0.1:1: [Errno 111] Connection refused\n"
+    assert list(var.iterdir()) == []
+
+
+@pytest.mark.e2e
+def test_local_backend(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The local backend logs runs beside its models, and tells why it cannot."""
+    monkeypatch.chdir(var)  # where the backend goes
+    backend = LocalBackend(Layout(var), os.environ)
+    backend.record(DOCUMENT)
+    assert [run.info.run_name for run in logged(var)] == ["2x0.5/256M:1", "1x1/512M:1"]
+    with pytest.raises(CommandError, match=r"^no run was logged: no document of runs"):
+        backend.record("{}")
+
+
+def test_container_that_fails(docker: FakeDocker) -> None:
+    """The container backend asks its service, which has the registry, and tells its reason."""
+    docker.answer("compose", "run")
+    provider.record(Compose({}), DOCUMENT)
+    assert docker.calls[0].arguments[5:] == [*provider._ONCE, "python", "-m", "deploy.model.record"]
+    docker.answer("compose", "run", err=" Container m  Created\nerror: the registry at x: refused\n", status=1)
+    with pytest.raises(CommandError, match=r"^no run was logged: the registry at x: refused$"):
+        provider.record(Compose({}), DOCUMENT)
+
+
+@pytest.mark.e2e
+def test_container(tmp_path: Path) -> None:
+    """In a container, runs and their files, be they megabytes, go to the registry in the stack's volume."""
+    require_engine()
+    environ = {"COMPOSE_PROJECT_NAME": f"forkcast-test-record-{os.getpid()}"}
+    compose, backend = Compose(environ), DockerBackend(Layout(tmp_path / "var"), environ)
+    big = RUN | {"artifacts": {"report.html": "x" * 3_000_000}}
+    try:
+        compose.run("build", "model")
+        backend.record(json.dumps({"experiment": "scaling", "runs": [big]}))
+        find = "find /var/lib/forkcast/mlartifacts -name report.html -size +2900k"
+        assert len(compose.run(*provider._ONCE, "sh", "-c", find).split()) == 1
+        with pytest.raises(CommandError, match=r"^no run was logged: no document"):
+            backend.record("{}")
+    finally:
+        compose.run("down", "--volumes", "--rmi", "all")

@@ -1,0 +1,266 @@
+"""Whether a step measured the service, or the generator of its load."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.scaling.calibrate import Calibration, Null, generator_bound, key, rungs_to_calibrate
+from deploy.scaling.ladder import Ladder
+from tests.scaling import WAIT, a_step
+
+BOUND = Null(1000, 500.0, 900.0, "Locust used 99 % of the CPU that it may use")
+
+
+def bound(users: int = 1000, null: Null | None = None, **fields: Any) -> str:
+    """What the rule says of a step that is sound but for these figures."""
+    return generator_bound(a_step(users, **fields), WAIT, null)
+
+
+def test_sound() -> None:
+    """A step at leisure is the service's."""
+    assert bound() == ""
+    assert bound(null=Null(1000, 571.0, 2.0)) == ""
+
+
+@pytest.mark.parametrize(
+    ("locust", "nginx", "is_bound"),
+    [
+        (4.0, 1.0, False), (4.1, 1.0, True), (3.0, 0.0, False), (3.1, 0.0, True), (15.0, 12.0, False),
+        (15.1, 12.0, True), (125.0, 100.0, False), (125.1, 100.0, True), (1250.0, 1000.0, False),
+        (1260.0, 1000.0, True), (100.0, 150.0, False),
+    ],
+)  # fmt: skip
+def test_clocks(locust: float, nginx: float, is_bound: bool) -> None:
+    """The clocks may be apart by 25 %, or by 3 ms where that is more, and no further."""
+    reason = bound(locust_p95=locust, nginx_p95=nginx)
+    assert reason == (f"P95 is {locust:g} ms by Locust and {nginx:g} ms by Nginx" if is_bound else "")
+
+
+@pytest.mark.parametrize(
+    ("seen", "requests", "failures", "is_bound"),
+    [
+        (900, 1000, 0, False), (899, 1000, 0, True), (0, 1000, 0, True), (810, 1000, 100, False),
+        (809, 1000, 100, True), (0, 1000, 1000, False), (2000, 1000, 0, False), (63, 70, 0, False), (9, 10, 0, False),
+    ],
+)  # fmt: skip
+def test_second_clock(seen: int, requests: int, failures: int, is_bound: bool) -> None:
+    """Nginx's log has nine of ten requests that were answered; one that failed need not have come as far."""
+    reason = bound(nginx_requests=seen, requests=requests, failures=failures)
+    assert reason == (f"Nginx's log has {seen} of {requests - failures} requests" if is_bound else "")
+
+
+@pytest.mark.parametrize(
+    ("percent", "is_bound"), [(None, False), (0.0, False), (89.9, False), (90.0, True), (100.0, True)]
+)
+def test_busy(percent: float | None, is_bound: bool) -> None:
+    """A generator that used 90 % of what it may use is at its limit; of one that was not seen, nothing is said."""
+    reason = bound(locust_cpu_percent=percent)
+    assert reason == (f"Locust used {percent:.0f} % of the CPU that it may use" if is_bound else "")
+
+
+@pytest.mark.parametrize(("rps", "is_bound"), [(450.0, False), (449.9, True), (500.0, False), (0.0, True)])
+def test_late(rps: float, is_bound: bool) -> None:
+    """1,000 users who wait 1.75 s on average and are answered in 250 ms make 500 requests/s; 90 % of that is enough."""
+    reason = bound(locust_mean=250.0, rps=rps)
+    assert reason == (f"users came late: {rps:.0f} of 500 requests/s" if is_bound else "")
+
+
+@pytest.mark.parametrize(("mean", "is_bound"), [(2000.0, True), (2001.0, False), (9000.0, False)])
+def test_late_is_not_asked_of_slow_answers(mean: float, is_bound: bool) -> None:
+    """Where an answer takes more than a tenth of the window, its rate says nothing of the users."""
+    assert bool(bound(locust_mean=mean, rps=1.0, seconds=20.0)) == is_bound
+
+
+@pytest.mark.parametrize(("rps", "is_bound"), [(540.0, True), (540.1, True), (539.9, False)])
+def test_calibration(rps: float, is_bound: bool) -> None:
+    """As fast as nine tenths of what the generator can at all is its limit, and slower is the service's."""
+    null = replace(BOUND, rps=600.0)
+    reason = bound(rps=rps, null=null)
+    assert reason == (
+        f"as many users reach 600 requests/s against a constant answer ({null.bound})" if is_bound else ""
+    )
+
+
+def test_calibration_that_was_not_bound() -> None:
+    """Users who all came on time against a constant answer are no limit, however near the step is."""
+    assert bound(null=Null(1000, 571.0, 2.0, "")) == ""
+
+
+def test_order() -> None:
+    """The first reason that holds is told: clocks, the missing clock, the CPU, late users, the calibration."""
+    worst: dict[str, Any] = {"locust_p95": 500.0, "nginx_requests": 5, "locust_cpu_percent": 99.0, "rps": 450.0}
+    null = replace(BOUND, rps=451.0)
+    cures: list[tuple[str, dict[str, Any]]] = [
+        ("P95 is", {"locust_p95": 12.0}), ("Nginx's log", {"nginx_requests": 100_000}),
+        ("Locust used", {"locust_cpu_percent": 5.0}), ("users came late", {"rps": 520.0}), ("as many users", {}),
+    ]  # fmt: skip
+    for words, cure in cures:
+        assert bound(null=null, **worst).startswith(words)
+        worst |= cure
+    assert bound(**worst) == ""
+
+
+def test_no_second_clock_is_not_a_clock_apart() -> None:
+    """Where Nginx's log says nothing, that is the reason, and not its P95 of nothing."""
+    assert bound(nginx_requests=0, nginx_p95=0.0, locust_p95=500.0).startswith("Nginx's log has 0 of")
+
+
+def closed_loop(users: int, service_rate: float, generator_rate: float) -> dict[str, Any]:
+    """A closed loop against a service, and by a generator, of so many requests per second each."""
+    wanted = users / WAIT
+    rps = min(wanted, service_rate, generator_rate)
+    service = 5 + max(0.0, 1000 * (users / min(wanted, service_rate) - WAIT))
+    seen = 5 + max(0.0, 1000 * (users / rps - WAIT))
+    nginx = service if service_rate <= generator_rate else 5.0
+    return {
+        "rps": rps, "requests": int(20 * rps), "nginx_requests": int(20 * rps), "locust_mean": seen,
+        "locust_p50": seen, "locust_p95": 1.2 * seen, "locust_p99": 1.3 * seen, "nginx_p50": nginx,
+        "nginx_p95": 1.2 * nginx, "nginx_p99": 1.3 * nginx,
+        "locust_cpu_percent": min(100.0, 100 * rps / generator_rate),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("users", [2500, 5000, 10_000])
+@pytest.mark.parametrize("service", [100.0, 300.0, 800.0])
+def test_slow_service_is_not_excused(users: int, service: float) -> None:
+    """A service that answers less than the users ask is slow on both clocks: the generator is not blamed for it."""
+    assert bound(users, Null(users, users / WAIT, 2.0), **closed_loop(users, service, 5700.0)) == ""
+
+
+@pytest.mark.parametrize("users", [6000, 8000, 10_000])
+@pytest.mark.parametrize("cpu", [None, 50.0, 100.0])
+def test_starved_generator_is_caught(users: int, cpu: float | None) -> None:
+    """A generator that cannot make the users' requests is caught whether its CPU was seen or not."""
+    figures = closed_loop(users, 50_000.0, 2700.0) | {"locust_cpu_percent": cpu}
+    assert bound(users, None, **figures).startswith("P95 is")
+
+
+def test_workshop() -> None:
+    """2,700 requests/s of 10,000 users with a P95 of 4.5 s that Nginx knows nothing of are the generator's."""
+    assert bound(10_000, rps=2700.0, locust_p95=4500.0, locust_mean=1950.0, nginx_p95=1.0).startswith("P95 is 4500 ms")
+
+
+def test_known(tmp_path: Path) -> None:
+    """What was kept is known to the next command, under its key alone."""
+    path = tmp_path / "calibration.json"
+    Calibration(path, "a machine").keep(Null(500, 285.0, 2.0))
+    Calibration(path, "a machine").keep(BOUND)
+    Calibration(path, "another machine").keep(Null(500, 100.0, 9.0))
+    assert Calibration(path, "a machine").of(500, 1000) == Null(500, 285.0, 2.0)
+    assert Calibration(path, "a machine").of(1000, 1000) == BOUND
+    assert Calibration(path, "another machine").of(500, 1000) == Null(500, 100.0, 9.0)
+    assert Calibration(path, "another machine").of(1000, 1000) is None
+    assert Calibration(path, "a third").missing([500])
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_newest_counts(tmp_path: Path) -> None:
+    """What is measured again replaces what was."""
+    calibration = Calibration(tmp_path / "calibration.json", "a machine")
+    calibration.keep(Null(500, 285.0, 2.0))
+    calibration.keep(Null(500, 280.0, 3.0))
+    again = Calibration(tmp_path / "calibration.json", "a machine")
+    assert again.of(500, 1000) == calibration.of(500, 1000) == Null(500, 280.0, 3.0)
+
+
+def test_next_rung_above(tmp_path: Path) -> None:
+    """A number of users that was not measured has the next more, if that is near, and never fewer."""
+    calibration = Calibration(tmp_path / "calibration.json", "a machine")
+    for users in (1000, 2000, 10_000):
+        calibration.keep(Null(users, users / WAIT, 2.0))
+    found = {
+        users: calibration.of(users, 10_000) for users in (500, 1000, 1001, 2000, 2001, 8999, 9000, 10_000, 10_001)
+    }
+    assert {users: null and null.users for users, null in found.items()} == {
+        500: 1000, 1000: 1000, 1001: 2000, 2000: 2000, 2001: None, 8999: None, 9000: 10_000, 10_000: 10_000,
+        10_001: None,
+    }  # fmt: skip
+    assert calibration.missing([1000, 3000])
+    assert not calibration.missing([1000, 2000, 9500, 10_000])
+
+
+def test_small_ladder_after_a_large_one(tmp_path: Path) -> None:
+    """A few users are not compared with a thousand, because ten thousand were measured once."""
+    calibration = Calibration(tmp_path / "calibration.json", "a machine")
+    for users in range(1000, 10_001, 1000):
+        calibration.keep(Null(users, users / WAIT, 2.0))
+    assert calibration.missing([10, 20, 30])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "null", "[]", "3", '{"a machine": null}', '{"a machine": 3}', '{"a machine": [null]}',
+        '{"a machine": ["x"]}', '{"a machine": [{}]}', '{"a machine": {"users": 3}}', '{"a machine": [{"users": 3}]}',
+        '{"a machine": [{"users": 500, "rps": 1, "p95": 1, "bound": "", "more": 1}]}',
+        '{"a machine": [{"users": null, "rps": 1, "p95": 1}]}', '{"a machine": [{"users": "500", "rps": 1, "p95": 1}]}',
+        '{"a machine": [{"users": [], "rps": 1, "p95": 1}]}', '{"a machine": [{"users": 500, "rps": "1", "p95": 1}]}',
+    ],
+)  # fmt: skip
+def test_damaged(tmp_path: Path, text: str) -> None:
+    """A file that is damaged, or of another version, is measured anew and written whole."""
+    path = tmp_path / "calibration.json"
+    path.write_text(text)
+    calibration = Calibration(path, "a machine")
+    assert calibration.missing([500])
+    calibration.keep(BOUND)
+    assert Calibration(path, "a machine").of(1000, 1000) == BOUND
+
+
+def test_not_text(tmp_path: Path) -> None:
+    """So is one that is no text."""
+    path = tmp_path / "calibration.json"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert Calibration(path, "a machine").missing([500])
+
+
+def test_damage_of_another_key(tmp_path: Path) -> None:
+    """What others kept stays as it is, whatever it is."""
+    path = tmp_path / "calibration.json"
+    path.write_text('{"another": 3}')
+    Calibration(path, "a machine").keep(BOUND)
+    assert json.loads(path.read_text())["another"] == 3
+
+
+@given(st.integers(1, 100_000), st.integers(1, 1000))
+def test_few_rungs(users: int, step: int) -> None:
+    """A ladder of any height is calibrated in at most eleven rungs, to the same top, none below its first."""
+    rungs = Ladder(users, min(step, users)).rungs if users > step else [users]
+    step_users, top = rungs_to_calibrate(rungs)
+    short = Ladder(top, step_users).rungs
+    assert short[-1] == rungs[-1]
+    assert short[0] >= rungs[0]
+    assert len(short) <= 11
+
+
+@given(users=st.integers(1, 20_000), step=st.integers(1, 2000))
+def test_calibrated_ladder_lacks_nothing(users: int, step: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """After that, every rung of the ladder has something to be compared with."""
+    step = max(min(step, users), -(-users // 200))
+    rungs = Ladder(users, step).rungs
+    calibration = Calibration(tmp_path_factory.mktemp("kept") / "calibration.json", "a machine")
+    step_users, top = rungs_to_calibrate(rungs)
+    for rung in Ladder(top, step_users).rungs:
+        calibration.keep(Null(rung, rung / WAIT, 2.0))
+    assert not calibration.missing(rungs)
+
+
+@pytest.mark.parametrize(
+    ("rungs", "expected"),
+    [([500], (500, 500)), ([10_000], (10_000, 10_000)), (Ladder().rungs, (1000, 10_000)), ([3, 6, 7], (3, 7))],
+)
+def test_rungs_to_calibrate(rungs: list[int], expected: tuple[int, int]) -> None:
+    """The lab's own ladder is calibrated by thousands, and a short one rung by rung."""
+    assert rungs_to_calibrate(rungs) == expected
+
+
+def test_key() -> None:
+    """What tells calibrations apart is said in words, in its order."""
+    assert key({"on": "a CPU x 4", "processes": 2}) == "on a CPU x 4, processes 2"

@@ -1,0 +1,101 @@
+"""A program's lines as they come."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploy.scaling import follow
+from deploy.scaling.follow import Follower
+
+pytestmark = pytest.mark.e2e
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Wait for something that comes soon."""
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process ended, buried or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def program(text: str) -> list[str]:
+    """One that tells its id first."""
+    return [sys.executable, "-c", f"import os, signal, sys, time\nprint(os.getpid(), flush=True)\n{text}"]
+
+
+def test_lines() -> None:
+    """Each line is handed on as it comes, while the program runs; with the end of its block the program ends."""
+    lines: list[bytes] = []
+    with Follower(program("print('one\\ntwo', flush=True)\ntime.sleep(60)"), lines.append):
+        until(lambda: len(lines) == 3)
+    assert lines[1:] == [b"one\n", b"two\n"]
+    assert is_gone(int(lines[0]))
+
+
+def test_last_words() -> None:
+    """What a program prints when it is asked to end is handed on too."""
+    lines: list[bytes] = []
+    text = "signal.signal(signal.SIGTERM, lambda *_: (print('last', flush=True), sys.exit()))\n"
+    with Follower(program(f"{text}print('ready', flush=True)\ntime.sleep(60)"), lines.append):
+        until(lambda: len(lines) == 2)
+    assert lines[2:] == [b"last\n"]
+
+
+def test_ended_by_itself() -> None:
+    """A program that ends before is no error, nor is one that complains: its complaints are not lines."""
+    lines: list[bytes] = []
+    with Follower(program("print('no such log', file=sys.stderr)\nsys.exit(1)"), lines.append):
+        until(lambda: lines and is_gone(int(lines[0])))
+    assert len(lines) == 1
+
+
+def test_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that does not end when asked is killed."""
+    monkeypatch.setattr(follow, "_PATIENCE", 0.2)
+    lines: list[bytes] = []
+    text = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)"
+    with Follower(program(text), lines.append):
+        until(lambda: len(lines) == 2)
+    assert is_gone(int(lines[0]))
+
+
+def test_own_group() -> None:
+    """Ctrl-C in our terminal does not reach it."""
+    lines: list[bytes] = []
+    with Follower(program("time.sleep(60)"), lines.append):
+        until(lambda: lines)
+        assert os.getpgid(int(lines[0])) == int(lines[0]) != os.getpgid(0)
+
+
+def test_stopped_by_an_error() -> None:
+    """It ends with its block also where that ends with an error."""
+    lines: list[bytes] = []
+
+    def interrupted() -> None:
+        with Follower(program("time.sleep(60)"), lines.append):
+            until(lambda: lines)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert is_gone(int(lines[0]))
+
+
+def test_no_program() -> None:
+    """A program that is not there is an OSError."""
+    with pytest.raises(FileNotFoundError), Follower(["no-such-program-anywhere"], print):
+        pass

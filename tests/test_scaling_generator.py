@@ -1,0 +1,225 @@
+"""Locust as a program of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.errors import CommandError
+from deploy.layout import ROOT
+from deploy.scaling import generator
+from deploy.scaling.generator import CLIENTS, Generator, Load
+from deploy.scaling.ladder import Ladder
+from tests.test_scaling_follow import is_gone, until
+
+LADDER = Ladder(1100, 500, 400, 20, 5)
+
+
+def test_mean_wait() -> None:
+    """Users wait 1.75 s on average, if not told otherwise."""
+    assert Load().mean_wait == 1.75
+    assert Load(wait=(0.5, 1.5)).mean_wait == 1.0
+
+
+def test_arguments() -> None:
+    """Arguments are words, each option once, and rows only where there are some."""
+    arguments = Load().arguments(LADDER, "http://a", "file.py", "/folder", "")
+    options = [word for word in arguments if word.startswith("--")]
+    assert all(isinstance(word, str) for word in arguments)
+    assert len(options) == len(set(options))
+    assert "--data" not in options
+    assert Load().arguments(LADDER, "http://a", "file.py", "/folder", "rows.csv")[-2:] == ["--data", "rows.csv"]
+
+
+def test_run_time_does_not_cut_the_ladder_short() -> None:
+    """Locust holds each step from when its users are there, so its own end is behind all steps and all their coming."""
+    for ladder in (Ladder(), Ladder(10_000, 100, 100), Ladder(100_000, 500), Ladder(2000, 50, 5, 30, 10)):
+        arguments = Load().arguments(ladder, "http://a", "file.py", "/folder", "")
+        limit = int(arguments[arguments.index("--run-time") + 1].removesuffix("s"))
+        come = -(-ladder.step_users // ladder.spawn_rate)
+        assert limit > len(ladder.rungs) * (come + ladder.step_seconds)
+
+
+PARSED = """
+import json, sys
+sys.path.append("locust")
+from locust import argument_parser, events
+from options import CLIENTS, TARGETS, add_options, check_options
+events.init_command_line_parser.add_listener(add_options)
+found = argument_parser.parse_options(sys.argv[1:])
+check_options(found)
+known = {name: value for name, value in vars(found).items() if isinstance(value, (str, int, float, bool, type(None)))}
+print(json.dumps(known | {"clients": CLIENTS, "targets": TARGETS}))
+"""
+
+
+def parsed(arguments: list[str]) -> dict[str, Any]:
+    """What Locust itself, with our options, makes of them; in a process of its own, as it patches the one it is in."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
+    ran = subprocess.run(
+        [sys.executable, "-c", PARSED, *arguments],
+        cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.e2e
+def test_locust_takes_the_arguments() -> None:
+    """Locust knows every option, and understands it as it was meant."""
+    load = Load("batch", "/null", Path("rows.csv"), 2, (0.5, 1.5))
+    found = parsed(load.arguments(LADDER, "http://127.0.0.1:8080", "locust/locustfile.py", "/folder", "/rows.csv"))
+    expected = {
+        "locustfile": "locust/locustfile.py", "host": "http://127.0.0.1:8080", "num_users": 1100, "spawn_rate": 400,
+        "step_users": 500, "step_seconds": 20, "client": "batch", "target": "/null", "data": "/rows.csv",
+        "wait_min": 0.5, "wait_max": 1.5, "processes": 2, "csv_prefix": "/folder/locust",
+        "html_file": "/folder/locust.html", "exit_code_on_error": 0, "loglevel": "WARNING", "headless": True,
+        "record": True,
+    }  # fmt: skip
+    assert {name: found[name] for name in expected} == expected
+    assert tuple(found["clients"]) == CLIENTS
+    assert {"/predict", "/null"} == set(found["targets"])
+
+
+Made = Callable[[str], Generator]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Made:
+    """A generator that is this Python program; it ends after a minute in any case."""
+    head = "import json, os, signal, subprocess, sys, time\nsignal.alarm(60)\n"
+    head += "def say(kind, **more): print(json.dumps({'kind': kind, 'time': time.time(), **more}), flush=True)\n"
+
+    def one(text: str) -> Generator:
+        command = [sys.executable, "-c", head + text]
+        return Generator(command, tmp_path / "locust.log", subprocess.Popen.terminate, os.environ)
+
+    return one
+
+
+@pytest.mark.e2e
+def test_records(make: Made) -> None:
+    """What it prints is kept, up to its last line before it ended."""
+    with make("print('Hello')\nsay('step', users=5)\nsay('stop')") as one:
+        until(lambda: one.ended)
+        one.check()
+    assert [users for _, users in one.records.steps] == [5]
+    assert one.records.stopped is not None
+
+
+@pytest.mark.e2e
+def test_error(make: Made) -> None:
+    """One that ends with an error is told of with the last line that it complained with."""
+    with make("say('step', users=5)\nsys.exit('first\\nno such host\\n\\n')") as one:
+        until(lambda: one.ended)
+        with pytest.raises(CommandError, match=r"^Locust ended: no such host$"):
+            one.check()
+    assert len(one.records.steps) == 1
+
+
+@pytest.mark.e2e
+def test_silent_error(make: Made) -> None:
+    """Where it did not complain, its status is told."""
+    with make("sys.exit(3)") as one:
+        until(lambda: one.ended)
+        with pytest.raises(CommandError, match=r"^Locust ended: status 3$"):
+            one.check()
+
+
+@pytest.mark.e2e
+def test_garbled_complaint(make: Made) -> None:
+    """Bytes that are no text are no reason to fail otherwise."""
+    with make("os.write(2, b'bad \\xff\\n')\nsys.exit(1)") as one:
+        until(lambda: one.ended)
+        with pytest.raises(CommandError, match=r"^Locust ended: bad \ufffd$"):
+            one.check()
+
+
+@pytest.mark.e2e
+def test_running(make: Made) -> None:
+    """While it runs it has not ended, and nothing is wrong with it; Ctrl-C does not reach it."""
+    with make("say('step', users=5)\ntime.sleep(60)") as one:
+        until(lambda: one.records.steps)
+        assert not one.ended
+        one.check()
+        assert os.getpgid(one.pid) == one.pid != os.getpgid(0)
+    assert is_gone(one.pid)
+    assert one.ended
+
+
+@pytest.mark.e2e
+def test_stopped_in_order(make: Made) -> None:
+    """It is asked to end, and what it then tells is kept."""
+    text = "signal.signal(signal.SIGTERM, lambda *_: (say('stop'), sys.exit()))\nsay('step', users=5)\ntime.sleep(60)"
+    with make(text) as one:
+        until(lambda: one.records.steps)
+    assert one.records.stopped is not None
+    one.check()
+
+
+@pytest.mark.e2e
+def test_stopped_in_its_own_way(tmp_path: Path) -> None:
+    """How it is asked to end is the backend's; one that has ended is not asked."""
+    asked: list[int] = []
+
+    def stop(process: subprocess.Popen[bytes]) -> None:
+        asked.append(process.pid)
+        process.terminate()
+
+    with Generator(["sleep", "60"], tmp_path / "log", stop, os.environ) as one:
+        pass
+    assert asked == [one.pid]
+    with Generator(["true"], tmp_path / "log", stop, os.environ) as other:
+        until(lambda: other.ended)
+    assert asked == [one.pid]
+
+
+DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+
+
+@pytest.mark.e2e
+def test_deaf(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not end when asked is killed."""
+    monkeypatch.setattr(generator, "_PATIENCE", 0.3)
+    with make(f"{DEAF}say('step', users=5)\ntime.sleep(60)") as one:
+        until(lambda: one.records.steps)
+    assert is_gone(one.pid)
+
+
+@pytest.mark.e2e
+def test_deaf_with_processes(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So are the processes that it shares its users with: none loads the next run."""
+    monkeypatch.setattr(generator, "_PATIENCE", 0.3)
+    text = "say('step', users=subprocess.Popen(['sleep', '60']).pid)\ntime.sleep(60)"
+    with make(f"{DEAF}{text}") as one:
+        until(lambda: one.records.steps)
+    worker = one.records.steps[0][1]
+    started = time.monotonic()
+    while not is_gone(worker) and time.monotonic() < started + 5:
+        time.sleep(0.05)
+    left = not is_gone(worker)
+    if left:
+        os.kill(worker, 9)
+    assert not left
+
+
+@pytest.mark.e2e
+def test_environment(tmp_path: Path) -> None:
+    """It has the environment that it is given, and runs in the checkout."""
+    text = (
+        "import json, os; print(json.dumps({'kind': 'step', 'time': 1, 'users': [os.getcwd(), os.environ['LEVEL']]}))"
+    )
+    environ = {**os.environ, "LEVEL": "high"}
+    with Generator([sys.executable, "-c", text], tmp_path / "log", subprocess.Popen.terminate, environ) as one:
+        until(lambda: one.ended)
+    (_, told), *_ = one.records.steps
+    assert str(told) == str([str(ROOT), "high"])

@@ -1,0 +1,175 @@
+"""The rungs."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.errors import CommandError
+from deploy.scaling.ladder import PROFILES, Ladder
+
+
+def test_defaults() -> None:
+    """By 500 to 10,000, 30 s each; an empty variable is none."""
+    ladder = Ladder.from_env(
+        {"USERS": "", "STEP_USERS": "", "SPAWN_RATE": "", "STEP_SECONDS": "", "SETTLE_SECONDS": ""}
+    )
+    assert ladder == Ladder.from_env({}) == Ladder(10_000, 500, 500, 30, 10)
+    assert ladder.rungs == list(range(500, 10_001, 500))
+    assert ladder.seconds == 20 * (30 + 2)
+
+
+def test_chosen() -> None:
+    """Each variable counts."""
+    environ = {"USERS": "90", "STEP_USERS": "40", "SPAWN_RATE": "20", "STEP_SECONDS": "9", "SETTLE_SECONDS": "4"}
+    assert Ladder.from_env(environ) == Ladder(90, 40, 20, 9, 4)
+
+
+def test_defaults_follow_what_is_chosen() -> None:
+    """Fewer users than a step are one step, and shorter steps settle in a third of their time."""
+    assert Ladder.from_env({"USERS": "90"}) == Ladder(90, 90, 500, 30, 10)
+    assert Ladder.from_env({"STEP_SECONDS": "15"}) == Ladder(10_000, 500, 500, 15, 5)
+    assert Ladder.from_env({"STEP_SECONDS": "60"}) == Ladder(10_000, 500, 500, 60, 10)
+
+
+@pytest.mark.parametrize(
+    ("users", "step", "rungs"),
+    [
+        (100, 50, [50, 100]), (110, 50, [50, 100, 110]), (50, 50, [50]), (99, 50, [50, 99]), (1, 1, [1]),
+        (3, 1, [1, 2, 3]),
+    ],
+)  # fmt: skip
+def test_rungs(users: int, step: int, rungs: list[int]) -> None:
+    """The last rung is the top, also where the steps do not reach it evenly."""
+    ladder = Ladder(users, step)
+    assert ladder.rungs == rungs
+    assert ladder.seconds == 32 * len(rungs)
+
+
+@given(st.integers(1, 100_000), st.integers(1, 100_000))
+def test_any_rungs(users: int, step: int) -> None:
+    """Rungs go up, by no more than a step, to the top."""
+    rungs = Ladder(max(users, step), min(users, step) if min(users, step) > 99 else max(users, step)).rungs
+    assert rungs[-1] == max(users, step)
+    assert all(0 < above - below <= rungs[0] for below, above in pairwise(rungs))
+
+
+@pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5", "1e3", " 5", "1_000", "٣", "100001", "9" * 5000])
+@pytest.mark.parametrize("name", ["USERS", "STEP_USERS", "SPAWN_RATE"])
+def test_bad_users(name: str, value: str) -> None:
+    """Anything but a whole number in its range is refused with its name, its value and what was expected."""
+    with pytest.raises(CommandError) as caught:
+        Ladder.from_env({name: value})
+    assert str(caught.value) == f"{name}={value!r}: expected a whole number from 1 to 100000"
+
+
+@pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5", "30s", "3601"])
+@pytest.mark.parametrize("name", ["STEP_SECONDS", "SETTLE_SECONDS"])
+def test_bad_seconds(name: str, value: str) -> None:
+    """So is a time of more than an hour, or none."""
+    with pytest.raises(CommandError) as caught:
+        Ladder.from_env({name: value})
+    assert str(caught.value) == f"{name}={value!r}: expected a whole number from 1 to 3600"
+
+
+def test_step_of_more_than_all() -> None:
+    """A step of more users than there are is refused."""
+    with pytest.raises(CommandError, match=r"^STEP_USERS=11: expected at most USERS=10$"):
+        Ladder.from_env({"USERS": "10", "STEP_USERS": "11"})
+
+
+@pytest.mark.parametrize("settle", ["29", "30", "31", "3600"])
+def test_nothing_left(settle: str) -> None:
+    """Throwing away all of a step is refused."""
+    with pytest.raises(
+        CommandError, match=f"^STEP_SECONDS=30: expected at least 2 more than SETTLE_SECONDS={settle}, "
+    ):
+        Ladder.from_env({"SETTLE_SECONDS": settle})
+
+
+def test_slow_spawning() -> None:
+    """Users who would not be there when their step is measured are refused."""
+    assert Ladder.from_env({"SPAWN_RATE": "50"}).spawn_rate == 50
+    with pytest.raises(
+        CommandError, match=r"^SPAWN_RATE=49: 500 users more take longer to come than the 10 s that are"
+    ):
+        Ladder.from_env({"SPAWN_RATE": "49"})
+
+
+def test_hold() -> None:
+    """One rung is held for its time after all of its users have come, and that is thrown away besides."""
+    ladder = Ladder.hold(1001, 500, 60)
+    assert ladder == Ladder(1001, 1001, 500, 63, 13)
+    assert ladder.rungs == [1001]
+    assert Ladder.hold(1, 1, 30, 5) == Ladder(1, 1, 1, 31, 6)
+
+
+@given(st.integers(1, 100_000), st.integers(1, 100_000), st.integers(12, 3600))
+def test_any_hold(users: int, spawn_rate: int, seconds: int) -> None:
+    """However slowly the users come, as much is measured as was asked for, less what settles."""
+    ladder = Ladder.hold(users, spawn_rate, seconds)
+    assert ladder.step_seconds - ladder.settle_seconds == seconds - 10
+
+
+def test_hold_too_short() -> None:
+    """A time of which nothing would be left is refused."""
+    with pytest.raises(CommandError):
+        Ladder.hold(10, 10, 10)
+
+
+def test_profiles() -> None:
+    """Each profile is so many users for so many minutes; without a name it is the quick one."""
+    assert PROFILES == {"quick": (500, 5), "medium": (2000, 10), "load": (5000, 15), "stress": (10_000, 20)}
+    for name, (users, minutes) in PROFILES.items():
+        assert Ladder.profile({"PROFILE": name}) == Ladder.hold(users, 500, minutes * 60)
+    assert Ladder.profile({}) == Ladder.profile({"PROFILE": ""}) == Ladder.profile({"PROFILE": "quick"})
+
+
+def test_bad_profile() -> None:
+    """A name that there is not is refused with those that there are."""
+    with pytest.raises(CommandError, match=r"^PROFILE='Quick': expected one of quick, medium, load, stress$"):
+        Ladder.profile({"PROFILE": "Quick"})
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("90", 90), ("90s", 90), ("5m", 300), ("1h", 3600), ("24h", 86_400), ("0060", 60)]
+)
+def test_run_time(value: str, seconds: int) -> None:
+    """A time is in seconds, unless its unit follows; it counts more than that of the profile."""
+    assert Ladder.profile({"RUN_TIME": value, "PROFILE": "stress"}) == Ladder.hold(10_000, 500, seconds)
+
+
+@pytest.mark.parametrize(
+    "value", ["abc", "0", "0m", "m", "-5", "1.5m", "5 m", " ", "5M", "25h", "86401", "1d", "٣m", "m5", "9" * 5000]
+)
+def test_bad_run_time(value: str) -> None:
+    """Any other is refused with its name, its value and what was expected."""
+    with pytest.raises(CommandError) as caught:
+        Ladder.profile({"RUN_TIME": value})
+    assert str(caught.value) == f"RUN_TIME={value!r}: expected a time from 6 s to a day, as 90s, 5m or 1h"
+
+
+@pytest.mark.parametrize("value", ["1s", "5s", "5"])
+def test_run_time_too_short(value: str) -> None:
+    """A time that is over before anything settled is refused by the name of what the user set."""
+    with pytest.raises(CommandError, match=r"^RUN_TIME="):
+        Ladder.profile({"RUN_TIME": value})
+
+
+@pytest.mark.parametrize("name", ["USERS", "SPAWN_RATE"])
+def test_bad_users_of_a_profile(name: str) -> None:
+    """A profile's users and rate can be set, and only to numbers."""
+    assert Ladder.profile({"USERS": "20", "SPAWN_RATE": "10"}) == Ladder.hold(20, 10, 300)
+    with pytest.raises(CommandError, match=f"^{name}='abc': expected a whole number from 1 to 100000$"):
+        Ladder.profile({name: "abc"})
+
+
+def test_words() -> None:
+    """It can be said in a line."""
+    assert Ladder().words == (
+        "+500 users a step to 10000, 500 a second, 30 s each, of which the first 10 are thrown away"
+    )
+    assert Ladder.hold(5, 5, 20).words == "5 users, 5 a second, 21 s each, of which the first 11 are thrown away"

@@ -1,0 +1,170 @@
+"""What Nginx saw of the requests, by its log."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.layout import ROOT
+from deploy.scaling.nginxclock import NginxClock
+
+SECOND = int(datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc).timestamp())  # noqa: UP017
+USUAL = {
+    "time_iso8601": "2026-01-02T03:04:05+00:00", "remote_addr": "172.18.0.9", "asked_method": "POST",
+    "request_uri": "/predict", "status": "200", "body_bytes_sent": "81", "request_time": "0.012",
+    "upstream_response_time": "0.011", "upstream_addr": "172.18.0.3:8000", "upstream_status": "200",
+    "upstream_http_x_served_by": "1f2e3d/17",
+}  # fmt: skip
+
+
+def log_format() -> str:
+    """That of nginx/nginx.conf, in one piece."""
+    text = (ROOT / "nginx/nginx.conf").read_text()
+    parts = re.search(r"log_format json escape=json\s+((?:'[^']*'\s*)+);", text)
+    assert parts
+    return "".join(re.findall(r"'([^']*)'", parts[1]))
+
+
+FORMAT = log_format()
+
+
+def line(**fields: str) -> bytes:
+    """One of the log, as Nginx fills in its format."""
+    values = USUAL | fields
+    return re.sub(r"\$(\w+)", lambda name: values[name[1]], FORMAT).encode() + b"\n"
+
+
+def clock(*lines: bytes, target: str = "/predict") -> NginxClock:
+    """One that was given these lines."""
+    found = NginxClock(target)
+    for one in lines:
+        found.take(one)
+    return found
+
+
+def total(*lines: bytes, target: str = "/predict") -> int:
+    """How many requests these lines tell of."""
+    return clock(*lines, target=target).between(0, SECOND + 10**6).total
+
+
+def test_real_line() -> None:
+    """A line of the real format counts with its time in whole milliseconds, in its second."""
+    latency = clock(line()).between(SECOND, SECOND + 1)
+    assert (latency.total, latency.mean) == (1, 12)
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"), [("0.000", 0), ("0.001", 1), ("0.029", 29), ("1.005", 1005), ("60.001", 60001)]
+)
+def test_times(text: str, ms: int) -> None:
+    """Seconds with three digits are exactly so many milliseconds."""
+    assert clock(line(request_time=text)).between(SECOND, SECOND + 1).quantile(1) == ms
+
+
+@pytest.mark.parametrize("status", ["200", "400", "413", "499", "500", "502", "503", "504"])
+def test_statuses(status: str) -> None:
+    """Whatever became of a request, it was one: also where a client hung up, or no replica took it."""
+    without = {
+        "upstream_response_time": "",
+        "upstream_addr": "",
+        "upstream_status": "",
+        "upstream_http_x_served_by": "",
+    }
+    assert total(line(status=status), line(status=status, **without)) == 2
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"request_uri": "/health"}, {"request_uri": "/predict/"}, {"request_uri": "/predictions"},
+        {"request_uri": "/x/predict"}, {"request_uri": "/null"}, {"request_uri": "/"}, {"request_uri": ""},
+        {"request_uri": "http://a/predict"}, {"request_uri": "/?u=/predict"}, {"asked_method": "GET"},
+        {"asked_method": "OPTIONS"}, {"asked_method": "PUT"}, {"asked_method": ""}, {"asked_method": "POSTS"},
+    ],
+)  # fmt: skip
+def test_other_requests(fields: dict[str, str]) -> None:
+    """Other addresses, and other methods, are not measured."""
+    assert total(line(**fields)) == 0
+
+
+def test_query() -> None:
+    """A query does not make another address."""
+    assert total(line(request_uri="/predict?a=1&b=/null")) == 1
+
+
+def test_null() -> None:
+    """The calibration is measured at its own address."""
+    assert total(line(request_uri="/null"), line(), target="/null") == 1
+
+
+def test_several_tries() -> None:
+    """A request that Nginx tried at several replicas is one, with the time of all of them."""
+    tried = line(
+        upstream_response_time="0.300, 0.004", upstream_addr="172.18.0.3:8000, 172.18.0.4:8000",
+        upstream_status="502, 200", request_time="0.304",
+    )  # fmt: skip
+    latency = clock(tried).between(SECOND, SECOND + 1)
+    assert (latency.total, latency.mean) == (1, 304)
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"", b"\n", b"{}\n", b"nginx: [alert] something\n", b"\xff\xfe\n", line()[:90], line()[20:], line()[:30],
+        line(request_time=""), line(request_time="abc"), line(status="-"), b'{"time":"\n',
+    ],
+)  # fmt: skip
+def test_other_lines(junk: bytes) -> None:
+    """Anything else in the log is passed over, and what follows counts."""
+    assert total(line(), junk, line()) == 2
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [
+        line()[:20] + line(),
+        line()[:9] + line(),
+        line(time_iso8601="yesterday"),
+        line(time_iso8601="2026-13-02T03:04:05+00:00"),
+        line(request_time="0.012.5"),
+        line(request_time="."),
+        line(time_iso8601="\xe9"),
+        line(time_iso8601="\xe9").decode().encode("latin-1"),
+    ],
+    ids=["torn", "torn at its time", "no time", "no such time", "two points", "a point", "letter", "no text"],
+)
+def test_torn_lines(torn: bytes) -> None:
+    """Two processes of Nginx may write into each other's lines: such a line does not end the reading of the log."""
+    assert total(line(), torn, line()) in {2, 3}
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes(junk: bytes) -> None:
+    """No line whatever raises anything."""
+    assert total(junk, line()[:60] + junk, line()) >= 1
+
+
+def test_window() -> None:
+    """A window has its first second and not its last: two windows share no request."""
+    lines = [line(time_iso8601=f"2026-01-02T03:04:{second:02}+00:00") for second in (4, 5, 5, 6, 7, 8)]
+    found = clock(*lines)
+    assert found.between(SECOND, SECOND + 2).total == 3
+    assert [found.between(SECOND + n, SECOND + n + 1).total for n in range(-1, 4)] == [1, 2, 1, 1, 1]
+    assert found.between(SECOND, SECOND).total == 0
+    assert found.between(SECOND + 0.1, SECOND + 2).total == 1
+
+
+def test_window_ends_within_a_second() -> None:
+    """A second that goes on after the window's end does not lie in it as a whole."""
+    assert clock(line()).between(SECOND, SECOND + 0.5).total == 0
+
+
+@pytest.mark.parametrize("hours", [-11, -3.5, 0, 5.75, 14])
+def test_time_zones(hours: float) -> None:
+    """Nginx tells the time of its zone, with its offset: it is the same second everywhere."""
+    there = datetime.fromtimestamp(SECOND, timezone(timedelta(hours=hours)))
+    assert clock(line(time_iso8601=there.isoformat())).between(SECOND, SECOND + 1).total == 1

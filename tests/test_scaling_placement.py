@@ -1,0 +1,62 @@
+"""Which CPUs the service has, and which the generator."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.scaling.placement import Placement
+from deploy.scaling.topology import pairs
+
+
+@pytest.mark.parametrize(
+    ("cpus", "service_cpus", "placement"),
+    [
+        (4, 1, Placement("0,1", "2,3", 2)), (4, 2, Placement("0,1,2", "3", 1)), (4, 3, Placement("0,1,2", "3", 1)),
+        (4, 4, Placement()), (4, 6, Placement()), (2, 1, Placement("0", "1", 1)), (2, 0.25, Placement("0", "1", 1)),
+        (1, 1, Placement()), (1, 0.25, Placement()), (3, 1.5, Placement("0,1", "2", 1)),
+        (4, 1.25, Placement("0,1,2", "3", 1)),
+    ],
+)  # fmt: skip
+def test_placement(cpus: int, service_cpus: float, placement: Placement) -> None:
+    """The service has what it needs, and one more for Nginx if two are left; the generator has the rest."""
+    assert Placement.of(range(cpus), service_cpus) == placement
+
+
+def test_large_machine() -> None:
+    """The generator takes eight CPUs at most, right after the service's."""
+    placement = Placement.of(range(64), 4)
+    assert placement == Placement("0,1,2,3,4", "5,6,7,8,9,10,11,12", 8)
+
+
+def test_cpus_by_their_numbers() -> None:
+    """CPUs that are not this machine's first are named by their own numbers."""
+    assert Placement.of([2, 3, 8, 9], 1) == Placement("2,3", "8,9", 2)
+
+
+@given(st.sets(st.integers(0, 255), min_size=1, max_size=64).map(sorted), st.floats(0.01, 80))
+def test_nothing_is_shared(cpus: list[int], service_cpus: float) -> None:
+    """No CPU is in both lists; either both have some of the machine's, and the service enough, or neither has any."""
+    placement = Placement.of(cpus, service_cpus)
+    service, generator = (
+        [int(cpu) for cpu in text.split(",") if cpu] for text in (placement.service, placement.generator)
+    )
+    assert not set(service) & set(generator)
+    assert set(service) | set(generator) <= set(cpus)
+    assert bool(service) == bool(generator) == (len(cpus) - service_cpus >= 1 - 0.01)
+    assert placement.generator_cpus == max(1, len(generator))
+    assert not service or len(service) >= service_cpus - 0.01
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 16])
+@pytest.mark.parametrize("total", [1, 2, 3])
+def test_equal_totals_are_placed_alike(total: int, count: int) -> None:
+    """However many replicas share the CPUs, they get the same ones as a single replica."""
+    assert len({Placement.of(range(8), one.total_cpus) for one in pairs(float(total), None, (count,))}) == 1
+
+
+def test_words() -> None:
+    """It can be said in a line."""
+    assert Placement("0,1", "2", 1).words == "replicas and Nginx on CPU 0,1, the generator on CPU 2"
+    assert Placement().words.startswith("the generator and the service share all CPUs")

@@ -1,0 +1,231 @@
+"""How far the lab is, on a terminal of the test's own and where there is none."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import pty
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TextIO
+
+import pytest
+
+from deploy.scaling.progress import Progress, duration
+from deploy.scaling.step import FAIL, Step
+
+STEP = Step(
+    topology="4x0.25/300M:1", users=500, seconds=20, requests=1000, failures=3, rps=249.6, locust_mean=5, locust_p50=4,
+    locust_p95=12.5, locust_p99=20, nginx_requests=1000, nginx_p50=3, nginx_p95=11, nginx_p99=19, cpu_percent=80.5,
+)  # fmt: skip
+MISSED = replace(STEP, users=1000, verdict=FAIL, reason="P95 1.2e+03 ms", memory_percent=40)
+
+
+@dataclass
+class Terminal:
+    """A terminal: what is written to it can be read, and it can go away."""
+
+    screen: int
+    stream: TextIO
+
+    def shown(self) -> str:
+        """All that was written since the last time."""
+        self.stream.flush()
+        os.set_blocking(self.screen, False)
+        text = b""
+        try:
+            while part := os.read(self.screen, 65536):
+                text += part
+        except BlockingIOError:
+            pass
+        return text.decode()
+
+    def plain(self) -> list[str]:
+        """The same in lines, without what moves the cursor or colours the words."""
+        text = re.sub(r"\x1b\[[0-9?;]*[A-Za-z]", "", self.shown())
+        return [line for line in re.split(r"[\r\n]+", text) if line]
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    """One of 80 columns."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    screen, line = pty.openpty()
+    with os.fdopen(line, "w", encoding="utf-8") as stream:
+        yield Terminal(screen, stream)
+    os.close(screen)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Time that passes when the test says so."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def passes(seconds: float) -> None:
+        now[0] += seconds
+
+    return passes
+
+
+def told(progress: Progress) -> None:
+    """Everything that can be told, once."""
+    progress.note("a note")
+    progress.run("4x0.25/300M:1", 2, 8)
+    progress.step(500, 30)
+    progress.live(500, 249.6, 12.4, 1, 700)
+    progress.done(STEP)
+    progress.live(1000, 249.6, 12.4, 1, None)
+    progress.done(MISSED)
+    progress.ended("4x0.25/300M:1", "missed the SLO twice")
+
+
+def test_plain_lines(clock: Callable[[float], None]) -> None:
+    """Where there is no terminal, each event is a line, and what happens now is one in ten seconds at the most."""
+    stream = io.StringIO()
+    with Progress(stream) as progress:
+        progress.run("4x0.25/300M:1", 2, 8)
+        progress.step(500, 30)
+        for second in range(25):
+            progress.live(500, 249.6, 12.4, second, 700 - second)
+            clock(1)
+        progress.done(STEP)
+        progress.live(1000, 249.6, 12.4, 0, None)
+        progress.done(MISSED)
+        progress.note("a note")
+        progress.ended("4x0.25/300M:1", "missed the SLO twice")
+        progress.run("1x1:1", 3, 0)
+        progress.ended("1x1:1", "")
+    assert stream.getvalue().splitlines() == [
+        "[2/8] 4x0.25/300M:1",
+        "500 users, 250 requests/s, P95 12 ms, 10 failures; about 12 min left, step 20 s",
+        "500 users, 250 requests/s, P95 12 ms, 20 failures; about 11 min left, step 10 s",
+        "500 users, 250 requests/s, P95 12 ms, 3 failures, CPU 80 %: pass",
+        "1000 users, 250 requests/s, P95 12 ms, 3 failures, CPU 80 %, memory 40 %: fail (P95 1.2e+03 ms)",
+        "a note",
+        "4x0.25/300M:1: missed the SLO twice",
+        "[3] 1x1:1",
+        "1x1:1: done",
+    ]
+
+
+def test_terminal(terminal: Terminal, clock: Callable[[float], None]) -> None:
+    """On a terminal the steps are rows of a table, above one line that is written anew each second."""
+    with Progress(terminal.stream) as progress:
+        progress.run("4x0.25/300M:1", 2, 8)
+        assert terminal.plain() == ["[2/8] 4x0.25/300M:1"]
+        progress.step(500, 30)
+        progress.live(500, 249.6, 12.4, 1, 700)
+        assert terminal.plain() == ["500 users, 250 requests/s, P95 12 ms, 1 failure; about 12 min left, step 30 s"]
+        clock(1)
+        progress.live(500, 249.6, 12.4, 1, None)
+        assert terminal.plain() == ["500 users, 250 requests/s, P95 12 ms, 1 failure; step 29 s"]
+        progress.done(STEP)
+        rows = terminal.plain()
+        progress.done(MISSED)
+        rows += terminal.plain()
+        assert [row for row in rows if "step" not in row] == [
+            "  USERS  REQUESTS/S   P95 MS  FAILURES   CPU %  MEMORY %  VERDICT",
+            "    500         250       12         3      80         -  pass",
+            "   1000         250       12         3      80        40  fail (P95 1.2e+03 ms)",
+        ]
+        progress.ended("4x0.25/300M:1", "missed the SLO twice")
+        assert terminal.plain()[-1] == "4x0.25/300M:1: missed the SLO twice"
+
+
+def test_terminal_is_left_as_it_was(terminal: Terminal) -> None:
+    """However it ends, the cursor is shown again and the line that changes is gone."""
+
+    def interrupted(progress: Progress) -> None:
+        with progress:
+            progress.live(500, 249.6, 12.4, 1, 700)
+            assert "\x1b[?25l" in terminal.shown()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(Progress(terminal.stream))
+    left = terminal.shown()
+    assert "\x1b[?25h" in left
+    assert left.endswith("\x1b[2K")
+
+
+def test_words_of_the_run_are_no_markup(terminal: Terminal) -> None:
+    """What a reason holds is shown as it is."""
+    with Progress(terminal.stream) as progress:
+        progress.note("see [bold]this[/bold] :smile: 3.14")
+    assert terminal.shown() == "see [bold]this[/bold] :smile: 3.14\r\n"
+
+
+@pytest.mark.parametrize("columns", ["1", "5", "20"])
+def test_narrow_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    """A terminal of a few columns is written to all the same, and what changes stays on one line."""
+    monkeypatch.setenv("COLUMNS", columns)
+    with Progress(terminal.stream) as progress:
+        told(progress)
+        progress.live(500, 249.6, 12.4, 1, 700)
+        terminal.shown()
+        progress.live(500, 249.6, 12.4, 1, 700)
+        assert "\n" not in terminal.shown()
+
+
+def test_dumb_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that cannot move its cursor has plain lines."""
+    monkeypatch.setenv("TERM", "dumb")
+    with Progress(terminal.stream) as progress:
+        told(progress)
+    assert "\x1b" not in terminal.shown()
+
+
+def test_terminal_that_goes_away(terminal: Terminal) -> None:
+    """Nothing is raised when the terminal is closed meanwhile, in a step or before the first one."""
+    screen, line = pty.openpty()
+    stream = os.fdopen(line, "w")
+    with Progress(stream) as progress:
+        progress.live(500, 249.6, 12.4, 1, 700)
+        os.close(screen)
+        told(progress)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        stream.close()
+    told(Progress(stream))
+    terminal.stream.close()
+    told(Progress(terminal.stream))
+
+
+def test_pipe_whose_reader_has_gone() -> None:
+    """Nothing is raised when nobody reads any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = os.fdopen(writer, "w")
+    with Progress(stream) as progress:
+        told(progress)
+    with pytest.raises(BrokenPipeError):
+        stream.close()
+
+
+def test_stream_of_few_letters() -> None:
+    """A stream that cannot say all letters says the others."""
+    buffer = io.BytesIO()
+    with Progress(io.TextIOWrapper(buffer, encoding="ascii")) as progress:
+        progress.note("500 µs")
+        assert buffer.getvalue() == b"500 ?s\n"
+
+
+def test_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Unless told otherwise, it tells on standard error."""
+    with Progress() as progress:
+        progress.note("a note")
+    assert capsys.readouterr() == ("", "a note\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (89.4, "89 s"), (90, "2 min"), (700, "12 min"), (5300, "88 min"), (5400, "1 h 30 min")],
+)  # fmt: skip
+def test_durations(seconds: float, words: str) -> None:
+    """Times are told as roughly as one wants to know them."""
+    assert duration(seconds) == words

@@ -1,0 +1,248 @@
+"""The report: the same words in Markdown and HTML, whatever was measured."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.image import imread
+
+from deploy.scaling import conditions, report
+from deploy.scaling.document import Document, Section, Table, Text
+from deploy.scaling.markdown import markdown
+from deploy.scaling.page import page
+from deploy.scaling.results import Results, Run
+from deploy.scaling.slo import Slo
+from deploy.scaling.step import FAIL, GENERATOR_BOUND
+from tests.browser import Browser
+from tests.scaling import CONDITIONS, a_demo, a_folder, a_ladder, a_run, a_step
+
+EVIL = "<script>alert('1')</script> & \"quoted\" | `pipe` \n* line"
+VOID = {"meta", "link", "br"}
+SECTIONS = [
+    "Four questions", "Plots", "What each topology held", "Every step", "Conditions", "Notes", "How to read it",
+]  # fmt: skip
+
+
+class Tags(HTMLParser):
+    """Checks that tags nest, and keeps those that were seen, the headings and the addresses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+        self.headings: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+def tags(html: str) -> Tags:
+    found = Tags()
+    found.feed(html)
+    found.close()
+    assert found.open == []
+    return found
+
+
+def written(results: Results) -> tuple[str, str]:
+    path = report.write_report(results)
+    assert path == results.folder / "report.html"
+    return path.read_text(), (results.folder / "report.md").read_text()
+
+
+def test_demo(tmp_path: Path) -> None:
+    """Both tell the conclusion first, then answers, plots, tables, conditions and how to read them."""
+    html, text = written(a_demo(tmp_path))
+    assert tags(html).headings == re.findall("^## (.*)$", text, re.MULTILINE) == SECTIONS
+    assert text.splitlines()[2].startswith("**1x2/2G:2 held the most: at least 8,500 users")
+    assert "| 1x1/1G:1 | 1 | 1G | 3,500 | 2,000 | 44.8 | 0 % | missed the SLO at 4,000 users: CPU 93.6 % |" in text
+    assert "| 1x1/1G:1 | 4,500 | 2,400 | 1,486 | 1,485 | 0 % | 98 % | 40 % | 45.6 % | fail: P95 1486 ms" in text
+    assert "| command | make compare USERS=10000 |" in text
+    assert "| model | name covertype, version 3, engine forest |" in text
+    assert "- Nothing else ran." in text
+    assert text.count("![") == 1
+    assert (tmp_path / "plot.png").is_file()
+
+
+def test_failures_are_told(tmp_path: Path) -> None:
+    """How requests failed stands beside the verdict, and why the generator was the limit beside the result."""
+    steps = [a_step(500, failures=12, failure_kinds="timeout 12"), a_step(1000)]
+    bound = replace(a_step(1500), verdict=GENERATOR_BOUND, reason="Locust's CPU 97 %")
+    html, text = written(a_folder(tmp_path, a_run("1x1", *steps, bound)))
+    assert "| pass; failed: timeout 12 |" in text
+    assert '<span class="good">pass; failed: timeout 12</span>' in html
+    assert "the generator was the limit at 1,500 users (Locust's CPU 97 %) |" in text
+
+
+def test_page_stands_alone(tmp_path: Path) -> None:
+    """There is no script in it, and no address outside of itself."""
+    html, _ = written(a_demo(tmp_path))
+    found = tags(html)
+    assert not found.seen & {"script", "iframe", "img", "object", "embed", "form"}
+    assert {address[:1] for address in found.addresses} == {"#", "d"}
+    assert [address for address in found.addresses if not address.startswith("#")] == ["data:,"]
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [],
+        [a_run("1x1", done=False)],
+        [a_run("1x1", a_step(500))],
+        [a_run("1x1", a_step(500, requests=0, failures=0, rps=0.0, locust_mean=0.0, locust_p95=0.0, nginx_p95=0.0))],
+        [a_ladder("1x1", 0, GENERATOR_BOUND), a_ladder("2x1", 0, GENERATOR_BOUND)],
+        [a_ladder("1x1", 0), a_ladder("2x1", 0)],
+        [a_ladder("1x1", 1000), a_run("2x1", a_step(500), done=False), a_run("4x1", ended="no replica started")],
+        [a_run("1x1", a_step(500, **dict.fromkeys(("cpus", "cpu_percent", "memory", "memory_percent"))))],
+        [a_ladder(f"{n}x1/1G", 500 * n) for n in range(1, 9)],
+        [a_ladder(f"1x{n}/1G", 800 * n) for n in range(1, 9)],
+    ],
+)
+def test_whatever_was_measured(runs: list[Run], tmp_path: Path) -> None:
+    """Nothing, one step, only misses, interruptions and missing figures: there is a report of each."""
+    html, text = written(a_folder(tmp_path, *runs))
+    assert tags(html).headings[-1] == "How to read it"
+    for word in ("None", "nan", "inf "):
+        assert word not in text
+
+
+def test_kept_results_tell_the_same(tmp_path: Path) -> None:
+    """A report made again from the folder is the same, to the byte."""
+    results = a_demo(tmp_path)
+    results.save()
+    assert written(results) == written(Results.load(tmp_path))
+
+
+def test_interrupted(tmp_path: Path) -> None:
+    """What was not finished is named with its reason, and what was is not."""
+    runs = [a_ladder("1x1", 1000), a_run("2x1", a_step(500), done=False), a_run("4x1", ended="no replica started")]
+    _, text = written(a_folder(tmp_path, *runs, notes=[]))
+    assert "- 2x1:1 was not finished (1 steps): interrupted." in text
+    assert "- 4x1:1 was not measured (0 steps): no replica started." in text
+    assert "- 1x1:1" not in text
+
+
+def test_everything_is_escaped(tmp_path: Path) -> None:
+    """Whatever stands in names, reasons, notes and conditions is text, and stays within its cell."""
+    step = replace(a_step(500), verdict=FAIL, reason=EVIL)
+    run = a_run("1x1", step, ended=EVIL, done=False)
+    run.steps = [replace(step, topology=EVIL)]
+    evil = dict.fromkeys(["verb", "machine", "slo", "answer", EVIL], EVIL) | {"notes": [EVIL], "options": {EVIL: EVIL}}
+    html, text = written(Results(tmp_path, evil, [run]))
+    assert "script" not in tags(html).seen
+    assert "&lt;script&gt;" in html
+    assert "<" not in text
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert len(tables) == 3
+    for lines in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines.splitlines()}) == 1
+
+
+@pytest.mark.parametrize(
+    "given_conditions", [{}, {"notes": None, "options": None, "model": None}, {"options": "text", "ladder": ["a", "b"]}]
+)
+def test_poor_conditions(given_conditions: dict[str, Any], tmp_path: Path) -> None:
+    """A report needs no condition to be there."""
+    html, _ = written(Results(tmp_path, given_conditions, [a_ladder("1x1", 500)]))
+    assert "None" not in html
+
+
+def test_objective_out_of_its_words() -> None:
+    """The bounds that are drawn are those that were judged by."""
+    slo = Slo(p95_ms=250.5, failure_percent=0.1, cpu_percent=75, memory_percent=80)
+    assert conditions.objective({"slo": slo.words}) == slo
+    assert conditions.objective({"slo": Slo(p95_ms=3_600_000).words}) == Slo(p95_ms=3_600_000)
+    assert conditions.objective({}) == Slo()
+
+
+def test_what_was_sought(tmp_path: Path) -> None:
+    """The answer of a search stands before the others."""
+    html, text = written(a_folder(tmp_path, a_run("1x1", a_step(500)), answer="500 users are held by 1x1"))
+    assert tags(html).headings[0] == "What was sought"
+    assert text.index("500 users are held by 1x1") < text.index("Four questions")
+    assert "| answer" not in text
+
+
+def test_summary(tmp_path: Path) -> None:
+    """The terminal shows the conclusion, the answer of a search and the workshop's table."""
+    lines = report.summary(a_folder(tmp_path, a_ladder("1x1/1G", 500), answer="sought and found"))
+    assert lines[0].startswith("1x1/1G:1 held 500 users")
+    assert lines[1] == "sought and found"
+    assert lines[3].split() == ["topology", "CPU", "RAM", "users", "RPS", "P95", "ms", "failures", "result"]
+    assert lines[4].split()[:5] == ["1x1/1G:1", "1", "1G", "500", "286"]
+    assert report.summary(a_folder(tmp_path))[0] == "Nothing was measured."
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_any_text(text: str) -> None:
+    """No text breaks a page or a line of Markdown."""
+    document = Document(text, text, [Section("one", [Text(text, text), Table((text, text), [[text, text]])])])
+    assert tags(page(document)).headings == ["one"]
+    assert sum(line.startswith("| ") for line in markdown(document).split("\n")) == 3
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Browser:
+    return Browser.find(tmp_path_factory.mktemp("browser"))
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report.write_report(a_demo(tmp_path_factory.mktemp("results")))
+
+
+def test_browser_has_no_complaint(browser: Browser, shown: Path) -> None:
+    """A real browser finds all sections, four plots and nothing to say to the console."""
+    html = browser.document(shown)
+    assert re.findall(r"<h2>(.*?)</h2>", html) == SECTIONS
+    assert html.count("<svg") == 5
+    assert browser.complaints(shown) == []
+
+
+def test_browser_would_complain(browser: Browser, tmp_path: Path) -> None:
+    """A page that asks for something from elsewhere is refused it, and the console says so."""
+    path = tmp_path / "bad.html"
+    path.write_text(page(Document("bad", "bad", [])).replace("</body>", "<img src='http://127.0.0.1:9/a'></body>"))
+    assert "Content Security Policy" in " ".join(browser.complaints(path))
+
+
+@pytest.mark.parametrize(("mode", "width"), [("light", 1100), ("dark", 1100), ("light", 500)])
+def test_browser_shows_it(browser: Browser, shown: Path, tmp_path: Path, mode: str, width: int) -> None:
+    """Light or dark, wide or narrow, there is something to see: words and colours on a background."""
+    flags = ["--force-dark-mode"] if mode == "dark" else []
+    pixels = imread(browser.picture(shown, tmp_path / "page.png", (width, 1600), *flags))[..., :3]
+    assert pixels.shape[:2] == (1600, width)
+    assert (pixels[0, 0].mean() < 0.3) == (mode == "dark")
+    assert pixels.std() > 0.05
+    assert ((pixels.max(axis=2) - pixels.min(axis=2)) > 0.4).mean() > 0.005
+
+
+def test_conditions_of_the_tests() -> None:
+    """All that the contract names is in what these reports were made from."""
+    names = {"verb", "machine", "commit", "backend", "model", "user", "slo", "ladder", "started", "options", "notes"}
+    assert set(CONDITIONS) == names

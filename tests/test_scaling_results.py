@@ -1,0 +1,187 @@
+"""Folders of results."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from collections.abc import Iterator
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.errors import CommandError
+from deploy.scaling.results import Results, Run
+from deploy.scaling.step import FAIL, Step
+from deploy.scaling.topology import Topology
+from tests.scaling import CONDITIONS, a_run, a_step
+
+RUNS = [
+    a_run("1x1/1G:1", a_step(500), a_step(1000, verdict=FAIL, reason="P95 1500 ms"), ended="missed twice"),
+    a_run("2x0.5/512M:1", a_step(500), done=False),
+    a_run("1x2:2", done=True, ended="no replica started"),
+]
+
+
+def test_new(tmp_path: Path) -> None:
+    """A folder is named after the time and the verb, and can be loaded before anything was measured."""
+    results = Results.new(tmp_path / "some" / "where", "max-users", CONDITIONS)
+    assert results.folder.parent == tmp_path / "some" / "where"
+    assert re.fullmatch(r"\d{8}-\d{6}-max-users", results.folder.name)
+    assert Results.load(results.folder) == results
+    assert not results.steps
+
+
+def test_names_never_collide(tmp_path: Path) -> None:
+    """As many as are made within a second each have a folder of their own."""
+    folders = {Results.new(tmp_path, "load", {"number": number}).folder for number in range(30)}
+    assert len(folders) == 30
+    assert sorted(Results.load(folder).conditions["number"] for folder in folders) == list(range(30))
+
+
+def test_conditions_are_a_copy(tmp_path: Path) -> None:
+    """What is noted with the results is not noted elsewhere."""
+    conditions: dict[str, Any] = {"verb": "load"}
+    Results.new(tmp_path, "load", conditions).conditions["answer"] = "42"
+    assert conditions == {"verb": "load"}
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    """Conditions, runs and their steps are read as they were saved, each step in its run."""
+    results = Results.new(tmp_path, "compare", CONDITIONS)
+    results.runs = list(RUNS)
+    results.save()
+    loaded = Results.load(results.folder)
+    assert loaded == results
+    assert [len(run.steps) for run in loaded.runs] == [2, 1, 0]
+    assert [step.users for step in loaded.steps] == [500, 1000, 500]
+    assert not list(results.folder.glob("*.draft"))
+
+
+def test_saved_again(tmp_path: Path) -> None:
+    """What is saved replaces what was, and results that were loaded can be gone on with."""
+    results = Results.new(tmp_path, "compare", CONDITIONS)
+    results.runs = [RUNS[1]]
+    results.save()
+    again = Results.load(results.folder)
+    again.runs[0].steps.append(a_step(1000, topology="2x0.5/512M:1"))
+    again.runs[0].done = True
+    again.save()
+    assert Results.load(results.folder) == again != results
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A disk that takes the first few bytes of each file."""
+    write = Path.write_text
+
+    def cut_off(path: Path, text: str, *_: Any, **__: Any) -> int:
+        write(path, text[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write_row(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class Writer:
+        """Of csv's."""
+
+        def __init__(self, file: TextIOWrapper, _names: list[str]) -> None:
+            file.write("topo")
+
+        writeheader = writerows = write_row
+
+    monkeypatch.setattr("csv.DictWriter", Writer)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", cut_off)
+        yield
+
+
+def test_full_disk(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """What cannot be written whole replaces nothing: what was saved before is there."""
+    results = Results.new(tmp_path, "compare", CONDITIONS)
+    results.runs = [RUNS[0]]
+    results.save()
+    before = {path.name: path.read_bytes() for path in results.folder.iterdir()}
+    request.getfixturevalue("full_disk")
+    results.runs = list(RUNS)
+    with pytest.raises(OSError, match="No space left"):
+        results.save()
+    assert {path.name: path.read_bytes() for path in results.folder.iterdir() if path.suffix != ".draft"} == before
+    assert Results.load(results.folder).runs == [RUNS[0]]
+
+
+def test_full_disk_between_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk is full after the first of the two files, the other keeps its steps, and both can be read."""
+    results = Results.new(tmp_path, "compare", CONDITIONS)
+    results.runs = [RUNS[0]]
+    results.save()
+
+    def no_space(path: Path, _steps: list[Step]) -> None:
+        path.write_text("topo")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("deploy.scaling.results.write_steps", no_space)
+    results.runs = list(RUNS)
+    with pytest.raises(OSError, match="No space left"):
+        results.save()
+    assert [len(run.steps) for run in Results.load(results.folder).runs] == [2, 0, 0]
+
+
+GOOD = {"conditions": {}, "runs": [{"topology": "1x1:1", "done": True, "ended": ""}]}
+RUN = {"topology": "1x1:1", "done": True, "ended": ""}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", '{"conditions": {}, "ru', "null", "[]", "3", '"text"', "{}", json.dumps({"conditions": {}}),
+        json.dumps({**GOOD, "runs": None}), json.dumps({**GOOD, "runs": [None]}),
+        json.dumps({**GOOD, "runs": [{"topology": "1x1:1"}]}), json.dumps({**GOOD, "runs": [{**RUN, "topology": 7}]}),
+        json.dumps({**GOOD, "runs": [{**RUN, "topology": "many"}]}), json.dumps({"runs": []}),
+        json.dumps({**GOOD, "conditions": None}), json.dumps({**GOOD, "conditions": []}), "\0\0\0\0",
+    ],
+)  # fmt: skip
+def test_damaged(tmp_path: Path, text: str) -> None:
+    """A damaged description is refused with one line that begins with the folder."""
+    results = Results.new(tmp_path, "compare", {})
+    (results.folder / "lab.json").write_text(text)
+    with pytest.raises(CommandError, match="holds no results of the scaling lab") as caught:
+        Results.load(results.folder)
+    assert str(caught.value).startswith(str(results.folder))
+
+
+def test_not_text(tmp_path: Path) -> None:
+    """So is one that is no text."""
+    results = Results.new(tmp_path, "compare", {})
+    (results.folder / "lab.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CommandError, match="holds no results of the scaling lab"):
+        Results.load(results.folder)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    """So is a folder that is none, or holds something else."""
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(CommandError, match="holds no results of the scaling lab"):
+            Results.load(folder)
+
+
+def test_run_folder(tmp_path: Path) -> None:
+    """Each run has a folder for Locust's files within the results, made when it is asked for, and again the same."""
+    results = Results.new(tmp_path, "compare", {})
+    topologies = [Topology.parse(text) for text in ("1x1/1G:1", "1x1/1G:2", "1x1:1")]
+    folders = [results.run_folder(topology) for topology in topologies]
+    assert len(set(folders)) == 3
+    assert all(folder.is_dir() and folder.parent == results.folder / "runs" for folder in folders)
+    (folders[0] / "locust.log").write_text("kept")
+    assert results.run_folder(topologies[0]) == folders[0]
+    assert (folders[0] / "locust.log").read_text() == "kept"
+
+
+def test_step_of_no_run(tmp_path: Path) -> None:
+    """A line of a topology that no run is of is not counted to another."""
+    results = Results.new(tmp_path, "compare", {})
+    results.runs = [Run(Topology.parse("1x1:1"), [a_step(500, topology="1x1:1"), a_step(500, topology="9x9:9")])]
+    results.save()
+    assert [step.topology for step in Results.load(results.folder).steps] == ["1x1:1"]

@@ -1,0 +1,447 @@
+"""A topology taken up a ladder, by programs that tell what they are told to."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.errors import CommandError
+from deploy.scaling import run as run_module
+from deploy.scaling.calibrate import Null
+from deploy.scaling.generator import Generator, Load
+from deploy.scaling.ladder import Ladder
+from deploy.scaling.nginxclock import NginxClock
+from deploy.scaling.placement import Placement
+from deploy.scaling.progress import Progress
+from deploy.scaling.results import Run
+from deploy.scaling.run import Climb
+from deploy.scaling.slo import Slo
+from deploy.scaling.step import FAIL, GENERATOR_BOUND, PASS
+from deploy.scaling.topology import Topology
+from deploy.scaling.usage import Reading
+from tests.test_scaling_follow import is_gone
+
+pytestmark = pytest.mark.e2e
+
+# Long ago, so that every step is over when it is told of. The ladders here are held for 5 s, of which 1 is thrown away.
+BEGUN = int(time.time()) - 1000 + 0.25
+STEP, SETTLE, EVERY = 5, 1, 6
+END = b"end of the log\n"
+
+
+@dataclass
+class Rung:
+    """What both clocks have of one: milliseconds of every request, and failures a second."""
+
+    locust: float = 5
+    nginx: float = 4
+    failures: dict[str, int] = field(default_factory=dict)
+    cpu: float = 0.2
+
+
+GOOD, SLOW, STARVED = Rung(), Rung(2000, 2000), Rung(900, 4)
+
+
+def users_at(number: int) -> int:
+    """On this rung: two more each."""
+    return 2 * (number + 1)
+
+
+def generator_lines(rungs: list[Rung]) -> list[str]:
+    """What Locust tells of these; each step's seconds before the step, so that who sees the step has all of it."""
+    lines: list[dict[str, Any]] = []
+    for number, rung in enumerate(rungs):
+        begun, users = BEGUN + EVERY * number, users_at(number)
+        for second in range(int(begun), int(begun) + EVERY):
+            lines.append({
+                "kind": "second", "time": second, "users": users, "requests": users, "failures": rung.failures,
+                "latency": {str(rung.locust): users}, "cpu": {"host/1": rung.cpu, "host/2": rung.cpu / 2},
+            })  # fmt: skip
+        lines.append({"kind": "step", "time": begun, "users": users})
+    return [json.dumps(line) for line in lines]
+
+
+def nginx_line(second: int, ms: float) -> str:
+    """One of its log."""
+    at = datetime.fromtimestamp(second, UTC).isoformat()
+    return (
+        f'{{"time":"{at}","client":"10.0.0.1","method":"POST","uri":"/predict","status":200,"bytes":81,'
+        f'"request_time":{ms / 1000:.3f},"upstream_response_time":"0.001","upstream_addr":"a","upstream_status":"200",'
+        '"served_by":"a/1"}'
+    )
+
+
+def nginx_lines(rungs: list[Rung]) -> list[str]:
+    """What Nginx has in its log of these."""
+    return [
+        nginx_line(second, rung.nginx)
+        for number, rung in enumerate(rungs)
+        for second in range(int(BEGUN) + EVERY * number, int(BEGUN) + EVERY * (number + 1))
+        for _ in range(users_at(number))
+    ]
+
+
+def readings(*replicas: float, limit: float = 1.0) -> list[Reading]:
+    """Replicas that used so many CPUs each, Nginx and Locust, read once a second."""
+    found = []
+    for second in range(60):
+        at = int(BEGUN) + second
+        for number, cpus in enumerate(replicas):
+            found.append(Reading(f"server-{number}", "server", at, cpus * second, 100 << 20, limit, 200 << 20))
+        found.append(Reading("nginx", "nginx", at, 0.1 * second, 1 << 20))
+        found.append(Reading("locust", "locust", at, 0.3 * second, 1 << 20, 1.0))
+    return found
+
+
+PROGRAM = """
+import pathlib, signal, sys, time
+signal.alarm(60)
+lines, go, end = sys.argv[1:]
+while go and not pathlib.Path(go).exists():
+    time.sleep(0.02)
+print(pathlib.Path(lines).read_text(), flush=True)
+sys.exit(end or 0) if end != "stay" else time.sleep(60)
+"""
+
+
+class FakeLab:
+    """A backend whose Locust and Nginx are programs that print lines; Locust begins when all else is told."""
+
+    def __init__(self, folder: Path, locust: list[str], nginx: list[str], read: list[Reading], end: str) -> None:
+        self._folder, self._read, self._end = folder, read, end
+        (folder / "locust.txt").write_text("\n".join(locust) + "\n")
+        (folder / "nginx.txt").write_text("\n".join(nginx) + "\n" + END.decode())
+        self.log_is_told = threading.Event()
+        self.cleared = self._reads = 0
+        self.made: list[Generator] = []
+
+    def log_command(self) -> list[str]:
+        """What prints the log, as Nginx's."""
+        return [sys.executable, "-c", PROGRAM, str(self._folder / "nginx.txt"), "", "stay"]
+
+    def generator(self, load: Load, ladder: Ladder, folder: Path, placement: Placement) -> Generator:
+        """Not yet started."""
+        assert (load, placement) == (Load(), Placement())
+        command = [sys.executable, "-c", PROGRAM, str(self._folder / "locust.txt"), str(self._folder / "go"), self._end]
+        self.made.append(Generator(command, folder / "locust.log", subprocess.Popen.terminate, os.environ))
+        return self.made[-1]
+
+    def reader(self, generator: Generator) -> Callable[[], list[Reading]]:
+        """What gives all readings at once, and then lets Locust begin."""
+        assert generator is self.made[-1]
+        return self._next
+
+    def clear(self) -> None:
+        """Leave nothing behind."""
+        self.cleared += 1
+
+    def _next(self) -> list[Reading]:
+        self._reads += 1
+        if self._reads == 1:
+            return self._read
+        self.log_is_told.wait(60)
+        (self._folder / "go").touch()
+        return []
+
+
+@dataclass
+class Told:
+    """A run, and all that it went with."""
+
+    run: Run
+    lab: FakeLab
+    stream: io.StringIO
+    saves: list[int]
+    error: BaseException | None = None
+
+
+Taken = Callable[..., Told]
+
+
+@pytest.fixture
+def take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Taken:
+    """A run up a ladder of so many rungs, of which these were reached."""
+
+    def one(
+        *rungs: Rung,
+        top: int | None = None,
+        slo: Slo | None = None,
+        null: Callable[[int], Null | None] | None = None,
+        read: list[Reading] | None = None,
+        end: str = "stay",
+        saved: Callable[[], None] | None = None,
+        progress: Progress | None = None,
+    ) -> Told:
+        reached = list(rungs)
+        more = readings(0.2, 0.5) if read is None else read
+        lab = FakeLab(tmp_path, generator_lines(reached), nginx_lines(reached), more, end)
+
+        class Log(NginxClock):
+            """Tells when it has read all."""
+
+            def take(self, line: bytes) -> None:
+                super().take(line)
+                if line == END:
+                    lab.log_is_told.set()
+
+        monkeypatch.setattr(run_module, "NginxClock", Log)
+        told = Told(Run(Topology.parse("2x1/200M:1")), lab, io.StringIO(), [])
+
+        def save() -> None:
+            told.saves.append(len(told.run.steps))
+            if saved:
+                saved()
+
+        ladder = Ladder(2 * (top or len(reached)), 2, 2, STEP, SETTLE)
+        climb = Climb(ladder, Load(), slo or Slo(), null or (lambda _: None), progress or Progress(told.stream))
+        try:
+            climb.take(told.run, lab, tmp_path, Placement(), save)
+        except (CommandError, KeyboardInterrupt) as error:
+            told.error = error
+        assert lab.cleared == 1
+        assert all(is_gone(one.pid) for one in lab.made)
+        return told
+
+    return one
+
+
+def verdicts(told: Told) -> list[str]:
+    """Of all steps."""
+    return [step.verdict for step in told.run.steps]
+
+
+def test_steps(take: Taken) -> None:
+    """Each step has what both clocks and the sampler saw in its whole seconds after settling."""
+    told = take(GOOD, Rung(12, 11, {"timeout": 1}))
+    first, second = told.run.steps
+    assert (told.run.done, told.run.ended, told.error) == (True, "", None)
+    assert (first.topology, first.users, first.seconds) == ("2x1/200M:1", 2, 3)
+    assert (first.requests, first.failures, first.rps, first.failure_kinds) == (6, 0, 2, "")
+    assert (first.locust_mean, first.locust_p50, first.locust_p95, first.locust_p99) == (5, 5, 5, 5)
+    assert (first.nginx_requests, first.nginx_p50, first.nginx_p95, first.nginx_p99) == (6, 4, 4, 4)
+    assert (first.cpus, first.cpu_percent) == (0.7, 50)
+    assert (first.memory, first.memory_percent) == (200 << 20, 50)
+    assert (first.nginx_cpus, first.locust_cpus, first.locust_cpu_percent) == (0.1, 0.3, 30)
+    assert (first.null_p95, first.null_rps, first.verdict, first.reason) == (None, None, PASS, "")
+    assert (second.users, second.requests, second.failures, second.failure_kinds) == (4, 12, 3, "timeout 3")
+    assert (second.verdict, second.reason) == (FAIL, "failures 25 %, failed: timeout 3")
+    assert told.saves == [1, 2]
+    lines = told.stream.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == ["2", "4"]
+    assert lines[0].endswith(": pass")
+
+
+def test_two_misses(take: Taken) -> None:
+    """Two steps in a row that miss the SLO end the run; one that holds between them does not let it end."""
+    told = take(SLOW, GOOD, SLOW, SLOW, top=9)
+    assert verdicts(told) == [FAIL, PASS, FAIL, FAIL]
+    assert told.run.ended == "missed the SLO twice in a row, at 6 and 8 users"
+    assert told.run.done
+
+
+def test_generator_three_times(take: Taken) -> None:
+    """Three steps in a row that the generator was the limit of end the run, and two do not."""
+    told = take(STARVED, STARVED, GOOD, STARVED, STARVED, STARVED, top=9)
+    assert verdicts(told) == [GENERATOR_BOUND] * 2 + [PASS] + [GENERATOR_BOUND] * 3
+    assert told.run.ended == "the generator was the limit 3 times in a row, up to 12 users"
+    assert told.run.steps[0].reason == "P95 is 900 ms by Locust and 4 ms by Nginx"
+    assert told.run.done
+
+
+def test_miss_between_two_bounds(take: Taken) -> None:
+    """A step of either kind breaks the row of the other, up to the top."""
+    told = take(SLOW, STARVED, SLOW, STARVED)
+    assert verdicts(told) == [FAIL, GENERATOR_BOUND, FAIL, GENERATOR_BOUND]
+    assert (told.run.done, told.run.ended) == (True, "")
+
+
+def test_bound_is_not_judged(take: Taken) -> None:
+    """What the generator limited misses no objective, whatever its figures are."""
+    told = take(Rung(5000, 4, {"timeout": 2}))
+    assert verdicts(told) == [GENERATOR_BOUND]
+
+
+def test_busy_process(take: Taken) -> None:
+    """The busiest process of the generator counts where it is nearer to its limit than all are to theirs."""
+    (step,) = take(Rung(cpu=0.95)).run.steps
+    assert (step.locust_cpu_percent, step.verdict) == (95, GENERATOR_BOUND)
+
+
+def test_saturated_replica(take: Taken) -> None:
+    """The replica nearest to its limit decides."""
+    (step,) = take(GOOD, read=readings(0.2, 0.95)).run.steps
+    assert (step.cpu_percent, step.verdict, step.reason) == (95, FAIL, "CPU 95 %")
+
+
+def test_nothing_read(take: Taken) -> None:
+    """Without a reading, CPU and memory are not known, and the rest is."""
+    (step,) = take(GOOD, read=[]).run.steps
+    assert (step.cpus, step.cpu_percent, step.memory, step.nginx_cpus, step.locust_cpus) == (None,) * 5
+    assert (step.locust_cpu_percent, step.verdict) == (20, PASS)
+
+
+def test_calibration(take: Taken) -> None:
+    """Each step is compared with as many users against a constant answer."""
+    asked: list[int] = []
+
+    def null(users: int) -> Null | None:
+        asked.append(users)
+        return Null(users, 4.0, 700.0, "it was slow") if users == 4 else None
+
+    told = take(GOOD, GOOD, null=null)
+    assert asked == [2, 4]
+    assert [(step.null_p95, step.null_rps) for step in told.run.steps] == [(None, None), (700, 4)]
+    assert verdicts(told) == [PASS, GENERATOR_BOUND]
+
+
+def test_objective(take: Taken) -> None:
+    """The objective is the user's."""
+    told = take(GOOD, GOOD, top=5, slo=Slo(p95_ms=5))
+    assert verdicts(told) == [FAIL, FAIL]
+    assert told.run.steps[0].reason == "P95 5 ms"
+
+
+def test_interrupted_as_it_is_saved(take: Taken) -> None:
+    """What was measured until somebody interrupts is there, each step once, and the run is not done."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    told = take(GOOD, GOOD, saved=interrupt)
+    assert isinstance(told.error, KeyboardInterrupt)
+    assert [step.users for step in told.run.steps] == [2]
+    assert not told.run.done
+
+
+class Interrupting(Progress):
+    """Somebody who interrupts as soon as something is to be seen."""
+
+    def live(self, users: int, rps: float, p95_ms: float, failures: int, seconds_left_total: float | None) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("told_of", "kept"), [(20, 1), (3, 0)])
+def test_interrupted_in_a_step(take: Taken, monkeypatch: pytest.MonkeyPatch, told_of: int, kept: int) -> None:
+    """Of a step that was under way, what was seen so far is kept if it is enough to tell percentiles of."""
+    monkeypatch.setattr("tests.test_scaling_run.BEGUN", int(time.time()) - told_of + 0.25)
+    monkeypatch.setattr("tests.test_scaling_run.EVERY", told_of)
+    monkeypatch.setattr("tests.test_scaling_run.STEP", 300)
+    told = take(GOOD, top=2, progress=Interrupting(io.StringIO()))
+    assert isinstance(told.error, KeyboardInterrupt)
+    assert [(step.seconds in {17, 18}, step.requests / step.seconds) for step in told.run.steps] == [(True, 2)] * kept
+    assert told.saves == [1] * kept
+    assert (told.run.ended, told.run.done) == ("interrupted at 2 users", False)
+
+
+def test_locust_ends_early(take: Taken) -> None:
+    """A Locust that ends before the top is told of, with where it tells more; the steps so far are there."""
+    told = take(GOOD, top=3, end="")
+    assert isinstance(told.error, CommandError)
+    assert "Locust ended before 4 users were measured; see " in str(told.error)
+    assert str(told.error).endswith("/locust.log")
+    assert (verdicts(told), told.saves, told.run.done) == ([PASS], [1], False)
+
+
+def test_locust_fails(take: Taken) -> None:
+    """One that ends with an error is told of by its own last line."""
+    told = take(end="127.0.0.1:1 takes no connection: refused", top=1)
+    assert str(told.error) == "Locust ended: 127.0.0.1:1 takes no connection: refused"
+    assert (told.run.steps, told.run.done) == ([], False)
+
+
+def test_no_users(take: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that brings no users is not waited for without end."""
+    monkeypatch.setattr(run_module, "_START", 2.0)
+    told = take(top=1)
+    assert str(told.error).startswith("Locust brought no users in 2 s; see ")
+
+
+def test_no_log(take: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Nginx's log cannot be followed, nothing was started, and nothing is left."""
+    monkeypatch.setattr(FakeLab, "log_command", lambda _: ["no-such-program-anywhere"])
+    with pytest.raises(FileNotFoundError):
+        take(GOOD)
+
+
+@pytest.mark.parametrize("begun", [0.0, 0.25, 0.999])
+def test_shortest_step(begun: float, take: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shortest step that a ladder may have is measured, whenever in a second it begins."""
+    monkeypatch.setattr("tests.test_scaling_run.BEGUN", int(BEGUN) + begun)
+    monkeypatch.setattr("tests.test_scaling_run.STEP", 3)
+    told = take(GOOD)
+    assert told.error is None
+    (step,) = told.run.steps
+    assert step.seconds >= 1
+    assert step.requests == 2 * step.seconds
+
+
+LIVE = """
+import json, sys, time
+begun = time.time()
+print(json.dumps({"kind": "step", "time": begun, "users": 2}), flush=True)
+for second in range(int(begun) + 1, int(begun) + 12):
+    time.sleep(max(0, second + 1.1 - time.time()))
+    seen = {"users": 2, "requests": 4, "failures": {}, "latency": {"5": 4}, "cpu": {}}
+    print(json.dumps({"kind": "second", "time": second, **seen}), flush=True)
+"""
+LIVE_LOG = """
+import sys, time
+for second in range(int(time.time()), int(time.time()) + 20):
+    time.sleep(max(0, second + 0.5 - time.time()))
+    at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(second))
+    for _ in range(4):
+        print(sys.argv[1].replace("TIME", at), flush=True)
+"""
+
+
+def test_as_it_happens(tmp_path: Path) -> None:
+    """A step is measured when it is over and everybody has told of it, and shown as it goes on."""
+    shown: list[tuple[int, int]] = []
+
+    class Shown(Progress):
+        """Keeps what it is told of the moment."""
+
+        def live(self, users: int, rps: float, p95_ms: float, failures: int, seconds_left_total: float | None) -> None:
+            shown.append((users, round(rps)))
+            super().live(users, rps, p95_ms, failures, seconds_left_total)
+
+    line = nginx_line(0, 4).replace("1970-01-01T00:00:00+00:00", "TIME")
+
+    class Live(FakeLab):
+        """Programs that tell of each second after it."""
+
+        def log_command(self) -> list[str]:
+            return [sys.executable, "-c", LIVE_LOG, line]
+
+        def generator(self, load: Load, ladder: Ladder, folder: Path, placement: Placement) -> Generator:
+            del load, ladder, placement
+            command = [sys.executable, "-c", LIVE]
+            return Generator(command, folder / "locust.log", subprocess.Popen.terminate, os.environ)
+
+        def reader(self, generator: Generator) -> Callable[[], list[Reading]]:
+            del generator
+            return list
+
+    lab = Live(tmp_path, [], [], [], "stay")
+    run = Run(Topology.parse("1x1:1"))
+    climb = Climb(Ladder(2, 2, 2, 3, 1), Load(), Slo(), lambda _: None, Shown(io.StringIO()))
+    climb.take(run, lab, tmp_path, Placement(), lambda: None)
+    (step,) = run.steps
+    assert step.seconds in {1, 2}
+    assert (step.users, step.rps, step.requests) == (2, 4, 4 * step.seconds)
+    assert step.nginx_requests == step.requests
+    assert (step.locust_p95, step.nginx_p95, step.verdict) == (5, 4, PASS)
+    assert (2, 4) in shown
+    assert run.done

@@ -1,0 +1,120 @@
+"""Steps as lines of a file."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.errors import CommandError
+from deploy.scaling.results import Results, Run
+from deploy.scaling.step import FAIL, GENERATOR_BOUND, PASS, Step, read_steps, write_steps
+from deploy.scaling.topology import Topology
+from tests.scaling import a_step
+
+BARE = Step(
+    topology="1x1:1", users=10, seconds=2, requests=12, failures=0, rps=6, locust_mean=1.5, locust_p50=1, locust_p95=2,
+    locust_p99=3, nginx_requests=12, nginx_p50=1, nginx_p95=2, nginx_p99=3,
+)  # fmt: skip
+
+numbers = st.floats(0, 1e12, allow_nan=False)
+words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
+steps = st.builds(
+    Step,
+    topology=words,
+    failure_kinds=words,
+    reason=words,
+    verdict=st.sampled_from([PASS, FAIL, GENERATOR_BOUND]),
+    users=st.integers(0, 10**6),
+    requests=st.integers(0, 10**9),
+    failures=st.integers(0, 10**9),
+    nginx_requests=st.integers(0, 10**9),
+    memory=st.none() | st.integers(0, 1 << 50),
+    **{one.name: numbers for one in fields(Step) if one.type == "float"},
+    **{one.name: st.none() | numbers for one in fields(Step) if one.type == "float | None"},
+)
+
+
+@given(written=st.lists(steps, max_size=5))
+def test_round_trip(tmp_path_factory: pytest.TempPathFactory, written: list[Step]) -> None:
+    """What was written is read the same, to the last digit, whatever the words hold and whatever is not known."""
+    path = tmp_path_factory.mktemp("steps") / "steps.csv"
+    write_steps(path, written)
+    assert read_steps(path) == written
+
+
+def test_unknown_is_empty(tmp_path: Path) -> None:
+    """What was not measured is an empty field, and None again."""
+    path = tmp_path / "steps.csv"
+    write_steps(path, [BARE])
+    with path.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert list(row) == [one.name for one in fields(Step)]
+    assert (row["memory"], row["null_p95"], row["reason"], row["verdict"]) == ("", "", "", "pass")
+    assert read_steps(path) == [BARE]
+
+
+@pytest.mark.parametrize(
+    ("requests", "failures", "percent"), [(200, 0, 0), (200, 2, 1), (200, 200, 100), (0, 0, 100), (3, 1, 100 / 3)]
+)
+def test_failure_percent(requests: int, failures: int, percent: float) -> None:
+    """Failures are a part of the requests; where there was none at all, nothing was answered."""
+    assert replace(BARE, requests=requests, failures=failures).failure_percent == pytest.approx(percent)
+
+
+def damaged(folder: Path, content: bytes) -> Path:
+    """Results with two steps, whose file of steps is another."""
+    results = Results.new(folder, "compare", {})
+    results.runs.append(Run(Topology(1, 1, 1.0), [a_step(500), a_step(1000)], True))
+    results.save()
+    (results.folder / "steps.csv").write_bytes(content)
+    return results.folder
+
+
+HEAD = ",".join(one.name for one in fields(Step))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a,b\n1,2\n",
+        f"{HEAD}\n1x1:1,abc\n".encode(),
+        f"{HEAD}\n1x1:1,{'x,' * 30}\n".encode(),
+        f"{HEAD}\n1x1:1\n".encode(),
+        HEAD.replace("users,", "").encode() + b"\n1x1:1,3\n",
+        b"\x89PNG\r\n\x1a\n" * 100,
+        b"{}",
+        b"a\n" + b"x" * 200_000 + b"\n",
+    ],
+    ids=["other", "short", "words", "shorter", "field", "binary", "json", "long"],
+)
+def test_foreign_file(tmp_path: Path, content: bytes) -> None:
+    """A file that is none of ours is refused by the name of its folder, unless it has no line that could be read."""
+    folder = damaged(tmp_path, content)
+    if b"\n" not in content:
+        assert not Results.load(folder).steps
+        return
+    with pytest.raises(CommandError, match="holds no results of the scaling lab") as caught:
+        Results.load(folder)
+    assert str(caught.value).startswith(str(folder))
+
+
+def test_cut_off_file(tmp_path: Path) -> None:
+    """A file whose last line was cut off is refused too, rather than read as if less had been measured."""
+    path = damaged(tmp_path, b"") / "steps.csv"
+    write_steps(path, [a_step(500), a_step(1000)])
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(CommandError, match="holds no results of the scaling lab"):
+        Results.load(path.parent)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    """Nor does a folder without it hold results."""
+    folder = damaged(tmp_path, b"")
+    (folder / "steps.csv").unlink()
+    with pytest.raises(CommandError, match="holds no results of the scaling lab"):
+        Results.load(folder)

@@ -1,0 +1,79 @@
+"""Results as a document for MLflow."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from deploy.model.record import read
+from deploy.scaling.results import Results, Run
+from deploy.scaling.step import FAIL, Step
+from deploy.scaling.topology import Topology
+from deploy.scaling.tracking import document
+
+CONDITIONS = {
+    "verb": "compare", "machine": "2 CPUs, 24 GB", "commit": "abc1234", "backend": "docker",
+    "model": {"name": "covertype", "version": "3", "engine": "forest"}, "user": "light", "slo": "P95 < 1000 ms",
+    "ladder": "+500 to 1000", "started": "2026-11-21T14:35:13", "options": {}, "notes": [],
+}  # fmt: skip
+STEP = Step(
+    topology="2x0.5/300M:1", users=500, seconds=20, requests=1000, failures=10, rps=50, locust_mean=5, locust_p50=4,
+    locust_p95=12.5, locust_p99=20, nginx_requests=1000, nginx_p50=3, nginx_p95=11, nginx_p99=19, cpus=0.75,
+    cpu_percent=80.5, memory=1 << 20,
+)  # fmt: skip
+
+
+def results(folder: Path) -> Results:
+    """Of two topologies, of which one went two steps up and the other none."""
+    up = Run(Topology.parse("2x0.5/300M:1"), [STEP, replace(STEP, users=1000, verdict=FAIL)], True, "two misses")
+    return Results(folder, dict(CONDITIONS), [up, Run(Topology.parse("1x1:1"))])
+
+
+def test_document(tmp_path: Path) -> None:
+    """A run a topology that was measured: its conditions, and its figures by the number of users."""
+    (run,) = document(results(tmp_path))["runs"]
+    assert run["name"] == "2x0.5/300M:1"
+    assert run["params"] == {
+        "topology": "2x0.5/300M:1", "replicas": 2, "workers": 1, "cpus": 0.5, "memory": "300M",
+        "model": "covertype 3 forest", "machine": "2 CPUs, 24 GB", "commit": "abc1234", "user": "light",
+        "ladder": "+500 to 1000", "slo": "P95 < 1000 ms",
+    }  # fmt: skip
+    assert run["tags"] == {"verb": "compare", "ended": "two misses", "results": tmp_path.name}
+    first, second = run["metrics"]
+    assert (first["step"], second["step"]) == (500, 1000)
+    assert (first["rps"], first["p95_ms"], first["nginx_p95_ms"], first["failure_percent"]) == (50, 12.5, 11, 1)
+    assert (first["cpus"], first["cpu_percent"], first["memory_bytes"], first["null_rps"]) == (
+        0.75,
+        80.5,
+        1 << 20,
+        None,
+    )
+    assert (first["holds"], second["holds"]) == (1, 0)
+
+
+def test_files(tmp_path: Path) -> None:
+    """The reports and the steps go along, where they are."""
+    assert document(results(tmp_path))["runs"][0]["artifacts"] == {}
+    (tmp_path / "report.md").write_text("# Report\n")
+    (tmp_path / "steps.csv").write_text("topology\n")
+    (tmp_path / "lab.json").write_text("{}")
+    artifacts = document(results(tmp_path))["runs"][0]["artifacts"]
+    assert artifacts == {"report.md": "# Report\n", "steps.csv": "topology\n"}
+
+
+def test_document_is_read(tmp_path: Path) -> None:
+    """What is written is what the program that logs it reads; what was not measured is left out there."""
+    experiment, (run,) = read(json.dumps(document(results(tmp_path))))
+    assert (experiment, run.name) == ("scaling", "2x0.5/300M:1")
+    users, figures = run.metrics[0]
+    assert (users, figures["rps"]) == (500, 50)
+    assert "null_rps" not in figures
+
+
+def test_bare_conditions(tmp_path: Path) -> None:
+    """Conditions that nobody could find out are empty words, and a run that was cut off says so."""
+    bare = Results(tmp_path, {}, [Run(Topology.parse("1x1:1"), [STEP])])
+    (run,) = document(bare)["runs"]
+    assert (run["params"]["commit"], run["params"]["model"], run["params"]["memory"]) == ("", "", "")
+    assert (run["tags"]["verb"], run["tags"]["ended"]) == ("", "not done")
