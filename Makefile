@@ -9,12 +9,13 @@ RUN := $(BIN)/python -m deploy.cli
 LAB := $(BIN)/python -m deploy.scaling
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 
-.PHONY: help up scale resources status stats logs restart down train compile build publish load compare min-resources max-users \
-  plan report bench bench-engines test check lock clean clean-results
+.PHONY: help up scale resources status stats logs restart down build publish train compile
+.PHONY: load compare min-resources max-users plan report clean-results
+.PHONY: bench bench-engines test check lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(BIN)/.cli ## [N=1] [HTTP_PORT=80] [LOCUST_PORT=8089]: all it takes to answer a prediction
 	@$(RUN) up

@@ -271,7 +271,8 @@ def test_verbs_of_both() -> None:
     """Both backends have every verb that a backend is asked for."""
     verbs = {name for name in vars(backend.Backend) if not name.startswith("_")} - {"name"}
     assert verbs == {
-        "up", "scale", "resources", "become", "restart", "train", "compile", "record", "status", "stats", "logs", "down",
+        "up", "scale", "resources", "become", "restart", "train", "compile", "record",
+        "status", "stats", "logs", "down",
     }  # fmt: skip
     for one in (DockerBackend, LocalBackend):
         assert verbs <= set(dir(one))

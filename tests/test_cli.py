@@ -408,7 +408,7 @@ def test_make_alone_lists_every_verb(environ: dict[str, str]) -> None:
 def test_every_verb_is_a_phony_target(environ: dict[str, str]) -> None:
     """Make runs each verb whether or not there is a file of its name, with exactly its command."""
     makefile = (ROOT / "Makefile").read_text()
-    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    phony = " ".join(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE))
     targets = re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE)
     assert sorted(phony.split()) == sorted(targets)
     assert set(cli.VERBS) <= set(targets)

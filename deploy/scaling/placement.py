@@ -23,7 +23,7 @@ class Placement:
     @classmethod
     def of(cls, cpus: Sequence[int], service_cpus: float) -> Placement:
         """For replicas that may use so many of these CPUs in all; Nginx has one more where there is one to spare."""
-        needed = math.ceil(service_cpus - _ROUNDED)
+        needed = max(1, math.ceil(service_cpus - _ROUNDED))
         spare = len(cpus) - needed
         if spare < 1:
             return cls()
