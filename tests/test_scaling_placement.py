@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +57,19 @@ def test_nothing_is_shared(cpus: list[int], service_cpus: float) -> None:
 def test_equal_totals_are_placed_alike(total: int, count: int) -> None:
     """However many replicas share the CPUs, they get the same ones as a single replica."""
     assert len({Placement.of(range(8), one.total_cpus) for one in pairs(float(total), None, (count,))}) == 1
+
+
+def test_instruments_are_beside_the_generator() -> None:
+    """While a service is measured, what this thread starts runs on the generator's CPUs; afterwards on all again."""
+    usable = os.sched_getaffinity(0)
+    last = max(usable)
+    with Placement(service="", generator=str(last)).beside():
+        assert os.sched_getaffinity(0) == {last}
+        shown = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
+        assert f"Cpus_allowed_list:\t{last}\n" in shown
+    assert os.sched_getaffinity(0) == usable
+    with Placement().beside():
+        assert os.sched_getaffinity(0) == usable
 
 
 def test_words() -> None:

@@ -69,7 +69,7 @@ class Climb:
         Raises:
             CommandError: Locust could not start, or ended before its time.
         """
-        with _Instruments(self.load, self.ladder, lab, folder, placement) as instruments:
+        with placement.beside(), _Instruments(self.load, self.ladder, lab, folder, placement) as instruments:
             for number, users in enumerate(self.ladder.rungs):
                 try:
                     step = self._measured(run, number, users, instruments)

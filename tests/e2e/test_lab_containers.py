@@ -1,0 +1,119 @@
+"""The scaling lab in containers: real limits of CPU and memory, a starved generator, a slow service, and both at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.scaling.results import Results
+from deploy.scaling.step import FAIL, GENERATOR_BOUND, PASS, Step
+from tests.e2e.containers import ContainerStack, require_engine
+
+# One rung, long enough to be judged.
+RUNG = {"STEP_SECONDS": "10", "SETTLE_SECONDS": "4"}
+SLOW = "1x0.1/256M:1"
+STARVED = "0.1"
+GIBIBYTE = 1 << 30
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterator[ContainerStack]:
+    """A stack of one replica with a whole CPU, and a folder of results of its own."""
+    require_engine()
+    folder = tmp_path_factory.mktemp("lab")
+    one = ContainerStack(folder / "var")
+    one.environ = {
+        "BACKEND": "docker",
+        "COMPOSE_PROJECT_NAME": f"forkcast-lab-{one.port}",
+        "HTTP_HOST": "127.0.0.1",
+        "COVERTYPE_PATH": str(covertype_csv),
+        "RESULTS_DIR": str(folder / "results"),
+    }
+    try:
+        one.done("up")
+        yield one
+    finally:
+        one.make("clean", "YES=1")
+
+
+def measured(lab: ContainerStack, verb: str, **variables: str) -> Results:
+    """What a verb of the lab measured."""
+    lab.done(verb, *(f"{name}={value}" for name, value in (RUNG | variables).items()))
+    return Results.load(max(Path(lab.environ["RESULTS_DIR"]).iterdir()))
+
+
+def only_step(lab: ContainerStack, topology: str, users: int, **variables: str) -> Step:
+    """The step of so many users on this topology."""
+    rung = {"USERS": str(users), "STEP_USERS": str(users), "SPAWN_RATE": str(users)}
+    (step,) = measured(lab, "compare", TOPOLOGIES=topology, **rung, **variables).steps
+    return step
+
+
+def test_one_replica_and_two_of_half(lab: ContainerStack) -> None:
+    """Each topology had its limits and was judged by the engine's own statistics; then the stack is as it was."""
+    before = [one["HostConfig"]["NanoCpus"] for one in lab.containers("server")]
+    results = measured(
+        lab, "compare", TOPOLOGIES="1x0.5/512M:1 2x0.25/256M:1", USERS="40", STEP_USERS="40", SPAWN_RATE="40"
+    )
+    one, two = results.steps
+    assert (one.verdict, two.verdict) == (PASS, PASS)
+    for step, memory in ((one, 512 << 20), (two, 256 << 20)):
+        assert step.failures == 0
+        assert step.nginx_requests == pytest.approx(step.requests, rel=0.1)
+        assert step.cpus is not None
+        assert step.cpu_percent is not None
+        assert step.memory is not None
+        assert step.memory_percent is not None
+        # The engine's memory is that of each replica, and judged against one replica's limit.
+        assert 0 < step.memory_percent < 100
+        assert step.memory < 2 * memory
+    assert two.cpus == pytest.approx(0.5 * (two.cpu_percent or 0) / 100, rel=0.5)
+    assert [one["HostConfig"]["NanoCpus"] for one in lab.containers("server")] == before
+    assert [one["HostConfig"]["Memory"] for one in lab.containers("server")] == [GIBIBYTE]
+    assert lab.predict()[0] == 200
+    experiment = lab.docker(
+        "run", "--rm", "--entrypoint", "python", "--volume", f"{lab.project}_registry:/registry:ro",
+        f"{lab.project}-model:latest", "-c",
+        "import sqlite3; print(sqlite3.connect('file:/registry/mlflow.db?mode=ro', uri=True).execute("
+        "\"select count(*) from runs join experiments using (experiment_id) where experiments.name = 'scaling'\""
+        ").fetchone()[0])",
+    )  # fmt: skip
+    assert int(experiment) == 2
+
+
+def test_starved_generator_is_caught(lab: ContainerStack) -> None:
+    """Locust with a tenth of a CPU is the limit, not a service that has a whole one: no verdict on the service."""
+    step = only_step(lab, "1x1/512M:1", 2000, LOCUST_CPUS=STARVED)
+    assert step.verdict == GENERATOR_BOUND
+    assert step.reason
+
+
+def test_slow_service_is_not_the_generators_fault(lab: ContainerStack) -> None:
+    """A service with a tenth of a CPU misses the objective on both clocks, and Locust is not blamed for it."""
+    step = only_step(lab, SLOW, 4000, SLO_P95_MS="100")
+    assert step.verdict == FAIL
+    assert "P95" in step.reason or "CPU" in step.reason
+
+
+def test_slow_and_starved(lab: ContainerStack) -> None:
+    """Where both are at their limit, nobody can tell what the service would have done."""
+    assert only_step(lab, SLOW, 4000, LOCUST_CPUS=STARVED).verdict == GENERATOR_BOUND
+
+
+def test_least_resources(lab: ContainerStack) -> None:
+    """The search goes from the most to less CPU, then to less memory, and says what it found."""
+    results = measured(lab, "min-resources", USERS="50", CPUS="0.5", MEMORY="256M")
+    answer = results.conditions["answer"]
+    assert "50 users are held by 1x" in answer
+    tried = [run.topology for run in results.runs]
+    assert (tried[0].cpus, tried[0].memory) == (0.5, 256 << 20)
+    assert min(one.cpus for one in tried) < 0.5
+    assert min(one.memory or 0 for one in tried) < 256 << 20
+    assert lab.predict()[0] == 200
+
+
+def test_generators_are_gone(lab: ContainerStack) -> None:
+    """No container of the lab's outlives its command."""
+    assert not lab.docker("ps", "--all", "--quiet", "--filter", f"name={lab.project}-lab-")
