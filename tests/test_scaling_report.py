@@ -86,6 +86,13 @@ def test_demo(tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").is_file()
 
 
+def test_command_can_be_typed_again(tmp_path: Path) -> None:
+    """The line that measured it is told with its quotes."""
+    results = a_demo(tmp_path)
+    results.conditions["options"] = {"CPUS": "0.5 1", "USERS": "2000"}
+    assert "| command | make compare CPUS='0.5 1' USERS=2000 |" in written(results)[1]
+
+
 def test_failures_are_told(tmp_path: Path) -> None:
     """How requests failed stands beside the verdict, and why the generator was the limit beside the result."""
     steps = [a_step(500, failures=12, failure_kinds="timeout 12"), a_step(1000)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,9 +23,9 @@ def rows(conditions: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def command(conditions: Mapping[str, Any]) -> str:
-    """The line that measured it."""
+    """The line that measured it, to be typed again."""
     options = conditions.get("options") or {}
-    given = [f"{name}={value}" for name, value in options.items()] if isinstance(options, Mapping) else [str(options)]
+    given = [f"{name}={shlex.quote(str(value))}" for name, value in options.items()] if isinstance(options, Mapping) else [str(options)]
     return " ".join(["make", str(conditions["verb"]), *given]) if conditions.get("verb") else ""
 
 
