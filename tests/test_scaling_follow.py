@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,21 @@ def test_lines() -> None:
         until(lambda: len(lines) == 3)
     assert lines[1:] == [b"one\n", b"two\n"]
     assert is_gone(int(lines[0]))
+
+
+def test_gives_way_to_others() -> None:
+    """The program, and the thread that reads it, run at a lower priority; the one that started them does not."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    found: list[int] = []
+
+    def take(line: bytes) -> None:
+        found.extend([int(line), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())])
+
+    command = [sys.executable, "-c", "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"]
+    with Follower(command, take):
+        until(lambda: len(found) == 2)
+    assert found == [before + 10, 10]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
 def test_last_words() -> None:

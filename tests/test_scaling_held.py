@@ -8,7 +8,7 @@ import pytest
 
 from deploy.scaling.held import CUT, GENERATOR, LESS, MORE, SAME, SLO, TOP, UNKNOWN, Held, differ
 from deploy.scaling.results import Run
-from deploy.scaling.step import FAIL, GENERATOR_BOUND, PASS
+from deploy.scaling.step import FAIL, GENERATOR_BOUND, PASS, Step
 from tests.scaling import a_ladder, a_run, a_step
 
 
@@ -34,10 +34,26 @@ def test_limit(run: Run, users: int, limit: str) -> None:
 
 
 def test_a_pass_above_a_miss_counts_for_nothing() -> None:
-    """Steps above the first that did not pass are luck, in whatever order they came."""
+    """Steps above the first that missed are luck, in whatever order they came."""
     missed = replace(a_step(1000), verdict=FAIL)
     held = Held.of(a_run("1x1", a_step(1500), missed, a_step(500)))
     assert (held.users, held.missed and held.missed.users) == (500, 1000)
+
+
+@pytest.mark.parametrize(
+    ("above", "users", "limit"),
+    [
+        ([a_step(1500)], 1500, TOP),
+        ([a_step(1500), replace(a_step(2000), verdict=FAIL)], 1500, SLO),
+        ([a_step(1500), replace(a_step(2000), verdict=GENERATOR_BOUND)], 1500, GENERATOR),
+        ([replace(a_step(1500), verdict=FAIL), a_step(2000)], 500, GENERATOR),
+    ],
+)
+def test_a_generator_bound_step_is_no_verdict(above: list[Step], users: int, limit: str) -> None:
+    """It neither holds nor misses: what passed above it counts, and what ended the run is what came after that."""
+    bound = replace(a_step(1000), verdict=GENERATOR_BOUND)
+    held = Held.of(a_run("1x1", a_step(500), bound, *above))
+    assert (held.users, held.limit) == (users, limit)
 
 
 def test_a_miss_and_a_pass_with_as_many_users() -> None:

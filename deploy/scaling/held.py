@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from deploy.scaling.figures import users
 from deploy.scaling.results import Results, Run
@@ -20,10 +21,11 @@ SAME, LESS, MORE, UNKNOWN = "same", "less", "more", "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """``passed`` are the steps below ``missed``, the first one that did not pass.
+    """``passed`` are the steps that held the objective below the first that missed it.
 
-    ``limit`` is what ended the run: the objective, the generator, the top of the ladder or an interruption. Only the
-    objective says that the topology holds no more.
+    A generator-bound step in between is neither. ``missed`` is the step after the last that passed, and ``limit`` what
+    ended the run there: the objective, the generator, the top of the ladder or an interruption. Only the objective says
+    that the topology holds no more.
     """
 
     topology: Topology
@@ -35,9 +37,11 @@ class Held:
     @classmethod
     def of(cls, run: Run) -> Held:
         """Read a run, whose steps may be in any order."""
-        others = [step for step in run.steps if step.verdict != PASS]
+        failed = min((step.users for step in run.steps if step.verdict == FAIL), default=inf)
+        passed = [step for step in run.steps if step.verdict == PASS and step.users < failed]
+        most = max((step.users for step in passed), default=0)
+        others = [step for step in run.steps if step.verdict != PASS and step.users > most]
         missed = min(others, key=lambda step: (step.users, step.verdict != FAIL), default=None)
-        passed = [step for step in run.steps if step.verdict == PASS and (missed is None or step.users < missed.users)]
         return cls(run.topology, tuple(passed), missed, _limit(run, missed), run.ended)
 
     @property

@@ -20,10 +20,10 @@ from deploy.table import table
 _HOW_TO_READ = (
     "A topology is written REPLICASxCPUS/MEMORY:WORKERS; CPUs, memory and workers are each replica's. The tables' CPU "
     "and RAM are of all replicas together.",
-    "Held is what passed the SLO at every step up to there. A step above the first miss counts for nothing, even if it "
-    "passed.",
+    "Held is the most users at a step that passed the SLO, below the first step that missed it: one above that counts "
+    "for nothing, even if it passed.",
     "A step is generator-bound where Locust, not the service, set the latency or the throughput. It is neither a pass "
-    'nor a miss, and nothing beyond it is known: "at least" stands before what was held until then.',
+    'nor a miss. Where no step above it passed, nothing beyond is known: "at least" stands before what was held.',
     "Two clocks: Locust's P95 is what a user waits for, Nginx's is the same requests from their arrival there to their "
     "last byte. Where both agree, the service is what is slow; where Locust's is far above, Locust or its machine is.",
     "Differences below 10 %, and below 3 ms of P95, are called none. What a topology holds is known to one rung of the "
