@@ -25,7 +25,11 @@ def rows(conditions: Mapping[str, Any]) -> list[tuple[str, str]]:
 def command(conditions: Mapping[str, Any]) -> str:
     """The line that measured it, to be typed again."""
     options = conditions.get("options") or {}
-    given = [f"{name}={shlex.quote(str(value))}" for name, value in options.items()] if isinstance(options, Mapping) else [str(options)]
+    given = (
+        [f"{name}={shlex.quote(str(value))}" for name, value in options.items()]
+        if isinstance(options, Mapping)
+        else [str(options)]
+    )
     return " ".join(["make", str(conditions["verb"]), *given]) if conditions.get("verb") else ""
 
 

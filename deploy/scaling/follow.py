@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 
 _PATIENCE = 5.0  # seconds from the signal to stop to the one that kills
@@ -29,12 +30,9 @@ class Follower:
     def __enter__(self) -> Follower:
         # A process group of its own keeps Ctrl-C from it: what it still prints then is wanted.
         self._process = subprocess.Popen(
-            ["nice", "-n", str(_NICE), *self._command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            process_group=0,
+            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, process_group=0
         )
+        _give_way(os.PRIO_PGRP, self._process.pid)
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
         return self
@@ -53,7 +51,12 @@ class Follower:
     def _read(self) -> None:
         assert self._process.stdout is not None  # noqa: S101  (it was asked for)
         # Linux keeps a priority for each thread, by its id.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        _give_way(os.PRIO_PROCESS, threading.get_native_id())
         with self._process.stdout as lines:
             for line in lines:
                 self._take(line)
+
+
+def _give_way(kind: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.setpriority(kind, number, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))

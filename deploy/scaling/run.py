@@ -80,7 +80,7 @@ class Climb:
                         self._keep(run, instruments.step(run.topology.name, users, window), saved, seconds)
                     raise
                 self._keep(run, step, saved)
-                run.ended = _over(run.steps)
+                run.ended = _over(run.steps, self.slo)
                 if run.ended:
                     break
         run.done = True
@@ -118,12 +118,15 @@ def _rate(live: Window) -> float:
     return live.requests / live.seconds if live.seconds else 0.0
 
 
-def _over(steps: list[Step]) -> str:
-    """Why the ladder need not be climbed further; empty where it goes on."""
+def _over(steps: list[Step], slo: Slo) -> str:
+    """Why the ladder need not be climbed further; empty where it goes on.
+
+    A generator that is spoiled by a few milliseconds may do better higher up; one that misses the objective will not.
+    """
     last = [step.verdict for step in steps]
     if last[-_MISSES:] == [FAIL] * _MISSES:
         return f"missed the SLO twice in a row, at {steps[-2].users} and {steps[-1].users} users"
-    if last[-_BOUNDS:] == [GENERATOR_BOUND] * _BOUNDS:
+    if last[-_BOUNDS:] == [GENERATOR_BOUND] * _BOUNDS and all(slo.misses(step) for step in steps[-_BOUNDS:]):
         return f"the generator was the limit {_BOUNDS} times in a row, up to {steps[-1].users} users"
     return ""
 

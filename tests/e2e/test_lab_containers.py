@@ -1,4 +1,4 @@
-"""The scaling lab in containers: real limits of CPU and memory, a starved generator, a slow service, and both at once."""
+"""The scaling lab in containers: real limits of CPU and memory; a starved generator, a slow service, and both."""
 
 from __future__ import annotations
 
