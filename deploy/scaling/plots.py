@@ -171,7 +171,7 @@ _THROUGHPUT = (
     "to a topology that keeps them waiting. Where all lie on it, all were asked for less than they can do."
 )
 _HELD = (
-    "The most users at which each topology passed the SLO, after passing it with all fewer. A frayed end means at "
+    "The most users at which each topology passed the SLO, below its first miss. A frayed end means at "
     "least: no step missed the SLO."
 )
 _LATENCY = (

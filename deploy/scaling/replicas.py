@@ -73,7 +73,8 @@ def _duel(one: Held, many: Held) -> str:
         return f"With {size}, one replica held more: {both}."
     if said == SAME:
         return f"With {size}, no difference in users held: {both}{_at_equal_users(one, many)}."
-    open_ended = one if one.limit != SLO else many
+    # The one with fewer users, if it might hold more, is what stands between them and an answer.
+    open_ended = min((run for run in (one, many) if run.limit != SLO), key=lambda run: run.users, default=many)
     return f"With {size}, not answered: {both}, and of {open_ended.topology.name}: {open_ended.why}."
 
 
