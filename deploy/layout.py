@@ -5,9 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.errors import CommandError
 from server.settings import ROOT
 
-__all__ = ["ROOT", "Layout"]
+__all__ = ["ROOT", "Layout", "at"]
+
+
+def at(name: str, value: str) -> Path:
+    """The path that a variable gives, from the checkout if it is a relative one.
+
+    Raises:
+        CommandError: it begins with the home of somebody who is not known.
+    """
+    try:
+        return ROOT / Path(value).expanduser()
+    except RuntimeError:
+        raise CommandError(f"{name}={value!r}: there is no such user, whose home that would be") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +67,16 @@ class Layout:
     def contents(self) -> list[Path]:
         """All that a stack, its registry and its training ever write here."""
         folders = ["log", "run", "programs", "tmp", "nginx", "models", "data", "mlartifacts"]
-        files = ["mlflow.db", "stack.json", "supervisord.conf", "refusal.txt", "compose-project", ".lock"]
+        files = [
+            "mlflow.db",
+            "stack.json",
+            "supervisord.conf",
+            "refusal.txt",
+            "compose-project",
+            "calibration.json",
+            ".lock",
+            ".lab",
+        ]
         return [self.var / name for name in folders + files if (self.var / name).exists()]
 
     def make(self) -> None:

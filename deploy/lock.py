@@ -10,10 +10,10 @@ from deploy.layout import Layout
 
 
 @contextmanager
-def alone(layout: Layout) -> Iterator[None]:
-    """Wait until no other command changes this stack."""
+def alone(layout: Layout, name: str = "lock") -> Iterator[None]:
+    """Wait until no other command changes this stack; by another name, until no other does what that stands for."""
     layout.make()
-    with (layout.var / ".lock").open("w") as file:
+    with (layout.var / f".{name}").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -28,6 +28,14 @@ def choose_http_port(host: str, wanted: int | None) -> int:
     return HTTP_DEFAULT
 
 
+def free() -> int:
+    """One of this machine's own that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def check_free(host: str, port: int, variable: str) -> None:
     """Nothing listens there, and we may.
 

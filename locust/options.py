@@ -9,6 +9,8 @@ from failures import CannotStartError
 
 CLIENTS = ("light", "fast", "batch")
 TARGETS = ("/predict", "/null")
+# More rows a request than any service takes.
+MOST_ROWS = 100_000
 
 
 def add_options(parser: Any) -> None:
@@ -42,7 +44,7 @@ def check_options(options: Namespace) -> None:
         ("--spawn-rate", options.spawn_rate, options.spawn_rate > 0, "more than 0"),
         ("--client", options.client, options.client in CLIENTS, f"one of {', '.join(CLIENTS)}"),
         ("--target", options.target, options.target in TARGETS, f"one of {', '.join(TARGETS)}"),
-        ("--batch-rows", options.batch_rows, options.batch_rows >= 1, "at least 1"),
+        ("--batch-rows", options.batch_rows, 1 <= options.batch_rows <= MOST_ROWS, f"from 1 to {MOST_ROWS}"),
         ("--timeout", options.timeout, options.timeout > 0, "more than 0"),
         ("--wait-min", options.wait_min, options.wait_min >= 0, "at least 0"),
         ("--wait-max", options.wait_max, options.wait_max >= options.wait_min, "at least --wait-min"),

@@ -91,7 +91,7 @@ def test_service_that_is_not_there(count: int) -> None:
         (["--data", "/none.csv"], "--data /none.csv: "),
         (["--timeout", "0"], "--timeout 0.0: expected more than 0"),
         (["--wait-max", "0.01"], "--wait-max 0.01: expected at least --wait-min"),
-        (["--batch-rows", "0"], "--batch-rows 0: expected at least 1"),
+        (["--batch-rows", "0"], "--batch-rows 0: expected from 1 to 100000"),
         (["--step-users", "-1"], "--step-users -1: expected at least 0"),
         (["--users", "99000000"], "99000000 users in one process need 99000200 open files, and it may have "),
         (["--host", "https://127.0.0.1"], "--host https://127.0.0.1: expected http:// and the balancer's address"),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.scaling.calibrate import Calibration, Null, generator_bound, key, rungs_to_calibrate
+from deploy.scaling.calibrate import Calibration, Null, at_limit, generator_bound, key, rungs_to_calibrate
 from deploy.scaling.ladder import Ladder
 from tests.scaling import WAIT, a_step
 
@@ -192,6 +192,27 @@ def test_small_ladder_after_a_large_one(tmp_path: Path) -> None:
     for users in range(1000, 10_001, 1000):
         calibration.keep(Null(users, users / WAIT, 2.0))
     assert calibration.missing([10, 20, 30])
+
+
+def test_bound_ones_are_looked_at_again(tmp_path: Path) -> None:
+    """A number of users at which the generator was at its limit, perhaps by chance, is calibrated anew next time."""
+    calibration = Calibration(tmp_path / "calibration.json", "a machine")
+    calibration.keep(BOUND)
+    assert calibration.missing([1000])
+    calibration.keep(Null(1000, 570.0, 1.0))
+    assert not calibration.missing([1000])
+
+
+def test_no_answers_bind_nothing() -> None:
+    """A calibration without an answer says nothing of the generator."""
+    assert bound(null=Null(1000, 0.0, 0.0, "users came late")) == ""
+
+
+def test_limit_of_a_generator() -> None:
+    """It is at its limit without CPU, or where users are late, and not where the clocks disagree by some ms."""
+    assert at_limit(a_step(1000, locust_cpu_percent=95.0), WAIT)
+    assert at_limit(a_step(1000, rps=100.0), WAIT)
+    assert at_limit(a_step(1000, locust_p95=9.0, nginx_p95=1.0), WAIT) == ""
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -124,6 +125,37 @@ def test_error(make: Made) -> None:
         with pytest.raises(CommandError, match=r"^Locust ended: no such host$"):
             one.check()
     assert len(one.records.steps) == 1
+
+
+@pytest.mark.e2e
+def test_refusal(make: Made) -> None:
+    """One that refused to start is told of with what it said of that, and not with the table that it printed after."""
+    with make("say('error', message='rows.csv: no rows')\nsys.exit('oops\\n--------|-----')") as one:
+        until(lambda: one.ended)
+        with pytest.raises(CommandError, match=r"^rows\.csv: no rows$"):
+            one.check()
+
+
+@pytest.mark.e2e
+def test_table_is_no_reason(make: Made) -> None:
+    """The table of results that Locust prints at its end is not why it ended."""
+    with make("sys.exit('oops\\nType | Name\\n-----|-----\\n------')") as one:
+        until(lambda: one.ended)
+        with pytest.raises(CommandError, match=r"^Locust ended: oops$"):
+            one.check()
+
+
+@pytest.mark.e2e
+def test_killed(make: Made) -> None:
+    """One that is killed has ended, though a process of its own holds on to its output; that one is ended too."""
+    with make("child = os.fork()\nif child: say('step', users=child)\ntime.sleep(60)") as one:
+        until(lambda: one.records.steps)
+        ((_, child),) = one.records.steps
+        os.kill(one.pid, signal.SIGKILL)
+        until(lambda: one.ended)
+        with pytest.raises(CommandError, match=r"^Locust ended: killed by SIGKILL$"):
+            one.check()
+    until(lambda: is_gone(child))
 
 
 @pytest.mark.e2e

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import fields, replace
+from math import inf, nan
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,9 @@ steps = st.builds(
     failure_kinds=words,
     reason=words,
     verdict=st.sampled_from([PASS, FAIL, GENERATOR_BOUND]),
-    users=st.integers(0, 10**6),
-    requests=st.integers(0, 10**9),
-    failures=st.integers(0, 10**9),
+    users=st.integers(1, 10**6),
+    requests=st.integers(10**6, 10**9),
+    failures=st.integers(0, 10**6),
     nginx_requests=st.integers(0, 10**9),
     memory=st.none() | st.integers(0, 1 << 50),
     **{one.name: numbers for one in fields(Step) if one.type == "float"},
@@ -45,6 +46,21 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, written: list[Step
     path = tmp_path_factory.mktemp("steps") / "steps.csv"
     write_steps(path, written)
     assert read_steps(path) == written
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"users": 0}, {"users": -20}, {"failures": 13}, {"failures": -1}, {"rps": nan}, {"locust_p95": inf},
+        {"nginx_p95": -1.0}, {"seconds": -2.0},
+    ],
+)  # fmt: skip
+def test_impossible_figures(tmp_path: Path, wrong: dict[str, float]) -> None:
+    """A file whose figures no measurement can have is refused, so that no report concludes from it."""
+    path = tmp_path / "steps.csv"
+    write_steps(path, [replace(BARE, **wrong)])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="cannot have been measured"):
+        read_steps(path)
 
 
 def test_unknown_is_empty(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class DockerLab:
         subprocess.run(["docker", "stop", "--time", "20", self._generator], capture_output=True, check=False)
 
     def clear(self) -> None:
-        """Remove a generator that was left behind, by its name, which holds our process id."""
-        left = docker("ps", "--all", "--quiet", "--filter", f"name=^/{self._generator}$").split()
+        """Remove generators that were left behind, by a command that was killed too: no other measures meanwhile."""
+        left = docker("ps", "--all", "--quiet", "--filter", f"name=^/{self._project}-lab-[0-9]+$").split()
         if left:
             docker("rm", "--force", *left)

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 from deploy.docker.engine import engine_cpus
 from deploy.errors import CommandError
+from deploy.layout import at
 from deploy.stack import Stack
 from server.resolve import local_folder
-from server.settings import ROOT, Settings
+from server.settings import Settings
 
 DEFAULT = Stack(http_host="0.0.0.0", http_port=80, cpus=1, memory="1G", backend="docker")  # noqa: S104
 
@@ -87,7 +88,7 @@ def file(name: str, environ: Mapping[str, str]) -> Path | None:
     given = environ.get(name)
     if not given:
         return None
-    path = ROOT / Path(given).expanduser()
+    path = at(name, given)
     if not path.is_file():
         raise CommandError(f"{name}={given!r}: there is no such file")
     return Path(_mountable(name, path.resolve()))

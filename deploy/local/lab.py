@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from deploy import ports
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout
+from deploy.layout import ROOT, Layout, at
 from deploy.local.statistics import Statistics
 from deploy.local.supervisord import Supervisord
 from deploy.scaling.generator import Generator, Load
@@ -37,7 +38,11 @@ class LocalLab:
         """Locust as a process of its own, on the CPUs that the replicas leave."""
         locustfile = str(ROOT / "locust/locustfile.py")
         arguments = load.arguments(ladder, self._stack.address, locustfile, str(folder), self._data())
-        limits = ["prlimit", f"--data={_MEMORY}"]
+        # Locust's own port for its workers is one for the whole machine.
+        port = str(ports.free())
+        arguments += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
+        # It ends with this process, whatever ends that.
+        limits = ["setpriv", "--pdeathsig", "TERM", "prlimit", f"--data={_MEMORY}"]
         if placement.generator:
             limits = ["taskset", "--cpu-list", placement.generator, *limits]
         command = [*limits, str(Path(sys.executable).parent / "locust"), *arguments]
@@ -53,7 +58,7 @@ class LocalLab:
 
     def _data(self) -> str:
         given = self._environ.get("DATA")
-        path = ROOT / Path(given).expanduser() if given else None
+        path = at("DATA", given) if given else None
         if path and not path.is_file():
             raise CommandError(f"DATA={given!r}: there is no such file")
         return str(path or "")

@@ -12,8 +12,8 @@ that holds makes the step *generator-bound*, and no verdict on the service is dr
 4. **Late users.** There were less than 90 % of the requests that so many users make, users / (mean wait + mean
    latency) by Little's law. Not asked where the mean latency is above a tenth of the window: it is a law of steady
    states.
-5. **Calibration.** As many users against ``/null``, a constant answer by Nginx itself, were generator-bound themselves,
-   and the step reached 90 % of their requests a second.
+5. **Calibration.** As many users against ``/null``, a constant answer by Nginx itself, were out of CPU or late (3, 4),
+   and the step reached 90 % of their requests a second. Their clocks do not count: the step has its own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _STEADY = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Null:
-    """What so many users saw of ``/null``: requests a second, P95 in ms, and whether the generator was at its limit."""
+    """What so many users saw of ``/null``: requests a second, P95 in ms, and why the generator was at its limit."""
 
     users: int
     rps: float
@@ -47,6 +47,11 @@ def generator_bound(step: Step, mean_wait: float, null: Null | None = None) -> s
         if reason:
             return reason
     return ""
+
+
+def at_limit(step: Step, mean_wait: float) -> str:
+    """Why the generator could not have done more, whatever it asked; empty where it could."""
+    return _busy(step) or _late(step, mean_wait)
 
 
 def _clocks(step: Step) -> str:
@@ -78,7 +83,7 @@ def _late(step: Step, mean_wait: float) -> str:
 
 
 def _calibrated(step: Step, null: Null | None) -> str:
-    if null is None or not null.bound or step.rps < _ENOUGH * null.rps:
+    if null is None or not null.bound or not null.rps or step.rps < _ENOUGH * null.rps:
         return ""
     return f"as many users reach {null.rps:.0f} requests/s against a constant answer ({null.bound})"
 
@@ -92,8 +97,9 @@ class Calibration:
         self._known = {one.users: one for one in self._read()}
 
     def missing(self, rungs: Sequence[int]) -> bool:
-        """Whether any of these numbers of users has nothing to be compared with."""
-        return any(self.of(users, rungs[-1]) is None for users in rungs)
+        """Whether any of these numbers of users has nothing to be compared with, or was bound, perhaps by chance."""
+        found = [self.of(users, rungs[-1]) for users in rungs]
+        return any(null is None or null.bound for null in found)
 
     def of(self, users: int, top: int) -> Null | None:
         """The one for as many users, or for the next more within a tenth of the ladder's top."""

@@ -11,7 +11,7 @@ from deploy.scaling.slo import Slo
 
 _FIRST = ("verb", "machine", "commit", "backend", "model", "user", "slo", "ladder", "started")
 _NAMES = {"slo": "SLO", "user": "generator's user", "verb": "command"}
-_BOUND = r"{} < ([\d.]+(?:e\+?\d+)?)"
+_BOUND = r"{} < (\d+(?:\.\d+)?(?:e\+?\d+)?)"
 
 
 def rows(conditions: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -104,8 +105,11 @@ class Generator:
                 self._stop(self._process)
             self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
             self._process.wait()
+        # Processes that a killed master has left behind.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._thread.join(_PATIENCE)
 
     @property
@@ -115,18 +119,25 @@ class Generator:
 
     @property
     def ended(self) -> bool:
-        """Whether it has, and all that it told was read."""
-        return self._process.poll() is not None and not self._thread.is_alive()
+        """Whether it has, and all that it told was read; its processes may outlive it where it was killed."""
+        status = self._process.poll()
+        return status is not None and (status < 0 or not self._thread.is_alive())
 
     def check(self) -> None:
         """It did not end with an error.
 
         Raises:
-            CommandError: it did, with its last line.
+            CommandError: it did, with its reason.
         """
         if self.ended and self._process.returncode:
-            lines = self._log.read_text(errors="replace").strip().splitlines()
-            raise CommandError(f"Locust ended: {lines[-1] if lines else f'status {self._process.returncode}'}")
+            raise CommandError(self.records.refusal or f"Locust ended: {self._reason(self._process.returncode)}")
+
+    def _reason(self, status: int) -> str:
+        if status < 0:
+            return f"killed by {signal.Signals(-status).name}"
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        told = [line for line in lines if line.strip("- ") and "|" not in line]  # not of its table of results
+        return told[-1] if told else f"status {status}"
 
     def _read(self) -> None:
         assert self._process.stdout is not None  # noqa: S101  (it was asked for)

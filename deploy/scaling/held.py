@@ -113,4 +113,4 @@ def alike(values: Sequence[float]) -> bool:
 def _limit(run: Run, missed: Step | None) -> str:
     if missed:
         return SLO if missed.verdict == FAIL else GENERATOR
-    return TOP if run.done and not run.ended else CUT
+    return TOP if run.done and run.steps and not run.ended else CUT

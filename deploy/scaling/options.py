@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from deploy.errors import CommandError
-from deploy.layout import ROOT
+from deploy.layout import at
 from deploy.scaling.generator import CLIENTS, Load
 from deploy.scaling.placement import Placement
 from deploy.scaling.slo import Slo
@@ -48,7 +47,7 @@ def load(environ: Mapping[str, str], placement: Placement) -> Load:
     client = environ.get("CLIENT") or CLIENTS[0]
     if client not in CLIENTS:
         raise CommandError(f"CLIENT={client!r}: expected one of {', '.join(CLIENTS)}")
-    data = ROOT / Path(environ["DATA"]).expanduser() if environ.get("DATA") else None
+    data = at("DATA", environ["DATA"]) if environ.get("DATA") else None
     if data and not data.is_file():
         raise CommandError(f"DATA={environ['DATA']!r}: there is no such file")
     processes = whole(environ, "LOCUST_PROCESSES", placement.generator_cpus, 1, 64)

@@ -36,6 +36,7 @@ class Records:
     steps: list[tuple[float, int]] = field(default_factory=list)
     full: dict[int, float] = field(default_factory=dict)
     stopped: float | None = None
+    refusal: str = ""
 
     def take(self, line: bytes) -> None:
         """Keep one line; anything that is no record is none of ours."""
@@ -54,6 +55,8 @@ class Records:
             self.full.setdefault(record["users"], record["time"])
         elif kind == "stop":
             self.stopped = record["time"]
+        elif kind == "error":
+            self.refusal = self.refusal or str(record["message"])
 
     @property
     def last(self) -> int:

@@ -45,7 +45,7 @@ def summary(results: Results) -> list[str]:
     """The conclusion and the workshop's table, for a terminal."""
     told = workshop(results)
     sought = [str(answer)] if (answer := results.conditions.get("answer")) else []
-    return [headline(results), *sought, "", *table([told.head, *told.rows])]
+    return [*(sought or [headline(results)]), "", *table([told.head, *told.rows])]
 
 
 def document(results: Results) -> Document:

@@ -67,9 +67,11 @@ class Results:
         """
         try:
             document = json.loads((folder / _LAB).read_text())
-            conditions = dict(document["conditions"].items())
+            conditions = _checked(dict(document["conditions"].items()))
             runs = [Run(Topology.parse(one["topology"]), [], one["done"], one["ended"]) for one in document["runs"]]
             steps = read_steps(folder / _STEPS)
+        except FileNotFoundError:
+            raise CommandError(f"{folder} holds no results of the scaling lab") from None
         except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error, CommandError) as error:
             raise CommandError(f"{folder} holds no results of the scaling lab: {error}") from None
         for run in runs:
@@ -99,3 +101,17 @@ class Results:
         draft = self.folder / f"{name}.draft"
         draft.write_text(text)
         draft.rename(self.folder / name)
+
+
+def _checked(conditions: dict[str, Any]) -> dict[str, Any]:
+    """As they are, if what is computed with is of its kind.
+
+    Raises:
+        ValueError: naming what is not.
+    """
+    options, notes = conditions.setdefault("options", {}), conditions.setdefault("notes", [])
+    if not isinstance(options, dict) or not all(isinstance(value, str) for value in options.values()):
+        raise ValueError(f"options {options!r}: expected texts by their names")
+    if not isinstance(notes, list):
+        raise ValueError(f"notes {notes!r}: expected a list")
+    return conditions

@@ -73,8 +73,8 @@ class Climb:
             for number, users in enumerate(self.ladder.rungs):
                 try:
                     step = self._measured(run, number, users, instruments)
-                except KeyboardInterrupt:
-                    run.ended = f"interrupted at {users} users"
+                except (KeyboardInterrupt, CommandError) as error:
+                    run.ended = str(error) if isinstance(error, CommandError) else f"interrupted at {users} users"
                     if window := instruments.partial(number):
                         seconds = f"interrupted after {window.end - window.start} s"
                         self._keep(run, instruments.step(run.topology.name, users, window), saved, seconds)
@@ -155,6 +155,7 @@ class _Instruments:
         self._stack = ExitStack()
 
     def __enter__(self) -> _Instruments:
+        self._lab.clear()
         with ExitStack() as stack:
             stack.callback(self._lab.clear)
             stack.enter_context(Follower(self._lab.log_command(), self._clock.take))

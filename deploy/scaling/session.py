@@ -12,7 +12,7 @@ from deploy.docker.lab import DockerLab
 from deploy.errors import CommandError
 from deploy.machine import Machine
 from deploy.scaling import options
-from deploy.scaling.calibrate import Calibration, Null, generator_bound, key, rungs_to_calibrate
+from deploy.scaling.calibrate import Calibration, Null, at_limit, key, rungs_to_calibrate
 from deploy.scaling.ladder import Ladder
 from deploy.scaling.placement import Placement
 from deploy.scaling.progress import Progress
@@ -148,8 +148,10 @@ class Session:
         try:
             climb.take(run, self._lab(), self._calibration_folder(), placement, lambda: None)
         finally:
+            # One that was cut short, or had no answer, tells nothing of the generator.
             for step in run.steps:
-                calibration.keep(_null(step, climb.load.mean_wait))
+                if step.seconds == _CALIBRATED - _SETTLED and step.requests > step.failures:
+                    calibration.keep(_null(step, climb.load.mean_wait))
         for users in short.rungs[len(run.steps) :]:
             # It ended early, as it could not keep up with fewer.
             calibration.keep(replace(_null(run.steps[-1], climb.load.mean_wait), users=users))
@@ -166,7 +168,7 @@ class Session:
 
 
 def _null(step: Step, mean_wait: float) -> Null:
-    return Null(step.users, step.rps, step.locust_p95, generator_bound(step, mean_wait))
+    return Null(step.users, step.rps, step.locust_p95, at_limit(step, mean_wait))
 
 
 def _conditions(verb: str, service: Service, ladder: Ladder, slo: Slo) -> Mapping[str, Any]:

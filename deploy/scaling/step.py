@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,16 @@ class Step:
         """
         if None in row.values():
             raise ValueError("a line of it was cut off")
-        return cls(**{one.name: _READ[str(one.type)](row[one.name]) for one in fields(cls)})
+        step = cls(**{one.name: _READ[str(one.type)](row[one.name]) for one in fields(cls)})
+        if not step.is_possible:
+            raise ValueError(f"the step of {step.users} users on {step.topology} cannot have been measured")
+        return step
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether its figures can be of this world."""
+        figures = (self.seconds, self.rps, self.locust_p95, self.nginx_p95, self.requests, self.failures)
+        return self.users > 0 and 0 <= self.failures <= self.requests and all(0 <= one < inf for one in figures)
 
 
 def _maybe(kind: type) -> Any:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 from deploy.errors import CommandError
 from deploy.interrupt import ignore
-from deploy.layout import ROOT, Layout
+from deploy.layout import Layout, at
 from deploy.lock import alone
 from deploy.scaling import options, plan
 from deploy.scaling.ladder import MOST_USERS, Ladder, number
@@ -25,6 +25,10 @@ from deploy.scaling.topology import Topology
 from deploy.scaling.tracking import document
 from deploy.stack import whole
 
+# How the folders of the lab and of the benches are called, and the lock of whatever measures.
+_OURS = re.compile(r"\d{8}-\d{6}-[a-z-]+(-\d+)?")
+_LAB = "lab"
+
 
 class Lab:
     """One method a verb; its first docstring line is what `make` prints for it."""
@@ -32,15 +36,13 @@ class Lab:
     def __init__(self, layout: Layout, environ: Mapping[str, str]) -> None:
         self._layout = layout
         self._environ = environ
-        self._results = ROOT / Path(environ.get("RESULTS_DIR") or "results").expanduser()
+        self._results = at("RESULTS_DIR", environ.get("RESULTS_DIR") or "results")
 
     def load(self) -> None:
         """Measure the stack that is up with so many users at once."""
         ladder = Ladder.profile(self._environ)
         options.check(self._environ)
-        service = Service.running(self._layout, self._environ)
-        with Progress() as progress, self._reported(self._session("load", service, ladder, progress)) as session:
-            session.measure(service.topology, ladder, Placement())
+        self._measure("load", ladder)
 
     def max_users(self) -> None:
         """Find the most users that the stack which is up holds, or that each of TOPOLOGIES does."""
@@ -49,24 +51,32 @@ class Lab:
             return
         ladder = Ladder.from_env(self._environ)
         options.check(self._environ)
-        service = Service.running(self._layout, self._environ)
-        with Progress() as progress, self._reported(self._session("max-users", service, ladder, progress)) as session:
-            session.measure(service.topology, ladder, Placement())
+        self._measure("max-users", ladder)
 
     def compare(self) -> None:
         """Take one replica and many, of equal CPU and memory in all, up the ladder of users."""
         self._compare("compare")
+
+    def _measure(self, verb: str, ladder: Ladder) -> None:
+        """Take the stack as it is; it may be scaled meanwhile, but not by another measurement."""
+        service = Service.running(self._layout, self._environ)
+        with (
+            alone(self._layout, _LAB),
+            Progress() as progress,
+            self._reported(self._session(verb, service, ladder, progress)) as session,
+        ):
+            session.measure(service.topology, ladder, Placement())
 
     def _compare(self, verb: str) -> None:
         resumed = self._resumed()
         environ = self._environ | resumed.conditions["options"] if resumed else self._environ
         ladder = Ladder.from_env(environ)
         options.check(environ)
-        with alone(self._layout), Service.taken(self._layout, environ) as service:
+        with alone(self._layout, _LAB), alone(self._layout), Service.taken(self._layout, environ) as service:
             wanted = _possible(service, options.topologies(environ, len(service.cpus), limits=_limits(service)))
             with Progress() as progress:
                 session = Session.of(verb, service, ladder, progress, resumed or self._results)
-                with self._reported(session):
+                with self._reported(session), _resumable(session):
                     session.climb(wanted, ladder)
 
     def min_resources(self) -> None:
@@ -76,7 +86,7 @@ class Lab:
         plain = Ladder.from_env({name: value for name, value in self._environ.items() if name != "STEP_USERS"})
         ladder = Ladder.hold(users, plain.spawn_rate, plain.step_seconds, plain.settle_seconds)
         replicas = whole(self._environ, "N", 1, 1, 16) or 1
-        with alone(self._layout), Service.taken(self._layout, self._environ) as service:
+        with alone(self._layout, _LAB), alone(self._layout), Service.taken(self._layout, self._environ) as service:
             limits = _limits(service)
             most = options.topologies({**self._environ, "WORKERS": "1"}, len(service.cpus), limits=limits)[0]
             most = Topology(replicas, max(1, int(-(-most.cpus // 1))), most.cpus, most.memory)
@@ -101,15 +111,18 @@ class Lab:
     def report(self) -> None:
         """Write the report of RESULTS, else of the newest results, again."""
         chosen = self._environ.get("RESULTS")
-        results = Results.load(ROOT / Path(chosen).expanduser()) if chosen else self._measured()[-1]
+        results = Results.load(at("RESULTS", chosen)) if chosen else self._measured()[-1]
         print("\n".join(summary(results)))
         print(f"report: {write_report(results)}")
 
     def clean_results(self) -> None:
-        """Delete what the lab and the bench measured."""
-        if self._results.is_dir():
-            shutil.rmtree(self._results)
-        print(f"deleted {self._results}")
+        """Delete what the lab and the bench measured, and nothing else that may be there."""
+        ours = [path for path in self._results.glob("*/") if _OURS.fullmatch(path.name)]
+        for path in ours:
+            shutil.rmtree(path)
+        with suppress(OSError):  # something else is there, or nothing ever was
+            self._results.rmdir()
+        print(f"deleted {len(ours)} results in {self._results}")
 
     def _session(self, verb: str, service: Service, ladder: Ladder, progress: Progress) -> Session:
         return Session.of(verb, service, ladder, progress, self._results)
@@ -128,7 +141,7 @@ class Lab:
     def _resumed(self) -> Results | None:
         """What RESUME names, to go on with it."""
         folder = self._environ.get("RESUME")
-        return Results.load(ROOT / Path(folder).expanduser()) if folder else None
+        return Results.load(at("RESUME", folder)) if folder else None
 
     @contextmanager
     def _reported(self, session: Session) -> Iterator[Session]:
@@ -142,7 +155,8 @@ class Lab:
     def _report(self, session: Session) -> None:
         results = session.results
         if not results.steps:
-            shutil.rmtree(results.folder, ignore_errors=True)
+            if not any(log.stat().st_size for log in results.folder.glob("runs/*/locust.log")):
+                shutil.rmtree(results.folder, ignore_errors=True)
             return
         try:
             print("\n".join(["", *summary(results)]), flush=True)
@@ -150,6 +164,17 @@ class Lab:
             session.service.record(json.dumps(document(results)))
         except (CommandError, OSError) as error:
             session.progress.note(f"not all of the report was kept: {error}")
+
+
+@contextmanager
+def _resumable(session: Session) -> Iterator[None]:
+    """Say how to go on with what was cut short."""
+    try:
+        yield
+    except (KeyboardInterrupt, CommandError):
+        if session.results.steps:
+            session.progress.note(f"to measure the rest: make compare RESUME={session.results.folder}")
+        raise
 
 
 def _limits(service: Service) -> bool:

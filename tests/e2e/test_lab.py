@@ -166,6 +166,37 @@ def test_nothing_to_measure(tmp_path: Path) -> None:
     assert told == "error: nothing is running here to be measured; start it with: make up"
 
 
+def test_killed_lab_leaves_no_generator(lab: Stack) -> None:
+    """A lab that is killed takes its generator with it, and the next command measures."""
+    process = started(lab, "max-users", *words(STEP_SECONDS="60"))
+    wait_for(lambda: locusts(lab))
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in children:
+        os.kill(int(pid), signal.SIGKILL)
+    process.communicate(timeout=60)
+    wait_for(lambda: not locusts(lab))
+    lab.done("load", "USERS=20", "SPAWN_RATE=20", "RUN_TIME=8s")
+    assert newest(lab).steps
+
+
+def test_data_that_cannot_be_used(lab: Stack, tmp_path: Path) -> None:
+    """What Locust says of its rows is what the user reads."""
+    rows = tmp_path / "rows.csv"
+    rows.write_text("one,two\n1,2\n")
+    told = lab.refused("load", "USERS=20", "RUN_TIME=8s", f"DATA={rows}")
+    assert str(rows) in told
+    assert "|" not in told
+
+
+def test_results_are_deleted_and_nothing_else(lab: Stack, tmp_path: Path) -> None:
+    """`make clean-results` knows its own folders by their names."""
+    kept = tmp_path / "results" / "thesis"
+    kept.mkdir(parents=True)
+    (tmp_path / "results/20261121-163527-compare/runs").mkdir(parents=True)
+    assert "deleted 1 results" in lab.done("clean-results", f"RESULTS_DIR={kept.parent}")
+    assert [path.name for path in kept.parent.iterdir()] == ["thesis"]
+
+
 def test_plan_and_report(lab: Stack) -> None:
     """What was measured is projected, and its report is written anew, without measuring."""
     told = lab.done("plan", "USERS=1000000")
