@@ -50,6 +50,8 @@ class Service:
         try:
             yield service
         finally:
+            if service.stack is not service._original:
+                print("giving the stack back as it was" if before else "stopping the stack", flush=True)
             with suppress(CommandError), redirect_stdout(None):
                 service.restore() if before else backend.down()
 

@@ -107,6 +107,7 @@ class Session:
         except CommandError as error:
             self.results.runs.append(Run(topology, done=True, ended=str(error)))
             self.results.save()
+            self.progress.run(topology.name, number, 0)
             self.progress.ended(topology.name, str(error))
             return None
         return self.measure(topology, ladder, placement, number, 0).steps[-1]
@@ -148,9 +149,9 @@ class Session:
         try:
             climb.take(run, self._lab(), self._calibration_folder(), placement, lambda: None)
         finally:
-            # One that was cut short, or had no answer, tells nothing of the generator.
-            for step in run.steps:
-                if step.seconds == _CALIBRATED - _SETTLED and step.requests > step.failures:
+            # The last one of a run that was cut short, and one without an answer, tell nothing of the generator.
+            for step in run.steps if run.done else run.steps[:-1]:
+                if step.requests > step.failures:
                     calibration.keep(_null(step, climb.load.mean_wait))
         for users in short.rungs[len(run.steps) :]:
             # It ended early, as it could not keep up with fewer.
