@@ -9,7 +9,7 @@ import pytest
 from deploy.errors import CommandError
 from deploy.layout import ROOT
 from deploy.scaling.generator import CLIENTS, Load
-from deploy.scaling.options import VARIABLES, given, load, topologies
+from deploy.scaling.options import VARIABLES, check, given, load, topologies
 from deploy.scaling.placement import Placement
 
 
@@ -153,3 +153,14 @@ def test_given() -> None:
     }
     assert given({}) == {}
     assert given(dict.fromkeys(VARIABLES, "1")) == dict.fromkeys(VARIABLES, "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("LOCUST_CPUS", "abc"), ("LOCUST_CPUS", "-1"), ("LOCUST_MEMORY", "much"), ("LOCUST_MEMORY", "1:2")],
+)
+def test_what_the_generator_may_use(name: str, value: str) -> None:
+    """Its limits are refused by their names before anything starts."""
+    with pytest.raises(CommandError, match=f"^{name}='{value}': expected "):
+        check({name: value})
+    check({"LOCUST_CPUS": "0.5", "LOCUST_MEMORY": "512M"})

@@ -35,6 +35,8 @@ def check(environ: Mapping[str, str]) -> None:
     """
     Slo.from_env(environ)
     load(environ, Placement())
+    _numbers(environ, "LOCUST_CPUS", (1.0,))
+    _memory(environ, "LOCUST_MEMORY", _MEMORY)
     topologies(environ, 1, limits=True)
 
 
@@ -65,20 +67,21 @@ def topologies(environ: Mapping[str, str], cpus: int, *, limits: bool) -> list[T
     """
     if text := (environ.get("TOPOLOGIES") or "").strip():
         return [Topology.parse(word) for word in PRESETS.get(text, text).split()]
-    memory = _memory(environ.get("MEMORY") or _MEMORY)
+    memory = _memory(environ, "MEMORY", _MEMORY)
     totals = _numbers(environ, "CPUS", (float(max(1, cpus - 1)),))
     counts = tuple(int(count) for count in _numbers(environ, "WORKERS", _COUNTS))
     found = [one for total in totals for one in pairs(total, memory if limits else None, counts)]
     return list(dict.fromkeys(found))
 
 
-def _memory(value: str) -> int:
+def _memory(environ: Mapping[str, str], name: str, default: str) -> int:
+    value = environ.get(name) or default
     try:
         if ":" in value:
             raise CommandError
         return Topology.parse(f"1x1/{value}").memory or 0
     except CommandError:
-        raise CommandError(f"MEMORY={value!r}: expected a size, as 512M or 1.5G") from None
+        raise CommandError(f"{name}={value!r}: expected a size, as 512M or 1.5G") from None
 
 
 def _numbers(environ: Mapping[str, str], name: str, default: tuple[float, ...]) -> tuple[float, ...]:
@@ -88,7 +91,7 @@ def _numbers(environ: Mapping[str, str], name: str, default: tuple[float, ...]) 
         numbers = tuple(float(word) for word in words) or default
     except ValueError:
         numbers = (0.0,)
-    if not all(0 < one <= 64 and (name == "CPUS" or one == int(one)) for one in numbers):
-        kind = "numbers of CPUs, as 0.5 1 2" if name == "CPUS" else "whole numbers, as 1 2 4"
+    if not all(0 < one <= 64 and (name != "WORKERS" or one == int(one)) for one in numbers):
+        kind = "whole numbers, as 1 2 4" if name == "WORKERS" else "numbers of CPUs, as 0.5 1 2"
         raise CommandError(f"{name}={environ.get(name)!r}: expected {kind}")
     return numbers
