@@ -87,7 +87,8 @@ def test_scaling_is_followed_without_a_reload(two: ContainerStack) -> None:
         counts = post_once_each(two.port, 60 * count)
         assert counts.failed == 0
         assert set(counts.replicas) == set(two.replicas())
-        assert set(counts.replicas.values()) == {60}
+        # One more or less, where the machine paused for longer than Nginx waits for a connection.
+        assert set(counts.replicas.values()) <= {59, 60, 61}
     assert two.docker("top", two.containers("nginx")[0]["Id"], "-o", "pid") == before
 
 
