@@ -128,15 +128,16 @@ class Lab:
         return Session.of(verb, service, ladder, progress, self._results)
 
     def _measured(self) -> list[Results]:
-        """All results that there are, the newest last.
+        """All results in which something was measured, the newest last.
 
         Raises:
-            CommandError: there are none.
+            CommandError: there are none, or some cannot be read.
         """
         folders = sorted(path.parent for path in self._results.glob("*/lab.json"))
-        if not folders:
+        found = [results for results in map(Results.load, folders) if results.steps]
+        if not found:
             raise CommandError(f"there is nothing in {self._results} yet: make compare")
-        return [Results.load(folder) for folder in folders]
+        return found
 
     def _resumed(self) -> Results | None:
         """What RESUME names, to go on with it."""
