@@ -19,7 +19,7 @@ import pytest
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
 from deploy.local.supervisord import Program, Supervisord
-from deploy.local.watch import _mb, _memory, _process, _tree, follow_logs, stats, status, usage
+from deploy.local.watch import _mb, _memory, _process, family, follow_logs, stats, status, usage
 from deploy.stack import Stack
 
 # A parent whose two children share what it holds.
@@ -59,7 +59,7 @@ def test_process_that_ended_meanwhile() -> None:
     with subprocess.Popen(["sleep", "600"]) as process:
         gone = psutil.Process(process.pid)
         process.kill()
-    assert _tree(process.pid) == []
+    assert family(process.pid) == []
     assert _memory(gone) == (0, 0)
 
 
@@ -79,7 +79,7 @@ def test_usage_of_real_programs(supervisord: Supervisord) -> None:
 def wait_for_family(supervisord: Supervisord) -> None:
     for _ in range(1000):
         pid = supervisord.info()["replica-1"]["pid"]
-        if pid and len(_tree(pid)) == 4:
+        if pid and len(family(pid)) == 4:
             return
         psutil.cpu_percent(0.02)
     raise AssertionError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from deploy import ports
 from deploy.bench.accesslog import AccessLog
 from deploy.bench.processes import Processes
 from deploy.bench.program import Program, running
@@ -88,7 +88,7 @@ def rig(binary: str, environ: Mapping[str, str], folder: Path, engine: str, work
     """
     layout = Layout(folder)
     layout.make()
-    port = _free_port()
+    port = ports.free()
     _configure(binary, layout, port, Settings.from_env(environ))
     address = f"http://127.0.0.1:{port}"
     # Relative to the folder that they run in, so that the socket's path is short wherever that is.
@@ -100,13 +100,6 @@ def rig(binary: str, environ: Mapping[str, str], folder: Path, engine: str, work
     ):
         chosen = _wait_ready(address, replica, balancer)
         yield Rig(address, chosen, workers, (replica, balancer), AccessLog(layout.logs / "access.log"))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _configure(binary: str, layout: Layout, port: int, settings: Settings) -> None:

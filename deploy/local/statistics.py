@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import psutil
 
 from deploy.local.supervisord import Supervisord
+from deploy.local.watch import family
 from deploy.scaling.usage import LOCUST, NGINX, SERVER, Reading
 
 # Seconds after which programs, their children and their memory are looked at anew: that costs far more than their CPU.
@@ -56,9 +57,9 @@ class Statistics:
         for name, program in self._supervisord.info().items():
             service = SERVER if name.startswith("replica-") else name
             if program["pid"] and service in (SERVER, NGINX):
-                yield from _group(name, service, _tree(program["pid"]), self._cpus if service == SERVER else None)
+                yield from _group(name, service, family(program["pid"]), self._cpus if service == SERVER else None)
         for parent in self._generators():
-            for process in _tree(parent):
+            for process in family(parent):
                 yield from _group(LOCUST, LOCUST, [process], 1.0)
 
     def _reading(self, group: _Group) -> Reading | None:
@@ -78,15 +79,6 @@ def _group(name: str, service: str, tree: Sequence[psutil.Process], cpus: float 
     if tree:
         # A program that is started anew keeps its name.
         yield _Group(f"{name} {tree[0].pid}", service, tree, sum(map(_memory, tree)), cpus)
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    """A process, first, and all its descendants."""
-    try:
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return []
 
 
 def _cpu_seconds(process: psutil.Process, *, ended: bool) -> float | None:

@@ -85,7 +85,7 @@ def stats(stack: Stack, supervisord: Supervisord, seconds: float = 1.0) -> list[
 
 def usage(supervisord: Supervisord, seconds: float) -> Iterator[Usage]:
     """The usage of each program, its child processes included, in the order of their names."""
-    trees = {name: _tree(int(process["pid"])) for name, process in supervisord.info().items() if process["pid"]}
+    trees = {name: family(int(process["pid"])) for name, process in supervisord.info().items() if process["pid"]}
     before = {name: _cpu_seconds(tree) for name, tree in trees.items()}
     started = time.monotonic()
     time.sleep(seconds)
@@ -102,7 +102,7 @@ def usage(supervisord: Supervisord, seconds: float) -> Iterator[Usage]:
         )
 
 
-def _tree(pid: int) -> list[psutil.Process]:
+def family(pid: int) -> list[psutil.Process]:
     """A process, first, and all its descendants."""
     try:
         process = psutil.Process(pid)

@@ -59,13 +59,10 @@ class Lab:
 
     def _measure(self, verb: str, ladder: Ladder) -> None:
         """Take the stack as it is; it may be scaled meanwhile, but not by another measurement."""
-        service = Service.running(self._layout, self._environ)
-        with (
-            alone(self._layout, _LAB),
-            Progress() as progress,
-            self._reported(self._session(verb, service, ladder, progress)) as session,
-        ):
-            session.measure(service.topology, ladder, Placement())
+        with alone(self._layout, _LAB):
+            service = Service.running(self._layout, self._environ)
+            with Progress() as progress, self._reported(self._session(verb, service, ladder, progress)) as session:
+                session.measure(service.topology, ladder, Placement())
 
     def _compare(self, verb: str) -> None:
         resumed = self._resumed()
