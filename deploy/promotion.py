@@ -20,6 +20,8 @@ from server import memory
 _LOADING = 180
 # New connections that have to be answered by the new version, one after another, for each replica.
 _WITNESSES = 8
+# How much more than what was counted is advised: a replica's use changes from one moment to the next.
+_ROOM = 1.1
 # Seconds in which the last old worker has closed its door.
 _SETTLING = 15
 
@@ -137,7 +139,7 @@ def _refuse_too_large(name: str, health: Health, wanted: Version, weight: Mappin
         raise CommandError(
             f"{wanted} may not be promoted: it does not fit beside the one before: {name} uses {memory.size(used)} "
             f"of {memory.size(limit)} and would take {memory.size(more)} more; "
-            f"make resources MEMORY={memory.size(used + more)}"
+            f"make resources MEMORY={memory.size(round(_ROOM * (used + more)))}"
         )
 
 
