@@ -86,15 +86,15 @@ class Verbs:
         version = self._environ.get("VERSION")
         if not version:
             raise CommandError("VERSION is missing: make promote VERSION=2 (make rollback goes back)")
-        self._promote(version)
+        self._promote(version, force=self._environ.get("FORCE") == "1")
 
     def rollback(self) -> None:
-        """Move back to the version before."""
-        self._promote(None)
+        """Move back to the version before, whatever its columns: it has been served."""
+        self._promote(None, force=True)
 
-    def _promote(self, version: str | None) -> None:
+    def _promote(self, version: str | None, *, force: bool) -> None:
         started = time.monotonic()
-        promoted = self._backend().promote(version, force=self._environ.get("FORCE") == "1")
+        promoted = self._backend().promote(version, force=force)
         print(f"{promoted} is served, {time.monotonic() - started:.0f} s later; make rollback goes back")
 
     def build(self) -> None:

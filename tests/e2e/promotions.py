@@ -1,7 +1,7 @@
 """Promotions and rollbacks of the stack that is up, under 64 connections of constant load.
 
-`python -m tests.e2e.promotions PORT VERSION [ROUNDS]` promotes VERSION and rolls back, ROUNDS times (3), and prints what
-the replicas hold before and after, and the answers by version. The status is 1 if a request failed.
+`python -m tests.e2e.promotions PORT VERSION [ROUNDS]` promotes VERSION and rolls back, ROUNDS times (3), and prints
+what the replicas hold before and after, and the answers by version. The status is 1 if a request failed.
 """
 
 from __future__ import annotations
