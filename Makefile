@@ -9,7 +9,7 @@ RUN := $(BIN)/python -m deploy.cli
 LAB := $(BIN)/python -m deploy.scaling
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 
-.PHONY: help up scale resources status stats logs restart down build publish train compile
+.PHONY: help up scale resources status stats logs restart down build publish train compile promote rollback
 .PHONY: load compare min-resources max-users plan report clean-results
 .PHONY: bench bench-engines test check lock clean
 .DEFAULT_GOAL := help
@@ -52,6 +52,12 @@ train: $(BIN)/.cli ## [COVERTYPE_PATH=file.csv.gz] [FOREST=large]: fit, check, l
 
 compile: $(BIN)/.cli ## MODEL_URI=models:/name@alias [DATA=rows.csv]: a compiled form for a model trained elsewhere, as a new version
 	@$(RUN) compile
+
+promote: $(BIN)/.cli ## VERSION=2 [FORCE=1]: move the alias to another version and every replica with it; no request fails meanwhile
+	@$(RUN) promote
+
+rollback: $(BIN)/.cli ## back to the version before
+	@$(RUN) rollback
 
 load: $(BIN)/.scaling ## [PROFILE=quick|medium|load|stress] [USERS=] [SPAWN_RATE=] [RUN_TIME=5m]: one test of the stack that is up
 	@$(LAB) load

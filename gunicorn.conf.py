@@ -20,7 +20,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from server import cgroup, memory  # noqa: E402
+from server import cgroup, main, memory  # noqa: E402
 from server.errors import SettingsError  # noqa: E402
 from server.settings import Settings  # noqa: E402
 
@@ -62,8 +62,10 @@ def when_ready(server):  # type: ignore[no-untyped-def]
     _settle()
 
 
-def on_reload(_server):  # type: ignore[no-untyped-def]
-    """Run before the forks of a reload."""
+def on_reload(server):  # type: ignore[no-untyped-def]
+    """Run before the forks of a reload: they get the model that MODEL_URI means now. It may not raise."""
+    server.app.callable = main.reload(server.app.callable)
+    gc.unfreeze()  # or the model before would stay
     _settle()
 
 

@@ -14,6 +14,7 @@ from deploy.docker.backend import DockerBackend
 from deploy.docker.engine import engine_missing, engine_version
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
+from deploy.promotion import Version
 from deploy.stack import Stack
 
 CHOICES = ("auto", "docker", "local")
@@ -42,6 +43,10 @@ class Backend(Protocol):
 
     def restart(self) -> Stack:
         """Every replica anew."""
+        ...
+
+    def promote(self, version: str | None, *, force: bool) -> Version:
+        """Another version of the model, by reload; None for the one before. ``force`` lets other columns pass."""
         ...
 
     def train(self) -> None:

@@ -81,6 +81,22 @@ class Verbs:
             raise CommandError("MODEL_URI is missing: make compile MODEL_URI=models:/name@alias (or a folder)")
         self._backend(starting=True).compile()
 
+    def promote(self) -> None:
+        """Move the alias to another version, and let every replica reload to it."""
+        version = self._environ.get("VERSION")
+        if not version:
+            raise CommandError("VERSION is missing: make promote VERSION=2 (make rollback goes back)")
+        self._promote(version)
+
+    def rollback(self) -> None:
+        """Move back to the version before."""
+        self._promote(None)
+
+    def _promote(self, version: str | None) -> None:
+        started = time.monotonic()
+        promoted = self._backend().promote(version, force=self._environ.get("FORCE") == "1")
+        print(f"{promoted} is served, {time.monotonic() - started:.0f} s later; make rollback goes back")
+
     def build(self) -> None:
         """Build the images for this machine."""
         DockerBackend(self._layout, self._environ).build()
@@ -114,7 +130,7 @@ class Verbs:
 
 
 # Verbs that change what runs: one at a time in a checkout.
-_CHANGING = frozenset({"up", "scale", "resources", "restart", "down", "clean"})
+_CHANGING = frozenset({"up", "scale", "resources", "restart", "promote", "rollback", "down", "clean"})
 
 VERBS: Mapping[str, Callable[[Verbs], None]] = {
     name: method for name, method in vars(Verbs).items() if not name.startswith("_") and callable(method)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlsplit
@@ -58,17 +59,26 @@ def listens(address: str) -> bool:
     return True
 
 
-def served_by(address: str) -> str:
-    """The replica that answered one request, on a connection of its own."""
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What every answer of a replica says of who gave it; empty where nobody did."""
+
+    replica: str = ""
+    version: str = ""
+
+
+def marks(address: str) -> Marks:
+    """Those of the answer to one request, on a connection of its own."""
     parts = urlsplit(address)
     connection = HTTPConnection(parts.hostname or "127.0.0.1", parts.port or 80, timeout=5)
     try:
         connection.request("GET", "/ready")
         response = connection.getresponse()
         response.read()
-        return str(response.getheader("X-Served-By", "")).partition("/")[0]
+        replica = str(response.getheader("X-Served-By", "")).partition("/")[0]
+        return Marks(replica, str(response.getheader("X-Model-Version", "")))
     except (OSError, HTTPException):
-        return ""
+        return Marks()
     finally:
         connection.close()
 

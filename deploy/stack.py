@@ -30,7 +30,7 @@ class Stack:
     """The wanted state.
 
     ``cpus`` and ``memory`` (``512M``) are what each replica is held to, or None; ``model`` is the copy that containers
-    were started with.
+    were started with, and ``promoted`` the one that they were reloaded with since, if so.
     """
 
     replicas: int = 1
@@ -42,6 +42,7 @@ class Stack:
     memory: str | None = None
     backend: str = "local"
     model: str = ""
+    promoted: str = ""
 
     @property
     def address(self) -> str:
@@ -85,6 +86,10 @@ class Stack:
             and isinstance(self.http_host, str)
             and all(isinstance(number, (int, float)) for number in numbers)
         )
+
+    def serving(self, model: str) -> Stack:
+        """The same stack with this copy as the current one: containers that have reloaded to it are started no more."""
+        return self if model == (self.promoted or self.model) else replace(self, model=model, promoted="")
 
     def runs_as(self, other: Stack) -> bool:
         """Whether a replica of this stack is started just like one of the other."""

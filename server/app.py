@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import protocol
+from server import cgroup, protocol
 from server.batching import Batcher
 from server.errors import Draining, RequestError
 from server.model import Model
@@ -29,18 +29,33 @@ from server.settings import Settings
 logger = logging.getLogger(__name__)
 
 
+Header = tuple[bytes, bytes]
+
+
 @dataclass(slots=True)
 class Serving:
-    """What one worker makes for itself after the fork; the worker class sets ``draining``."""
+    """What one worker makes for itself after the fork. ``marks`` are on every answer; its class sets ``draining``."""
 
     batcher: Batcher
-    served_by: bytes
+    marks: tuple[Header, ...]
     draining: bool = False
 
 
-def create_app(settings: Settings, model: Model) -> ASGIApp:
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Which reload of its master made an application: 0 is the start.
+
+    ``refused`` says why that one did not bring the model that was asked for, if so.
+    """
+
+    number: int = 0
+    refused: str | None = None
+
+
+def create_app(settings: Settings, model: Model, reload: Reload | None = None) -> Edge:
     """The ASGI application of one worker. The lifespan makes its queue and warms the model up."""
-    endpoints, predict = Endpoints(settings, model), Predict(settings, model)
+    reload = reload or Reload()
+    endpoints, predict = Endpoints(settings, model, reload), Predict(settings, model)
     app = Starlette(
         routes=[
             Route("/predict", predict, methods=["POST"]),
@@ -56,15 +71,16 @@ def create_app(settings: Settings, model: Model) -> ASGIApp:
         exception_handlers={RequestError: on_request_error, HTTPException: on_http_exception, Exception: on_unforeseen},
     )
     app.router.redirect_slashes = False
-    return Edge(app, predict, settings.replica, model)
+    return Edge(app, predict, settings.replica, model, reload)
 
 
 class Endpoints:
     """One method a route, over the model and the limits of this replica."""
 
-    def __init__(self, settings: Settings, model: Model) -> None:
+    def __init__(self, settings: Settings, model: Model, reload: Reload) -> None:
         self._settings = settings
         self._model = model
+        self._reload = reload
         self._openapi = protocol.encode(openapi_document(model, settings.max_pending))
 
     @asynccontextmanager
@@ -78,7 +94,7 @@ class Endpoints:
             max_pending=self._settings.max_pending,
         )
         await self._warm_up(batcher)
-        yield {"serving": Serving(batcher, served_by(self._settings.replica))}
+        yield {"serving": Serving(batcher, marks(self._settings.replica, self._model.version))}
         batcher.close()
         executor.shutdown(wait=False)
 
@@ -109,10 +125,14 @@ class Endpoints:
             "replica": self._settings.replica,
             "worker": os.getpid(),
             "workers": self._settings.workers,
+            "reloads": self._reload.number,
+            "memory": {"used": cgroup.memory_used(), "limit": cgroup.memory_limit()},
             "pending_rows": request.state.serving.batcher.pending,
         }
         if model.stale is not None:
             document["stale"] = model.stale
+        if self._reload.refused is not None:
+            document["refused"] = self._reload.refused
         return Response(protocol.encode(document), media_type=protocol.JSON)
 
     async def ready(self, request: Request) -> Response:
@@ -172,9 +192,9 @@ async def on_unforeseen(_request: Request, _error: Exception) -> Response:
     return Response(protocol.encode_problem(500, protocol.UNFORESEEN), 500, None, protocol.PROBLEM_JSON)
 
 
-def served_by(replica: str) -> bytes:
-    """Who gives an answer: the replica, and this process, its worker."""
-    return f"{replica}/{os.getpid()}".encode()
+def marks(replica: str, version: str) -> tuple[Header, ...]:
+    """Who gives an answer: the replica, with this process, its worker; and the version of the model that it serves."""
+    return (b"x-served-by", f"{replica}/{os.getpid()}".encode()), (b"x-model-version", version.encode())
 
 
 class Edge:
@@ -183,8 +203,9 @@ class Edge:
     Gunicorn's hooks see it, and through it the model.
     """
 
-    def __init__(self, app: ASGIApp, predict: ASGIApp, replica: str, model: Model) -> None:
+    def __init__(self, app: ASGIApp, predict: ASGIApp, replica: str, model: Model, reload: Reload) -> None:
         self.model = model
+        self.reload = reload
         self._app = app
         self._predict = predict
         self._replica = replica
@@ -197,7 +218,7 @@ class Edge:
             await self._marked(scope, receive, send)
 
     async def _marked(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """``X-Served-By`` on every answer.
+        """The marks on every answer.
 
         An error that was answered goes no further: the server would close the connection, which is still good.
         """
@@ -206,7 +227,7 @@ class Edge:
         async def send_marked(message: Message) -> None:
             nonlocal answered
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-served-by", served_by(self._replica))]
+                message["headers"] = [*message["headers"], *marks(self._replica, self.model.version)]
             answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 

@@ -32,6 +32,21 @@ def memory_limit(cgroup: Path = _ROOT) -> int | None:
     return None
 
 
+def memory_used(cgroup: Path = _ROOT) -> int | None:
+    """Bytes that the kernel cannot give up: without the pages of files that are on a disk, too. None if untold."""
+    for current, cached, shared in (
+        ("memory.current", "file", "shmem"),
+        ("memory/memory.usage_in_bytes", "total_cache", "total_shmem"),
+    ):
+        path = cgroup / current
+        try:
+            statistics = dict(line.split() for line in path.with_name("memory.stat").read_text().splitlines())
+            return int(path.read_text()) - int(statistics[cached]) + int(statistics.get(shared, 0))
+        except (OSError, ValueError, KeyError):
+            continue
+    return None
+
+
 def oom_kills(cgroup: Path = _ROOT) -> int:
     """How many processes the kernel has killed here because they were out of memory."""
     for name in ("memory.events", "memory/memory.oom_control"):

@@ -1,24 +1,24 @@
-"""The composition root: settings -> model -> app. Gunicorn calls :func:`create` in its master."""
+"""The composition root: settings -> model -> app. Gunicorn calls it in its master, at the start and at each reload."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-
-from starlette.types import ASGIApp
+from dataclasses import replace
 
 from server import cgroup, memory
-from server.app import create_app
+from server.app import Edge, Reload, create_app
+from server.copies import Copy
 from server.errors import StartError
-from server.model import load_model
+from server.model import Model, load_model
 from server.resolve import resolve_in_child
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 
-def create() -> ASGIApp:
+def create() -> Edge:
     """A factory, not a module-level app: that one would pin the first model through every reload.
 
     Raises:
@@ -32,13 +32,44 @@ def create() -> ASGIApp:
         copy = resolve_in_child(os.environ)
         if shortage := memory.shortage(cgroup.memory_limit(), copy.needs):
             logger.warning(shortage)
-        model = load_model(copy, settings.engine, settings.kernels_dir)
+        model = _load(copy, settings)
     except StartError as error:
         sys.exit(f"forkcast: {error}")
+    if model.trained_on == "synthetic":
+        logger.warning("this model was trained on SYNTHETIC data; its predictions mean nothing")
+    return create_app(settings, model)
+
+
+def reload(before: Edge) -> Edge:
+    """The application for the forks of a reload: of the model that MODEL_URI means now, else of the one before.
+
+    It raises nothing: an exception in the master would end the replica. What went wrong is logged, and told by
+    ``/health``.
+    """
+    number = before.reload.number + 1
+    settings = Settings.from_env(os.environ)  # gunicorn.conf.py, which was just read again, has looked at it
+    try:
+        return create_app(settings, _next(before.model, settings), Reload(number))
+    except StartError as error:
+        reason = str(error)
+        logger.error("%s; version %s is served on", reason, before.model.version)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        logger.exception("the model could not be loaded; version %s is served on", before.model.version)
+    return create_app(settings, before.model, Reload(number, reason))
+
+
+def _next(before: Model, settings: Settings) -> Model:
+    copy = resolve_in_child(os.environ)
+    if (copy.digest, copy.name, copy.version) == (before.digest, before.name, before.version):
+        return replace(before, uri=copy.uri, stale=copy.stale, needs=copy.needs)
+    return _load(copy, settings)
+
+
+def _load(copy: Copy, settings: Settings) -> Model:
+    model = load_model(copy, settings.engine, settings.kernels_dir)
     logger.info(
         "model loaded: %s version %s, engine %s, trained on %s, process %d",
         model.name, model.version, model.engine.name, model.trained_on or "not recorded", os.getpid(),
     )  # fmt: skip
-    if model.trained_on == "synthetic":
-        logger.warning("this model was trained on SYNTHETIC data; its predictions mean nothing")
-    return create_app(settings, model)
+    return model

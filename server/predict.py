@@ -52,7 +52,7 @@ class Predict:
         headers = [
             (b"content-type", kind),
             (b"content-length", b"%d" % len(body)),
-            (b"x-served-by", state["serving"].served_by),
+            *state["serving"].marks,
             *more,
         ]
         await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -94,7 +94,7 @@ class Protocol(HttpToolsProtocol):
             "HTTP/1.1 400 Bad Request",
             f"content-type: {protocol.PROBLEM_JSON}",
             f"content-length: {len(body)}",
-            f"x-served-by: {self.app_state['serving'].served_by.decode()}",
+            *(f"{name.decode()}: {value.decode()}" for name, value in self.app_state["serving"].marks),
             "connection: close",
         )
         self.transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)

@@ -21,7 +21,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from server.app import Serving, create_app, served_by
+from server.app import Serving, create_app, marks
 from server.batching import Batcher
 from server.errors import Fault, InvalidRows
 from server.model import Model
@@ -249,11 +249,12 @@ def answer_of(headers: list[tuple[bytes, bytes]], receive: Callable[[], Any]) ->
         with ThreadPoolExecutor(1) as executor:
             batcher = Batcher(lambda _: pytest.fail("predicted"), executor, max_batch_rows=1, max_pending=MAX_PENDING)
             scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
-            state = {"serving": Serving(batcher, served_by("one"))}
+            state = {"serving": Serving(batcher, marks("one", "1"))}
             await create_app(SETTINGS, model_of(Engine()))({**scope, "state": state}, receive, send)
 
     asyncio.run(call())
-    assert [dict(message.get("headers", {})).get(b"x-served-by") for message in sent] == [served_by("one"), None]
+    assert set(marks("one", "1")) <= set(sent[0]["headers"])
+    assert "headers" not in sent[1]
     return sent
 
 
@@ -469,11 +470,12 @@ def test_no_prediction_without_a_worker() -> None:
         ("POST", "/predict", 415),
     ],
 )
-def test_served_by(client: TestClient, method: str, path: str, status: int) -> None:
-    """Every answer, right or wrong, page or file, says once which replica and worker gave it."""
+def test_marks(client: TestClient, method: str, path: str, status: int) -> None:
+    """Every answer, right or wrong, page or file, says once which replica, worker and version of the model gave it."""
     answer = client.request(method, path)
     assert answer.status_code == status
     assert answer.headers.get_list("x-served-by") == [f"one/{os.getpid()}"]
+    assert answer.headers.get_list("x-model-version") == ["7"]
 
 
 def test_health(client: TestClient) -> None:

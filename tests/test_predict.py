@@ -38,7 +38,7 @@ from server.settings import Settings
 PATIENCE = 20  # seconds until a test that hangs fails instead
 LIMIT = 60
 SETTINGS = Settings.from_env({"REPLICA": "one", "MAX_BODY_BYTES": str(LIMIT), "MAX_PENDING": "3"})
-SERVED_BY = b"one/77"
+MARKS = ((b"x-served-by", b"one/77"), (b"x-model-version", b"4"))
 JSON = (b"content-type", b"application/json")
 BODY = b'{"x": 2.5}'
 
@@ -99,7 +99,7 @@ class Client:
         self.got.append(message)
 
     def scope(self, batcher: object) -> Scope:
-        state = {"serving": Serving(batcher, SERVED_BY)}  # type: ignore[arg-type]
+        state = {"serving": Serving(batcher, MARKS)}  # type: ignore[arg-type]
         return {"type": "http", "method": "POST", "path": "/predict", "headers": self.headers, "state": state}
 
     @property
@@ -112,7 +112,7 @@ class Client:
         assert len(headers) == len(start["headers"])
         assert all(type(name) is type(value) is bytes and name == name.lower() for name, value in headers.items())
         assert headers.pop(b"content-length") == str(len(body["body"])).encode()
-        assert headers.pop(b"x-served-by") == SERVED_BY
+        assert tuple((name, headers.pop(name)) for name, _ in MARKS) == MARKS
         kind = headers.pop(b"content-type")
         assert kind == (b"application/json" if start["status"] == 200 else b"application/problem+json")
         return Answer(start["status"], headers, body["body"])

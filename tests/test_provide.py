@@ -218,19 +218,22 @@ def test_weight_is_the_models(environ: dict[str, str], model: Path, record: Path
 
 
 def test_weight_is_all_that_is_printed_last(environ: dict[str, str], model: Path) -> None:
-    """The program prints bytes, for whoever weighs by hand."""
+    """The program prints bytes as JSON, for whoever weighs by hand."""
     document = json.dumps(Copy(model, "tree", "1", "", "").to_json())
     command = [sys.executable, "-m", "deploy.model.weigh", document]
     ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60)
-    assert int(ran.stdout) > 20 * M
+    weight = json.loads(ran.stdout)
+    assert weight["needs"] > 20 * M
+    assert weight["needs"] > weight["model"] > weight["worker"] > 0
+    assert weight["fault"] is None
 
 
 def test_weight_has_none_of_the_parents(environ: dict[str, str], model: Path) -> None:
     """What the process that asks holds itself is no part of the figure."""
     copy = Copy(model, "tree", "1", "", "")
-    before = weigh(copy, environ)
+    before = weigh(copy, environ).needs
     ballast = b"x" * (4 * BALLAST)
-    assert weigh(copy, environ) - before < len(ballast) / 2
+    assert weigh(copy, environ).needs - before < len(ballast) / 2
 
 
 def test_weighing_that_dies(environ: dict[str, str], model: Path, tmp_path: Path) -> None:

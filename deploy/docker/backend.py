@@ -10,11 +10,13 @@ from dataclasses import replace
 from deploy import ports, probe
 from deploy.docker import images, provider
 from deploy.docker.engine import SERVICES, Compose, Container, docker, image_id, inspect, is_local
+from deploy.docker.promotion import ContainerRegistrar, ContainerReplica
 from deploy.docker.reasons import reason
 from deploy.docker.topology import DEFAULT, asked, data, file, limited, variables
 from deploy.docker.watch import become_stats, show_logs, status
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
+from deploy.promotion import Version, promote, settle
 from deploy.stack import MOST, Stack
 from server.resolve import local_folder
 
@@ -47,7 +49,7 @@ class DockerBackend:
         self._get_images(compose, stack)
         # What runs stays as it is if there is no model; from nothing, nothing is left.
         with nullcontext() if before else self._undone_on_failure(None):
-            stack = replace(stack, model=provider.provide(compose))
+            stack = stack.serving(provider.provide(compose))
         with self._undone_on_failure(before), _taken_back_on_failure(compose):
             self._converge(stack)
             self._predict(stack)
@@ -75,10 +77,25 @@ class DockerBackend:
         """New replicas take over one by one, with the model that the registry has now."""
         before = self._require_running()
         compose = self._compose(before, data(self._environ))
-        stack = replace(before, model=provider.provide(compose))
+        stack = replace(before, model=provider.provide(compose), promoted="")
         with self._undone_on_failure(before), _taken_back_on_failure(compose):
             self._converge(stack, anew=True)
         return stack
+
+    def promote(self, version: str | None, *, force: bool) -> Version:
+        """Every replica reloads, one after another, to another version of the model."""
+        before = self._running()
+        stack = before or asked(DEFAULT, self._environ)
+        compose = self._claim(stack)
+        if before is None:
+            self._get_images(compose, stack)
+        replicas = [ContainerReplica(container, compose) for container in compose.containers("server")]
+        patience = stack.settings(self._layout).graceful_timeout
+        promoted = promote(replicas, ContainerRegistrar(compose), version, force=force, patience=patience)
+        if before is not None:
+            replace(before, promoted=provider.identity(promoted.digest, promoted.number)).save(self._layout)
+            settle(before.address, promoted, before.replicas)
+        return promoted
 
     def train(self) -> None:
         """Fit, check and register a model in the stack's registry."""
@@ -290,7 +307,7 @@ class DockerBackend:
         unseen = {container.hostname for container in started}
         deadline = time.monotonic() + _INTRODUCTION
         while unseen and time.monotonic() < deadline and probe.listens(stack.address):
-            unseen.discard(probe.served_by(stack.address))
+            unseen.discard(probe.marks(stack.address).replica)
 
     def _predict(self, stack: Stack) -> None:
         """One prediction through Nginx, as a user's client would make it."""

@@ -23,7 +23,12 @@ def provide(compose: Compose) -> str:
     if compose.show(*_ONCE):
         raise CommandError("there is no model to serve; nothing was changed")
     record = current(compose)
-    return f"{str(record.get('digest'))[:12]}-{record.get('version')}"
+    return identity(str(record.get("digest")), str(record.get("version")))
+
+
+def identity(digest: str, version: str) -> str:
+    """What tells one model from another."""
+    return f"{digest[:12]}-{version}"
 
 
 def undo(compose: Compose) -> None:
@@ -48,9 +53,21 @@ def record(compose: Compose, document: str) -> None:
         CommandError: for the reason that the service has told.
     """
     try:
-        compose.run(*_ONCE, "python", "-m", "deploy.model.record", text=document)
+        step(compose, "deploy.model.record", text=document)
     except CommandError as error:
-        raise CommandError(f"no run was logged: {str(error).rpartition('error: ')[2]}") from None
+        raise CommandError(f"no run was logged: {error}") from None
+
+
+def step(compose: Compose, program: str, *arguments: str, text: str = "") -> str:
+    """Run another program of the service, with ``text`` on its standard input; what it printed.
+
+    Raises:
+        CommandError: for the reason that the service has told.
+    """
+    try:
+        return compose.run(*_ONCE, "python", "-m", program, *arguments, text=text)
+    except CommandError as error:
+        raise CommandError(str(error).partition("error: ")[2] or str(error)) from None
 
 
 def compile_model(compose: Compose, folder: Path | None, rows: Path | None, engine: str) -> None:

@@ -24,9 +24,9 @@ def status(stack: Stack, compose: Compose) -> list[str]:
     notes = []
     containers = compose.containers()
     for container in containers:
-        health = _health(container) if container.service == "server" else {}
-        rows.append((*_container(container), *_model(health)))
-        notes.extend(_notes(container, health, compose))
+        told = health(container) if container.service == "server" else {}
+        rows.append((*_container(container), *_model(told)))
+        notes.extend(_notes(container, told, compose))
     missing = [service for service in SERVICES if service not in {container.service for container in containers}]
     notes.extend(f"{service} is not there: make up brings it back" for service in missing)
     return [*table(rows), "", f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}", *notes]
@@ -45,7 +45,7 @@ def _container(container: Container) -> tuple[str, str, str, str, str, str]:
     )
 
 
-def _health(container: Container) -> Mapping[str, Any]:
+def health(container: Container) -> Mapping[str, Any]:
     """What a replica says of itself."""
     if container.state != "running":
         return {}
@@ -56,18 +56,20 @@ def _health(container: Container) -> Mapping[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _model(health: Mapping[str, Any]) -> tuple[str, str, str]:
-    model = health.get("model")
+def _model(told: Mapping[str, Any]) -> tuple[str, str, str]:
+    model = told.get("model")
     if not isinstance(model, dict):
         return "", "", ""
-    return f"{model['name']} {model['version']}", str(model["engine"]), str(health["workers"])
+    return f"{model['name']} {model['version']}", str(model["engine"]), str(told["workers"])
 
 
-def _notes(container: Container, health: Mapping[str, Any], compose: Compose) -> list[str]:
+def _notes(container: Container, told: Mapping[str, Any], compose: Compose) -> list[str]:
     notes = [note(container, compose)]
-    if health.get("stale"):
-        notes.append(f"{container.name} serves the last good copy: {health['stale']}")
-    if (health.get("model") or {}).get("trained_on") == "synthetic":
+    if told.get("stale"):
+        notes.append(f"{container.name} serves the last good copy: {told['stale']}")
+    if told.get("refused"):
+        notes.append(f"{container.name} was to load another model, and serves the one before: {told['refused']}")
+    if (told.get("model") or {}).get("trained_on") == "synthetic":
         notes.append(f"{container.name} serves a model trained on SYNTHETIC data: its predictions mean nothing")
     return [one for one in notes if one]
 

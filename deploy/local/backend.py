@@ -16,10 +16,12 @@ from deploy import ports, probe
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
 from deploy.local import nginx
+from deploy.local.promotion import LocalRegistrar, LocalReplica
 from deploy.local.slots import SLOTS, replica_name, replica_socket
 from deploy.local.supervisord import Program, Supervisord
 from deploy.local.watch import follow_logs, stats, status
 from deploy.model.ensure import ensure_model
+from deploy.promotion import Version, promote, settle
 from deploy.stack import Stack
 
 # Seconds that a replica may take from its start to its first answer: resolving, loading and warming up.
@@ -107,6 +109,19 @@ class LocalBackend:
             self._wait_ready(replica_name(slot))
         self._converge(stack, binary)
         return stack
+
+    def promote(self, version: str | None, *, force: bool) -> Version:
+        """Every replica reloads, one after another, to another version of the model."""
+        before = self._running()
+        stack = before or Stack().changed(self._environ)
+        environ = {**self._environ, **stack.environment, "VAR_DIR": str(self._layout.var)}
+        info = self._supervisord.info() if before else {}
+        replicas = [LocalReplica(_slot(name), info[name]["pid"], self._supervisord) for name in info if _slot(name)]
+        patience = stack.settings(self._layout).graceful_timeout
+        promoted = promote(replicas, LocalRegistrar(environ), version, force=force, patience=patience)
+        if before is not None:
+            settle(before.address, promoted, before.replicas)
+        return promoted
 
     def down(self) -> None:
         """Stop everything that this stack started."""
@@ -290,7 +305,7 @@ class LocalBackend:
         deadline = time.monotonic() + 5
         asked = 0
         while time.monotonic() < deadline and (asked < _INTRODUCTIONS or len(seen) < stack.replicas):
-            seen.add(probe.served_by(stack.address))
+            seen.add(probe.marks(stack.address).replica)
             asked += 1
 
     def _wait_for_addresses(self, stack: Stack) -> None:

@@ -36,6 +36,8 @@ def status(stack: Stack, supervisord: Supervisord) -> list[str]:
         rows.append((*_process(name, info.get(name, {}), ready=ready), "yes" if ready else "no", *_model(health or {})))
         if (health or {}).get("stale"):
             notes.append(f"{name} serves the last good copy: {health['stale']}")
+        if (health or {}).get("refused"):
+            notes.append(f"{name} was to load another model, and serves the one before: {health['refused']}")
         if ((health or {}).get("model") or {}).get("trained_on") == "synthetic":
             notes.append(f"{name} serves a model trained on SYNTHETIC data: its predictions mean nothing")
     rows.extend((*_process(name, info.get(name, {})), "", "", "", "") for name in ("nginx", "locust"))

@@ -29,7 +29,7 @@ def provide(environ: Mapping[str, str]) -> Copy:
     """
     copies = Copies(Settings.from_env(environ).models_dir)
     copy = _kept(copies, ensure_model(environ))
-    copy = replace(copy, needs=weigh(copy, environ))
+    copy = replace(copy, needs=weigh(copy, environ).needs)
     copies.make_current(copy)
     return copy
 

@@ -68,13 +68,13 @@ def record(experiment: str, records: Sequence[Record], settings: Settings) -> li
     # They import MLflow: only after main() has set the variables that MLflow reads at its import.
     import mlflow  # noqa: PLC0415
 
-    from deploy.model import registry  # noqa: PLC0415
+    from deploy.model import connection, registry  # noqa: PLC0415
 
     found = registry.open_experiment(settings, experiment)
     ids = []
     for one in records:
         with (
-            registry.reported(settings.tracking_uri),
+            connection.reported(settings.tracking_uri),
             mlflow.start_run(experiment_id=found, run_name=one.name, tags=dict(one.tags)) as run,
         ):
             mlflow.log_params(dict(one.params))

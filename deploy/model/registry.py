@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
-import socket
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import SQLAlchemyError
 
+from deploy.model.connection import connect_to_database, first_line, reported
 from deploy.model.form import Covertype
 from deploy.model.package import fault_of, save
 from deploy.model.pipeline import HELD_OUT, Fitted
+from deploy.model.pointer import Pointer
 from server.copies import Copy
 from server.digest import DIGEST_TAG, folder_digest
 from server.errors import ModelError, RegistryError
@@ -29,8 +26,6 @@ NAME = "covertype"
 ALIAS = "champion"
 CHECK_TAG = "check"
 
-_DATABASE_PORTS = {"mysql": 3306, "postgresql": 5432, "mssql": 1433}
-_CONNECT_TIMEOUT = 5.0
 # MLflow takes no tag that is longer; a fault may quote any library.
 _MAX_TAG = 1000
 
@@ -52,7 +47,7 @@ def open_experiment(settings: Settings, name: str = NAME) -> str:
     """
     mlflow.set_tracking_uri(settings.tracking_uri)
     with reported(settings.tracking_uri):
-        _connect_to_database(settings.tracking_uri)
+        connect_to_database(settings.tracking_uri)
         found = mlflow.get_experiment_by_name(name) or _new_experiment(settings, name)
     if found.lifecycle_stage != "active":
         raise RegistryError(f"experiment {name} was deleted: `mlflow experiments restore -x {found.experiment_id}`")
@@ -122,7 +117,7 @@ def promote(version: Version, fitted: Fitted) -> None:
         client.set_model_version_tag(NAME, version.number, CHECK_TAG, f"failed: {fault}"[:_MAX_TAG])
         raise ModelError(f"{NAME} version {version.number} failed its check, @{ALIAS} stays as it was: {fault}")
     client.set_model_version_tag(NAME, version.number, CHECK_TAG, "passed")
-    client.set_registered_model_alias(NAME, ALIAS, version.number)
+    Pointer(NAME, ALIAS).move(version.number)
 
 
 def _fault_of_version(version: Version, fitted: Fitted) -> str | None:
@@ -130,7 +125,7 @@ def _fault_of_version(version: Version, fitted: Fitted) -> str | None:
         try:
             folder = mlflow.artifacts.download_artifacts(f"models:/{NAME}/{version.number}", dst_path=scratch)
         except (MlflowException, OSError) as error:
-            return f"it cannot be downloaded: {_first_line(error)}"
+            return f"it cannot be downloaded: {first_line(error)}"
         return fault_of(Path(folder), version.digest, fitted)
 
 
@@ -163,39 +158,3 @@ def _new_experiment(settings: Settings, name: str) -> mlflow.entities.Experiment
             return found
         raise
     return mlflow.get_experiment(made)
-
-
-def _connect_to_database(uri: str) -> None:
-    """MLflow asks a database that is down ten times, for 100 seconds; ask once, before it does."""
-    url = urlsplit(uri)
-    port = _DATABASE_PORTS.get(url.scheme.split("+")[0])
-    if port and url.hostname:
-        socket.create_connection((url.hostname, url.port or port), _CONNECT_TIMEOUT).close()
-
-
-@contextlib.contextmanager
-def reported(uri: str) -> Iterator[None]:
-    """Turn what MLflow, its database and its artifact store raise into one line that tells no password."""
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        shown, why = (_without_password(text) for text in (uri, _why(error)))
-        raise RegistryError(f"the registry at {shown}: {why}") from None
-
-
-def _why(error: BaseException) -> str:
-    """What the network said, where it is the cause, rather than the three libraries above it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, (ConnectionError, TimeoutError, socket.gaierror)):
-            return _first_line(cause)
-        cause = cause.__cause__ or cause.__context__
-    return _first_line(error)
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"://[^/\s]*@", "://", text)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,18 +1,19 @@
-"""``python -m deploy.model.weigh RECORD``: load a copy as a replica does, predict once, and print the memory it took.
+"""``python -m deploy.model.weigh RECORD``: load a copy as a replica does, predict once, and print what that took.
 
-A process of its own, so that the figure is the model's: the most that it held in memory, in bytes, while it loaded or
-with a worker beside it, without the pages of files, which the kernel gives up before it kills.
+A process of its own, so that the figures are the model's: what it held in memory, in bytes, while it loaded or with a
+worker beside it, without the pages of files, which the kernel gives up before it kills.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from deploy.errors import CommandError
 from server.copies import Copy
@@ -23,8 +24,26 @@ from server.settings import ROOT, Settings
 _BESIDES = 12 << 20
 
 
-def weigh(copy: Copy, environ: Mapping[str, str]) -> int:
-    """The bytes that a replica of one worker needs for this model.
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """What a model takes (bytes), and what its own example made it say.
+
+    ``needs`` is all that a replica of one worker needs. ``model`` and ``worker`` are what it takes more to load it
+    beside another, and to fork a worker that predicts. ``fault`` tells why the example was not predicted, if so.
+    """
+
+    needs: int
+    model: int
+    worker: int
+    fault: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values, which are the constructor's."""
+        return asdict(self)
+
+
+def weigh(copy: Copy, environ: Mapping[str, str]) -> Weight:
+    """What a replica needs for this model.
 
     Raises:
         CommandError: it cannot be loaded.
@@ -34,12 +53,12 @@ def weigh(copy: Copy, environ: Mapping[str, str]) -> int:
     if ran.returncode:
         lines = ran.stderr.strip().splitlines() or [f"status {ran.returncode}"]
         raise CommandError(f"the model cannot be served: {lines[-1]}")
-    return int(ran.stdout.split()[-1])
+    return Weight(**json.loads(ran.stdout.splitlines()[-1]))
 
 
 def main() -> None:
     """Be the replica's master and its worker in one, without a socket."""
-    # Imported here: the command that asks for the figure needs none of this.
+    # Imported here: the command that asks for the figures needs none of this.
     import gunicorn.app.wsgiapp  # noqa: F401, PLC0415
     import uvicorn_worker  # noqa: F401, PLC0415
 
@@ -47,6 +66,7 @@ def main() -> None:
     from server.errors import StartError  # noqa: PLC0415
 
     settings = Settings.from_env(os.environ)
+    before = _held(os.getpid())
     try:
         model = load_model(Copy.from_json(json.loads(sys.argv[1])), settings.engine, settings.kernels_dir)
     except StartError as error:
@@ -54,28 +74,57 @@ def main() -> None:
     create_app(settings, model)
     # While it loads, a master may hold more than later with its worker.
     loading = _figure(os.getpid(), "status", "VmHWM") - _figure(os.getpid(), "status", "RssFile")
-    print(max(loading, _with_a_worker(model)) + _BESIDES)
+    alone = _held(os.getpid())
+    together, fault = _with_a_worker(model)
+    weight = Weight(
+        needs=max(loading, together) + _BESIDES,
+        model=max(loading, alone) - before,
+        worker=together - alone,
+        fault=fault,
+    )
+    print(json.dumps(weight.to_json()))
 
 
-def _with_a_worker(model: Model) -> int:
+def _with_a_worker(model: Model) -> tuple[int, str | None]:
     """What this process and one that is forked from it, and predicts, hold together; shared pages count once."""
-    ready, tell = os.pipe()
+    told, tell = os.pipe()
     wait, release = os.pipe()
     worker = os.fork()
     if worker == 0:
-        # A replica tells of it in its log, and serves all the same.
-        with contextlib.suppress(Exception):
-            model.engine.predict(model.schema.rows([model.example_row]))
-        os.write(tell, b"1")
+        os.close(told)
         os.close(release)
-        os.read(wait, 1)
+        with os.fdopen(tell, "w") as file:  # its first line says that the worker has predicted, or why not
+            print(_fault(model), file=file, flush=True)
+            os.read(wait, 1)
         os._exit(0)
     os.close(tell)
-    os.read(ready, 1)
-    held = sum(_figure(pid, "smaps_rollup", "Pss_Anon") for pid in (os.getpid(), worker))
+    os.close(wait)
+    with os.fdopen(told) as file:
+        line = file.readline()
+    held = sum(map(_held, (os.getpid(), worker)))
     os.close(release)
-    os.waitpid(worker, 0)
-    return held
+    _, status = os.waitpid(worker, 0)
+    if not line:
+        number = os.waitstatus_to_exitcode(status)
+        return held, f"the process that predicted ended with status {number}"
+    return held, line.strip() or None
+
+
+def _fault(model: Model) -> str:
+    """Why the example is not predicted, in one line, or nothing. A replica logs that, and serves all the same."""
+    try:
+        model.engine.predict(model.schema.rows([model.example_row]))
+    except Exception as error:  # whatever a model raises
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return ""
+
+
+def _held(pid: int) -> int:
+    """A process's own memory, with its part of what it shares (bytes); nothing of one that has ended."""
+    try:
+        return _figure(pid, "smaps_rollup", "Pss_Anon")
+    except OSError:
+        return 0
 
 
 def _figure(pid: int, file: str, name: str) -> int:

@@ -32,10 +32,14 @@ WORKSHOP_ROW = {
 
 @dataclass
 class Counts:
-    """What came back: answers by status and by who served them, and what broke."""
+    """What came back: answers by status, by who served them and by version, and what broke.
+
+    A version is that of the answer's head, or ``head/body`` where the two do not agree.
+    """
 
     statuses: Counter[int] = field(default_factory=Counter)
     served_by: Counter[str] = field(default_factory=Counter)
+    versions: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
 
     @property
@@ -70,8 +74,11 @@ async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     status_line, *lines = head.split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
-    await reader.readexactly(int(headers["content-length"]))
+    body = await reader.readexactly(int(headers["content-length"]))
     counts.statuses[int(status_line.split()[1])] += 1
+    version = headers.get("x-model-version", "?")
+    told = body.rpartition(b'"model_version":"')[2].rstrip(b'"}').decode()
+    counts.versions[version if version == told else f"{version}/{told}"] += 1
     counts.served_by[headers.get("x-served-by", "?")] += 1
     if headers.get("connection", "").lower() == "close":
         raise EOFError

@@ -1,0 +1,68 @@
+"""Replicas in containers as :mod:`deploy.promotion` sees them, and its registrar: the one-shot service `model`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deploy.docker.engine import Compose, Container, docker, inspect
+from deploy.docker.provider import step
+from deploy.docker.reasons import reason
+from deploy.docker.watch import health
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerReplica:
+    """One container of the service `server`."""
+
+    container: Container
+    compose: Compose
+
+    @property
+    def name(self) -> str:
+        """As `docker ps` calls it."""
+        return self.container.name
+
+    def health(self) -> Mapping[str, Any]:
+        """What it says of itself."""
+        return health(self.container)
+
+    def hang_up(self) -> None:
+        """Tell Gunicorn's master, through process 1, to reload."""
+        docker("kill", "--signal", "HUP", self.container.id)
+
+    def failure(self) -> str | None:
+        """Why the container has ended meanwhile, if it has."""
+        now = next(iter(inspect([self.container.id])), None)
+        if now is None:
+            return "the container was removed by somebody else"
+        if now.state != "running" or now.started != self.container.started:
+            return reason(now, self.compose)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRegistrar:
+    """The steps of :mod:`deploy.model.promote`, each in a container that is thrown away."""
+
+    compose: Compose
+
+    def check(self, version: str | None, served: str | None, *, force: bool) -> dict[str, Any]:
+        """Bring the candidate into the replicas' volume, and try it."""
+        options = [*(["--served", served] if served else []), *(["--force"] if force else [])]
+        return self._step("check", version or "--before", *options)
+
+    def accept(self, candidate: Mapping[str, Any]) -> dict[str, Any]:
+        """Let the registry's alias, and the volume's record, lead to it."""
+        return self._step("accept", "--current", document=candidate)
+
+    def undo(self, before: Mapping[str, Any]) -> None:
+        """Take that back."""
+        self._step("undo", document=before)
+
+    def _step(self, *arguments: str, document: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        printed = step(self.compose, "deploy.model.promote", *arguments, text=json.dumps(document or {}))
+        answer: dict[str, Any] = json.loads(printed.splitlines()[-1])
+        return answer

@@ -1,0 +1,78 @@
+"""Replicas under supervisord as :mod:`deploy.promotion` sees them, and its registrar: a process beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deploy import probe
+from deploy.errors import CommandError
+from deploy.layout import ROOT
+from deploy.local.slots import replica_name, replica_socket
+from deploy.local.supervisord import Supervisord
+
+
+@dataclass(frozen=True, slots=True)
+class LocalReplica:
+    """The program in a slot; ``pid`` is its master's."""
+
+    slot: int
+    pid: int
+    supervisord: Supervisord
+
+    @property
+    def name(self) -> str:
+        """As `make status` calls it."""
+        return replica_name(self.slot)
+
+    def health(self) -> Mapping[str, Any]:
+        """What it says of itself."""
+        status, document = probe.ask_socket(replica_socket(self.slot), "/health")
+        return document if status == 200 else {}
+
+    def hang_up(self) -> None:
+        """Tell Gunicorn's master to reload."""
+        os.kill(self.pid, signal.SIGHUP)
+
+    def failure(self) -> str | None:
+        """Whether the master has ended meanwhile."""
+        now = self.supervisord.info().get(self.name, {}).get("pid")
+        return None if now == self.pid else "its master has ended; see make logs"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRegistrar:
+    """The steps of :mod:`deploy.model.promote`, each in a process that is thrown away."""
+
+    environ: Mapping[str, str]
+
+    def check(self, version: str | None, served: str | None, *, force: bool) -> dict[str, Any]:
+        """Bring the candidate to this machine, and try it."""
+        options = [*(["--served", served] if served else []), *(["--force"] if force else [])]
+        return self._step("check", version or "--before", *options)
+
+    def accept(self, candidate: Mapping[str, Any]) -> dict[str, Any]:
+        """Let the registry's alias lead to it."""
+        return self._step("accept", document=candidate)
+
+    def undo(self, before: Mapping[str, Any]) -> None:
+        """Take that back."""
+        self._step("undo", document=before)
+
+    def _step(self, *arguments: str, document: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        ran = subprocess.run(
+            [sys.executable, "-m", "deploy.model.promote", *arguments],
+            cwd=ROOT, env=dict(self.environ), input=json.dumps(document or {}), capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        if ran.returncode:
+            reason = (ran.stderr.strip().splitlines() or [f"status {ran.returncode}"])[-1]
+            raise CommandError(reason.removeprefix("error: "))
+        answer: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+        return answer
