@@ -6,6 +6,7 @@ wrong is one line, and reach MLflow by the environment: everybody may see the ar
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -38,7 +39,9 @@ def prepare(environ: Mapping[str, str]) -> dict[str, str]:
     told = {"MLFLOW_BACKEND_STORE_URI": url.render_as_string(hide_password=False)} | _QUIET
     if folder := environ.get("ARTIFACTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        return told | {"MLFLOW_ARTIFACTS_DESTINATION": Path(folder).absolute().as_uri()}
+        place = Path(folder).absolute().as_uri()
+        # By their own place, too, which those who read the database without the server understand.
+        return told | {"MLFLOW_ARTIFACTS_DESTINATION": place, "MLFLOW_DEFAULT_ARTIFACT_ROOT": place}
     bucket = Bucket.from_env(environ)
     bucket.make()
     return told | {"MLFLOW_ARTIFACTS_DESTINATION": f"s3://{bucket.name}"} | bucket.environment
@@ -59,16 +62,22 @@ def command(environ: Mapping[str, str]) -> list[str]:
             "--serve-artifacts"]  # fmt: skip
 
 
+def _from_file(path: str | None) -> dict[str, str]:
+    """Settings that are not to be in the environment of whoever starts this."""
+    return dict(json.loads(Path(path).read_text())) if path else {}
+
+
 def main() -> int:
     """Become MLflow's server; 1 after one line of why not on stderr."""
     try:
-        line = command(os.environ)
-        environ = dict(os.environ) | prepare(os.environ)
+        given = dict(os.environ) | _from_file(os.environ.get("SETTINGS_FILE"))
+        line = command(given)
+        environ = dict(os.environ) | prepare(given)
     except (StartError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     sys.stdout.flush()
-    os.execve(line[0], line, environ)  # noqa: S606
+    return os.execve(line[0], line, environ)  # noqa: S606
 
 
 if __name__ == "__main__":
