@@ -9,7 +9,7 @@ RUN := $(BIN)/python -m deploy.cli
 LAB := $(BIN)/python -m deploy.scaling
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 
-.PHONY: help up scale resources status stats logs restart down build publish train compile promote rollback
+.PHONY: help up up-full scale resources status stats logs restart down build publish train compile promote rollback
 .PHONY: load compare min-resources max-users plan report clean-results
 .PHONY: bench bench-engines test check lock clean
 .DEFAULT_GOAL := help
@@ -19,6 +19,9 @@ help: ## this list
 
 up: $(BIN)/.cli ## [N=1] [HTTP_PORT=80] [LOCUST_PORT=8089]: all it takes to answer a prediction
 	@$(RUN) up
+
+up-full: $(BIN)/.cli ## [MLFLOW_PORT=5000] [DATABASE_URL=] [S3_ENDPOINT_URL= S3_BUCKET=]: that, with a registry of its own: MLflow, a database, an object store
+	@$(RUN) up-full
 
 scale: $(BIN)/.cli ## N=3: change the number of replicas; no request fails meanwhile
 	@$(RUN) scale
@@ -32,7 +35,7 @@ status: $(BIN)/.cli ## what runs, with which model
 stats: $(BIN)/.cli ## CPU and memory of each container or program
 	@$(RUN) stats
 
-logs: $(BIN)/.cli ## [S=server|nginx|locust|all]: what a service printed
+logs: $(BIN)/.cli ## [S=server|nginx|locust|mlflow|..|all]: what a service printed
 	@$(RUN) logs
 
 restart: $(BIN)/.cli ## every replica anew, one after another

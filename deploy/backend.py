@@ -25,8 +25,8 @@ class Backend(Protocol):
 
     name: str
 
-    def up(self) -> Stack:
-        """Run what was asked for; again, and it converges."""
+    def up(self, *, full: bool = False) -> Stack:
+        """Run what was asked for, if ``full`` with a registry of its own; again, and it converges."""
         ...
 
     def scale(self) -> Stack:
@@ -78,10 +78,11 @@ class Backend(Protocol):
         ...
 
 
-def choose(layout: Layout, environ: Mapping[str, str], *, starting: bool) -> Backend:
+def choose(layout: Layout, environ: Mapping[str, str], *, starting: bool, full: bool = False) -> Backend:
     """The backend of the stack that is up, else the one that BACKEND names or, if ``auto``, that can be had.
 
-    ``starting`` is whether the command may start something: then the choice is told, with its reason.
+    ``starting`` is whether the command may start something: then the choice is told, with its reason. ``full`` is
+    whether that has a registry of its own.
 
     Raises:
         CommandError: BACKEND names another than that of the stack that is up, or one that cannot be had.
@@ -101,7 +102,7 @@ def choose(layout: Layout, environ: Mapping[str, str], *, starting: bool) -> Bac
         # Where the packages of the local backend are missing, no local stack runs.
         there = wanted == "docker" or (not why_not and (not _has_packages() or DockerBackend(layout, environ).is_there))
         return _backend("docker" if there else "local", layout, environ)
-    why_not = why_not or (None if environ.get("IMAGE") else images.missing())
+    why_not = why_not or (None if environ.get("IMAGE") else images.missing(images.needed(environ, full=full)))
     if why_not and wanted == "docker":
         raise CommandError(f"BACKEND=docker: {why_not}")
     print(

@@ -17,9 +17,10 @@ from dotenv import dotenv_values
 from deploy.backend import Backend, choose, containers_used
 from deploy.docker.backend import DockerBackend
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout
+from deploy.layout import ROOT, Layout, env_file
 from deploy.lock import alone
 from deploy.probe import ask_address
+from deploy.registry import page
 from deploy.stack import Stack
 from server.errors import StartError
 
@@ -31,16 +32,25 @@ class Verbs:
         self._layout = layout
         self._environ = environ
 
-    def _backend(self, *, starting: bool = False) -> Backend:
-        return choose(self._layout, self._environ, starting=starting)
+    def _backend(self, *, starting: bool = False, full: bool = False) -> Backend:
+        return choose(self._layout, self._environ, starting=starting, full=full)
 
     def up(self) -> None:
         """Start all it takes to answer a prediction."""
+        self._up(full=False)
+
+    def up_full(self) -> None:
+        """Start that with a registry of its own: MLflow, a database and an object store."""
+        self._up(full=True)
+
+    def _up(self, *, full: bool) -> None:
         started = time.monotonic()
-        stack = self._backend(starting=True).up()
+        stack = self._backend(starting=True, full=full).up(full=full)
         print(f"up in {time.monotonic() - started:.0f} s: {stack.replicas} replica(s) behind Nginx")
         print(f"  service  {stack.address}   (pages for people: {stack.address}/docs)")
         print(f"  Locust   http://127.0.0.1:{stack.locust_port}")
+        if stack.full:
+            print(f"  MLflow   {page(stack)}")
         print(f"  try      {_curl(stack)}")
 
     def scale(self) -> None:
@@ -130,10 +140,12 @@ class Verbs:
 
 
 # Verbs that change what runs: one at a time in a checkout.
-_CHANGING = frozenset({"up", "scale", "resources", "restart", "promote", "rollback", "down", "clean"})
+_CHANGING = frozenset({"up", "up-full", "scale", "resources", "restart", "promote", "rollback", "down", "clean"})
 
 VERBS: Mapping[str, Callable[[Verbs], None]] = {
-    name: method for name, method in vars(Verbs).items() if not name.startswith("_") and callable(method)
+    name.replace("_", "-"): method
+    for name, method in vars(Verbs).items()
+    if not name.startswith("_") and callable(method)
 }
 
 
@@ -177,8 +189,9 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in VERBS:
         print(f"usage: python -m deploy.cli {{{'|'.join(VERBS)}}}", file=sys.stderr)
         return 2
+    settings = env_file(ROOT, os.environ)
     try:
-        environ = {name: value for name, value in dotenv_values(ROOT / ".env").items() if value} | os.environ
+        environ = {name: value for name, value in dotenv_values(settings).items() if value} | os.environ
         signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # undo, as for Ctrl-C
         layout = Layout(Path(environ.get("VAR_DIR") or ROOT / "var").resolve())
         with _remembered(layout, arguments[0]) if arguments[0] in _CHANGING else nullcontext():
@@ -188,7 +201,7 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except UnicodeDecodeError:
-        print(f"error: {ROOT / '.env'} is not UTF-8", file=sys.stderr)
+        print(f"error: {settings} is not UTF-8", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

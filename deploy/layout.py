@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.errors import CommandError
 from server.settings import ROOT
 
-__all__ = ["ROOT", "Layout", "at"]
+__all__ = ["ROOT", "Layout", "at", "env_file"]
 
 
 def at(name: str, value: str) -> Path:
@@ -21,6 +22,11 @@ def at(name: str, value: str) -> Path:
         return ROOT / Path(value).expanduser()
     except RuntimeError:
         raise CommandError(f"{name}={value!r}: there is no such user, whose home that would be") from None
+
+
+def env_file(root: Path, environ: Mapping[str, str]) -> Path:
+    """Where settings are kept for every command: `.env` beside the Makefile, unless ENV_FILE names another file."""
+    return root / (environ.get("ENV_FILE") or ".env")
 
 
 @dataclass(frozen=True, slots=True)

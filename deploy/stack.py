@@ -30,7 +30,9 @@ class Stack:
     """The wanted state.
 
     ``cpus`` and ``memory`` (``512M``) are what each replica is held to, or None; ``model`` is the copy that containers
-    were started with, and ``promoted`` the one that they were reloaded with since, if so.
+    were started with, and ``promoted`` the one that they were reloaded with since, if so. ``full`` is whether the stack
+    has a registry of its own (deploy/registry.py), its page at ``mlflow_port``; ``registry`` is what the user named in
+    place of its database or its object store.
     """
 
     replicas: int = 1
@@ -43,6 +45,9 @@ class Stack:
     backend: str = "local"
     model: str = ""
     promoted: str = ""
+    full: bool = False
+    mlflow_port: int = 5000
+    registry: dict[str, str] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
@@ -79,10 +84,11 @@ class Stack:
 
     @property
     def _is_sound(self) -> bool:
-        numbers = (self.replicas, self.locust_port, self.http_port or 80, self.cpus or 1)
+        numbers = (self.replicas, self.locust_port, self.http_port or 80, self.cpus or 1, self.mlflow_port)
         return (
             self.backend in MOST
             and isinstance(self.environment, dict)
+            and isinstance(self.registry, dict)
             and isinstance(self.http_host, str)
             and all(isinstance(number, (int, float)) for number in numbers)
         )
@@ -102,6 +108,7 @@ class Stack:
     def save(self, layout: Layout) -> None:
         """Remember it for the next verb."""
         draft = layout.state.with_suffix(".draft")
+        draft.touch(mode=0o600)
         draft.write_text(json.dumps(asdict(self), indent=1))
         draft.rename(layout.state)
 

@@ -17,7 +17,7 @@ from deploy.bench.subject import Subject
 from deploy.bench.wrk import find_wrk
 from deploy.errors import CommandError
 from deploy.interrupt import Interrupted, ignore, listen
-from deploy.layout import ROOT
+from deploy.layout import ROOT, env_file
 from deploy.local.nginx import find_nginx
 from deploy.machine import Machine
 from server.errors import StartError
@@ -38,7 +38,7 @@ def main() -> int:
     except (CommandError, StartError, OSError) as error:
         ended, status = str(error), 1
     except UnicodeDecodeError:
-        ended, status = f"{ROOT / '.env'} is not UTF-8", 1
+        ended, status = f"{env_file(ROOT, os.environ)} is not UTF-8", 1
     ignore()
     if ended:
         print(f"error: {ended}", file=sys.stderr, flush=True)
@@ -49,7 +49,7 @@ def main() -> int:
 
 def _environ() -> dict[str, str]:
     """The environment and ``.env``, with paths that mean the same from any folder."""
-    environ = {name: value for name, value in dotenv_values(ROOT / ".env").items() if value} | os.environ
+    environ = {name: value for name, value in dotenv_values(env_file(ROOT, os.environ)).items() if value} | os.environ
     environ |= {"HOST": "", "PORT": ""}
     return environ | {"VAR_DIR": str(Settings.from_env(environ).var_dir)}
 

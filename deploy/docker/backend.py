@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 from deploy import ports, probe
-from deploy.docker import images, provider
+from deploy.docker import images, provider, registry
 from deploy.docker.engine import SERVICES, Compose, Container, docker, image_id, inspect, is_local
 from deploy.docker.promotion import ContainerRegistrar, ContainerReplica
 from deploy.docker.reasons import reason
@@ -17,6 +17,8 @@ from deploy.docker.watch import become_stats, show_logs, status
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
 from deploy.promotion import Version, promote, settle
+from deploy.registry import MLFLOW, OBJECT_STORE
+from deploy.registry import asked as with_registry
 from deploy.stack import MOST, Stack
 from server.resolve import local_folder
 
@@ -36,7 +38,7 @@ class DockerBackend:
         self._environ = environ
         layout.make()
 
-    def up(self) -> Stack:
+    def up(self, *, full: bool = False) -> Stack:
         """Run what was asked for and answer a prediction through Nginx; again, and it converges.
 
         Raises:
@@ -44,11 +46,15 @@ class DockerBackend:
         """
         before = self._running()
         stack = asked(before or DEFAULT, self._environ)
+        stack = with_registry(stack, self._environ, registry.ADDRESS, full=full)
+        self._environ = registry.secrets(stack, self._environ)
         compose = self._claim(stack, data(self._environ))
         self._place(stack, before)
         self._get_images(compose, stack)
         # What runs stays as it is if there is no model; from nothing, nothing is left.
-        with nullcontext() if before else self._undone_on_failure(None):
+        undone = nullcontext() if before else self._undone_on_failure(None)
+        with undone, registry.stopped_on_failure(compose, stack, before):
+            self._start_registry(compose, stack, before)
             stack = stack.serving(provider.provide(compose))
         with self._undone_on_failure(before), _taken_back_on_failure(compose):
             self._converge(stack)
@@ -119,8 +125,8 @@ class DockerBackend:
 
     def build(self) -> None:
         """Build the images for this machine."""
-        compose = self._compose(asked(DEFAULT, self._environ))
-        if why := images.missing():
+        compose = self._compose(replace(asked(DEFAULT, self._environ), full=True))
+        if why := images.missing([OBJECT_STORE]):
             raise CommandError(why)
         images.build(compose)
         for image, size in images.sizes(compose):
@@ -128,7 +134,7 @@ class DockerBackend:
 
     def publish(self) -> None:
         """Build the images for every platform and push them."""
-        images.publish(self._compose(asked(DEFAULT, self._environ)), self._environ)
+        images.publish(self._compose(replace(asked(DEFAULT, self._environ), full=True)), self._environ)
 
     def status(self) -> list[str]:
         """A line a container, and what is wrong with those that are not well."""
@@ -145,12 +151,12 @@ class DockerBackend:
 
     def down(self) -> None:
         """Stop and remove every container of this stack; its volumes stay."""
-        self._claim(self._running() or DEFAULT).run("down", "--remove-orphans")
+        self._claim(replace(self._running() or DEFAULT, full=True)).run("down", "--remove-orphans")
         self._layout.state.unlink(missing_ok=True)
 
     def delete(self) -> None:
         """The volumes too, the registry and the models, and the images that were built here."""
-        compose = self._claim(DEFAULT)
+        compose = self._claim(replace(DEFAULT, full=True))
         compose.run("down", "--remove-orphans", "--volumes")
         images.remove(compose)
 
@@ -167,6 +173,8 @@ class DockerBackend:
         stack = asked(DEFAULT, self._environ)
         found = self._found(stack)
         replicas = sum(container.service == "server" for container in found)
+        full = any(container.service == MLFLOW for container in found)
+        stack = with_registry(stack, self._environ, registry.ADDRESS, full=full)
         return replace(stack, replicas=max(1, replicas)) if found else None
 
     def _found(self, stack: Stack) -> list[Container]:
@@ -179,7 +187,8 @@ class DockerBackend:
         return stack
 
     def _compose(self, stack: Stack, more: Mapping[str, str] | None = None) -> Compose:
-        chosen = variables(stack) | dict(more or {}) | {"SOURCE": self._environ.get("SOURCE") or images.source()}
+        chosen = variables(stack) | registry.variables(stack, self._environ) | dict(more or {})
+        chosen["SOURCE"] = self._environ.get("SOURCE") or images.source()
         if project := self._environ.get("COMPOSE_PROJECT_NAME"):
             chosen["COMPOSE_PROJECT_NAME"] = project
         digest = Compose(chosen).digest("server")
@@ -212,6 +221,17 @@ class DockerBackend:
             ports.check_unused(stack.http_host, stack.http_port or 80, "HTTP_PORT")
         if before is None or stack.locust_port != before.locust_port:
             ports.check_unused("127.0.0.1", stack.locust_port, "LOCUST_PORT")
+        if stack.full and (before is None or not before.full or stack.mlflow_port != before.mlflow_port):
+            ports.check_unused("127.0.0.1", stack.mlflow_port, "MLFLOW_PORT")
+
+    def _start_registry(self, compose: Compose, stack: Stack, before: Stack | None) -> None:
+        """The stack's own registry, if it has one. What has been served goes on being so without it."""
+        try:
+            registry.up(compose, stack)
+        except CommandError as error:
+            if before is None or not before.full:
+                raise
+            print(f"note: the registry did not come up, so that the last good copy is served: {error}", flush=True)
 
     def _get_images(self, compose: Compose, stack: Stack) -> None:
         """Built from this checkout, unless IMAGE names published ones."""
@@ -249,7 +269,7 @@ class DockerBackend:
             _stop(old[:1])
             old = old[1:]
         compose.run("up", "--detach", "--no-deps", "--no-build", *SERVICES[1:])
-        self._wait_ready(compose, [container.id for container in compose.containers() if container.service != "server"])
+        self._wait_ready(compose, [one.id for one in compose.containers() if one.service in SERVICES[1:]])
         self._wait_ready(compose, [container.id for container in fresh])
         stack.save(self._layout)
         self._introduce(stack, fresh)

@@ -13,15 +13,18 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
+from deploy import registry
 from deploy.errors import CommandError
 from deploy.stack import SETTINGS
 from server.settings import ROOT
 
 SERVICES = ("server", "nginx", "locust", "locust-worker")
+_KNOWN = (*SERVICES, *registry.SERVICES)
 # What docker-compose.yml asks for beside the settings of a stack (deploy/stack.py).
 ASKED_FOR = (
     *SETTINGS, "COVERTYPE_PATH", "FOREST", "MODEL_FOLDER", "SERVER_CPUS", "SERVER_MEMORY", "STOP_GRACE_PERIOD",
     "HTTP_HOST", "HTTP_PORT", "LOCUST_PORT", "SOURCE", "CONFIG_DIGEST", "SERVICE_CPUSET", "GENERATOR_CPUSET",
+    *registry.CLIENT, *sorted(registry.PRIVATE), "OBJECT_STORE_BYTES", "MLFLOW_PORT", "COMPOSE_PROFILES",
 )  # fmt: skip
 # The label by which a replica's configuration is known again; Compose's own hash depends on how it is called.
 CONFIG_LABEL = "forkcast.config"
@@ -166,14 +169,14 @@ class Container:
 
 
 def inspect(ids: Sequence[str]) -> list[Container]:
-    """The containers of :data:`SERVICES` among these that still exist, in the order of services and numbers."""
+    """The containers of a stack's services among these that still exist, in the order of services and numbers."""
     if not ids:
         return []
     # One that went meanwhile makes `docker inspect` fail, and is left out all the same.
     ran = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, check=False)
     found = [Container.parse(document) for document in json.loads(ran.stdout or "[]")]
-    ours = [container for container in found if container.service in SERVICES]
-    return sorted(ours, key=lambda container: (SERVICES.index(container.service), container.number))
+    ours = [container for container in found if container.service in _KNOWN]
+    return sorted(ours, key=lambda container: (_KNOWN.index(container.service), container.number))
 
 
 def log_lines(container: str, most: int) -> list[str]:

@@ -5,25 +5,35 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from deploy.docker.engine import Compose, docker, image_id, shown
 from deploy.errors import CommandError
+from deploy.registry import DATABASE, EXTERNAL, OBJECT_STORE
 from server.settings import ROOT
 
 PLATFORMS = "linux/amd64,linux/arm64"
 _BUILDER = "forkcast"
 
 
-def bases() -> list[str]:
-    """The images that ours are built on."""
+def bases(services: Collection[str] = ()) -> list[str]:
+    """The images that a stack is built on, and those that it runs as they are, with these services of the registry."""
     text = (ROOT / "deploy/images/Dockerfile").read_text()
-    return re.findall(r"^ARG \w+=(\S+:\S+)$", text, re.MULTILINE)
+    found = re.findall(r"^ARG (\w+)=(\S+:\S+)$", text, re.MULTILINE)
+    images = [image for name, image in found if name != "DEBIAN" or OBJECT_STORE in services]
+    if DATABASE in services:
+        images += re.findall(r"^ +image: (mariadb:\S+)$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
+    return images
 
 
-def missing() -> str | None:
-    """Why the images that ours are built on cannot be had, in words; None where they can."""
-    for image in bases():
+def needed(environ: Mapping[str, str], *, full: bool) -> list[str]:
+    """The registry's services that bring an image along and that the user names no other for."""
+    return [service for service, names in EXTERNAL.items() if full and not environ.get(names[0])]
+
+
+def missing(services: Collection[str] = ()) -> str | None:
+    """Why the images that a stack is built on cannot be had, in words; None where they can."""
+    for image in bases(services):
         if image_id(image) is None:
             try:
                 docker("pull", "--quiet", image)

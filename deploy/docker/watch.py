@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from deploy import registry
 from deploy.docker.engine import SERVICES, Compose, Container, docker, log_lines, replace_process
 from deploy.docker.reasons import note
 from deploy.errors import CommandError
@@ -27,9 +28,11 @@ def status(stack: Stack, compose: Compose) -> list[str]:
         told = health(container) if container.service == "server" else {}
         rows.append((*_container(container), *_model(told)))
         notes.extend(_notes(container, told, compose))
-    missing = [service for service in SERVICES if service not in {container.service for container in containers}]
+    there = {container.service for container in containers}
+    missing = [service for service in (*SERVICES, *registry.services(stack)) if service not in there]
     notes.extend(f"{service} is not there: make up brings it back" for service in missing)
-    return [*table(rows), "", f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}", *notes]
+    mlflow = f"   MLflow {registry.page(stack)}" if stack.full else ""
+    return [*table(rows), "", f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}{mlflow}", *notes]
 
 
 def _container(container: Container) -> tuple[str, str, str, str, str, str]:
@@ -89,7 +92,7 @@ def show_logs(compose: Compose, service: str) -> None:
     Raises:
         CommandError: there is no such service, or it has no container.
     """
-    services = (*SERVICES, "all")
+    services = (*SERVICES, *registry.SERVICES, "all")
     if service not in services:
         raise CommandError(f"S={service!r}: expected one of {', '.join(services)}")
     containers = compose.containers(None if service == "all" else service)

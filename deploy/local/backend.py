@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -15,13 +15,15 @@ from pathlib import Path
 from deploy import ports, probe
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
-from deploy.local import nginx
+from deploy.local import nginx, registry
 from deploy.local.promotion import LocalRegistrar, LocalReplica
 from deploy.local.slots import SLOTS, replica_name, replica_socket
 from deploy.local.supervisord import Program, Supervisord
 from deploy.local.watch import follow_logs, stats, status
 from deploy.model.ensure import ensure_model
 from deploy.promotion import Version, promote, settle
+from deploy.registry import OWN, public
+from deploy.registry import asked as with_registry
 from deploy.stack import Stack
 
 # Seconds that a replica may take from its start to its first answer: resolving, loading and warming up.
@@ -46,7 +48,7 @@ class LocalBackend:
         layout.make()
         os.chdir(layout.var)
 
-    def up(self) -> Stack:
+    def up(self, *, full: bool = False) -> Stack:
         """Run what was asked for and answer a prediction through Nginx; again, and it converges.
 
         Raises:
@@ -54,13 +56,16 @@ class LocalBackend:
         """
         before = self._running()
         stack = (before or Stack()).changed(self._environ)
+        stack = with_registry(stack, self._environ, registry.ADDRESS, full=full)
         if before is None:
             self._supervisord.stop_leftovers()
         binary = nginx.find_nginx()
         stack = self._place(stack, before)
-        ensure_model({**self._environ, **stack.environment, "VAR_DIR": str(self._layout.var)})
+        with self._undone_on_failure(before) if stack.full else nullcontext():
+            self._start_registry(stack, before, binary)
+            ensure_model({**self._environ, **stack.environment, **self._own(stack), "VAR_DIR": str(self._layout.var)})
         with self._undone_on_failure(before):
-            self._supervisord.start(self._environ)
+            self._supervisord.start(public(self._environ))
             self._change(before, stack, binary)
             self._predict(stack)
         return stack
@@ -149,7 +154,8 @@ class LocalBackend:
             raise CommandError(f"no run was logged: {reason.removeprefix('error: ')}")
 
     def _become(self, program: str) -> None:
-        environ = dict(self._environ) | {"VAR_DIR": str(self._layout.var)}
+        asked = {name: value for name, value in self._environ.items() if value}
+        environ = (self._running() or Stack()).environment | asked | {"VAR_DIR": str(self._layout.var)}
         os.chdir(ROOT)
         os.execve(sys.executable, [sys.executable, "-m", program], environ)  # noqa: S606
 
@@ -186,9 +192,27 @@ class LocalBackend:
             stack = replace(stack, http_port=ports.choose_http_port(stack.http_host, stack.http_port))
         if before is None or stack.locust_port != before.locust_port:
             ports.check_free("127.0.0.1", stack.locust_port, "LOCUST_PORT")
+        if stack.full and (before is None or not before.full or stack.mlflow_port != before.mlflow_port):
+            ports.check_free("127.0.0.1", stack.mlflow_port, "MLFLOW_PORT")
         if stack.locust_port == stack.http_port:
             raise CommandError(f"LOCUST_PORT={stack.locust_port}: Nginx listens there already; expected another port")
         return stack
+
+    def _start_registry(self, stack: Stack, before: Stack | None, binary: str) -> None:
+        """The stack's own MLflow, if it has one. What has been served goes on being so without it."""
+        if not stack.full:
+            return
+        self._supervisord.start(public(self._environ))
+        others = self._programs(replace(before, full=False), binary) if before else []
+        try:
+            registry.start(self._supervisord, stack, others, self._layout)
+        except CommandError as error:
+            if before is None or not before.full:
+                raise
+            print(f"note: the registry did not come up, so that the last good copy is served: {error}", flush=True)
+
+    def _own(self, stack: Stack) -> dict[str, str]:
+        return {OWN: stack.environment["MLFLOW_TRACKING_URI"]} if stack.full else {}
 
     @contextmanager
     def _undone_on_failure(self, before: Stack | None) -> Iterator[None]:
@@ -246,6 +270,7 @@ class LocalBackend:
         # A changed configuration makes a changed program, which supervisord then starts anew.
         digest = {"CONFIG_DIGEST": sha256(config.encode()).hexdigest(), "PYTHONPATH": str(ROOT)}
         return [
+            *registry.programs(stack, self._layout),
             *(self._replica(stack, slot) for slot in range(1, stack.replicas + 1)),
             Program("nginx", balancer, digest, stop_seconds=10),
             Program("locust", self._locust(stack), {}, stop_seconds=10),

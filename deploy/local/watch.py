@@ -17,11 +17,18 @@ from deploy.layout import Layout
 from deploy.local.slots import replica_name, replica_socket
 from deploy.local.supervisord import Supervisord
 from deploy.probe import ask_socket
+from deploy.registry import MLFLOW, page
 from deploy.stack import Stack
 from deploy.table import table
 
 _MB = 1_000_000
-_LOGS = {"server": "replica-*.log", "nginx": "nginx.log access.log", "locust": "locust.log", "all": "*.log"}
+_LOGS = {
+    "server": "replica-*.log",
+    "nginx": "nginx.log access.log",
+    "locust": "locust.log",
+    MLFLOW: "mlflow.log",
+    "all": "*.log",
+}
 
 
 def status(stack: Stack, supervisord: Supervisord) -> list[str]:
@@ -40,8 +47,10 @@ def status(stack: Stack, supervisord: Supervisord) -> list[str]:
             notes.append(f"{name} was to load another model, and serves the one before: {health['refused']}")
         if ((health or {}).get("model") or {}).get("trained_on") == "synthetic":
             notes.append(f"{name} serves a model trained on SYNTHETIC data: its predictions mean nothing")
-    rows.extend((*_process(name, info.get(name, {})), "", "", "", "") for name in ("nginx", "locust"))
-    return [*table(rows), "", f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}", *notes]
+    others = ("nginx", "locust", *([MLFLOW] if stack.full else []))
+    rows.extend((*_process(name, info.get(name, {})), "", "", "", "") for name in others)
+    mlflow = f"   MLflow {page(stack)}" if stack.full else ""
+    return [*table(rows), "", f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}{mlflow}", *notes]
 
 
 def _process(name: str, process: dict[str, object], *, ready: bool = True) -> tuple[str, str, str, str]:

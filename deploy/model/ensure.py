@@ -31,11 +31,13 @@ def ensure_model(environ: Mapping[str, str]) -> Copy:
 
 
 def _ours_to_train(error: StartError, environ: Mapping[str, str]) -> bool:
-    """Only the default model in the default registry, and only if it is not there rather than damaged."""
+    """Only the default model in a registry of the stack's, and only if it is not there rather than damaged."""
     settings = Settings.from_env(environ)
     default = Settings.from_env({"VAR_DIR": environ.get("VAR_DIR", "")})
-    if (settings.model_uri, settings.tracking_uri) != (default.model_uri, default.tracking_uri):
+    if settings.model_uri != default.model_uri:
         return False
+    if settings.tracking_uri != default.tracking_uri:
+        return settings.tracking_uri == environ.get("STACK_REGISTRY") and isinstance(error, ModelError)
     database = Path(settings.tracking_uri.removeprefix("sqlite:///"))
     return isinstance(error, ModelError) or not database.exists()
 

@@ -10,7 +10,7 @@ from dotenv import dotenv_values
 
 from deploy.errors import CommandError
 from deploy.interrupt import Interrupted, listen
-from deploy.layout import ROOT, Layout
+from deploy.layout import ROOT, Layout, env_file
 from deploy.scaling.verbs import VERBS, Lab
 from server.errors import StartError
 
@@ -21,9 +21,10 @@ def main(arguments: list[str]) -> int:
         print(f"usage: python -m deploy.scaling {{{'|'.join(VERBS)}}}", file=sys.stderr)
         return 2
     status = 0
+    settings = env_file(ROOT, os.environ)
     listen()
     try:
-        environ = {name: value for name, value in dotenv_values(ROOT / ".env").items() if value} | os.environ
+        environ = {name: value for name, value in dotenv_values(settings).items() if value} | os.environ
         layout = Layout(Path(environ.get("VAR_DIR") or ROOT / "var").resolve())
         VERBS[arguments[0]](Lab(layout, environ))
     except Interrupted as error:
@@ -31,7 +32,7 @@ def main(arguments: list[str]) -> int:
     except (CommandError, StartError, OSError) as error:
         status = _failed(str(error), 1)
     except UnicodeDecodeError:
-        status = _failed(f"{ROOT / '.env'} is not UTF-8", 1)
+        status = _failed(f"{settings} is not UTF-8", 1)
     return status
 
 

@@ -1,0 +1,88 @@
+"""The registry's services in containers: started in their order, each well before the next, and stopped again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+from deploy import registry
+from deploy.docker.engine import Compose, inspect
+from deploy.docker.reasons import reason
+from deploy.errors import CommandError
+from deploy.layout import at
+from deploy.secrets import make_missing
+from deploy.stack import Stack
+
+# Where the containers reach the stack's own MLflow.
+ADDRESS = "http://mlflow:5000"
+# Seconds that a service may take from its start to its first answer: the store's first start, on a part of a CPU.
+_READY_TIMEOUT = 300
+
+
+def secrets(stack: Stack, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment with the secrets of the stack's own services, made where there are none yet.
+
+    Raises:
+        CommandError: the file for them cannot be written.
+    """
+    missing = [name for name in registry.secrets(stack) if not environ.get(name)]
+    if not missing:
+        return dict(environ)
+    path = at("ENV_FILE", environ.get("ENV_FILE") or ".env")
+    try:
+        made = make_missing(path, missing)
+    except OSError as error:
+        raise CommandError(f"secrets cannot be kept in {path}: {error.strerror}") from None
+    print(f"made {', '.join(made)} in {path}", flush=True)
+    return {**environ, **made}
+
+
+def variables(stack: Stack, environ: Mapping[str, str]) -> dict[str, str]:
+    """What Compose is to fill in for the registry, and for those who ask one."""
+    chosen = {name: environ.get(name, "") for name in registry.CLIENT}
+    if stack.full:
+        chosen |= {name: environ.get(name, "") for name in (*registry.secrets(stack), "OBJECT_STORE_BYTES")}
+        chosen |= stack.registry
+    chosen |= {"COMPOSE_PROFILES": ",".join(registry.services(stack)), "MLFLOW_PORT": str(stack.mlflow_port)}
+    return {name: value for name, value in chosen.items() if value}
+
+
+def up(compose: Compose, stack: Stack) -> None:
+    """Run the registry's services, and wait until MLflow answers.
+
+    Raises:
+        CommandError: one does not come up, with its reason.
+    """
+    stores = [one for one in registry.services(stack) if one != registry.MLFLOW]
+    for services in (stores, [registry.MLFLOW]):
+        if services:
+            compose.run("up", "--detach", "--no-deps", "--no-build", *services)
+            _wait(compose, services)
+
+
+@contextmanager
+def stopped_on_failure(compose: Compose, stack: Stack, before: Stack | None) -> Iterator[None]:
+    """Where a stack had no registry of its own before, it has none after a failure; its data stays."""
+    try:
+        yield
+    except BaseException:
+        if stack.full and before is not None and not before.full:
+            with suppress(CommandError):  # the reason is the first one
+                compose.run("rm", "--stop", "--force", *registry.services(stack))
+        raise
+
+
+def _wait(compose: Compose, services: list[str]) -> None:
+    deadline = time.monotonic() + _READY_TIMEOUT
+    while time.monotonic() < deadline:
+        found = inspect([container.id for service in services for container in compose.containers(service)])
+        if failed := next((one for one in found if one.failed or one.health == "unhealthy"), None):
+            raise CommandError(f"{failed.name} did not start: {reason(failed, compose)}")
+        if len(found) < len(services):
+            raise CommandError("a container of the registry was removed by somebody else before it was ready")
+        if all(container.well for container in found):
+            return
+        time.sleep(0.5)
+    ill = next(container for container in found if not container.well)
+    raise CommandError(f"{ill.name} was not well in {_READY_TIMEOUT} s: {reason(ill, compose)}")

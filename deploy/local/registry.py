@@ -1,0 +1,96 @@
+"""MLflow's server as a local program: on the SQLite file and the folder of `make up`, or on what the user names."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from deploy import probe, registry
+from deploy.errors import CommandError
+from deploy.layout import ROOT, Layout
+from deploy.local.supervisord import Program, Supervisord
+from deploy.stack import Stack
+
+# Where everything on this machine reaches the stack's own MLflow.
+ADDRESS = "http://127.0.0.1:{port}"
+# One that its database answers.
+_QUESTION = "/api/2.0/mlflow/registered-models/search?max_results=1"
+# Seconds that it may take from its start to its first answer.
+_READY_TIMEOUT = 180
+
+
+def programs(stack: Stack, layout: Layout) -> list[Program]:
+    """MLflow's server; none where the stack has no registry of its own."""
+    if not stack.full:
+        return []
+    path, settings = layout.run / "mlflow.json", json.dumps(_settings(stack, layout))
+    _write(path, settings)
+    environment = {
+        "PYTHONPATH": str(ROOT),
+        "HOST": "127.0.0.1",
+        "PORT": str(stack.mlflow_port),
+        # By a file: what `env` is told, everybody may see.
+        "SETTINGS_FILE": str(path),
+        # Other settings make another program, which supervisord then starts anew.
+        "CONFIG_DIGEST": sha256(settings.encode()).hexdigest(),
+    }
+    return [Program(registry.MLFLOW, [sys.executable, "-m", "deploy.model.tracking"], environment, stop_seconds=20)]
+
+
+def start(supervisord: Supervisord, stack: Stack, others: Sequence[Program], layout: Layout) -> None:
+    """Run MLflow beside the programs that there are, and wait until it answers.
+
+    Raises:
+        CommandError: it does not.
+    """
+    supervisord.write([*others, *programs(stack, layout)])
+    added, changed, _ = supervisord.difference()
+    if registry.MLFLOW in added:
+        supervisord.add(registry.MLFLOW)
+    elif registry.MLFLOW in changed:
+        supervisord.replace(registry.MLFLOW)
+    elif supervisord.info().get(registry.MLFLOW, {}).get("statename") in ("STOPPED", "EXITED", "FATAL"):
+        supervisord.revive(registry.MLFLOW)
+    _wait(supervisord, stack, lambda: reason(layout))
+
+
+def reason(layout: Layout) -> str:
+    """Our own last line in its log, else its last line."""
+    lines = layout.log(registry.MLFLOW).read_text(errors="replace").strip().splitlines()
+    ours = [line.removeprefix("error: ") for line in lines[-20:] if line.startswith("error: ")]
+    return (ours or lines or ["it printed nothing"])[-1]
+
+
+def _wait(supervisord: Supervisord, stack: Stack, why: Callable[[], str]) -> None:
+    deadline = time.monotonic() + _READY_TIMEOUT
+    while time.monotonic() < deadline:
+        if probe.ask_address(registry.page(stack), "GET", _QUESTION)[0] == 200:
+            return
+        state = supervisord.info().get(registry.MLFLOW, {}).get("statename")
+        if state in ("BACKOFF", "EXITED", "FATAL"):
+            raise CommandError(f"{registry.MLFLOW} did not start: {why()}")
+        time.sleep(0.2)
+    raise CommandError(f"{registry.MLFLOW} was not ready in {_READY_TIMEOUT} s; see make logs S={registry.MLFLOW}")
+
+
+def _settings(stack: Stack, layout: Layout) -> dict[str, str]:
+    """What the server is to work on."""
+    own = registry.services(stack)
+    settings = dict(stack.registry)
+    if registry.DATABASE in own:
+        settings["DATABASE_URL"] = f"sqlite:///{layout.var}/mlflow.db"
+    if registry.OBJECT_STORE in own:
+        settings["ARTIFACTS"] = str(layout.var / "mlartifacts")
+    return settings
+
+
+def _write(path: Path, text: str) -> None:
+    """For this user alone to read, whole at every moment."""
+    draft = path.with_suffix(".draft")
+    draft.touch(mode=0o600)
+    draft.write_text(text)
+    draft.replace(path)

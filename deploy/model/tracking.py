@@ -1,0 +1,84 @@
+"""``python -m deploy.model.tracking``: MLflow's server, on a database and a bucket, or on a folder, that it is told of.
+
+It waits for nothing: whoever starts it does so again. The database and the bucket are looked at before, so that what is
+wrong is one line, and reach MLflow by the environment: everybody may see the arguments of a process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.model import database
+from deploy.model.objects import Bucket
+from server.errors import SettingsError, StartError
+
+# By which names clients of this machine and of the containers reach it; MLflow refuses any other.
+ALLOWED_HOSTS = "mlflow,mlflow:*,localhost,localhost:*,127.0.0.1,127.0.0.1:*,host.docker.internal:*"
+# One process answers many requests at a time; each more would take 250 MB.
+_WORKERS = "1"
+
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Queues of jobs (scorers of language models, mostly) would be three more processes.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+
+
+def prepare(environ: Mapping[str, str]) -> dict[str, str]:
+    """Look at the database, make the bucket or the folder, and tell what MLflow's server is to read.
+
+    Raises:
+        SettingsError, RegistryError: in one line, with no password in it.
+    """
+    url = database.address(environ)
+    database.check(url)
+    told = {"MLFLOW_BACKEND_STORE_URI": url.render_as_string(hide_password=False)} | _QUIET
+    if folder := environ.get("ARTIFACTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        place = Path(folder).absolute().as_uri()
+        # By their own place, too, which those who read the database without the server understand.
+        return told | {"MLFLOW_ARTIFACTS_DESTINATION": place, "MLFLOW_DEFAULT_ARTIFACT_ROOT": place}
+    bucket = Bucket.from_env(environ)
+    bucket.make()
+    return told | {"MLFLOW_ARTIFACTS_DESTINATION": f"s3://{bucket.name}"} | bucket.environment
+
+
+def command(environ: Mapping[str, str]) -> list[str]:
+    """MLflow's server, where it listens, and for whom.
+
+    Raises:
+        SettingsError: PORT is none.
+    """
+    port = environ.get("PORT") or "5000"
+    if not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= 65535:
+        raise SettingsError(f"PORT={port!r}: expected a whole number from 1 to 65535")
+    hosts = ",".join(filter(None, [ALLOWED_HOSTS, environ.get("ALLOWED_HOSTS")]))
+    where = ["--host", environ.get("HOST") or "127.0.0.1", "--port", port]
+    return [sys.executable, "-m", "mlflow", "server", *where, "--workers", _WORKERS, "--allowed-hosts", hosts,
+            "--serve-artifacts"]  # fmt: skip
+
+
+def _from_file(path: str | None) -> dict[str, str]:
+    """Settings that are not to be in the environment of whoever starts this."""
+    return dict(json.loads(Path(path).read_text())) if path else {}
+
+
+def main() -> int:
+    """Become MLflow's server; 1 after one line of why not on stderr."""
+    try:
+        given = dict(os.environ) | _from_file(os.environ.get("SETTINGS_FILE"))
+        line = command(given)
+        environ = dict(os.environ) | prepare(given)
+    except (StartError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    sys.stdout.flush()
+    return os.execve(line[0], line, environ)  # noqa: S606
+
+
+if __name__ == "__main__":
+    sys.exit(main())

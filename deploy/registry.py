@@ -1,0 +1,88 @@
+"""The registry stack (`make up-full`): which services it has, where it is, and what the user brings along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from deploy.errors import CommandError
+from deploy.stack import Stack, whole
+
+MLFLOW, DATABASE, OBJECT_STORE = "mlflow", "database", "object-store"
+SERVICES = (DATABASE, OBJECT_STORE, MLFLOW)
+# The variable by which the trainer knows a registry that is the stack's own: it may train into it while it is empty.
+OWN = "STACK_REGISTRY"
+
+# What names a database or a store of somebody else's, with the keys to it.
+EXTERNAL = {
+    DATABASE: ("DATABASE_URL",),
+    OBJECT_STORE: ("S3_ENDPOINT_URL", "S3_BUCKET", "S3_REGION", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"),
+}
+# What has to be kept secret of the stack's own ones.
+SECRETS = {
+    DATABASE: ("DATABASE_PASSWORD",),
+    OBJECT_STORE: ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"),
+}
+# For clients of registries that ask for a name, and of artifacts that are in S3 without a proxy before them.
+CLIENT = (
+    "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_S3_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION",
+)  # fmt: skip
+# What the servers alone need to know: the replicas' processes are not given it.
+PRIVATE = frozenset({"DATABASE_URL", *EXTERNAL[OBJECT_STORE], *SECRETS[DATABASE]})
+
+
+def asked(stack: Stack, environ: Mapping[str, str], address: str, *, full: bool) -> Stack:
+    """The stack with the registry that the command asks for, or that it has already.
+
+    ``address`` is where clients reach its MLflow, with ``{port}`` in place of the port that this machine sees.
+
+    Raises:
+        CommandError: the settings name another registry, or half of a store.
+    """
+    if not (full or stack.full):
+        return stack
+    port = whole(environ, "MLFLOW_PORT", stack.mlflow_port, 1, 65535)
+    own = address.format(port=port)
+    if (other := environ.get("MLFLOW_TRACKING_URI")) and other != own:
+        raise CommandError(
+            f"MLFLOW_TRACKING_URI={other!r} names another registry than the stack's own, {own}: "
+            "leave it out, or use make up (after make down, where make up-full has run)"
+        )
+    environment = {**stack.environment, "MLFLOW_TRACKING_URI": own}
+    return replace(stack, full=True, mlflow_port=port, environment=environment, registry=_external(stack, environ))
+
+
+def _external(stack: Stack, environ: Mapping[str, str]) -> dict[str, str]:
+    """What the user names now goes over what was named before."""
+    named = dict(stack.registry)
+    for names in EXTERNAL.values():
+        if environ.get(names[0]) or names[0] in named:
+            named |= {name: environ[name] for name in names if environ.get(name)}
+    if "S3_ENDPOINT_URL" in named:
+        for name in ("S3_BUCKET", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"):
+            if name not in named:
+                raise CommandError(f"{name} is missing: S3_ENDPOINT_URL names a store, and not what to do there")
+    return named
+
+
+def services(stack: Stack) -> tuple[str, ...]:
+    """The registry's services that are the stack's own, in the order in which they start; none where it has none."""
+    if not stack.full:
+        return ()
+    return tuple(one for one in SERVICES if EXTERNAL.get(one, ("",))[0] not in stack.registry)
+
+
+def secrets(stack: Stack) -> tuple[str, ...]:
+    """The names of the secrets that its own services need."""
+    return tuple(name for service in services(stack) for name in SECRETS.get(service, ()))
+
+
+def page(stack: Stack) -> str:
+    """Where a browser on this machine finds MLflow."""
+    return f"http://127.0.0.1:{stack.mlflow_port}"
+
+
+def public(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what the registry's servers alone need to know."""
+    return {name: value for name, value in environ.items() if name not in PRIVATE}
