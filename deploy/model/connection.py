@@ -15,6 +15,8 @@ from server.errors import RegistryError
 
 _DATABASE_PORTS = {"mysql": 3306, "postgresql": 5432, "mssql": 1433}
 _CONNECT_TIMEOUT = 5.0
+# MLflow puts a whole stack of causes into one line.
+_LONGEST = 160
 
 
 def connect_to_database(uri: str) -> None:
@@ -32,7 +34,8 @@ def reported(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         shown, why = (_without_password(text) for text in (uri, _why(error)))
-        raise RegistryError(f"the registry at {shown}: {why}") from None
+        short = why if len(why) <= _LONGEST else f"{why[:_LONGEST]}..."
+        raise RegistryError(f"the registry at {shown}: {short}") from None
 
 
 def _why(error: BaseException) -> str:
