@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from deploy.docker.backend import DockerBackend
+from deploy.docker.convergence import wait_ready
 from deploy.docker.engine import Compose
 from deploy.docker.topology import DEFAULT
 from deploy.errors import CommandError
@@ -307,19 +308,19 @@ def test_restart_without_a_model(make: Make, engine: FakeDocker, layout: Layout)
     assert Stack.load(layout) == UP
 
 
-def test_container_that_somebody_removed(make: Make, engine: FakeDocker) -> None:
+def test_container_that_somebody_removed(engine: FakeDocker) -> None:
     """A container that goes while it is waited for is not waited for any longer."""
     engine.containers(container())
-    told = refusal(lambda: make()._wait_ready(Compose({}), [container()["Id"], "gone"]))
+    told = refusal(lambda: wait_ready(Compose({}), [container()["Id"], "gone"]))
     assert told == "a container was removed by somebody else before it was ready"
 
 
-def test_container_that_does_not_start(make: Make, engine: FakeDocker) -> None:
+def test_container_that_does_not_start(engine: FakeDocker) -> None:
     """A container that failed is told with its reason, before any that is missing."""
     engine.answer("logs", out="forkcast: the model has no signature\n")
     engine.answer("events")
     engine.containers(container(Status="exited"))
-    told = refusal(lambda: make()._wait_ready(Compose({}), [container()["Id"], "gone"]))
+    told = refusal(lambda: wait_ready(Compose({}), [container()["Id"], "gone"]))
     assert told == "forkcast-server-1 did not start: the model has no signature"
 
 

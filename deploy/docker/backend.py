@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 from deploy import ports, probe
 from deploy.docker import images, provider, registry
-from deploy.docker.engine import SERVICES, Compose, Container, docker, image_id, inspect, is_local
+from deploy.docker.convergence import converge
+from deploy.docker.engine import Compose, Container, is_local
 from deploy.docker.promotion import ContainerRegistrar, ContainerReplica
-from deploy.docker.reasons import reason
 from deploy.docker.topology import DEFAULT, asked, data, file, limited, variables
 from deploy.docker.watch import become_stats, show_logs, status
 from deploy.errors import CommandError
@@ -21,11 +20,6 @@ from deploy.registry import MLFLOW, OBJECT_STORE
 from deploy.registry import asked as with_registry
 from deploy.stack import MOST, Stack
 from server.resolve import local_folder
-
-# Seconds that a container may take from its start to its first answer, on a small part of a CPU.
-_READY_TIMEOUT = 300
-# Seconds in which Nginx is to have met new replicas: it asks for their addresses every second.
-_INTRODUCTION = 10
 
 
 class DockerBackend:
@@ -256,78 +250,7 @@ class DockerBackend:
         return stack
 
     def _converge(self, stack: Stack, *, anew: bool = False) -> None:
-        """Make the engine run exactly this. A new replica is ready, and known to Nginx, before an old one goes.
-
-        Raises:
-            CommandError: a container did not start, with its reason.
-        """
-        compose = self._compose(stack)
-        fresh, old = self._sorted(compose, anew=anew)
-        while len(fresh) < stack.replicas:
-            # One at a time while there are old ones: the machine may have no room for twice as many.
-            fresh += self._start(compose, stack, 1 if old else stack.replicas - len(fresh))
-            _stop(old[:1])
-            old = old[1:]
-        compose.run("up", "--detach", "--no-deps", "--no-build", *SERVICES[1:])
-        self._wait_ready(compose, [one.id for one in compose.containers() if one.service in SERVICES[1:]])
-        self._wait_ready(compose, [container.id for container in fresh])
-        stack.save(self._layout)
-        self._introduce(stack, fresh)
-        _stop(old + fresh[stack.replicas :])
-
-    def _sorted(self, compose: Compose, *, anew: bool) -> tuple[list[Container], list[Container]]:
-        """The replicas that are as they should be, and those that are not."""
-        config = compose.config()["services"]["server"]
-        wanted = (config["labels"]["forkcast.config"], image_id(config["image"]))
-        fresh: list[Container] = []
-        old: list[Container] = []
-        for container in compose.containers("server"):
-            # One that Docker is still starting counts: it is waited for.
-            hopeful = container.well or (container.state == "running" and not container.failed)
-            good = not anew and hopeful and (container.config, container.image) == wanted
-            (fresh if good else old).append(container)
-        return fresh, old
-
-    def _start(self, compose: Compose, stack: Stack, count: int) -> list[Container]:
-        """As many replicas more, ready and known to Nginx; none where one of them does not start."""
-        before = {container.id for container in compose.containers("server")}
-        try:
-            total = len(before) + count
-            compose.run(
-                "up", "--detach", "--no-deps", "--no-build", "--no-recreate", "--scale", f"server={total}", "server"
-            )
-            started = self._added(compose, before)
-            if not started:
-                raise CommandError(f"the engine made no replica beside the {len(before)} that there are")
-            self._wait_ready(compose, [container.id for container in started])
-        except BaseException:
-            _stop(self._added(compose, before))
-            raise
-        self._introduce(stack, started)
-        return started
-
-    def _added(self, compose: Compose, before: set[str]) -> list[Container]:
-        return [container for container in compose.containers("server") if container.id not in before]
-
-    def _wait_ready(self, compose: Compose, ids: Sequence[str]) -> None:
-        deadline = time.monotonic() + _READY_TIMEOUT
-        while time.monotonic() < deadline:
-            found = inspect(ids)
-            if failed := next((container for container in found if container.failed), None):
-                raise CommandError(f"{failed.name} did not start: {reason(failed, compose)}")
-            if len(found) < len(ids):
-                raise CommandError("a container was removed by somebody else before it was ready")
-            if all(container.well for container in found):
-                return
-            time.sleep(0.2)
-        raise CommandError(f"{', '.join(c.name for c in found)}: not ready in {_READY_TIMEOUT} s; see make logs")
-
-    def _introduce(self, stack: Stack, started: Sequence[Container]) -> None:
-        """Wait until Nginx has met new replicas, so that the old ones may go."""
-        unseen = {container.hostname for container in started}
-        deadline = time.monotonic() + _INTRODUCTION
-        while unseen and time.monotonic() < deadline and probe.listens(stack.address):
-            unseen.discard(probe.marks(stack.address).replica)
+        converge(self._compose(stack), stack, self._layout, anew=anew)
 
     def _predict(self, stack: Stack) -> None:
         """One prediction through Nginx, as a user's client would make it."""
@@ -344,11 +267,3 @@ def _taken_back_on_failure(compose: Compose) -> Iterator[None]:
         with suppress(CommandError):
             provider.undo(compose)
         raise
-
-
-def _stop(containers: Sequence[Container]) -> None:
-    """Let them finish what they answer, all at once, and remove them."""
-    ids = [container.id for container in containers]
-    if ids:
-        docker("stop", *ids)
-        docker("rm", "--volumes", *ids)

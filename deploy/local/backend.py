@@ -5,35 +5,26 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 
 from deploy import ports, probe
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
 from deploy.local import nginx, registry
+from deploy.local.programs import programs
 from deploy.local.promotion import LocalRegistrar, LocalReplica
-from deploy.local.slots import SLOTS, replica_name, replica_socket
-from deploy.local.supervisord import Program, Supervisord
+from deploy.local.readiness import Readiness
+from deploy.local.slots import SLOTS, replica_name, replica_socket, slot_of
+from deploy.local.supervisord import Supervisord
 from deploy.local.watch import follow_logs, stats, status
 from deploy.model.ensure import ensure_model
 from deploy.promotion import Version, promote, settle
 from deploy.registry import OWN, public
 from deploy.registry import asked as with_registry
 from deploy.stack import Stack
-
-# Seconds that a replica may take from its start to its first answer: resolving, loading and warming up.
-_READY_TIMEOUT = 180
-# How often the access log is looked at (seconds), and how large it may grow (bytes).
-_ROTATION = ("60", "100000000")
-# Requests until a slot has its full weight (nginx/upstream-local.conf) among as many others as there are slots.
-_INTRODUCTIONS = 300
-# Where Locust's master listens for its workers: below the ports that systems give to clients.
-_INNER_PORTS = range(20000, 32000)
 
 
 class LocalBackend:
@@ -45,6 +36,7 @@ class LocalBackend:
         self._layout = layout
         self._environ = environ
         self._supervisord = Supervisord(layout)
+        self._readiness = Readiness(layout, self._supervisord)
         layout.make()
         os.chdir(layout.var)
 
@@ -111,7 +103,7 @@ class LocalBackend:
                 self._converge(replace(stack, replicas=2), binary)
         for slot in range(1, stack.replicas + 1):
             self._supervisord.restart(replica_name(slot))
-            self._wait_ready(replica_name(slot))
+            self._readiness.wait_ready(replica_name(slot))
         self._converge(stack, binary)
         return stack
 
@@ -121,7 +113,7 @@ class LocalBackend:
         stack = before or Stack().changed(self._environ)
         environ = {**self._environ, **stack.environment, "VAR_DIR": str(self._layout.var)}
         info = self._supervisord.info() if before else {}
-        replicas = [LocalReplica(_slot(name), info[name]["pid"], self._supervisord) for name in info if _slot(name)]
+        replicas = [LocalReplica(slot_of(name), info[name]["pid"], self._supervisord) for name in info if slot_of(name)]
         patience = stack.settings(self._layout).graceful_timeout
         promoted = promote(replicas, LocalRegistrar(environ), version, force=force, patience=patience)
         if before is not None:
@@ -203,7 +195,7 @@ class LocalBackend:
         if not stack.full:
             return
         self._supervisord.start(public(self._environ))
-        others = self._programs(replace(before, full=False), binary) if before else []
+        others = programs(replace(before, full=False), self._layout, binary) if before else []
         try:
             registry.start(self._supervisord, stack, others, self._layout)
         except CommandError as error:
@@ -239,109 +231,28 @@ class LocalBackend:
         Raises:
             CommandError: something did not come up.
         """
-        self._supervisord.write(self._programs(stack, binary))
+        self._supervisord.write(programs(stack, self._layout, binary))
         added, changed, removed = self._supervisord.difference()
-        self._supervisord.add(*filter(_slot, added))
+        self._supervisord.add(*filter(slot_of, added))
         self._revive()
-        self._wait_ready(*filter(_slot, added))
+        self._readiness.wait_ready(*filter(slot_of, added))
         for name in changed:
             self._supervisord.replace(name)
-            self._wait_ready(*filter(_slot, [name]))
-        self._supervisord.add(*(name for name in added if not _slot(name)))
+            self._readiness.wait_ready(*filter(slot_of, [name]))
+        self._supervisord.add(*(name for name in added if not slot_of(name)))
         self._supervisord.remove(*removed)
         stack.save(self._layout)
-        self._wait_ready(*(replica_name(slot) for slot in range(1, stack.replicas + 1)))
-        self._wait_for_addresses(stack)
+        self._readiness.wait_ready(*(replica_name(slot) for slot in range(1, stack.replicas + 1)))
+        self._readiness.wait_for_addresses(stack)
         if added:
-            self._introduce(stack)
+            self._readiness.introduce(stack)
 
     def _revive(self) -> None:
         for name, process in self._supervisord.info().items():
             if process["statename"] in ("STOPPED", "EXITED", "FATAL"):
                 self._supervisord.revive(name)
-            elif _slot(name) and process["statename"] == "RUNNING" and not Path(replica_socket(_slot(name))).exists():
-                self._supervisord.restart(name)  # somebody deleted its socket: it runs, and nobody can reach it
-
-    def _programs(self, stack: Stack, binary: str) -> Sequence[Program]:
-        config = nginx.write_config(self._layout, stack)
-        nginx.check_config(binary, self._layout)
-        balancer = [sys.executable, "-m", "deploy.local.takeover", *nginx.command(binary, self._layout)]
-        balancer = [*_pinned(stack.environment.get("SERVICE_CPUSET")), *balancer]
-        # A changed configuration makes a changed program, which supervisord then starts anew.
-        digest = {"CONFIG_DIGEST": sha256(config.encode()).hexdigest(), "PYTHONPATH": str(ROOT)}
-        return [
-            *registry.programs(stack, self._layout),
-            *(self._replica(stack, slot) for slot in range(1, stack.replicas + 1)),
-            Program("nginx", balancer, digest, stop_seconds=10),
-            Program("locust", self._locust(stack), {}, stop_seconds=10),
-            Program("log-rotation", ["/bin/sh", str(ROOT / "deploy/local/rotate.sh"), *_ROTATION], {}, stop_seconds=5),
-        ]
-
-    def _replica(self, stack: Stack, slot: int) -> Program:
-        gunicorn = [_tool("gunicorn"), "-c", str(ROOT / "gunicorn.conf.py")]
-        own = _cpu_list(slot, int(stack.cpus)) if stack.cpus else None
-        gunicorn = [*_pinned(stack.environment.get("SERVICE_CPUSET") or own), *gunicorn]
-        # What is Locust's own is no reason to start a replica anew.
-        environment = {name: value for name, value in stack.environment.items() if name != "LOCUST_WORKERS"} | {
-            "VAR_DIR": str(self._layout.var),
-            "SOCKET": replica_socket(slot),
-            "REPLICA": replica_name(slot),
-        }
-        graceful = stack.settings(self._layout).graceful_timeout
-        return Program(replica_name(slot), gunicorn, environment, stop_seconds=graceful + 5)
-
-    def _locust(self, stack: Stack) -> list[str]:
-        file = str(ROOT / "locust/locustfile.py")
-        port = str(stack.locust_port)
-        command = [_tool("locust"), "-f", file, "--host", stack.address, "--web-host", "127.0.0.1", "--web-port", port]
-        if stack.locust_workers == 1:
-            return command
-        # Locust's own port for workers is one for the whole machine.
-        inner = str(_INNER_PORTS[stack.locust_port % len(_INNER_PORTS)])
-        ports = ["--master-bind-host", "127.0.0.1", "--master-bind-port", inner, "--master-port", inner]
-        return [*command, "--processes", str(stack.locust_workers), *ports]
-
-    def _wait_ready(self, *names: str) -> None:
-        for name in names:
-            self._wait_for_replica(name)
-
-    def _wait_for_replica(self, name: str) -> None:
-        socket, first_pid = replica_socket(_slot(name)), 0
-        deadline = time.monotonic() + _READY_TIMEOUT
-        while time.monotonic() < deadline:
-            if probe.ask_socket(socket, "/ready", timeout=2)[0] == 200:
-                return
-            process = self._supervisord.info().get(name, {})
-            first_pid = first_pid or process.get("pid", 0)
-            if process.get("statename") in ("BACKOFF", "FATAL", "EXITED") or process.get("pid") != first_pid:
-                raise CommandError(f"{name} did not start: {self._reason(name)}")
-            time.sleep(0.1)
-        raise CommandError(f"{name} was not ready in {_READY_TIMEOUT} s; see make logs")
-
-    def _reason(self, name: str) -> str:
-        """Our own last line in a program's log, else its last line."""
-        lines = self._layout.log(name).read_text(errors="replace").strip().splitlines()
-        ours = [line.removeprefix("forkcast: ") for line in lines[-20:] if line.startswith("forkcast: ")]
-        return (ours or lines or ["it printed nothing"])[-1]
-
-    def _introduce(self, stack: Stack) -> None:
-        """Let Nginx meet the new replicas: after a failed try, a slot regains its share of requests one by one."""
-        seen: set[str] = set()
-        deadline = time.monotonic() + 5
-        asked = 0
-        while time.monotonic() < deadline and (asked < _INTRODUCTIONS or len(seen) < stack.replicas):
-            seen.add(probe.marks(stack.address).replica)
-            asked += 1
-
-    def _wait_for_addresses(self, stack: Stack) -> None:
-        places = {"nginx": f"{stack.address}/null", "locust": f"http://127.0.0.1:{stack.locust_port}/"}
-        for name, address in places.items():
-            deadline = time.monotonic() + 60
-            while not probe.listens(address):
-                state = self._supervisord.info().get(name, {}).get("statename")
-                if time.monotonic() > deadline or state in ("FATAL", "EXITED", "BACKOFF"):
-                    raise CommandError(f"{name} did not start: {self._reason(name)}")
-                time.sleep(0.1)
+            elif process["statename"] == "RUNNING" and _cannot_be_reached(name):
+                self._supervisord.restart(name)
 
     def _predict(self, stack: Stack) -> None:
         """One prediction through Nginx, as a user's client would make it."""
@@ -349,24 +260,7 @@ class LocalBackend:
             print(f"note: {note}")
 
 
-def _tool(name: str) -> str:
-    """A program of the environment that runs this."""
-    return str(Path(sys.executable).parent / name)
-
-
-def _slot(name: str) -> int:
-    """The slot of a replica's program; 0 for any other."""
-    kind, _, number = name.partition("-")
-    return int(number) if kind == "replica" else 0
-
-
-def _pinned(cpus: str | None) -> list[str]:
-    """What a command is begun with, to run on these CPUs alone."""
-    return ["taskset", "-c", cpus] if cpus else []
-
-
-def _cpu_list(slot: int, cpus: int) -> str:
-    """The CPUs of a slot: neighbours share as few as there are."""
-    usable = sorted(os.sched_getaffinity(0))
-    chosen = (usable[((slot - 1) * cpus + i) % len(usable)] for i in range(cpus))
-    return ",".join(str(cpu) for cpu in sorted(set(chosen)))
+def _cannot_be_reached(name: str) -> bool:
+    """Whether it is a replica whose socket somebody has deleted."""
+    slot = slot_of(name)
+    return slot > 0 and not Path(replica_socket(slot)).exists()

@@ -15,3 +15,9 @@ def replica_name(slot: int) -> str:
 def replica_socket(slot: int) -> str:
     """Where the replica in a slot listens, relative to ``var``."""
     return f"run/{slot}.sock"
+
+
+def slot_of(name: str) -> int:
+    """The slot of a replica's program; 0 for any other."""
+    kind, _, number = name.partition("-")
+    return int(number) if kind == "replica" else 0
