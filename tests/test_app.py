@@ -21,7 +21,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from server.app import Serving, create_app, marks
+from server import cgroup
+from server.app import Reload, Serving, create_app, marks
 from server.batching import Batcher
 from server.errors import Fault, InvalidRows
 from server.model import Model
@@ -478,8 +479,10 @@ def test_marks(client: TestClient, method: str, path: str, status: int) -> None:
     assert answer.headers.get_list("x-model-version") == ["7"]
 
 
-def test_health(client: TestClient) -> None:
-    """/health says what is served, from where, and by whom."""
+def test_health(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/health says what is served, from where, by whom, and in how much memory of how much."""
+    monkeypatch.setattr(cgroup, "memory_used", lambda: 7)
+    monkeypatch.setattr(cgroup, "memory_limit", lambda: 9)
     assert client.get("/health").json() == {
         "status": "ok",
         "model": {
@@ -494,8 +497,19 @@ def test_health(client: TestClient) -> None:
         "replica": "one",
         "worker": os.getpid(),
         "workers": 3,
+        "reloads": 0,
+        "memory": {"used": 7, "limit": 9},
         "pending_rows": 0,
     }
+
+
+@pytest.mark.parametrize("refused", [None, "the model has no signature"])
+def test_health_after_a_reload(refused: str | None) -> None:
+    """After a reload it says which one that was and, where another model was asked for and refused, why."""
+    with TestClient(create_app(SETTINGS, model_of(Engine()), Reload(3, refused))) as client:
+        health = client.get("/health").json()
+    assert (health["status"], health["reloads"], health.get("refused")) == ("ok", 3, refused)
+    assert ("refused" in health) is (refused is not None)
 
 
 def test_health_of_a_stale_copy() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.cgroup import available_cpus, memory_limit, oom_kills
+from server.cgroup import available_cpus, memory_limit, memory_used, oom_kills
 
 USABLE = len(os.sched_getaffinity(0))
 
@@ -85,6 +85,42 @@ def test_no_memory_limit(tmp_path: Path) -> None:
     """Without a control group there is no limit, and nobody was killed."""
     assert memory_limit(tmp_path / "none") is None
     assert oom_kills(tmp_path / "none") == 0
+
+
+def test_memory_used_of_version_2(tmp_path: Path) -> None:
+    """Pages of files on a disk are given up before anybody is killed; those of files in memory are not."""
+    write(tmp_path, "memory.current", "1000\n")
+    write(tmp_path, "memory.stat", "anon 500\nfile 400\nkernel 100\nshmem 150\nfile_mapped 30\n")
+    assert memory_used(tmp_path) == 1000 - 400 + 150
+
+
+def test_memory_used_of_version_1(tmp_path: Path) -> None:
+    """Version 1 counts the groups below with `total_`; kernels that do not tell of files in memory have none."""
+    write(tmp_path, "memory/memory.usage_in_bytes", "1000\n")
+    stat = "cache 1\nshmem 1\ntotal_cache 400\ntotal_rss 600\n"
+    write(tmp_path, "memory/memory.stat", stat)
+    assert memory_used(tmp_path) == 600
+    write(tmp_path, "memory/memory.stat", f"{stat}total_shmem 150\n")
+    assert memory_used(tmp_path) == 750
+
+
+def test_memory_used_of_both_versions(tmp_path: Path) -> None:
+    """Where both versions are mounted, version 2 is asked first."""
+    for name, used, stat in (("memory.current", 1000, "file 0"), ("memory/memory.usage_in_bytes", 2, "total_cache 0")):
+        write(tmp_path, name, f"{used}\n")
+        write(tmp_path, str(Path(name).with_name("memory.stat")), f"{stat}\n")
+    assert memory_used(tmp_path) == 1000
+
+
+@pytest.mark.parametrize("stat", ["", "anon 5\n", "file many\n", "what is this\n", None])
+@pytest.mark.parametrize("name", ["memory.current", "memory/memory.usage_in_bytes"])
+def test_memory_used_that_is_not_told(tmp_path: Path, name: str, stat: str | None) -> None:
+    """Where the kernel does not tell, or not all that it takes, nobody knows."""
+    assert memory_used(tmp_path) is None
+    write(tmp_path, name, "1000\n")
+    if stat is not None:
+        write(tmp_path, str(Path(name).with_name("memory.stat")), stat)
+    assert memory_used(tmp_path) is None
 
 
 def test_kills_of_version_2(tmp_path: Path) -> None:

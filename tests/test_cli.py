@@ -104,6 +104,25 @@ def test_bad_value(variable: str, value: str, run: Run) -> None:
     assert ran.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("version", [{}, {"VERSION": ""}])
+def test_promote_without_a_version(version: dict[str, str], run: Run, docker: FakeDocker) -> None:
+    """A promotion to nothing says what is missing, and asks neither an engine nor a registry."""
+    ran = run("promote", **version)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == "error: VERSION is missing: make promote VERSION=2 (make rollback goes back)\n"
+    assert docker.calls == []
+
+
+@pytest.mark.parametrize("verb", ["promote", "rollback"])
+def test_promotion_that_is_refused_is_remembered(verb: str, run: Run, tmp_path: Path) -> None:
+    """Whoever looks at the stack later is told that a promotion was refused, and why."""
+    refused = run(verb, VERSION="2", MODEL_URI="models:/covertype/1")
+    assert refused.returncode == 1
+    reason = refused.stderr.removeprefix("error: ")
+    assert reason.startswith("MODEL_URI='models:/covertype/1' names no alias that could be moved")
+    assert (tmp_path / "var/refusal.txt").read_text() == f"the last make {verb} was refused: {reason}"
+
+
 def test_down_where_nothing_runs(run: Run) -> None:
     """Stopping what does not run is no error."""
     ran = run("down")
@@ -390,6 +409,9 @@ def test_every_verb_says_what_it_does() -> None:
         "restart",
         "down",
         "train",
+        "compile",
+        "promote",
+        "rollback",
         "build",
         "publish",
         "clean",

@@ -19,6 +19,7 @@ from deploy.docker.engine import Compose
 from deploy.docker.topology import DEFAULT
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
+from deploy.promotion import Version
 from deploy.stack import Stack
 from server.errors import SettingsError
 from tests.fake_docker import FakeDocker, config, container
@@ -354,6 +355,67 @@ def test_publishing_without_a_name(make: Make, engine: FakeDocker) -> None:
     """Nothing is published without a name."""
     assert refusal(make(TAG="v1").publish).startswith("IMAGE is missing: ")
     assert changes(engine) == []
+
+
+DIGEST = "0123456789abcdef" * 4
+CANDIDATE = {
+    "copy": {"name": "hills", "version": "2", "digest": DIGEST},
+    "weight": {"needs": 9, "model": 5, "worker": 4},
+}
+HEALTH = {
+    "model": {"name": "hills", "version": "2", "digest": DIGEST},
+    "reloads": 1, "workers": 1, "memory": {"used": 1, "limit": 2},
+}  # fmt: skip
+
+
+@pytest.fixture
+def registered(engine: FakeDocker) -> FakeDocker:
+    """A model's container that finds version 2 good, and replicas that serve it already."""
+    engine.answer("compose", "run", out=CANDIDATE)
+    engine.answer("exec", out=HEALTH)
+    return engine
+
+
+@pytest.mark.usefixtures("up")
+def test_promoted_model_is_remembered(
+    make: Make, registered: FakeDocker, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What replicas were reloaded to is written down beside what they were started with; no container is replaced."""
+    settled: list[object] = []
+    monkeypatch.setattr("deploy.docker.backend.settle", lambda *told: settled.append(told))
+    assert make().promote("2", force=False) == Version("hills", "2", DIGEST)
+    assert Stack.load(layout) == replace(UP, promoted="0123456789ab-2")
+    assert [arguments[5] for arguments in changes(registered)] == ["run", "run"]
+    assert settled == [(UP.address, Version("hills", "2", DIGEST), 2)]
+
+
+@pytest.mark.usefixtures("up")
+def test_promotion_that_is_refused(make: Make, registered: FakeDocker, layout: Layout) -> None:
+    """A candidate that may not take over is told in its own words, and nothing is written down."""
+    registered.answer("compose", "run", "check", err="error: version 2 may not be promoted: why\n", status=1)
+    assert refusal(lambda: make().promote("2", force=False)) == "version 2 may not be promoted: why"
+    assert Stack.load(layout) == UP
+
+
+@pytest.mark.usefixtures("up")
+def test_promotion_that_does_not_fit(make: Make, registered: FakeDocker, layout: Layout) -> None:
+    """What does not fit beside the model before is refused before anything leads to it."""
+    health = {**HEALTH, "model": None, "memory": {"used": 200 << 20, "limit": 200 << 20}}
+    registered.answer("exec", out=health)
+    told = refusal(lambda: make().promote("2", force=False))
+    assert "does not fit beside the one before: forkcast-server-1 uses 200M of 200M and would take 1M more" in told
+    assert registered.ran("accept") == []
+    assert Stack.load(layout) == UP
+
+
+def test_promotion_where_nothing_runs(make: Make, registered: FakeDocker, layout: Layout) -> None:
+    """The alias is moved for the stack that comes up next; the images are got for it, and nothing is started."""
+    registered.answer("compose", "build")
+    assert make().promote(None, force=True) == Version("hills", "2", DIGEST)
+    assert [arguments[5] for arguments in changes(registered)] == ["build", "run", "run"]
+    (checked,) = registered.ran("check")
+    assert checked[-3:] == ["check", "--before", "--force"]
+    assert not layout.state.exists()
 
 
 @pytest.mark.usefixtures("up")

@@ -65,6 +65,34 @@ def test_train(docker: FakeDocker) -> None:
         provider.train(COMPOSE)
 
 
+def test_step(docker: FakeDocker) -> None:
+    """Another program of the service reads a text and gives back what it printed."""
+    docker.answer("compose", "run", "deploy.model.other", out="printed\n")
+    assert provider.step(COMPOSE, "deploy.model.other", "--loud", "7", text="{}") == "printed\n"
+    assert ran(docker) == [[*ONCE, "python", "-m", "deploy.model.other", "--loud", "7"]]
+
+
+@pytest.mark.parametrize(
+    ("err", "told"),
+    [
+        ("Container made\nerror: the registry: error: 7\n", "the registry: error: 7"),
+        ("no space left\n", "docker compose --env-file: no space left"),
+        ("", "docker compose --env-file: status 3"),
+    ],
+)
+def test_step_that_fails(docker: FakeDocker, err: str, told: str) -> None:
+    """Its own reason is told without what was said around it; else the engine's."""
+    docker.answer("compose", "run", err=err, status=3)
+    with pytest.raises(CommandError) as caught:
+        provider.step(COMPOSE, "deploy.model.other")
+    assert str(caught.value) == told
+
+
+def test_identity() -> None:
+    """One model is told from another by its files and by its version."""
+    assert provider.identity(RECORD["digest"], "3") == provider.provide(COMPOSE) == "0123456789ab-3"  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("printed", "status", "found"),
     [(RECORD, 0, RECORD), ({}, 0, {}), ("not json", 0, {}), ("", 0, {}), ("", 1, {})]

@@ -79,13 +79,14 @@ def test_replica_that_does_not_answer(engine: FakeDocker, answer: str, code: int
 def test_what_one_should_know(engine: FakeDocker) -> None:
     """A stale copy, synthetic data, lost workers and missing services are noted below the table."""
     synthetic = {**MODEL, "trained_on": "synthetic"}
-    engine.answer("exec", out={**HEALTH, "stale": "no registry", "model": synthetic})
+    engine.answer("exec", out={**HEALTH, "stale": "no registry", "refused": "no signature", "model": synthetic})
     engine.answer("logs", out="worker 7 was killed: out of memory at 128M\n")
     engine.containers(container())
     lines = status(DEFAULT, COMPOSE)
     assert lines[lines.index("") + 2 :] == [
         "forkcast-server-1 lost 1 worker(s) of late: killed: out of memory at 128M",
         "forkcast-server-1 serves the last good copy: no registry",
+        "forkcast-server-1 was to load another model, and serves the one before: no signature",
         "forkcast-server-1 serves a model trained on SYNTHETIC data: its predictions mean nothing",
         "nginx is not there: make up brings it back",
         "locust is not there: make up brings it back",

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +24,10 @@ from sklearn.tree import DecisionTreeClassifier
 
 from server import cgroup
 from server.accept import Shares
+from server.app import Edge, Reload
 from server.copies import Copies, Copy
 from server.digest import folder_digest
-from server.main import create
+from server.main import create, reload
 from server.settings import ROOT
 
 with warnings.catch_warnings():
@@ -312,3 +314,152 @@ def test_kills_before_the_start_do_not_count(monkeypatch: pytest.MonkeyPatch, ho
         gc.unfreeze()
     hooks["child_exit"](master, worker())
     assert master.errors == []
+
+
+def x_of(answer: Any) -> tuple[str, str]:
+    """What a posted row was answered, and by which version."""
+    return answer.json()["prediction"], answer.headers["x-model-version"]
+
+
+@pytest.fixture
+def seventh(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], model: Path, tmp_path: Path) -> None:
+    """The environment of a replica that reads a record, which leads to version 7."""
+    record = make_current(model, tmp_path / "models", None)
+    in_process(monkeypatch, environ | {"MODEL_URI": str(record)})
+
+
+@pytest.fixture
+def edge(seventh: None) -> Edge:  # noqa: ARG001
+    """The application of that replica's start."""
+    return create()
+
+
+def promote(folder: Path, models: Path, version: str = "8", uri: str = "models:/tree@champion") -> None:
+    """Let the record lead to another model, or to the same under another version."""
+    Copies(models).make_current(Copy(folder, "tree", version, uri, folder_digest(folder)))
+
+
+def test_reload(edge: Edge, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A reload gives an application of the model that MODEL_URI means then; the one before answers as before."""
+    promote(write_model(tmp_path / "other", metadata={"trained_on": "file: rows.csv"}), tmp_path / "models")
+    with caplog.at_level("INFO", "server.main"):
+        after = reload(edge)
+    for one, version, reloads in ((edge, "7", 0), (after, "8", 1)):
+        with TestClient(one) as client:
+            assert x_of(client.post("/predict", json={"x": 1})) == ("high", version)
+            health = client.get("/health").json()
+        assert (health["model"]["version"], health["reloads"]) == (version, reloads)
+        assert "refused" not in health
+    assert [line.partition(",")[0] for line in caplog.messages] == ["model loaded: tree version 8"]
+
+
+def test_reloads_are_counted(edge: Edge) -> None:
+    """Each reload says which one it was, whatever it brought."""
+    assert [edge.reload.number, reload(edge).reload.number, reload(reload(edge)).reload.number] == [0, 1, 2]
+
+
+def test_reload_of_the_same_model(edge: Edge, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same model is not loaded again: its memory is shared, and what leads to it now is told."""
+    promote(model, tmp_path / "models", "7", "models:/tree@challenger")
+    with caplog.at_level("INFO", "server.main"):
+        after = reload(edge)
+    assert after.model.engine is edge.model.engine
+    assert after.model.uri == "models:/tree@challenger"
+    assert caplog.messages == []
+    assert after.reload == Reload(1)
+
+
+def test_reload_of_the_same_files(edge: Edge, model: Path, tmp_path: Path) -> None:
+    """The same files under another version are another model: their answers name it."""
+    promote(model, tmp_path / "models", "8")
+    with TestClient(reload(edge)) as client:
+        assert x_of(client.post("/predict", json={"x": 1})) == ("high", "8")
+
+
+def damaged(folder: Path) -> None:
+    (folder / "model.pkl").write_bytes(b"no pickle")
+
+
+def unsigned(folder: Path) -> None:
+    (folder / "MLmodel").write_text((folder / "MLmodel").read_text().partition("signature")[0])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"), [(damaged, "the model's file model.pkl does not load"), (unsigned, "the model has no signature")]
+)
+def test_reload_of_a_broken_model(
+    edge: Edge, tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None], told: str
+) -> None:
+    """A model that cannot be served is refused in the log and in /health, and the one before is served on."""
+    folder = write_model(tmp_path / "broken")
+    spoil(folder)
+    promote(folder, tmp_path / "models")
+    after = reload(edge)
+    assert after.model is edge.model
+    (logged,) = caplog.messages
+    with TestClient(after) as client:
+        assert x_of(client.post("/predict", json={"x": 1})) == ("high", "7")
+        health = client.get("/health").json()
+    assert (health["model"]["version"], health["reloads"]) == ("7", 1)
+    assert told in health["refused"]
+    assert logged == f"{health['refused']}; version 7 is served on"
+
+
+def test_reload_without_the_model(edge: Edge, tmp_path: Path) -> None:
+    """Where nothing leads to a model any longer, the one before is served on, and the next reload may find one."""
+    record = tmp_path / "models" / "current.json"
+    record.rename(record.with_suffix(".moved"))
+    after = reload(edge)
+    assert after.model is edge.model
+    assert f"there is no {record}" in str(after.reload.refused)
+    record.with_suffix(".moved").rename(record)
+    assert reload(after).reload == Reload(2)
+
+
+@pytest.mark.parametrize("error", [LookupError("nobody thought of it"), MemoryError(), RecursionError("too deep")])
+def test_reload_raises_nothing(
+    edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """What nobody foresaw would end the master: it is logged with its traceback, told, and the model stays."""
+
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    promote(write_model(tmp_path / "other", metadata={"trained_on": "file: rows.csv"}), tmp_path / "models")
+    monkeypatch.setattr("server.main.load_model", fail)
+    after = reload(edge)
+    assert after.model is edge.model
+    assert after.reload == Reload(1, f"{type(error).__name__}: {error}")
+    assert "Traceback" in caplog.text
+
+
+@pytest.mark.usefixtures("seventh")
+def test_hook_of_a_reload(tmp_path: Path, hooks: dict[str, Any]) -> None:
+    """The master's hook puts the new application in the place of the old one, which it lets go, with its model."""
+    master = SimpleNamespace(app=SimpleNamespace(callable=create()))
+    watched = weakref.ref(master.app.callable), weakref.ref(master.app.callable.model.engine)
+    promote(write_model(tmp_path / "other", metadata={"trained_on": "file: rows.csv"}), tmp_path / "models")
+    gc.collect()
+    gc.freeze()  # as at the start: what is frozen is collected by nobody
+    gc.disable()  # and by chance
+    try:
+        hooks["on_reload"](master)
+        assert master.app.callable.model.version == "8"
+        assert [one() for one in watched] == [None, None]
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
+def test_hook_of_a_refused_reload(edge: Edge, tmp_path: Path, hooks: dict[str, Any]) -> None:
+    """Where the reload is refused, the forks get an application of the model before, which says so."""
+    master = SimpleNamespace(app=SimpleNamespace(callable=edge))
+    (tmp_path / "models" / "current.json").unlink()
+    try:
+        hooks["on_reload"](master)
+        assert master.app.callable is not edge
+        assert master.app.callable.model is edge.model
+        assert master.app.callable.reload.number == 1
+    finally:
+        gc.unfreeze()

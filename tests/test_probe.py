@@ -1,7 +1,11 @@
-"""What the verbs learn of a service by asking it for a prediction of its own example."""
+"""What the verbs learn of a service by asking it: who answers, and whether it predicts its own example."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -45,3 +49,51 @@ def test_example_that_is_not_predicted(monkeypatch: pytest.MonkeyPatch, status: 
     service(monkeypatch, status, **index)
     with pytest.raises(CommandError, match=f"the model's own example was answered with {status}"):
         probe.predict_example("http://127.0.0.1:1")
+
+
+@contextmanager
+def answering(status: int, **headers: str) -> Iterator[str]:
+    """The address of somebody who gives this answer to everything, and remembers nothing."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == "/ready"
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (http.server's)
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_marks(status: int) -> None:
+    """Every answer names the replica, whichever of its workers it was, and the version that it serves."""
+    with answering(status, X_Served_By="replica-2/17", X_Model_Version="3") as address:
+        assert probe.marks(address) == probe.Marks("replica-2", "3")
+
+
+def test_marks_of_somebody_else() -> None:
+    """Who is no replica has no version."""
+    with answering(502, X_Served_By="nginx/4711") as address:
+        assert probe.marks(address) == probe.Marks("nginx", "")
+    with answering(404) as address:
+        assert probe.marks(address) == probe.Marks()
+
+
+def test_marks_of_nobody() -> None:
+    """Where nobody listens, there are none."""
+    with answering(200) as address:
+        pass
+    assert probe.marks(address) == probe.Marks()

@@ -228,6 +228,29 @@ def test_weight_is_all_that_is_printed_last(environ: dict[str, str], model: Path
     assert weight["fault"] is None
 
 
+@pytest.mark.parametrize(
+    ("estimator", "told"),
+    [
+        (DecisionTreeClassifier().fit([[0.0], [1.0]], [0, 1]), None),
+        (DecisionTreeClassifier().fit([[0.0, 0.0], [1.0, 1.0]], [0, 1]), "ValueError: X has 1 features, but "),
+    ],
+)
+def test_fault_of_a_model(environ: dict[str, str], tmp_path: Path, estimator: object, told: str | None) -> None:
+    """Why a model does not predict its example is told in one line with its weight; one that does has no fault."""
+    fault = weigh(Copy(write_other(tmp_path / "other", estimator), "tree", "1", "", ""), environ).fault
+    assert fault is None if told is None else str(fault).startswith(told)
+    assert "\n" not in str(fault)
+
+
+def test_fault_of_a_model_that_dies(environ: dict[str, str], model: Path, tmp_path: Path) -> None:
+    """A model that takes its process with it when it predicts has that as its fault, with the status."""
+    killing = "import os, sklearn.tree as t; t.DecisionTreeClassifier.predict_proba = lambda *_: os._exit(9)"
+    (tmp_path / "sitecustomize.py").write_text(killing)
+    weight = weigh(Copy(model, "tree", "1", "", ""), environ | {"PYTHONPATH": str(tmp_path)})
+    assert weight.fault == "the process that predicted ended with status 9"
+    assert weight.needs > 20 * M
+
+
 def test_weight_has_none_of_the_parents(environ: dict[str, str], model: Path) -> None:
     """What the process that asks holds itself is no part of the figure."""
     copy = Copy(model, "tree", "1", "", "")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import shutil
@@ -26,6 +24,7 @@ from server.digest import DIGEST_TAG, folder_digest
 from server.errors import ModelError, RegistryError, StartError
 from server.resolve import local_folder, resolve, resolve_in_child
 from server.settings import ROOT, Settings
+from tests.registries import QUIET, Registry, moved_away, new_registry
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
@@ -34,37 +33,22 @@ with warnings.catch_warnings():
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, Schema
 
-# MLflow 3.17 inside: its tables under SQLAlchemy 2.1, and its own use of what it has deprecated.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*transition_model_version_stage.*:FutureWarning"),
-]
+pytestmark = QUIET
 
 NAME = "tiny"
 
 
 @dataclass(frozen=True)
-class Registry:
+class Versions(Registry):
     """A registry with two versions of one model: 1 in the stage Production, 2 with the alias champion."""
 
-    folder: Path
     digests: dict[str, str]
     run_of: dict[str, str]
 
-    @property
-    def tracking_uri(self) -> str:
-        return f"sqlite:///{self.folder}/mlflow.db"
-
-    def settings(self, var_dir: Path, uri: str) -> Settings:
-        return Settings.from_env({"VAR_DIR": str(var_dir), "MLFLOW_TRACKING_URI": self.tracking_uri, "MODEL_URI": uri})
-
-    def artifacts_of(self, run: str) -> Path:
-        return self.folder / "artifacts" / run / "artifacts" / "model"
-
-    def register(self, name: str, depth: int, digest: str | None = None) -> tuple[str, str, str]:
+    def register_tree(self, name: str, depth: int, digest: str | None = None) -> tuple[str, str, str]:
         """Log and register as the trainer does; the version, its digest and its run."""
         tree = DecisionTreeClassifier(max_depth=depth, random_state=0).fit([[0.0], [1.0], [2.0]], [1, 2, 3])
-        with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(experiment_id="1") as run:
+        with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch, "model")
             mlflow.sklearn.save_model(
                 tree,
@@ -74,42 +58,28 @@ class Registry:
                 signature=ModelSignature(inputs=Schema([ColSpec("double", "x")])),
                 pip_requirements=["scikit-learn"],
             )
-            digest = digest or folder_digest(folder)
-            mlflow.log_artifacts(str(folder), "model")
-            with contextlib.redirect_stderr(io.StringIO()):
-                made = mlflow.register_model(f"runs:/{run.info.run_id}/model", name, tags={DIGEST_TAG: digest})
-        return str(made.version), digest, run.info.run_id
+            return self.register(name, folder, digest)
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    registry = Registry(tmp_path_factory.mktemp("registry"), {}, {})
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # marks do not reach into fixtures of a module
-        for name, value in {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_TRACKING_URI": "", "no_proxy": "*"}.items():
-            patch.setenv(name, value)
-        patch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        mlflow.set_tracking_uri(registry.tracking_uri)
-        made = mlflow.create_experiment("tiny", artifact_location=(registry.folder / "artifacts").as_uri())
-        assert made == "1"
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Versions]:
+    with new_registry(tmp_path_factory.mktemp("registry")) as empty:
+        registry = Versions(empty.folder, {}, {})
         for depth in (1, 2):
-            version, digest, run = registry.register(NAME, depth)
+            version, digest, run = registry.register_tree(NAME, depth)
             registry.digests[version] = digest
             registry.run_of[version] = run
         client = mlflow.MlflowClient()
         client.set_registered_model_alias(NAME, "champion", "2")
         client.transition_model_version_stage(NAME, "1", "Production")
         yield registry
-        mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture
-def away(registry: Registry) -> Iterator[Path]:
+def away(registry: Versions) -> Iterator[Path]:
     """The registry's database, moved away."""
-    database = registry.folder / "mlflow.db"
-    database.rename(database.with_suffix(".moved"))
-    yield database
-    database.with_suffix(".moved").replace(database)
+    with moved_away(registry) as database:
+        yield database
 
 
 @pytest.mark.parametrize(
@@ -122,7 +92,7 @@ def away(registry: Registry) -> Iterator[Path]:
         ("models:/tiny/latest", "2"),
     ],
 )
-def test_registered(registry: Registry, tmp_path: Path, uri: str, version: str) -> None:
+def test_registered(registry: Versions, tmp_path: Path, uri: str, version: str) -> None:
     """An alias, a number, a stage and `latest` each lead to a verified copy of the version that they mean."""
     copy = replace(resolve(registry.settings(tmp_path, uri)), stamp=None)
     digest = registry.digests[version]
@@ -131,7 +101,7 @@ def test_registered(registry: Registry, tmp_path: Path, uri: str, version: str) 
     assert list((tmp_path / "models").glob(".incoming*")) == []
 
 
-def test_run(registry: Registry, tmp_path: Path) -> None:
+def test_run(registry: Versions, tmp_path: Path) -> None:
     """A model of a run has no version of its own: its digest stands for one."""
     uri = f"runs:/{registry.run_of['1']}/model"
     copy = replace(resolve(registry.settings(tmp_path, uri)), stamp=None)
@@ -139,9 +109,9 @@ def test_run(registry: Registry, tmp_path: Path) -> None:
     assert copy == Copy(tmp_path / "models" / digest / "model", "model", digest[:12], uri, digest)
 
 
-def test_version_without_digest(registry: Registry, tmp_path: Path) -> None:
+def test_version_without_digest(registry: Versions, tmp_path: Path) -> None:
     """A version that another trainer registered, without our tag, is served by the digest that it has."""
-    version, digest, _ = registry.register("foreign", 1)
+    version, digest, _ = registry.register_tree("foreign", 1)
     mlflow.MlflowClient().delete_model_version_tag("foreign", version, DIGEST_TAG)
     copy = resolve(registry.settings(tmp_path, "models:/foreign/1"))
     assert copy.digest == digest
@@ -149,7 +119,7 @@ def test_version_without_digest(registry: Registry, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
-def test_folder(registry: Registry, tmp_path: Path, form: str) -> None:
+def test_folder(registry: Versions, tmp_path: Path, form: str) -> None:
     """A model in a folder, its name in the URI escaped or not, is served from where it is, without a copy."""
     folder = tmp_path / "a model"
     shutil.copytree(registry.artifacts_of(registry.run_of["1"]), folder)
@@ -159,7 +129,7 @@ def test_folder(registry: Registry, tmp_path: Path, form: str) -> None:
     assert not (tmp_path / "var").exists()
 
 
-def test_relative_folder(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_folder(registry: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A relative path counts from the current folder and is recorded as an absolute one."""
     shutil.copytree(registry.artifacts_of(registry.run_of["1"]), tmp_path / "here")
     monkeypatch.chdir(tmp_path)
@@ -185,7 +155,7 @@ def test_relative_folder(registry: Registry, tmp_path: Path, monkeypatch: pytest
         "no-such-folder",
     ],
 )
-def test_not_there(registry: Registry, tmp_path: Path, uri: str) -> None:
+def test_not_there(registry: Versions, tmp_path: Path, uri: str) -> None:
     """A model that is not there is a ModelError of one line that names MODEL_URI; nothing stands in for it."""
     with pytest.raises(ModelError) as caught:
         resolve(registry.settings(tmp_path, uri))
@@ -193,7 +163,7 @@ def test_not_there(registry: Registry, tmp_path: Path, uri: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_no_model_at_that_path(registry: Registry, tmp_path: Path) -> None:
+def test_no_model_at_that_path(registry: Versions, tmp_path: Path) -> None:
     """A run without a model there, or with something else there, is an error of one line that names MODEL_URI."""
     run = registry.run_of["1"]
     for path in ("none", "model/requirements.txt"):
@@ -203,13 +173,13 @@ def test_no_model_at_that_path(registry: Registry, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
 
 
-def test_folder_that_is_no_model(registry: Registry, tmp_path: Path) -> None:
+def test_folder_that_is_no_model(registry: Versions, tmp_path: Path) -> None:
     """A folder without an MLmodel file is not a model."""
     with pytest.raises(ModelError, match="no file MLmodel"):
         resolve(registry.settings(tmp_path, str(tmp_path)))
 
 
-def test_database_away(registry: Registry, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_database_away(registry: Versions, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """With the database gone the last good copy is served and says why; no empty database is made in its place."""
     settings = registry.settings(tmp_path, "models:/tiny@champion")
     fresh = resolve(settings)
@@ -219,7 +189,7 @@ def test_database_away(registry: Registry, tmp_path: Path, request: pytest.Fixtu
     assert not database.exists()
 
 
-def test_database_away_and_no_copy(registry: Registry, tmp_path: Path, away: Path) -> None:
+def test_database_away_and_no_copy(registry: Versions, tmp_path: Path, away: Path) -> None:
     """With the database gone and no copy of this very URI there is nothing to serve, and no database is made."""
     for uri in ("models:/tiny@champion", f"runs:/{registry.run_of['1']}/model"):
         with pytest.raises(RegistryError, match=f"the registry's database {away} is not there"):
@@ -227,7 +197,7 @@ def test_database_away_and_no_copy(registry: Registry, tmp_path: Path, away: Pat
     assert not away.exists()
 
 
-def test_copy_of_another_uri(registry: Registry, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_copy_of_another_uri(registry: Versions, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """A copy stands in only for the URI that led to it."""
     resolve(registry.settings(tmp_path, "models:/tiny/1"))
     request.getfixturevalue("away")
@@ -235,9 +205,9 @@ def test_copy_of_another_uri(registry: Registry, tmp_path: Path, request: pytest
         resolve(registry.settings(tmp_path, "models:/tiny@champion"))
 
 
-def test_artifacts_lost(registry: Registry, tmp_path: Path) -> None:
+def test_artifacts_lost(registry: Versions, tmp_path: Path) -> None:
     """A registered model whose files are lost is served from its copy; without a copy it is an error of one line."""
-    _, digest, run = registry.register("lost", 1)
+    _, digest, run = registry.register_tree("lost", 1)
     settings = registry.settings(tmp_path, "models:/lost/1")
     fresh = resolve(settings)
     shutil.rmtree(registry.artifacts_of(run))
@@ -248,7 +218,7 @@ def test_artifacts_lost(registry: Registry, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_damaged_copy(registry: Registry, tmp_path: Path) -> None:
+def test_damaged_copy(registry: Versions, tmp_path: Path) -> None:
     """A copy that is no longer what it was is fetched again."""
     settings = registry.settings(tmp_path, "models:/tiny/1")
     copy = resolve(settings)
@@ -257,7 +227,7 @@ def test_damaged_copy(registry: Registry, tmp_path: Path) -> None:
     assert folder_digest(copy.model_folder) == copy.digest
 
 
-def test_damaged_copy_and_no_registry(registry: Registry, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_damaged_copy_and_no_registry(registry: Versions, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """A damaged copy does not stand in for a registry that is away."""
     settings = registry.settings(tmp_path, "models:/tiny/1")
     (resolve(settings).model_folder / "MLmodel").unlink()
@@ -266,14 +236,14 @@ def test_damaged_copy_and_no_registry(registry: Registry, tmp_path: Path, reques
         resolve(settings)
 
 
-def test_wrong_digest(registry: Registry, tmp_path: Path) -> None:
+def test_wrong_digest(registry: Versions, tmp_path: Path) -> None:
     """Files that are not what was registered are refused; the older good copy of the same URI is served instead."""
-    registry.register("forged", 1)
+    registry.register_tree("forged", 1)
     client = mlflow.MlflowClient()
     client.set_registered_model_alias("forged", "champion", "1")
     settings = registry.settings(tmp_path, "models:/forged@champion")
     good = resolve(settings)
-    registry.register("forged", 2, digest="0" * 64)
+    registry.register_tree("forged", 2, digest="0" * 64)
     client.set_registered_model_alias("forged", "champion", "2")
     stale = resolve(settings)
     assert replace(stale, stale=None) == good
@@ -295,19 +265,19 @@ def environ_of(settings: Settings, **more: str) -> dict[str, str]:
     }
 
 
-def test_in_child(registry: Registry, tmp_path: Path) -> None:
+def test_in_child(registry: Versions, tmp_path: Path) -> None:
     """A process of its own gives the same copy, also the second time, when there is nothing to fetch."""
     settings = registry.settings(tmp_path, "models:/tiny/Production")
     assert resolve_in_child(environ_of(settings)) == resolve(settings)
 
 
-def test_error_in_child(registry: Registry, tmp_path: Path) -> None:
+def test_error_in_child(registry: Versions, tmp_path: Path) -> None:
     """The child's error arrives as it was raised there."""
     with pytest.raises(ModelError, match=r"^MODEL_URI='/no/such': .*no file MLmodel"):
         resolve_in_child(environ_of(registry.settings(tmp_path, "/no/such")))
 
 
-def test_child_without_an_answer(registry: Registry, tmp_path: Path) -> None:
+def test_child_without_an_answer(registry: Versions, tmp_path: Path) -> None:
     """A child that dies is an error of one line with its status."""
     (tmp_path / "sitecustomize.py").write_text("import os; os._exit(9)")
     environ = environ_of(registry.settings(tmp_path, "models:/tiny/1"), PYTHONPATH=str(tmp_path))
@@ -316,7 +286,7 @@ def test_child_without_an_answer(registry: Registry, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("uri", ["models:/tiny@champion", "runs:/00000000000000000000000000000000/model"])
-def test_registry_that_refuses(registry: Registry, tmp_path: Path, uri: str) -> None:
+def test_registry_that_refuses(registry: Versions, tmp_path: Path, uri: str) -> None:
     """A registry that refuses connections is one line, without its password, in seconds."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -333,7 +303,7 @@ def test_registry_that_refuses(registry: Registry, tmp_path: Path, uri: str) -> 
 
 
 @pytest.mark.parametrize("password", ["hunter2", "hunter2" * 100, "hunter2@home"])
-def test_password_of_a_database(registry: Registry, tmp_path: Path, password: str) -> None:
+def test_password_of_a_database(registry: Versions, tmp_path: Path, password: str) -> None:
     """An address that MLflow cannot use at all is shown without its password, too, however long that is."""
     uri = f"nosuch+db://me:{password}@host/db"
     settings = replace(registry.settings(tmp_path, "models:/tiny/1"), tracking_uri=uri)
@@ -344,7 +314,7 @@ def test_password_of_a_database(registry: Registry, tmp_path: Path, password: st
     assert "\n" not in str(caught.value)
 
 
-def test_replicas_at_the_same_time(registry: Registry, tmp_path: Path) -> None:
+def test_replicas_at_the_same_time(registry: Versions, tmp_path: Path) -> None:
     """Two replicas that resolve at once end with one good copy, and nothing half fetched beside it."""
     settings = registry.settings(tmp_path, "models:/tiny@champion")
     command = [sys.executable, "-m", "server.resolve"]
@@ -357,7 +327,7 @@ def test_replicas_at_the_same_time(registry: Registry, tmp_path: Path) -> None:
     assert Copies(settings.models_dir).holds(digest)
 
 
-def test_mlflow_stays_outside(registry: Registry, tmp_path: Path) -> None:
+def test_mlflow_stays_outside(registry: Versions, tmp_path: Path) -> None:
     """Neither the server's modules nor a model from a folder bring MLflow into memory."""
     folder = registry.artifacts_of(registry.run_of["1"])
     program = (
@@ -481,7 +451,7 @@ def test_current_copy_that_is_no_record(volume: Volume) -> None:
     assert volume.state == before
 
 
-def test_unchanged_registry_is_not_asked(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_registry_is_not_asked(registry: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry whose file is what it was gives its last answer without MLflow; a moved alias is noticed."""
     settings = registry.settings(tmp_path, "models:/tiny@moving")
     client = mlflow.MlflowClient(registry.tracking_uri, registry.tracking_uri)
@@ -498,7 +468,7 @@ def test_unchanged_registry_is_not_asked(registry: Registry, tmp_path: Path, mon
 
 @pytest.mark.parametrize("where", ["runs", "registry"])
 def test_registry_that_cannot_tell_is_asked(
-    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    registry: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """A run's files change without the registry's, and another registry has its own: both are asked each time."""
     settings = registry.settings(tmp_path, f"runs:/{registry.run_of['1']}/model")

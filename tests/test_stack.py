@@ -132,7 +132,7 @@ def test_saved_stack_is_loaded_again(layout: Layout) -> None:
 def test_stack_of_a_release_without_containers(layout: Layout) -> None:
     """A stack that an earlier release saved is a local one without a limit on its memory."""
     document = asdict(Stack(replicas=2, http_port=8080))
-    del document["memory"], document["backend"], document["model"]
+    del document["memory"], document["backend"], document["model"], document["promoted"]
     layout.state.write_text(json.dumps(document))
     assert Stack.load(layout) == Stack(replicas=2, http_port=8080, memory=None, backend="local")
 
@@ -212,6 +212,18 @@ def test_stacks_whose_replicas_are_alike() -> None:
     assert stack.runs_as(replace(stack, replicas=3, http_host="::", http_port=81, locust_port=82))
     for other in (replace(stack, cpus=2), replace(stack, memory="2G"), replace(stack, environment={})):
         assert not stack.runs_as(other)
+
+
+def test_serving() -> None:
+    """Containers are started anew for another model than theirs, be it the one of their start or a promoted one."""
+    started = Stack(model="a-1")
+    assert started.serving("a-1") is started
+    assert started.serving("b-2") == Stack(model="b-2")
+    promoted = Stack(model="a-1", promoted="b-2")
+    assert promoted.serving("b-2") is promoted
+    assert promoted.serving("a-1") == Stack(model="a-1")
+    assert promoted.serving("c-3") == Stack(model="c-3")
+    assert Stack().serving("a-1") == Stack(model="a-1")
 
 
 @pytest.mark.parametrize("record", ['{"environment": 3}', '{"replicas": "x"}', '{"cpus": "1"}', '{"http_host": null}'])

@@ -105,11 +105,13 @@ class Health(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         model = {"name": "covertype", "version": "3", "engine": "sklearn", "trained_on": "synthetic"}
-        body = json.dumps({"status": "ok", "model": model, "workers": 2, "stale": "no registry"}).encode()
+        body = json.dumps(
+            {"status": "ok", "model": model, "workers": 2, "stale": "no registry", "refused": "no signature"}
+        )
         self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body.encode())))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body.encode())
 
     def address_string(self) -> str:
         return "unix"
@@ -145,6 +147,7 @@ def test_status(supervisord: Supervisord) -> None:
     assert lines[6] == "service http://127.0.0.1:8080   Locust http://127.0.0.1:8090"
     assert lines[7:] == [
         "replica-1 serves the last good copy: no registry",
+        "replica-1 was to load another model, and serves the one before: no signature",
         "replica-1 serves a model trained on SYNTHETIC data: its predictions mean nothing",
     ]
 

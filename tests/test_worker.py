@@ -453,6 +453,7 @@ async def test_malformed_http(text: str) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["connection"] == "close"
         assert answer.headers["x-served-by"] == f"one/{os.getpid()}"
+        assert answer.headers["x-model-version"] == "1"
         assert json.loads(answer.body)["title"] == "Bad Request"
         assert await client.rest() == b""
 
