@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy import registry
 from deploy.docker.engine import ASKED_FOR, SERVICES
+from deploy.docker.registry import ADDRESS
 from deploy.docker.topology import DEFAULT, variables
 from deploy.layout import ROOT
 from deploy.stack import MOST, SETTINGS
@@ -20,9 +22,11 @@ from server.settings import Settings
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 DOCKERFILE = (ROOT / "deploy/images/Dockerfile").read_text()
 LOCKS = ROOT / "deploy/requirements"
-EVERY_SERVICE = ("model", *SERVICES)
+EVERY_SERVICE = ("model", *SERVICES, *registry.SERVICES)
 # Services that another one's image is built for.
-BUILT_BY = {"locust-worker": "locust"}
+BUILT_BY = {"locust-worker": "locust", "mlflow": "model"}
+# The one that runs an image of somebody else's as it is.
+FOREIGN = "database"
 # Asked for, and not a stack's: the project's name is Compose's own variable.
 NOT_OURS = {"COMPOSE_PROJECT_NAME"}
 # Settings that Compose itself uses: which images, and what Locust is held to.
@@ -83,7 +87,7 @@ def test_containers_are_confined(services: dict[str, dict[str, Any]], service: s
     assert one["logging"]["options"]["mode"] == "non-blocking"
 
 
-@pytest.mark.parametrize("service", EVERY_SERVICE)
+@pytest.mark.parametrize("service", sorted({*EVERY_SERVICE} - {FOREIGN}))
 def test_images_are_built_by_their_names(services: dict[str, dict[str, Any]], service: str) -> None:
     """Every image can be built from here, once, or pulled under one name with the service's at its end."""
     image = BUILT_BY.get(service, service)
@@ -95,11 +99,12 @@ def test_images_are_built_by_their_names(services: dict[str, dict[str, Any]], se
 
 
 def test_published_ports(services: dict[str, dict[str, Any]]) -> None:
-    """Nginx is reached where HTTP_HOST says, Locust from this machine alone, and nothing else at all."""
+    """Nginx is reached where HTTP_HOST says, Locust and MLflow from this machine alone, and nothing else at all."""
     ports = {name: one["ports"] for name, one in services.items() if "ports" in one}
     assert ports == {
         "nginx": ["${HTTP_HOST:-0.0.0.0}:${HTTP_PORT:-80}:8080"],
         "locust": ["127.0.0.1:${LOCUST_PORT:-8089}:8089"],
+        "mlflow": ["127.0.0.1:${MLFLOW_PORT:-5000}:5000"],
     }
     assert not any("network_mode" in one for one in services.values())
 
@@ -113,7 +118,7 @@ def test_replicas_can_be_many(services: dict[str, dict[str, Any]]) -> None:
 
 def test_volumes(services: dict[str, dict[str, Any]]) -> None:
     """The registry is seen by the one-shot service alone, which sees the host's own files without changing them."""
-    assert set(yaml.safe_load(COMPOSE)["volumes"]) == {"registry", "models"}
+    assert set(yaml.safe_load(COMPOSE)["volumes"]) == {"registry", "models", "database", "objects"}
     for name, one in services.items():
         assert any(volume.startswith("registry:") for volume in one.get("volumes", [])) is (name == "model")
     bound = [volume for volume in services["model"]["volumes"] if not volume.startswith(("registry:", "models:"))]
@@ -163,8 +168,8 @@ def handed_on(services: dict[str, dict[str, Any]]) -> set[str]:
 
 def test_variables_come_from_the_stack(services: dict[str, dict[str, Any]]) -> None:
     """What the file asks for is kept out of the user's shell, and nothing is that it does not ask for."""
-    asked = set(re.findall(r"\$\{([A-Z_]+)", code(COMPOSE))) | handed_on(services)
-    assert asked - NOT_OURS == set(ASKED_FOR)
+    asked = set(re.findall(r"\$\{([A-Z0-9_]+)", code(COMPOSE))) | handed_on(services)
+    assert asked - NOT_OURS == set(ASKED_FOR) - {"COMPOSE_PROFILES"}
     assert set(ASKED_FOR).isdisjoint(NOT_OURS)
 
 
@@ -178,7 +183,7 @@ def test_every_setting_reaches_its_container(services: dict[str, dict[str, Any]]
 
 def test_defaults_are_those_of_the_verbs() -> None:
     """`docker compose up` by itself starts what `make up` starts."""
-    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^${}]+)\}", code(COMPOSE)))
+    defaults = dict(re.findall(r"\$\{([A-Z0-9_]+):-([^${}]+)\}", code(COMPOSE)))
     filled = variables(DEFAULT)
     assert {name: defaults[name] for name in filled} == filled
     settings = Settings.from_env({})
@@ -194,10 +199,45 @@ def test_base_images_have_a_tag() -> None:
     names = {name for _, name in stages}
     for base in {base for base, _ in stages} - names:
         image = arguments[base.strip("${}")]
-        assert re.fullmatch(r"[a-z]+:[0-9][a-z0-9.-]*", image), image
+        assert re.fullmatch(r"[a-z]+:(?:[0-9][a-z0-9.-]*|trixie-slim)", image), image
 
 
-@pytest.mark.parametrize("service", EVERY_SERVICE)
+def test_registry_is_started_only_when_asked_for(services: dict[str, dict[str, Any]]) -> None:
+    """The registry's services are in the profile `full`, each also in one of its own, and nothing else is in any."""
+    profiles = {name: one["profiles"] for name, one in services.items() if "profiles" in one}
+    assert profiles == {name: ["full", name] for name in registry.SERVICES}
+
+
+def test_registry_is_not_needed(services: dict[str, dict[str, Any]]) -> None:
+    """What waits for one of the registry's services starts without it, where another one stands in for it."""
+    waits = [one.get("depends_on", {}) for one in services.values()]
+    needed = {name: how for one in waits for name, how in one.items() if name in registry.SERVICES}
+    assert set(needed) == set(registry.SERVICES)
+    assert all(how == {"condition": "service_healthy", "required": False} for how in needed.values())
+
+
+def test_replicas_know_no_secret(services: dict[str, dict[str, Any]]) -> None:
+    """Neither the replicas nor what stands around them is handed what opens the registry."""
+    for name in SERVICES:
+        assert not {*registry.PRIVATE, *registry.CLIENT} & set(services[name].get("environment", {})), name
+    assert not registry.PRIVATE & set(services["model"]["environment"])
+    assert set(registry.CLIENT) < set(services["model"]["environment"])
+
+
+def test_registry_of_the_stack_is_where_the_verbs_have_it(services: dict[str, dict[str, Any]]) -> None:
+    """The trainer knows the stack's own registry by the address that the verbs give it."""
+    assert services["model"]["environment"][registry.OWN] == ADDRESS
+
+
+def test_no_default_password(services: dict[str, dict[str, Any]]) -> None:
+    """No secret has a value in the file."""
+    secret = re.compile(r"PASSWORD|SECRET|TOKEN|KEY_ID")
+    told = [(name, value) for one in services.values() for name, value in one.get("environment", {}).items()]
+    values = {value for name, value in told if secret.search(name) and value is not None}
+    assert values == {"${DATABASE_PASSWORD:-}", "/proc/sys/kernel/random/uuid"}
+
+
+@pytest.mark.parametrize("service", sorted({*EVERY_SERVICE} - {FOREIGN}))
 def test_nothing_runs_as_root(service: str) -> None:
     """Every image names the user that it runs as by number, which is not root's."""
     own = stage(BUILT_BY.get(service, service))

@@ -74,7 +74,7 @@ mon max pg per osd = 1000
 # clients that are gone: a minute, with 20 and 30 s.
 osd heartbeat interval = 1
 osd heartbeat grace = 5
-osd client watch timeout = 5
+osd client watch timeout = 15
 [mon]
 keyring = $DATA/mon/keyring
 mon data = $DATA/mon

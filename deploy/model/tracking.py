@@ -15,11 +15,15 @@ from pathlib import Path
 from deploy.model import database
 from deploy.model.objects import Bucket
 from server.errors import SettingsError, StartError
+from server.settings import ROOT
 
 # By which names clients of this machine and of the containers reach it; MLflow refuses any other.
 ALLOWED_HOSTS = "mlflow,mlflow:*,localhost,localhost:*,127.0.0.1,127.0.0.1:*,host.docker.internal:*"
 # One process answers many requests at a time; each more would take 250 MB.
 _WORKERS = "1"
+
+# By which MLflow finds deploy/model/proxied.py.
+_PLUGINS = Path(__file__).parent / "plugins"
 
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -62,6 +66,11 @@ def command(environ: Mapping[str, str]) -> list[str]:
             "--serve-artifacts"]  # fmt: skip
 
 
+def _plugins(environ: Mapping[str, str]) -> dict[str, str]:
+    path = filter(None, [str(_PLUGINS), environ.get("PYTHONPATH") or str(ROOT)])
+    return {"PYTHONPATH": os.pathsep.join(path)}
+
+
 def _from_file(path: str | None) -> dict[str, str]:
     """Settings that are not to be in the environment of whoever starts this."""
     return dict(json.loads(Path(path).read_text())) if path else {}
@@ -72,7 +81,7 @@ def main() -> int:
     try:
         given = dict(os.environ) | _from_file(os.environ.get("SETTINGS_FILE"))
         line = command(given)
-        environ = dict(os.environ) | prepare(given)
+        environ = dict(os.environ) | prepare(given) | _plugins(os.environ)
     except (StartError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -45,6 +45,7 @@ def clean_environ() -> dict[str, str]:
         "MODEL_URI", "MLFLOW_", "WEB_CONCURRENCY", "HTTP_", "VAR_DIR", "N", "MAKE", "MFLAGS", "SOCKET", "REPLICA",
         "BACKEND", "COMPOSE_", "SERVER_", "LOCUST_", "CPUS", "MEMORY", "IMAGE", "TAG", "USERS", "STEP_", "SPAWN_RATE",
         "SETTLE_", "SLO_", "RUN_TIME", "PROFILE", "TOPOLOGIES", "WORKERS", "CLIENT", "DATA", "RESULTS", "RESUME",
+        "DATABASE_", "S3_", "AWS_", "OBJECT_STORE", "ENV_FILE",
     )  # fmt: skip
     return {name: value for name, value in os.environ.items() if not name.startswith(ours) or name == "NODE"}
 
@@ -63,9 +64,11 @@ class Stack:
         return f"http://127.0.0.1:{self.port}"
 
     def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run `make` as a user would; the ports are given to `up` only."""
-        extra = {"HTTP_PORT": str(self.port), "LOCUST_PORT": str(self.locust_port)} if arguments[0] == "up" else {}
-        environ = {**clean_environ(), "BACKEND": "local", **self.environ, "VAR_DIR": str(self.var), **extra}
+        """Run `make` as a user would; the ports are given to `up` and `up-full` only."""
+        ports = {"HTTP_PORT": str(self.port), "LOCUST_PORT": str(self.locust_port)}
+        extra = ports if arguments[0] in ("up", "up-full") else {}
+        own = {"BACKEND": "local", "ENV_FILE": str(self.var.parent / ".env")}
+        environ = {**clean_environ(), **own, **self.environ, "VAR_DIR": str(self.var), **extra}
         command = ["make", "-s", *arguments]
         return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=300)
 
@@ -110,7 +113,7 @@ class Stack:
         rows = (
             line.split()
             for line in self.done("status").splitlines()
-            if line.startswith(("replica", "nginx", "locust "))
+            if line.startswith(("replica", "nginx", "locust ", "mlflow "))
         )
         return {row[0]: int(row[2]) for row in rows if row[1] in ("running", "starting")}
 
