@@ -7,6 +7,7 @@ import pickle
 import shutil
 import signal
 import sqlite3
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +25,10 @@ from tests.e2e.conftest import Stack
 from tests.e2e.load import Load
 from tests.e2e.test_stack import wait_until
 from tests.registries import Registry, new_registry
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
+    from deploy.model.pointer import Place, Pointer
 
 # What each model holds beside its tree (bytes): one that is kept by mistake is more than a tenth of a replica.
 BALLAST = 40_000_000
@@ -94,7 +99,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     one.var.mkdir()
     with new_registry(one.var) as registry:
         register_all(registry, tmp_path_factory.mktemp("models"))
-        one.done("promote", "VERSION=1")  # the first of all, before anything runs
+        Pointer("covertype", "champion").put(Place("1", "2"))
     try:
         one.done("up", "N=2")
         yield one
@@ -107,7 +112,7 @@ def first(stack: Stack) -> Stack:
     """The stack with its two replicas and version 1, whatever the test before made of it."""
     if len(replicas(stack)) != 2:
         stack.done("scale", "N=2")
-    if champion(stack) != "1":
+    if served(stack) != ["1", "1"]:
         stack.done("promote", "VERSION=1")
     assert served(stack) == ["1", "1"]
     return stack
@@ -176,12 +181,10 @@ def test_lone_replica_toggles_under_load(first: Stack) -> None:
     first.done("scale", "N=1")
     before = held(first)
     with Load(first.port, rest=REST) as load:
-        load.wait_for(300)
-        first.done("promote", "VERSION=2")
-        for version in ("1", "2"):
+        for version in ("2", "1"):
             load.wait_for(300)
             first.done("rollback")
-            assert served(first) == [version]
+            assert (served(first), champion(first)) == ([version], version)
         load.wait_for(300)
     assert_sound(load, "1", "2")
     (now,), (then,) = held(first), before
@@ -201,7 +204,6 @@ def test_broken_versions_are_refused(first: Stack) -> None:
     assert served(first) == ["1", "1"]
     assert replicas(first) == masters
     assert "the last make promote was refused: covertype version 7" in first.done("status")
-    assert "make rollback" not in first.refused("promote", "VERSION=9")
 
 
 def test_version_that_the_second_replica_refuses(first: Stack) -> None:
@@ -229,7 +231,7 @@ def test_hangup_without_a_registry(first: Stack) -> None:
             health = first.health(2)
             assert (health["source"], health["model"]["version"]) == ("the last good copy", "1")
             assert "mlflow.db is not there" in health["stale"]
-            assert "the registry" in first.refused("promote", "VERSION=2")
+            assert f"the registry's database {database} is not there" in first.refused("promote", "VERSION=2")
             assert not database.exists()
         finally:
             aside.rename(database)
