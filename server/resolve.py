@@ -147,7 +147,7 @@ def _find(uri: str, tracking_uri: str) -> _Found:
     parts = urlsplit(uri)
     path = parts.path.strip("/")
     if parts.scheme in ("models", "runs"):
-        _refuse_missing_database(tracking_uri)
+        refuse_missing_database(tracking_uri)
     # Imported here: a model in a local folder needs none of MLflow.
     import mlflow  # noqa: PLC0415
 
@@ -179,8 +179,12 @@ def _version(client: Any, uri: str, path: str) -> Any:
     return max(versions, key=lambda version: int(version.version))
 
 
-def _refuse_missing_database(tracking_uri: str) -> None:
-    """SQLite would make an empty database where one was moved away, and then say that there is no such model."""
+def refuse_missing_database(tracking_uri: str) -> None:
+    """SQLite would make an empty database where one was moved away, and then say that there is no such model.
+
+    Raises:
+        RegistryError: there is none in that file.
+    """
     if tracking_uri.startswith("sqlite:///"):
         path = Path(tracking_uri.removeprefix("sqlite:///"))
         if not path.is_file():

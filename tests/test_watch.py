@@ -105,13 +105,12 @@ class Health(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         model = {"name": "covertype", "version": "3", "engine": "sklearn", "trained_on": "synthetic"}
-        body = json.dumps(
-            {"status": "ok", "model": model, "workers": 2, "stale": "no registry", "refused": "no signature"}
-        )
+        told = {"stale": "no registry", "refused": "no signature"}
+        body = json.dumps({"status": "ok", "model": model, "workers": 2, **told}).encode()
         self.send_response(200)
-        self.send_header("Content-Length", str(len(body.encode())))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body.encode())
+        self.wfile.write(body)
 
     def address_string(self) -> str:
         return "unix"

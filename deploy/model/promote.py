@@ -21,7 +21,7 @@ from deploy.errors import CommandError
 from deploy.model.train import MLFLOW_VARIABLES
 from server.copies import Copies, Copy
 from server.errors import StartError
-from server.resolve import resolve
+from server.resolve import refuse_missing_database, resolve
 from server.settings import Settings
 
 # The modules that import MLflow are imported below: only after main() has set the variables that MLflow reads then.
@@ -33,14 +33,12 @@ def check(environ: Mapping[str, str], version: str | None, *, served: str | None
     Raises:
         CommandError, StartError: it may not take over, for this reason.
     """
-    import mlflow  # noqa: PLC0415
-
     from deploy.model import candidate  # noqa: PLC0415
     from deploy.model.pointer import Pointer  # noqa: PLC0415
 
     settings = Settings.from_env(environ)
     pointer = Pointer.parse(settings.model_uri)
-    mlflow.set_tracking_uri(settings.tracking_uri)
+    _reach(settings)
     asked = candidate.version_asked(pointer, version, settings)
     try:
         found = candidate.examine(pointer, asked, environ, served=served, force=force)
@@ -55,15 +53,13 @@ def accept(environ: Mapping[str, str], document: Mapping[str, Any], *, current: 
     Raises:
         CommandError, StartError: the registry does not answer; nothing was changed.
     """
-    import mlflow  # noqa: PLC0415
-
     from deploy.model.candidate import Candidate  # noqa: PLC0415
     from deploy.model.connection import reported  # noqa: PLC0415
     from deploy.model.pointer import Pointer  # noqa: PLC0415
 
     settings = Settings.from_env(environ)
     copies = Copies(settings.models_dir)
-    mlflow.set_tracking_uri(settings.tracking_uri)
+    _reach(settings)
     before = None
     with suppress(StartError):  # it led nowhere, or to what is gone
         before = resolve(settings).to_json()
@@ -82,8 +78,6 @@ def undo(environ: Mapping[str, str], document: Mapping[str, Any]) -> dict[str, A
     Raises:
         StartError: the registry does not answer; the copies are as they were, and its alias or stage is not.
     """
-    import mlflow  # noqa: PLC0415
-
     from deploy.model.connection import reported  # noqa: PLC0415
     from deploy.model.pointer import Place, Pointer  # noqa: PLC0415
 
@@ -93,10 +87,26 @@ def undo(environ: Mapping[str, str], document: Mapping[str, Any]) -> dict[str, A
         copies.make_previous_current()
     if document["copy"] is not None:
         copies.record(Copy.from_json(document["copy"]), settings.tracking_uri)
-    mlflow.set_tracking_uri(settings.tracking_uri)
+    _reach(settings)
     with reported(settings.tracking_uri):
         Pointer.parse(settings.model_uri).put(Place(**document["place"]))
     return {}
+
+
+def _reach(settings: Settings) -> None:
+    """Let MLflow ask this registry, if there is one.
+
+    Raises:
+        RegistryError: there is none, or it does not answer.
+    """
+    import mlflow  # noqa: PLC0415
+
+    from deploy.model.connection import connect_to_database, reported  # noqa: PLC0415
+
+    refuse_missing_database(settings.tracking_uri)
+    with reported(settings.tracking_uri):
+        connect_to_database(settings.tracking_uri)
+    mlflow.set_tracking_uri(settings.tracking_uri)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -32,7 +32,7 @@ WORKSHOP_ROW = {
 
 @dataclass
 class Counts:
-    """What came back: answers by status, by who served them and by version, and what broke.
+    """What came back: answers by status, by who served them, by version, and by that and prediction; and what broke.
 
     A version is that of the answer's head, or ``head/body`` where the two do not agree.
     """
@@ -40,6 +40,7 @@ class Counts:
     statuses: Counter[int] = field(default_factory=Counter)
     served_by: Counter[str] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)
+    predictions: Counter[tuple[str, str]] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
 
     @property
@@ -79,19 +80,26 @@ async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
     version = headers.get("x-model-version", "?")
     told = body.rpartition(b'"model_version":"')[2].rstrip(b'"}').decode()
     counts.versions[version if version == told else f"{version}/{told}"] += 1
+    counts.predictions[version, body.partition(b",")[0].rpartition(b":")[2].decode()] += 1
     counts.served_by[headers.get("x-served-by", "?")] += 1
     if headers.get("connection", "").lower() == "close":
         raise EOFError
 
 
 class Load:
-    """``connections`` clients that post without pause, from a thread, until the block ends or ``most`` were sent."""
+    """``connections`` clients that post, from a thread, until the block ends or ``most`` were sent.
 
-    def __init__(self, port: int, connections: int = 64, most: int = 200_000, document: object = None) -> None:
+    They do so without pause unless each is to ``rest`` (seconds) after an answer: what else is going on then has CPU.
+    """
+
+    def __init__(
+        self, port: int, connections: int = 64, most: int = 200_000, document: object = None, *, rest: float = 0
+    ) -> None:
         self.counts = Counts()
         self._port = port
         self._connections = connections
         self._most = most
+        self._rest = rest
         self._request = request_bytes(document or WORKSHOP_ROW, port)
         self._sent = 0
         self._stopping = threading.Event()
@@ -133,6 +141,8 @@ class Load:
                 while not self._done():
                     self._sent += 1
                     await _exchange(reader, writer, self._request, self.counts)
+                    if self._rest:
+                        await asyncio.sleep(self._rest)
             except EOFError as error:
                 if isinstance(error, asyncio.IncompleteReadError):
                     self.counts.broken.append(f"read: {error!r}")

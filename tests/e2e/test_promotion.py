@@ -7,7 +7,7 @@ import pickle
 import shutil
 import signal
 import sqlite3
-from collections import Counter
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -26,8 +26,12 @@ from tests.e2e.load import Load
 from tests.e2e.test_stack import wait_until
 from tests.registries import Registry, new_registry
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
+    from deploy.model.pointer import Place, Pointer
+
 # What each model holds beside its tree (bytes): one that is kept by mistake is more than a tenth of a replica.
-BALLAST = 60_000_000
+BALLAST = 40_000_000
 GOOD = {"1": 11, "2": 22}  # each version, and what it answers to everything
 BROKEN = {
     "3": "the model cannot be served: the model's file model.pkl does not load",
@@ -36,6 +40,7 @@ BROKEN = {
     "6": "it does not predict its own example: ValueError: X has 12 features",
     "7": "covertype version 7 was not promoted, and what was served before is again: replica-1: ",
 }
+REST = 0.1  # the commands want a part of the CPU
 LATE = "8"  # loads in the first replica, and not in the second
 
 
@@ -94,7 +99,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     one.var.mkdir()
     with new_registry(one.var) as registry:
         register_all(registry, tmp_path_factory.mktemp("models"))
-        one.done("promote", "VERSION=1")  # the first of all, before anything runs
+        Pointer("covertype", "champion").put(Place("1", "2"))
     try:
         one.done("up", "N=2")
         yield one
@@ -107,7 +112,7 @@ def first(stack: Stack) -> Stack:
     """The stack with its two replicas and version 1, whatever the test before made of it."""
     if len(replicas(stack)) != 2:
         stack.done("scale", "N=2")
-    if champion(stack) != "1":
+    if served(stack) != ["1", "1"]:
         stack.done("promote", "VERSION=1")
     assert served(stack) == ["1", "1"]
     return stack
@@ -144,18 +149,17 @@ def assert_sound(load: Load, *versions: str) -> None:
     counts = load.counts
     assert counts.failed == 0, counts
     assert set(counts.versions) == set(versions), counts
-    told = Counter({(version, str(GOOD.get(version, GOOD["1"])).encode()): counts.versions[version]
-                    for version in versions})  # fmt: skip
-    assert counts.predictions == told
+    computed = {(version, str(GOOD.get(version, GOOD["1"]))): counts.versions[version] for version in versions}
+    assert counts.predictions == computed
 
 
 def test_promote_and_rollback_under_load(first: Stack) -> None:
     """Two replicas move on and back without a lost request and without memory of the version before."""
     masters = replicas(first)
-    with Load(first.port) as load:
+    with Load(first.port, rest=REST) as load:
         load.wait_for(500)
     before = held(first)
-    with Load(first.port) as load:
+    with Load(first.port, rest=REST) as load:
         load.wait_for(300)
         for verb, version in ((("promote", "VERSION=2"), "2"), (("rollback",), "1")):
             line = first.done(*verb)
@@ -176,13 +180,11 @@ def test_lone_replica_toggles_under_load(first: Stack) -> None:
     """One replica alone moves without a gap, and `make rollback`, again and again, goes to and fro."""
     first.done("scale", "N=1")
     before = held(first)
-    with Load(first.port) as load:
-        load.wait_for(300)
-        first.done("promote", "VERSION=2")
-        for version in ("1", "2"):
+    with Load(first.port, rest=REST) as load:
+        for version in ("2", "1"):
             load.wait_for(300)
             first.done("rollback")
-            assert served(first) == [version]
+            assert (served(first), champion(first)) == ([version], version)
         load.wait_for(300)
     assert_sound(load, "1", "2")
     (now,), (then,) = held(first), before
@@ -192,7 +194,7 @@ def test_lone_replica_toggles_under_load(first: Stack) -> None:
 def test_broken_versions_are_refused(first: Stack) -> None:
     """Whatever is wrong with a version is one line; the one that is served answers throughout, and stays."""
     masters = replicas(first)
-    with Load(first.port) as load:
+    with Load(first.port, rest=REST) as load:
         for version, reason in BROKEN.items():
             load.wait_for(100)
             line = first.refused("promote", f"VERSION={version}")
@@ -202,12 +204,11 @@ def test_broken_versions_are_refused(first: Stack) -> None:
     assert served(first) == ["1", "1"]
     assert replicas(first) == masters
     assert "the last make promote was refused: covertype version 7" in first.done("status")
-    assert "make rollback" not in first.refused("promote", "VERSION=9")
 
 
 def test_version_that_the_second_replica_refuses(first: Stack) -> None:
     """A version that one replica has taken already is taken back from it when the next does not."""
-    with Load(first.port) as load:
+    with Load(first.port, rest=REST) as load:
         load.wait_for(100)
         line = first.refused("promote", f"VERSION={LATE}")
         load.wait_for(100)
@@ -220,7 +221,7 @@ def test_hangup_without_a_registry(first: Stack) -> None:
     """A master that is told to reload by hand, while the registry is gone, serves on, and says that it was."""
     database, aside = first.var / "mlflow.db", first.var / "moved.db"
     reloads = first.health(2)["reloads"]
-    with Load(first.port) as load:
+    with Load(first.port, rest=REST) as load:
         load.wait_for(100)
         database.rename(aside)
         try:
@@ -230,7 +231,7 @@ def test_hangup_without_a_registry(first: Stack) -> None:
             health = first.health(2)
             assert (health["source"], health["model"]["version"]) == ("the last good copy", "1")
             assert "mlflow.db is not there" in health["stale"]
-            assert "the registry" in first.refused("promote", "VERSION=2")
+            assert f"the registry's database {database} is not there" in first.refused("promote", "VERSION=2")
             assert not database.exists()
         finally:
             aside.rename(database)
@@ -250,6 +251,6 @@ def test_other_verbs_keep_the_promoted_version(first: Stack) -> None:
     wait_until(lambda: replicas(first).get("replica-1", victim.pid) != victim.pid)
     wait_until(lambda: "yes" in first.done("status").splitlines()[1])
     assert served(first) == ["2", "2", "2"]
-    with Load(first.port) as load:
+    with Load(first.port, rest=REST) as load:
         load.wait_for(300)
     assert_sound(load, "2")
