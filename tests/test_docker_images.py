@@ -12,6 +12,7 @@ from deploy.docker import images
 from deploy.docker.engine import Compose
 from deploy.errors import CommandError
 from deploy.layout import ROOT
+from deploy.registry import OBJECT_STORE
 from tests.fake_docker import FakeDocker
 
 PUBLISHED = {"IMAGE": "registry.example.com/forkcast", "TAG": "v1"}
@@ -201,11 +202,22 @@ def test_source_without_git() -> None:
     assert images.source() == ""
 
 
+def test_bases_of_what_is_asked_for() -> None:
+    """A plain stack asks for no image of the registry's; a full one for those that the user names no other for."""
+    plain = images.bases()
+    assert not any(image.startswith(("debian:", "mariadb:")) for image in plain)
+    assert images.bases(images.needed({}, full=False)) == plain
+    more = set(images.bases(images.needed({}, full=True))) - set(plain)
+    assert sorted(image.partition(":")[0] for image in more) == ["debian", "mariadb"]
+    named = {"DATABASE_URL": "mysql://h/n", "S3_ENDPOINT_URL": "http://s3"}
+    assert images.bases(images.needed(named, full=True)) == plain
+
+
 def test_dockerfile_is_where_it_is_read() -> None:
     """Every stage of the Dockerfile starts from a base that it names at its head, or from another stage."""
     text = (ROOT / "deploy/images/Dockerfile").read_text()
     arguments = dict(re.findall(r"^ARG (\w+)=(\S+)$", text, re.MULTILINE))
-    assert sorted(images.bases()) == sorted(arguments.values())
+    assert sorted(images.bases([OBJECT_STORE])) == sorted(arguments.values())
     stages = re.findall(r"^FROM (?:--platform=\S+ )?(\S+) AS (\S+)$", text, re.MULTILINE)
     assert len(stages) == text.count("\nFROM ")
     known = {f"${{{name}}}" for name in arguments}

@@ -129,7 +129,8 @@ def test_logs_of_an_unknown_service(service: str) -> None:
     """An unknown service is named with those that there are."""
     with pytest.raises(CommandError) as caught:
         show_logs(COMPOSE, service)
-    assert str(caught.value) == f"S={service!r}: expected one of server, nginx, locust, locust-worker, all"
+    known = "server, nginx, locust, locust-worker, database, object-store, mlflow, all"
+    assert str(caught.value) == f"S={service!r}: expected one of {known}"
 
 
 @pytest.mark.parametrize("service", ["server", "nginx", "locust", "locust-worker", "all"])

@@ -161,7 +161,7 @@ def test_logs_of_an_unknown_service(layout: Layout) -> None:
     """An unknown service is named with those that there are."""
     with pytest.raises(CommandError) as caught:
         follow_logs(layout, "gunicorn")
-    assert str(caught.value) == "S='gunicorn': expected one of server, nginx, locust, all"
+    assert str(caught.value) == "S='gunicorn': expected one of server, nginx, locust, mlflow, all"
 
 
 @pytest.mark.parametrize("service", ["server", "nginx", "locust", "all"])

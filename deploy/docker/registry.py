@@ -54,8 +54,9 @@ def up(compose: Compose, stack: Stack) -> None:
     Raises:
         CommandError: one does not come up, with its reason.
     """
-    stores = [one for one in registry.services(stack) if one != registry.MLFLOW]
-    for services in (stores, [registry.MLFLOW]):
+    own = registry.services(stack)
+    stores = [one for one in own if one != registry.MLFLOW]
+    for services in (stores, [one for one in own if one == registry.MLFLOW]):
         if services:
             compose.run("up", "--detach", "--no-deps", "--no-build", *services)
             _wait(compose, services)

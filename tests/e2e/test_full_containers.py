@@ -134,7 +134,7 @@ def test_up_answers(stack: ContainerStack) -> None:
     assert page in told
     assert all(f"{stack.project}-{service}-1" in told for service in _SERVICES)
     assert f"{stack.project}-mlflow-1" in stack.done("stats")
-    assert "Uvicorn running" in stack.done("logs", "S=mlflow")
+    assert "registered-models" in stack.done("logs", "S=mlflow")
 
 
 def test_only_mlflow_is_published(stack: ContainerStack) -> None:

@@ -44,7 +44,7 @@ def test_up_answers(stack: Stack) -> None:
     assert _page(stack) in told
     assert "mlflow" in stack.pids()
     assert "mlflow" in stack.done("stats")
-    assert "Uvicorn running" in stack.done("logs", "S=mlflow")
+    assert "registered-models" in stack.done("logs", "S=mlflow")
     assert not (stack.var.parent / ".env").exists()
 
 

@@ -1,0 +1,76 @@
+"""The registry's services in containers: which are started, in which order, and what is told where one is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from deploy.docker import registry
+from deploy.docker.engine import Compose
+from deploy.errors import CommandError
+from deploy.registry import asked
+from deploy.stack import Stack
+from tests.fake_docker import FakeDocker, container
+
+FULL = asked(Stack(), {}, registry.ADDRESS, full=True)
+SERVICES = ("database", "object-store", "mlflow")
+
+
+@pytest.fixture
+def compose(docker: FakeDocker) -> Compose:
+    docker.engine()
+    docker.answer("compose", "up")
+    docker.answer("compose", "rm")
+    return Compose({})
+
+
+def running(docker: FakeDocker, **changes: Any) -> None:
+    """Have the registry's containers, all of them well but for ``changes`` in MLflow's state."""
+    for service in SERVICES:
+        one = container(service, **(changes if service == "mlflow" else {}))
+        docker.answer("ps", f"label=com.docker.compose.service={service}", out=f"{one['Id']}\n")
+        docker.answer("inspect", one["Id"], out=[one])
+    both = [container("database"), container("object-store")]
+    docker.answer("inspect", *(one["Id"] for one in both), out=both)
+
+
+def started(docker: FakeDocker) -> list[list[str]]:
+    return [call[call.index("--no-build") + 1 :] for call in docker.ran("compose", "up")]
+
+
+def test_stores_come_first(docker: FakeDocker, compose: Compose) -> None:
+    """The database and the store are well before MLflow is started."""
+    running(docker)
+    registry.up(compose, FULL)
+    assert started(docker) == [["database", "object-store"], ["mlflow"]]
+
+
+def test_only_its_own(docker: FakeDocker, compose: Compose) -> None:
+    """What the user names another one for is not started; a plain stack starts nothing."""
+    running(docker)
+    registry.up(compose, asked(Stack(), {"DATABASE_URL": "mysql://h/n"}, registry.ADDRESS, full=True))
+    assert started(docker) == [["object-store"], ["mlflow"]]
+    registry.up(compose, Stack())
+    assert len(started(docker)) == 2
+
+
+@pytest.mark.parametrize(
+    "state", [{"Health": {"Status": "unhealthy"}}, {"Status": "restarting"}, {"Status": "exited", "restarts": 2}]
+)
+def test_one_that_does_not_come_up(docker: FakeDocker, compose: Compose, state: dict[str, object]) -> None:
+    """A service that does not come up is told with the last line that it printed."""
+    running(docker, **state)
+    docker.answer("logs", out="starting\nerror: the database said no\n")
+    docker.answer("events")
+    docker.answer("compose", "run", out="{}")
+    with pytest.raises(CommandError, match=r"^forkcast-mlflow-1 did not start: error: the database said no$"):
+        registry.up(compose, FULL)
+
+
+@pytest.mark.parametrize(("before", "stops"), [(None, False), (Stack(), True), (FULL, False)])
+def test_nothing_half_started(docker: FakeDocker, compose: Compose, before: Stack | None, *, stops: bool) -> None:
+    """A stack that had no registry before has none after a failure; one that had keeps what runs of it."""
+    with pytest.raises(CommandError, match=r"^no$"), registry.stopped_on_failure(compose, FULL, before):
+        raise CommandError("no")
+    assert bool(docker.ran("compose", "rm", *SERVICES)) is stops
