@@ -23,7 +23,6 @@ def engine(docker: FakeDocker) -> FakeDocker:
     docker.engine()
     docker.answer("events")
     docker.answer("logs", out="starting\nforkcast: the model has no signature\n")
-    docker.answer("kill")
     docker.answer("compose", "run", out=f"a line of Compose\n{json.dumps(CANDIDATE)}\n")
     docker.containers(container())
     return docker
@@ -60,9 +59,10 @@ def test_health(docker: FakeDocker, replica: ContainerReplica, answer: object, t
 
 
 def test_hang_up(docker: FakeDocker, replica: ContainerReplica) -> None:
-    """Its process 1 is sent SIGHUP, which it hands on; the container itself stays."""
+    """Its process 1 is sent SIGHUP from within: to the engine, `docker kill` is the end of its restarts."""
+    docker.answer("exec")
     replica.hang_up()
-    assert [call.arguments for call in docker.calls] == [["kill", "--signal", "HUP", container()["Id"]]]
+    assert [call.arguments for call in docker.calls] == [["exec", container()["Id"], "sh", "-c", "kill -HUP 1"]]
 
 
 def test_well(replica: ContainerReplica) -> None:

@@ -30,8 +30,11 @@ class ContainerReplica:
         return health(self.container)
 
     def hang_up(self) -> None:
-        """Tell Gunicorn's master, through process 1, to reload."""
-        docker("kill", "--signal", "HUP", self.container.id)
+        """Tell Gunicorn's master, through process 1, to reload.
+
+        From within: whatever signal `docker kill` sends, the engine never starts that container again by itself.
+        """
+        docker("exec", self.container.id, "sh", "-c", "kill -HUP 1")
 
     def failure(self) -> str | None:
         """Why the container has ended meanwhile, if it has."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from tests.e2e.load import Load, post_once_each
 
 # A replica's health, billionths of a CPU, and bytes of memory.
 AS_STARTED = ("healthy", 10**9, 1 << 30)
+M = 1 << 20
+ROOM = 6  # megabytes beside what a replica uses: enough to start in, and not to load another model
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +240,90 @@ def test_new_version_is_served_after_a_restart(two: ContainerStack) -> None:
         load.wait_for(200)
     assert load.counts.failed == 0
     assert two.predict()[1]["model_version"] == str(current + 1)
+
+
+@pytest.fixture
+def trained_twice(two: ContainerStack) -> ContainerStack:
+    """The stack with two versions in its registry: the one that is served, and the one before."""
+    if two.predict()[1]["model_version"] == "1":
+        two.done("train")
+        two.done("restart")
+    return two
+
+
+def versions(stack: ContainerStack) -> list[str]:
+    """The version that each replica serves, as it says itself."""
+    return [stack.replica_health(name)["model"]["version"] for name in stack.replicas()]
+
+
+def test_promotion_in_containers(trained_twice: ContainerStack) -> None:
+    """Two replicas go back a version and forth again in the same containers, and no request fails."""
+    stack, before = trained_twice, trained_twice.replicas()
+    newer = stack.predict()[1]["model_version"]
+    older = str(int(newer) - 1)
+    with Load(stack.port, rest=0.1) as load:
+        load.wait_for(200)
+        for verb, version in ((["rollback"], older), (["promote", f"VERSION={newer}"], newer)):
+            assert stack.done(*verb).splitlines()[-1].startswith(f"covertype version {version} is served, ")
+            answered = load.counts.versions[version]
+            load.wait_for(200)
+            assert load.counts.versions[version] - answered >= 100
+            assert versions(stack) == 2 * [version]
+    assert load.counts.failed == 0, report(load.counts)
+    assert set(load.counts.versions) == {older, newer}
+    assert stack.replicas() == before
+
+
+def test_promoted_version_stays(trained_twice: ContainerStack) -> None:
+    """After a promotion no verb replaces a replica for it, and one more, or one started anew, has that version too."""
+    stack = trained_twice
+    stack.done("rollback")
+    before, version = stack.replicas(), stack.predict()[1]["model_version"]
+    stack.done("up")
+    assert stack.replicas() == before
+    stack.done("scale", "N=3")
+    assert set(before) < set(stack.replicas())
+    assert versions(stack) == 3 * [version]
+    stack.done("scale", "N=2")
+    assert stack.replicas() == before
+    stack.docker("restart", before[0])
+    # The engine starts it again by itself, as it would have before the promotion.
+    stack.docker("exec", before[1], "sh", "-c", "kill -TERM 1")
+    wait_until_well(stack, restarts=1)
+    assert stack.replicas() == before
+    assert versions(stack) == 2 * [version]
+
+
+def wait_until_well(stack: ContainerStack, restarts: int) -> None:
+    """Wait for the replicas, one of which is to end and to be started again so often."""
+    deadline = time.monotonic() + 120
+    while True:
+        found = stack.containers("server")
+        health = {one["State"]["Health"]["Status"] for one in found}
+        if health == {"healthy"} and max(one["RestartCount"] for one in found) == restarts:
+            return
+        assert time.monotonic() < deadline, [one["State"] for one in found]
+        time.sleep(0.5)
+
+
+def test_version_that_does_not_fit_is_refused(trained_twice: ContainerStack) -> None:
+    """Where two models do not fit into a replica's memory, that is told with figures, and the one before answers."""
+    stack = trained_twice
+    stack.done("scale", "N=1")
+    (name,) = stack.replicas()
+    used = stack.replica_health(name)["memory"]["used"]
+    stack.done("resources", f"MEMORY={used // M + ROOM}M")
+    version = stack.predict()[1]["model_version"]
+    with Load(stack.port, connections=16, rest=0.1) as load:
+        load.wait_for(100)
+        line = stack.refused("rollback")
+        load.wait_for(100)
+    figures = rf"-server-\d+ uses \d+M of {used // M + ROOM}M and would take \d+M more; make resources MEMORY=\d+M$"
+    assert "may not be promoted: it does not fit beside the one before: " in line
+    assert re.search(figures, line), line
+    assert load.counts.failed == 0, report(load.counts)
+    assert set(load.counts.versions) == {version}
+    assert versions(stack) == [version]
 
 
 @pytest.mark.parametrize(
