@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
@@ -264,3 +265,27 @@ def test_weighing_that_dies(environ: dict[str, str], model: Path, tmp_path: Path
     (tmp_path / "sitecustomize.py").write_text("import os; os._exit(9)")
     with pytest.raises(CommandError, match=r"^the model cannot be served: status 9$"):
         weigh(Copy(model, "tree", "1", "", ""), environ | {"PYTHONPATH": str(tmp_path)})
+
+
+class Chatty:
+    """A model that prints while it is loaded and while it predicts."""
+
+    classes_ = ("low", "high")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        print("loaded", flush=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"a": 1}
+
+    def predict(self, rows: Any) -> np.ndarray[Any, Any]:
+        print("predicted", flush=True)
+        return np.array(["low"] * len(rows))
+
+
+def test_model_that_prints(environ: dict[str, str], tmp_path: Path) -> None:
+    """What a model prints does not get into the figures."""
+    folder = write_other(tmp_path / "chatty", Chatty())
+    weight = weigh(Copy(folder, "chatty", "1", "", ""), environ | {"PYTHONPATH": str(ROOT)})
+    assert weight.fault is None
+    assert weight.needs > 20 * M

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from deploy.errors import CommandError
 from server.copies import Copy
 from server.model import Model, load_model
 from server.settings import ROOT, Settings
 
+# How long loading and predicting may take, and of that one predict call: as long as a replica gives it (seconds).
+_PATIENCE = 300
+_LONGEST_CALL = 60
 # The event loop of the worker, the health check beside it, and what the kernel keeps for the processes (bytes).
 _BESIDES = 12 << 20
 
@@ -49,11 +54,16 @@ def weigh(copy: Copy, environ: Mapping[str, str]) -> Weight:
         CommandError: it cannot be loaded.
     """
     command = [sys.executable, "-m", "deploy.model.weigh", json.dumps(copy.to_json())]
-    ran = subprocess.run(command, env=dict(environ), cwd=ROOT, capture_output=True, text=True, check=False)
+    try:
+        ran = subprocess.run(
+            command, env=dict(environ), cwd=ROOT, capture_output=True, text=True, check=False, timeout=_PATIENCE
+        )
+    except subprocess.TimeoutExpired:
+        raise CommandError(f"the model cannot be served: it was not loaded in {_PATIENCE} s") from None
     if ran.returncode:
         lines = ran.stderr.strip().splitlines() or [f"status {ran.returncode}"]
         raise CommandError(f"the model cannot be served: {lines[-1]}")
-    return Weight(**json.loads(ran.stdout.splitlines()[-1]))
+    return Weight(**json.loads(ran.stdout))
 
 
 def main() -> None:
@@ -66,6 +76,7 @@ def main() -> None:
     from server.errors import StartError  # noqa: PLC0415
 
     settings = Settings.from_env(os.environ)
+    answer = _own_stdout()
     before = _held(os.getpid())
     try:
         model = load_model(Copy.from_json(json.loads(sys.argv[1])), settings.engine, settings.kernels_dir)
@@ -82,7 +93,14 @@ def main() -> None:
         worker=together - alone,
         fault=fault,
     )
-    print(json.dumps(weight.to_json()))
+    print(json.dumps(weight.to_json()), file=answer, flush=True)
+
+
+def _own_stdout() -> TextIO:
+    """The standard output, for the answer alone: what a model prints goes to standard error from now on."""
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return answer
 
 
 def _with_a_worker(model: Model) -> tuple[int, str | None]:
@@ -99,11 +117,16 @@ def _with_a_worker(model: Model) -> tuple[int, str | None]:
         os._exit(0)
     os.close(tell)
     os.close(wait)
+    in_time = select.select([told], [], [], _LONGEST_CALL)[0]
+    if not in_time:
+        os.kill(worker, signal.SIGKILL)
     with os.fdopen(told) as file:
         line = file.readline()
     held = sum(map(_held, (os.getpid(), worker)))
     os.close(release)
     _, status = os.waitpid(worker, 0)
+    if not in_time:
+        return held, f"it took more than {_LONGEST_CALL} s"
     if not line:
         number = os.waitstatus_to_exitcode(status)
         return held, f"the process that predicted ended with status {number}"
