@@ -139,7 +139,7 @@ def _refuse_too_large(name: str, health: Health, wanted: Version, weight: Mappin
         raise CommandError(
             f"{wanted} may not be promoted: it does not fit beside the one before: {name} uses {memory.size(used)} "
             f"of {memory.size(limit)} and would take {memory.size(more)} more; "
-            f"make resources MEMORY={memory.size(round(_ROOM * (used + more)))}"
+            f"a limit of {memory.size(round(_ROOM * (used + more)))} would do"
         )
 
 

@@ -66,6 +66,7 @@ def test_parse(uri: str, pointer: Pointer, text: str) -> None:
         "models:/covertype/latest",
         "models:/covertype",
         "models:/@champion",
+        "models:/covertype@",
         "models:/m-0123456789abcdef0123456789abcdef",
         "models:/",
         "runs:/0a/model",

@@ -332,6 +332,27 @@ def test_accept_for_containers(two: Hills) -> None:
 
 
 @pytest.mark.usefixtures("unweighed")
+@pytest.mark.parametrize("error", [OSError("no space left on device"), KeyboardInterrupt()])
+def test_accept_that_is_cut_short(two: Hills, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, or nothing: where the copy cannot be recorded, or Ctrl-C comes first, the alias goes back."""
+    found, before = two.check("2"), two.pointer.place()
+    record, moved = Copies.record, []
+
+    def fail_for_the_second(copies: Copies, copy: Copy, tracking_uri: str) -> None:
+        if copy.version == "2":
+            moved.append(two.pointer.place())
+            raise error
+        record(copies, copy, tracking_uri)
+
+    monkeypatch.setattr(Copies, "record", fail_for_the_second)
+    with pytest.raises(type(error)):
+        accept(two.environ, found, current=True)
+    assert moved == [Place("2", "1")]
+    assert two.pointer.place() == before
+    assert not (two.models / "current.json").exists()
+
+
+@pytest.mark.usefixtures("unweighed")
 def test_accept_without_a_registry(two: Hills) -> None:
     """A registry that went meanwhile is told in one line, and nothing has changed."""
     Copies(two.models).make_current(two.served())

@@ -224,7 +224,7 @@ def test_too_large_for_the_limit(replicas: list[Replica], registrar: Registrar) 
     replicas[2].extra = {"workers": 2, "memory": {"used": 200 * M, "limit": 256 * M}}
     assert refusal(replicas, registrar) == (
         "hills version 2 may not be promoted: it does not fit beside the one before: "
-        "replica-3 uses 200M of 256M and would take 140M more; make resources MEMORY=374M"
+        "replica-3 uses 200M of 256M and would take 140M more; a limit of 374M would do"
     )
     assert registrar.events == ["check"]
 

@@ -24,8 +24,8 @@ SOIL = {"type": "string", "name": "soil", "required": True}
 WHOLE = {"type": "long", "required": True}
 
 
-def tensor(dtype: str) -> dict[str, Any]:
-    return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [-1]}}
+def tensor(dtype: str, *shape: int) -> dict[str, Any]:
+    return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [-1, *shape]}}
 
 
 def signed(inputs: Columns, outputs: Columns | None = None) -> dict[str, str]:
@@ -90,6 +90,7 @@ def test_order_is_told_by_itself_alone(compare: Compare) -> None:
         ([WHOLE], [WHOLE, WHOLE], "it has the new output 1"),
         ([tensor("int64")], [tensor("str")], "output 0 is str, and was int64"),
         ([tensor("int64")], [WHOLE], "output 0 is long, and was int64"),
+        ([tensor("int64")], [tensor("int64", 2)], "output 0 is int64 of shape (2,) a row, and was int64"),
     ],
 )
 def test_outputs(compare: Compare, served: Columns, candidate: Columns, told: str) -> None:

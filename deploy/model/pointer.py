@@ -45,7 +45,7 @@ class Pointer:
         parts = urlsplit(uri)
         path = parts.path.strip("/")
         name, at, alias = path.rpartition("@")
-        if parts.scheme == "models" and at and name:
+        if parts.scheme == "models" and at and name and alias:
             return cls(name, alias)
         name, _, stage = path.rpartition("/")
         if parts.scheme != "models" or not name or stage.isdigit() or stage == "latest":

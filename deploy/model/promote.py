@@ -64,11 +64,16 @@ def accept(environ: Mapping[str, str], document: Mapping[str, Any], *, current: 
     with suppress(StartError):  # it led nowhere, or to what is gone
         before = resolve(settings).to_json()
     copy = replace(Candidate.from_json(document).copy, uri=settings.model_uri)
+    pointer = Pointer.parse(settings.model_uri)
     with reported(settings.tracking_uri):
-        place = Pointer.parse(settings.model_uri).move(copy.version)
-    copies.record(copy, settings.tracking_uri)
-    if current:
-        copies.make_current(copy)
+        place = pointer.move(copy.version)
+    try:
+        copies.record(copy, settings.tracking_uri)
+        if current:
+            copies.make_current(copy)
+    except BaseException:  # a full disk, or Ctrl-C: all of it, or nothing
+        pointer.put(place)
+        raise
     return {"place": asdict(place), "copy": before, "current": current}
 
 

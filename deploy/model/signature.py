@@ -29,8 +29,14 @@ def _columns(schema: Schema | None) -> dict[str, str]:
 
 
 def _kind(column: dict[str, Any]) -> str:
-    kind = column["tensor-spec"]["dtype"] if "tensor-spec" in column else str(column["type"])
+    kind = _tensor(column["tensor-spec"]) if "tensor-spec" in column else str(column["type"])
     return kind if column.get("required", True) else f"optional {kind}"
+
+
+def _tensor(spec: dict[str, Any]) -> str:
+    """Its first dimension is that of the rows."""
+    each = tuple(spec["shape"][1:])
+    return f"{spec['dtype']} of shape {each} a row" if each else str(spec["dtype"])
 
 
 def _differences(word: str, before: dict[str, str], after: dict[str, str]) -> list[str]:

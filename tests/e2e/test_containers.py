@@ -318,7 +318,7 @@ def test_version_that_does_not_fit_is_refused(trained_twice: ContainerStack) -> 
         load.wait_for(100)
         line = stack.refused("rollback")
         load.wait_for(100)
-    figures = rf"-server-\d+ uses \d+M of {used // M + ROOM}M and would take \d+M more; make resources MEMORY=\d+M$"
+    figures = rf"-server-\d+ uses \d+M of {used // M + ROOM}M and would take \d+M more; a limit of \d+M would do$"
     assert "may not be promoted: it does not fit beside the one before: " in line
     assert re.search(figures, line), line
     assert load.counts.failed == 0, report(load.counts)
