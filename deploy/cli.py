@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from deploy import interrupt
 from deploy.backend import Backend, choose, containers_used
 from deploy.docker.backend import DockerBackend
 from deploy.errors import CommandError
@@ -131,6 +131,7 @@ class Verbs:
         self._stop()
         if containers := containers_used(self._layout, self._environ):
             containers.delete()
+            print("deleted the containers, volumes and images of this checkout")
         os.chdir(ROOT)
         for path in self._layout.contents:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -192,7 +193,7 @@ def main(arguments: list[str]) -> int:
     settings = env_file(ROOT, os.environ)
     try:
         environ = {name: value for name, value in dotenv_values(settings).items() if value} | os.environ
-        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # undo, as for Ctrl-C
+        interrupt.listen()
         layout = Layout(Path(environ.get("VAR_DIR") or ROOT / "var").resolve())
         with _remembered(layout, arguments[0]) if arguments[0] in _CHANGING else nullcontext():
             VERBS[arguments[0]](Verbs(layout, environ))
@@ -203,8 +204,8 @@ def main(arguments: list[str]) -> int:
     except UnicodeDecodeError:
         print(f"error: {settings} is not UTF-8", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
+    except interrupt.Interrupted as error:
+        return error.status
     except BrokenPipeError:  # `make status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a full disk, a VAR_DIR that is no folder, ..

@@ -45,7 +45,7 @@ class Replica(Protocol):
         ...
 
     def failure(self) -> str | None:
-        """Why its master is not the one that it was, if so."""
+        """Why its master is not the one that was sent SIGHUP, if so."""
         ...
 
 
@@ -109,9 +109,10 @@ def promote(
                 reloaded.append((replica, Version.of(health)))
                 _reload(replica, wanted, patience)
     except BaseException as error:
-        _take_back(registrar, before, reloaded, patience)
+        lost = _take_back(registrar, before, reloaded, patience)
+        outcome = f"not all is as before, see {', '.join(lost)}" if lost else "what was served before is again"
         if isinstance(error, CommandError):
-            raise CommandError(f"{wanted} was not promoted, and what was served before is again: {error}") from None
+            raise CommandError(f"{wanted} was not promoted, and {outcome}: {error}") from None
         raise
     return wanted
 
@@ -151,6 +152,15 @@ def _reload(replica: Replica, wanted: Version, patience: float) -> None:
     """
     number = _well(replica)["reloads"]
     replica.hang_up()
+    _wait(replica, wanted, number, patience)
+
+
+def _wait(replica: Replica, wanted: Version, number: int, patience: float) -> None:
+    """Until a worker answers that was forked after reload ``number``.
+
+    Raises:
+        CommandError: it does not serve what is wanted, for this reason.
+    """
     deadline = time.monotonic() + patience + _LOADING
     while time.monotonic() < deadline:
         health = replica.health()
@@ -166,11 +176,32 @@ def _reload(replica: Replica, wanted: Version, patience: float) -> None:
 
 def _take_back(
     registrar: Registrar, before: Mapping[str, Any], reloaded: Sequence[tuple[Replica, Version | None]], patience: float
-) -> None:
-    """As it was, as far as it can be: the reason that is told is the first one."""
-    with suppress(CommandError):
+) -> list[str]:
+    """As it was, as far as it can be; the names of the replicas that do not serve what they did, and why not."""
+    lost = []
+    try:
         registrar.undo(before)
+    except CommandError as error:
+        lost.append(f"the registry is not as it was ({error}), and so a replica that starts")
     for replica, version in reloaded:
-        with suppress(CommandError):
+        try:
             if version is not None and Version.of(replica.health()) != version:
-                _reload(replica, version, patience)
+                _restore(replica, version, patience)
+        except CommandError:
+            lost.append(replica.name)
+    return lost
+
+
+def _restore(replica: Replica, version: Version, patience: float) -> None:
+    """Send the signal to whoever is there: a master whose workers do not answer may do with another model.
+
+    Raises:
+        CommandError: it does not serve this version.
+    """
+    with suppress(CommandError):  # it is being started again, and takes that version by itself
+        replica.hang_up()
+    deadline = time.monotonic() + patience + _LOADING
+    while Version.of(replica.health()) != version:
+        if time.monotonic() > deadline:
+            raise CommandError(f"{replica.name} does not serve {version}")
+        time.sleep(0.1)

@@ -53,7 +53,7 @@ def reload(before: Edge) -> Edge:
     except StartError as error:
         reason = str(error)
         logger.error("%s; version %s is served on", reason, before.model.version)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}"
         logger.exception("the model could not be loaded; version %s is served on", before.model.version)
     return create_app(settings, before.model, Reload(number, reason))

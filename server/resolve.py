@@ -32,7 +32,8 @@ _NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "N
 # The id that MLflow 3 gives a logged model, registered or not.
 _LOGGED_MODEL = re.compile(r"m-[0-9a-f]{32}")
 
-# MLflow puts a whole stack of causes into one line.
+# MLflow puts a whole stack of causes into one line. This is the last one.
+_CAUSE = re.compile(r"\(Caused by (.+)\)$")
 _LONGEST_REASON = 160
 
 # A registry that is down should cost seconds, not MLflow's default of minutes, before a last good copy stands in.
@@ -233,6 +234,8 @@ def _explained(uri: str, tracking_uri: str, not_there: type[StartError] = ModelE
 
 def _first_line(error: Exception) -> str:
     line = _public((str(error).strip().splitlines() or [""])[0])  # before a cut could hide what ends a password
+    if caused := _CAUSE.search(line):
+        line = caused[1]
     return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
 
 

@@ -414,7 +414,7 @@ def test_promotion_where_nothing_runs(make: Make, registered: FakeDocker, layout
     assert make().promote(None, force=True) == Version("hills", "2", DIGEST)
     assert [arguments[5] for arguments in changes(registered)] == ["build", "run", "run"]
     (checked,) = registered.ran("check")
-    assert checked[-3:] == ["check", "--before", "--force"]
+    assert checked[-3:] == ["check", "--force", "--before"]
     assert not layout.state.exists()
 
 

@@ -62,7 +62,7 @@ def test_hang_up(docker: FakeDocker, replica: ContainerReplica) -> None:
     """Its process 1 is sent SIGHUP from within: to the engine, `docker kill` is the end of its restarts."""
     docker.answer("exec")
     replica.hang_up()
-    assert [call.arguments for call in docker.calls] == [["exec", container()["Id"], "sh", "-c", "kill -HUP 1"]]
+    assert docker.calls[-1].arguments == ["exec", container()["Id"], "sh", "-c", "kill -HUP 1"]
 
 
 def test_well(replica: ContainerReplica) -> None:
@@ -81,14 +81,15 @@ def test_well(replica: ContainerReplica) -> None:
 def test_ended(docker: FakeDocker, replica: ContainerReplica, now: dict[str, Any]) -> None:
     """One that ended, or was started again meanwhile, has failed for the reason that it logged."""
     docker.containers(now)
-    assert replica.failure() == "the model has no signature"
+    assert replica.failure() == "it ended while it reloaded: the model has no signature"
 
 
 def test_killed(docker: FakeDocker, replica: ContainerReplica) -> None:
     """One that the kernel killed for its memory says so, with what would have been enough."""
     docker.answer("compose", "run", "cat", out={"needs": 300 << 20})
     docker.containers(container(Status="exited", OOMKilled=True, memory=256 << 20))
-    assert replica.failure() == "killed: out of memory at 256M; the model needs about 300M"
+    told = "it ended while it reloaded: killed: out of memory at 256M; the model needs about 300M"
+    assert replica.failure() == told
 
 
 def test_removed(docker: FakeDocker, replica: ContainerReplica) -> None:
@@ -101,9 +102,9 @@ def test_removed(docker: FakeDocker, replica: ContainerReplica) -> None:
 @pytest.mark.parametrize(
     ("asked", "force", "arguments"),
     [
-        (("2", None), False, ["check", "2"]),
-        (("2", "abc"), False, ["check", "2", "--served", "abc"]),
-        ((None, "abc"), True, ["check", "--before", "--served", "abc", "--force"]),
+        (("2", None), False, ["check", "--", "2"]),
+        (("2", "abc"), False, ["check", "--served", "abc", "--", "2"]),
+        ((None, "abc"), True, ["check", "--served", "abc", "--force", "--before"]),
     ],
 )
 def test_check(

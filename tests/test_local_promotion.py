@@ -78,11 +78,22 @@ def test_health(
     assert asked == [("run/2.sock", "/health")]
 
 
-def test_hang_up(supervisord: Supervisord) -> None:
-    """Its master is sent SIGHUP."""
+def test_hang_up(supervisord: Supervisord, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its master is sent SIGHUP: the one that there is now."""
     with sleeping() as process:
-        LocalReplica(2, process.pid, supervisord).hang_up()
+        monkeypatch.setattr(Supervisord, "info", lambda _self: {"replica-2": {"pid": process.pid}})
+        LocalReplica(2, 7, supervisord).hang_up()
         assert process.wait(10) == -signal.SIGHUP
+
+
+@pytest.mark.parametrize("info", [{}, {"replica-2": {"pid": 0}}, {"replica-2": {"pid": 2**22 + 1}}])
+def test_hang_up_where_nobody_is(
+    supervisord: Supervisord, monkeypatch: pytest.MonkeyPatch, info: dict[str, dict[str, int]]
+) -> None:
+    """A master that has ended is told, and nobody else is sent a signal."""
+    monkeypatch.setattr(Supervisord, "info", lambda _self: info)
+    with pytest.raises(CommandError, match=r"^replica-2: its master has ended"):
+        LocalReplica(2, 7, supervisord).hang_up()
 
 
 @pytest.mark.parametrize(
@@ -97,8 +108,9 @@ def test_failure(supervisord: Supervisord, slot: int, pid: int, told: str | None
 @pytest.mark.parametrize(
     ("version", "served", "force", "arguments"),
     [
-        ("2", None, False, ["check", "2"]),
-        (None, "abc", True, ["check", "--before", "--served", "abc", "--force"]),
+        ("2", None, False, ["check", "--", "2"]),
+        ("-h", None, False, ["check", "--", "-h"]),
+        (None, "abc", True, ["check", "--served", "abc", "--force", "--before"]),
     ],
 )
 def test_check(

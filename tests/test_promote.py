@@ -180,14 +180,14 @@ def test_unknown_version(two: Hills) -> None:
 def test_nothing_before(two: Hills) -> None:
     """Where the alias has led to nothing else, going back is refused with what can be done."""
     told = two.refusal(None)
-    assert told == f"{two.name}@champion has led to no other version: make promote VERSION=1 or 2"
+    assert told == f"{two.name}@champion has led to no other version; {two.name} has the versions 1, 2"
 
 
 def test_version_before_that_was_deleted(two: Hills) -> None:
-    """Going back to a version that somebody has deleted meanwhile names those that there are."""
+    """Going back to a version that somebody has deleted meanwhile says so, and names those that there are."""
     two.pointer.move("2")
     mlflow.MlflowClient().delete_model_version(two.name, "1")
-    assert two.refusal(None) == f"VERSION='1': {two.name} has the versions 2"
+    assert two.refusal(None) == "the version before, 1, was deleted: make promote VERSION=2"
 
 
 def test_uri_that_cannot_move(two: Hills) -> None:

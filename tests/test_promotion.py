@@ -265,22 +265,24 @@ def does_nothing(_one: Replica) -> None:
     pass
 
 
+BACK = "what was served before is again"
+LOST = "not all is as before, see replica-2"
 FAILURES = [
-    (refuses, "a compiled form that does not load"),
-    (ends, "its master has ended; see make logs"),
-    (finds_another, "it found another version"),
-    (does_nothing, "has not reloaded in 210 s; see make logs"),
+    (refuses, BACK, "a compiled form that does not load"),
+    (ends, LOST, "its master has ended; see make logs"),
+    (finds_another, LOST, "it found another version"),
+    (does_nothing, BACK, "has not reloaded in 210 s; see make logs"),
 ]
 
 
-@pytest.mark.parametrize(("fails", "reason"), FAILURES)
+@pytest.mark.parametrize(("fails", "outcome", "reason"), FAILURES)
 def test_reload_that_fails(
-    replicas: list[Replica], registrar: Registrar, fails: Callable[[Replica], None], reason: str
+    replicas: list[Replica], registrar: Registrar, fails: Callable[[Replica], None], outcome: str, reason: str
 ) -> None:
-    """Where one does not take it, everything is taken back: first the alias, then the replicas that had reloaded."""
+    """Where one does not take it, alias and replicas are taken back; one that does not come back is named."""
     replicas[1].on_reload = fails
     told = refusal(replicas, registrar)
-    assert told.startswith("hills version 2 was not promoted, and what was served before is again: replica-2")
+    assert told.startswith(f"hills version 2 was not promoted, and {outcome}: replica-2")
     assert told.endswith(reason)
     assert registrar.wanted == OLD
     assert replicas[0].served == OLD

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from deploy import registry
+from deploy.docker.engine import Compose
 from deploy.docker.registry import secrets, variables
 from deploy.errors import CommandError
 from deploy.layout import Layout
 from deploy.stack import Stack
+from tests.fake_docker import FakeDocker, config
 
 ADDRESS = "http://127.0.0.1:{port}"
 STORE = {"S3_ENDPOINT_URL": "http://s3", "S3_BUCKET": "b", "S3_ACCESS_KEY_ID": "k", "S3_SECRET_ACCESS_KEY": "s"}
@@ -106,15 +108,35 @@ def test_record_is_for_this_user_alone(tmp_path: Path) -> None:
         Stack.load(layout)
 
 
+@pytest.fixture
+def engine(docker: FakeDocker) -> FakeDocker:
+    """One that has no volumes yet."""
+    docker.answer("compose", "config", out=config())
+    docker.answer("volume", "ls")
+    return docker
+
+
+@pytest.mark.usefixtures("engine")
 def test_secrets_are_made_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A full stack's secrets are made, and told by their names alone; those that are there are used."""
     environ = {"ENV_FILE": str(tmp_path / "settings")}
-    made = secrets(FULL, environ)
+    made = secrets(Compose({}), FULL, environ)
     assert {"DATABASE_PASSWORD", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"} < set(made)
     told = capsys.readouterr().out
     assert told.startswith("made DATABASE_PASSWORD, ")
     assert made["DATABASE_PASSWORD"] not in told
-    assert secrets(FULL, made) == made
-    assert secrets(Stack(), environ) == environ
+    assert secrets(Compose({}), FULL, made) == made
+    assert secrets(Compose({}), FULL, {**environ, "DATABASE_PASSWORD": ""}) == made
+    assert secrets(Compose({}), Stack(), environ) == environ
     with pytest.raises(CommandError, match=r"^secrets cannot be kept in .*: "):
-        secrets(FULL, {"ENV_FILE": str(tmp_path / "none/settings")})
+        secrets(Compose({}), FULL, {"ENV_FILE": str(tmp_path / "none/settings")})
+
+
+def test_secrets_that_were_lost(engine: FakeDocker, tmp_path: Path) -> None:
+    """A database that was made with a password is not asked with a new one: where the old one is gone, that is told."""
+    engine.answer("volume", "ls", out="forkcast_database\n")
+    with pytest.raises(
+        CommandError, match=r"DATABASE_PASSWORD is not in .*, and the volume forkcast_database was made"
+    ):
+        secrets(Compose({}), FULL, {"ENV_FILE": str(tmp_path / "settings")})
+    assert not (tmp_path / "settings").exists()

@@ -41,7 +41,7 @@ class DockerBackend:
         before = self._running()
         stack = asked(before or DEFAULT, self._environ)
         stack = with_registry(stack, self._environ, registry.ADDRESS, full=full)
-        self._environ = registry.secrets(stack, self._environ)
+        self._environ = registry.secrets(self._compose(stack), stack, self._environ)
         compose = self._claim(stack, data(self._environ))
         self._place(stack, before)
         self._get_images(compose, stack)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,11 @@ from deploy.docker.provider import step
 from deploy.docker.reasons import reason
 from deploy.docker.watch import health
 
+# Seconds until the engine tells of a container for which memory was short that it was.
+_NEWS = 1.0
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class ContainerReplica:
     """One container of the service `server`."""
 
@@ -34,16 +38,21 @@ class ContainerReplica:
 
         From within: whatever signal `docker kill` sends, the engine never starts that container again by itself.
         """
+        self.container = self._now() or self.container
         docker("exec", self.container.id, "sh", "-c", "kill -HUP 1")
 
     def failure(self) -> str | None:
         """Why the container has ended meanwhile, if it has."""
-        now = next(iter(inspect([self.container.id])), None)
+        now = self._now()
         if now is None:
             return "the container was removed by somebody else"
-        if now.state != "running" or now.started != self.container.started:
-            return reason(now, self.compose)
-        return None
+        if now.state == "running" and now.started == self.container.started:
+            return None
+        time.sleep(_NEWS)
+        return f"it ended while it reloaded: {reason(now, self.compose)}"
+
+    def _now(self) -> Container | None:
+        return next(iter(inspect([self.container.id])), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +64,7 @@ class ContainerRegistrar:
     def check(self, version: str | None, served: str | None, *, force: bool) -> dict[str, Any]:
         """Bring the candidate into the replicas' volume, and try it."""
         options = [*(["--served", served] if served else []), *(["--force"] if force else [])]
-        return self._step("check", version or "--before", *options)
+        return self._step("check", *options, *(["--", version] if version else ["--before"]))
 
     def accept(self, candidate: Mapping[str, Any]) -> dict[str, Any]:
         """Let the registry's alias, and the volume's record, lead to it."""

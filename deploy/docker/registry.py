@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
+from dotenv import dotenv_values
+
 from deploy import registry
-from deploy.docker.engine import Compose, inspect
+from deploy.docker.engine import Compose, docker, inspect
 from deploy.docker.reasons import reason
 from deploy.errors import CommandError
 from deploy.layout import at
@@ -16,26 +18,35 @@ from deploy.stack import Stack
 
 # Where the containers reach the stack's own MLflow.
 ADDRESS = "http://mlflow:5000"
+# The secret that the database keeps in its data.
+_PASSWORD = "DATABASE_PASSWORD"  # noqa: S105  (its name)
 # Seconds that a service may take from its start to its first answer: the store's first start, on a part of a CPU.
 _READY_TIMEOUT = 300
 
 
-def secrets(stack: Stack, environ: Mapping[str, str]) -> dict[str, str]:
+def secrets(compose: Compose, stack: Stack, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment with the secrets of the stack's own services, made where there are none yet.
 
     Raises:
-        CommandError: the file for them cannot be written.
+        CommandError: the file for them cannot be written, or the database was made with another one.
     """
     missing = [name for name in registry.secrets(stack) if not environ.get(name)]
     if not missing:
         return dict(environ)
     path = at("ENV_FILE", environ.get("ENV_FILE") or ".env")
+    if _PASSWORD in missing and (volume := _database_volume(compose)):
+        raise CommandError(
+            f"{_PASSWORD} is not in {path}, and the volume {volume} was made with one: bring the file back, "
+            "or delete the data with make clean"
+        )
     try:
         made = make_missing(path, missing)
     except OSError as error:
         raise CommandError(f"secrets cannot be kept in {path}: {error.strerror}") from None
-    print(f"made {', '.join(made)} in {path}", flush=True)
-    return {**environ, **made}
+    if made:
+        print(f"made {', '.join(made)} in {path}", flush=True)
+    known = {name: value for name, value in dotenv_values(path).items() if value and name in missing}
+    return {**environ, **known, **made}
 
 
 def variables(stack: Stack, environ: Mapping[str, str]) -> dict[str, str]:
@@ -60,6 +71,13 @@ def up(compose: Compose, stack: Stack) -> None:
         if services:
             compose.run("up", "--detach", "--no-deps", "--no-build", *services)
             _wait(compose, services)
+
+
+def _database_volume(compose: Compose) -> str:
+    """The name of the database's volume, if there is one."""
+    project, volume = f"project={compose.config()['name']}", f"volume={registry.DATABASE}"
+    filters = (part for one in (project, volume) for part in ("--filter", f"label=com.docker.compose.{one}"))
+    return docker("volume", "ls", "--quiet", *filters).strip()
 
 
 @contextmanager

@@ -67,6 +67,8 @@ def _model(told: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _notes(container: Container, told: Mapping[str, Any], compose: Compose) -> list[str]:
+    if container.service in registry.SERVICES and container.state == "exited" and container.restarts == 0:
+        return [f"{container.name} is stopped: make up starts it; what is served is served on"]
     notes = [note(container, compose)]
     if told.get("stale"):
         notes.append(f"{container.name} serves the last good copy: {told['stale']}")

@@ -18,7 +18,7 @@ from deploy.local.slots import replica_name, replica_socket
 from deploy.local.supervisord import Supervisord
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LocalReplica:
     """The program in a slot; ``pid`` is its master's."""
 
@@ -38,12 +38,21 @@ class LocalReplica:
 
     def hang_up(self) -> None:
         """Tell Gunicorn's master to reload."""
-        os.kill(self.pid, signal.SIGHUP)
+        self.pid = self._now()
+        try:
+            if self.pid:
+                os.kill(self.pid, signal.SIGHUP)
+                return
+        except ProcessLookupError:
+            pass
+        raise CommandError(f"{self.name}: its master has ended; see make logs")
 
     def failure(self) -> str | None:
         """Whether the master has ended meanwhile."""
-        now = self.supervisord.info().get(self.name, {}).get("pid")
-        return None if now == self.pid else "its master has ended; see make logs"
+        return None if self._now() == self.pid else "its master has ended; see make logs"
+
+    def _now(self) -> int:
+        return int(self.supervisord.info().get(self.name, {}).get("pid", 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +64,7 @@ class LocalRegistrar:
     def check(self, version: str | None, served: str | None, *, force: bool) -> dict[str, Any]:
         """Bring the candidate to this machine, and try it."""
         options = [*(["--served", served] if served else []), *(["--force"] if force else [])]
-        return self._step("check", version or "--before", *options)
+        return self._step("check", *options, *(["--", version] if version else ["--before"]))
 
     def accept(self, candidate: Mapping[str, Any]) -> dict[str, Any]:
         """Let the registry's alias lead to it."""

@@ -51,7 +51,9 @@ def version_asked(pointer: Pointer, version: str | None, settings: Settings) -> 
         there = pointer.versions()
         before = pointer.place().before if version is None else None
     if version is None and before is None:
-        raise CommandError(f"{pointer} has led to no other version: make promote VERSION={' or '.join(there)}")
+        raise CommandError(f"{pointer} has led to no other version; {pointer.name} has the versions {', '.join(there)}")
+    if before is not None and before not in there:
+        raise CommandError(f"the version before, {before}, was deleted: make promote VERSION={' or '.join(there)}")
     if (asked := version or str(before)) not in there:
         raise CommandError(f"VERSION={asked!r}: {pointer.name} has the versions {', '.join(there)}")
     return asked
