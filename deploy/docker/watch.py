@@ -12,6 +12,7 @@ from deploy import registry
 from deploy.docker.engine import SERVICES, Compose, Container, docker, log_lines, replace_process
 from deploy.docker.reasons import note
 from deploy.errors import CommandError
+from deploy.health import disagreement, notes
 from deploy.stack import Stack
 from deploy.table import table
 from server import memory
@@ -22,17 +23,21 @@ _ASK = ("python", "-IS", "/usr/local/lib/forkcast/ask.py", "8000")
 def status(stack: Stack, compose: Compose) -> list[str]:
     """A line a container, where to reach the stack, and what is wrong."""
     rows = [("NAME", "STATE", "REPLICA", "UPTIME", "CPUS", "MEMORY", "MODEL", "ENGINE", "WORKERS")]
-    notes = []
+    lines = []
+    healths = []
     containers = compose.containers()
     for container in containers:
         told = health(container) if container.service == "server" else {}
+        healths.append(told)
         rows.append((*_container(container), *_model(told)))
-        notes.extend(_notes(container, told, compose))
+        lines.extend(_notes(container, told, compose))
+    lines.extend(disagreement(healths))
     there = {container.service for container in containers}
     missing = [service for service in (*SERVICES, *registry.services(stack)) if service not in there]
-    notes.extend(f"{service} is not there: make up brings it back" for service in missing)
+    lines.extend(f"{service} is not there: make up brings it back" for service in missing)
     mlflow = f"   MLflow {registry.page(stack)}" if stack.full else ""
-    return [*table(rows), "", f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}{mlflow}", *notes]
+    places = f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}{mlflow}"
+    return [*table(rows), "", places, *lines]
 
 
 def _container(container: Container) -> tuple[str, str, str, str, str, str]:
@@ -69,14 +74,8 @@ def _model(told: Mapping[str, Any]) -> tuple[str, str, str]:
 def _notes(container: Container, told: Mapping[str, Any], compose: Compose) -> list[str]:
     if container.service in registry.SERVICES and container.state == "exited" and container.restarts == 0:
         return [f"{container.name} is stopped: make up starts it; what is served is served on"]
-    notes = [note(container, compose)]
-    if told.get("stale"):
-        notes.append(f"{container.name} serves the last good copy: {told['stale']}")
-    if told.get("refused"):
-        notes.append(f"{container.name} was to load another model, and serves the one before: {told['refused']}")
-    if (told.get("model") or {}).get("trained_on") == "synthetic":
-        notes.append(f"{container.name} serves a model trained on SYNTHETIC data: its predictions mean nothing")
-    return [one for one in notes if one]
+    ill = note(container, compose)
+    return [*([ill] if ill else []), *notes(container.name, told)]
 
 
 def become_stats(compose: Compose) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from deploy.errors import CommandError
+from deploy.health import disagreement, notes
 from deploy.layout import Layout
 from deploy.local.slots import replica_name, replica_socket
 from deploy.local.supervisord import Supervisord
@@ -35,22 +36,21 @@ def status(stack: Stack, supervisord: Supervisord) -> list[str]:
     """A line a program, and where to reach the stack."""
     info = supervisord.info()
     rows = [("NAME", "STATE", "PID", "UPTIME", "READY", "MODEL", "ENGINE", "WORKERS")]
-    notes = []
+    lines = []
+    healths = []
     for slot in range(1, stack.replicas + 1):
         name = replica_name(slot)
         ready = ask_socket(replica_socket(slot), "/ready")[0] == 200
-        _, health = ask_socket(replica_socket(slot), "/health")
-        rows.append((*_process(name, info.get(name, {}), ready=ready), "yes" if ready else "no", *_model(health or {})))
-        if (health or {}).get("stale"):
-            notes.append(f"{name} serves the last good copy: {health['stale']}")
-        if (health or {}).get("refused"):
-            notes.append(f"{name} was to load another model, and serves the one before: {health['refused']}")
-        if ((health or {}).get("model") or {}).get("trained_on") == "synthetic":
-            notes.append(f"{name} serves a model trained on SYNTHETIC data: its predictions mean nothing")
+        health = ask_socket(replica_socket(slot), "/health")[1] or {}
+        healths.append(health)
+        rows.append((*_process(name, info.get(name, {}), ready=ready), "yes" if ready else "no", *_model(health)))
+        lines.extend(notes(name, health))
+    lines.extend(disagreement(healths))
     others = ("nginx", "locust", *([MLFLOW] if stack.full else []))
     rows.extend((*_process(name, info.get(name, {})), "", "", "", "") for name in others)
     mlflow = f"   MLflow {page(stack)}" if stack.full else ""
-    return [*table(rows), "", f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}{mlflow}", *notes]
+    places = f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}{mlflow}"
+    return [*table(rows), "", places, *lines]
 
 
 def _process(name: str, process: dict[str, object], *, ready: bool = True) -> tuple[str, str, str, str]:
