@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from deploy import probe
 from deploy.errors import CommandError
+from deploy.health import Health
 from server import memory
 
 # Seconds that a replica may take to load the model, beside what it gives its old workers to finish.
@@ -24,8 +25,6 @@ _WITNESSES = 8
 _ROOM = 1.1
 # Seconds in which the last old worker has closed its door.
 _SETTLING = 15
-
-Health = Mapping[str, Any]
 
 
 class Replica(Protocol):
