@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from deploy.probe import ask_address
 from tests.e2e.conftest import Stack, free_port
+from tests.e2e.test_stack import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +66,9 @@ def test_serving_goes_on_without_mlflow(stack: Stack) -> None:
         os.kill(pid, signal.SIGCONT)
     assert stack.predict()[0] == 200
     os.kill(pid, signal.SIGKILL)
-    for _ in range(600):
-        if ask_address(_page(stack), "GET", "/api/2.0/mlflow/registered-models/search")[0] == 200:
-            break
-        time.sleep(0.1)
-    assert stack.pids()["mlflow"] != pid
+    # What it had started may answer for a moment longer.
+    wait_until(lambda: stack.pids().get("mlflow", pid) != pid)
+    wait_until(lambda: ask_address(_page(stack), "GET", "/api/2.0/mlflow/registered-models/search")[0] == 200)
 
 
 def test_versions_are_there_with_and_without_the_server(stack: Stack) -> None:
