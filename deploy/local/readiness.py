@@ -15,6 +15,8 @@ from deploy.stack import Stack
 _READY_TIMEOUT = 180
 # Requests until a slot has its full weight (nginx/upstream-local.conf) among as many others as there are slots.
 _INTRODUCTIONS = 300
+# Seconds that they may take, on a busy machine.
+_INTRODUCING = 20
 
 
 class Readiness:
@@ -55,7 +57,7 @@ class Readiness:
     def introduce(self, stack: Stack) -> None:
         """Let Nginx meet the new replicas: after a failed try, a slot regains its share of requests one by one."""
         seen: set[str] = set()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + _INTRODUCING
         asked = 0
         while time.monotonic() < deadline and (asked < _INTRODUCTIONS or len(seen) < stack.replicas):
             seen.add(probe.marks(stack.address).replica)

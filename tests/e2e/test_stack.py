@@ -65,8 +65,9 @@ def test_up_again_changes_nothing(stack: Stack) -> None:
 
 
 def test_round_robin_is_exact(stack: Stack) -> None:
-    """Of 300 requests on new connections each of three replicas answers 100."""
+    """Of 300 requests on new connections each of three replicas answers 100, once a new one has its full weight."""
     stack.done("scale", "N=3")
+    post_once_each(stack.port, 300)
     assert set(post_once_each(stack.port, 300).replicas.values()) == {100}
     stack.done("scale", "N=2")
 
