@@ -17,9 +17,13 @@ class Interrupted(KeyboardInterrupt):
 
 
 def listen() -> None:
-    """From now on, the first of these signals raises :class:`Interrupted`; none after it disturbs the cleaning up."""
+    """From now on, the first of these signals raises :class:`Interrupted`; none after it disturbs the cleaning up.
+
+    A command under `nohup` goes on without its terminal.
+    """
     for number in _SIGNALS:
-        signal.signal(number, _raise)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _raise)
 
 
 def ignore() -> None:

@@ -189,6 +189,18 @@ def test_wrk_is_missing(bench: Bench) -> None:
 
 
 @pytest.mark.usefixtures("bench")
+def test_terminal_that_is_closed() -> None:
+    """A closed terminal ends what runs, but for a command under nohup, which goes on."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    interrupt.listen()
+    with pytest.raises(interrupt.Interrupted, match="SIGHUP"):
+        os.kill(os.getpid(), signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    interrupt.listen()
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
+@pytest.mark.usefixtures("bench")
 def test_signals_after_the_first() -> None:
     """The first signal ends what runs; those that come after it change nothing."""
     interrupt.listen()

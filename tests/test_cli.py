@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import cli
+from deploy import cli, interrupt
 from deploy.layout import ROOT, Layout
 from tests.fake_docker import FakeDocker, container
 
@@ -53,9 +53,10 @@ def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     for name in ("BACKEND", "N", "YES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VAR_DIR", str(tmp_path / "var"))
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in interrupt._SIGNALS}
     yield tmp_path / ".env"
-    signal.signal(signal.SIGTERM, handler)  # the command sets its own
+    for number, handler in handlers.items():
+        signal.signal(number, handler)  # the command sets its own
 
 
 @pytest.mark.parametrize("arguments", [[], ["explode"], ["_backend"], ["up", "N=2"], ["--help"]])

@@ -416,9 +416,12 @@ def test_reload_without_the_model(edge: Edge, tmp_path: Path) -> None:
     assert reload(after).reload == Reload(2)
 
 
-@pytest.mark.parametrize("error", [LookupError("nobody thought of it"), MemoryError(), RecursionError("too deep")])
+@pytest.mark.parametrize(
+    "error",
+    [LookupError("nobody thought of it"), MemoryError(), RecursionError("too deep"), SystemExit("licence expired")],
+)
 def test_reload_raises_nothing(
-    edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+    edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     """What nobody foresaw would end the master: it is logged with its traceback, told, and the model stays."""
 

@@ -72,7 +72,8 @@ def accept(environ: Mapping[str, str], document: Mapping[str, Any], *, current: 
         if current:
             copies.make_current(copy)
     except BaseException:  # a full disk, or Ctrl-C: all of it, or nothing
-        pointer.put(place)
+        with reported(settings.tracking_uri):
+            pointer.put(place)
         raise
     return {"place": asdict(place), "copy": before, "current": current}
 
