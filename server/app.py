@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,9 +16,10 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import cgroup, protocol
+from server import cgroup, protocol, scoring, v2
 from server.batching import Batcher
-from server.errors import Draining, RequestError
+from server.endpoint import Endpoint
+from server.errors import Draining, RequestError, Unforeseen
 from server.model import Model
 from server.openapi import openapi_document
 from server.pages import asset_routes, redoc_page, swagger_page
@@ -34,10 +35,14 @@ Header = tuple[bytes, bytes]
 
 @dataclass(slots=True)
 class Serving:
-    """What one worker makes for itself after the fork. ``marks`` are on every answer; its class sets ``draining``."""
+    """What one worker makes for itself after the fork. ``marks`` are on every answer; its class sets ``draining``.
+
+    ``example`` is the prediction of the model's example, or None where it could not predict it.
+    """
 
     batcher: Batcher
     marks: tuple[Header, ...]
+    example: Prediction | None = None
     draining: bool = False
 
 
@@ -55,10 +60,19 @@ class Reload:
 def create_app(settings: Settings, model: Model, reload: Reload | None = None) -> Edge:
     """The ASGI application of one worker. The lifespan makes its queue and warms the model up."""
     reload = reload or Reload()
-    endpoints, predict = Endpoints(settings, model, reload), Predict(settings, model)
+    endpoints = Endpoints(settings, model, reload)
+    predict, invocations, infer = (
+        Endpoint(wire(model, settings.max_pending), settings.max_body_bytes)
+        for wire in (Predict, scoring.Scoring, v2.Infer)
+    )
+    inference = v2.V2(model, infer)
     app = Starlette(
         routes=[
             Route("/predict", predict, methods=["POST"]),
+            Route("/invocations", invocations, methods=["POST"]),
+            Route("/ping", scoring.ping),
+            Route("/version", scoring.mlflow_version),
+            *inference.routes(),
             Route("/health", endpoints.health),
             Route("/ready", endpoints.ready),
             Route("/", endpoints.index),
@@ -71,7 +85,8 @@ def create_app(settings: Settings, model: Model, reload: Reload | None = None) -
         exception_handlers={RequestError: on_request_error, HTTPException: on_http_exception, Exception: on_unforeseen},
     )
     app.router.redirect_slashes = False
-    return Edge(app, predict, settings.replica, model, reload)
+    direct = {"/predict": predict, "/invocations": invocations, **dict.fromkeys(inference.paths, infer)}
+    return Edge(app, direct, settings.replica, model, reload)
 
 
 class Endpoints:
@@ -93,20 +108,21 @@ class Endpoints:
             max_batch_rows=self._settings.max_batch_rows,
             max_pending=self._settings.max_pending,
         )
-        await self._warm_up(batcher)
-        yield {"serving": Serving(batcher, marks(self._settings.replica, self._model.version))}
+        example = await self._warm_up(batcher)
+        yield {"serving": Serving(batcher, marks(self._settings.replica, self._model.version), example)}
         batcher.close()
         executor.shutdown(wait=False)
 
     def _predict(self, values: Sequence[Row]) -> Prediction:
         return self._model.engine.predict(self._model.schema.rows(values))
 
-    async def _warm_up(self, batcher: Batcher) -> None:
+    async def _warm_up(self, batcher: Batcher) -> Prediction | None:
         try:
-            await batcher.warm_up(self._model.example_row)
+            return await batcher.warm_up(self._model.example_row)
         except Exception:
             # It still may answer real rows; those that it cannot, it answers with a 500 that names the same reason.
             logger.exception("the model could not predict its example; it is served all the same")
+            return None
 
     async def health(self, request: Request) -> Response:
         """The worker is alive, and this is what it serves."""
@@ -143,8 +159,8 @@ class Endpoints:
 
     async def index(self, _request: Request) -> Response:
         """What this is, and its links."""
-        links = {"predict": "/predict", "health": "/health", "ready": "/ready"}
-        links |= {"docs": "/docs", "redoc": "/redoc", "openapi": "/openapi.json"}
+        links = {"predict": "/predict", "invocations": "/invocations", "v2": v2.PREFIX, "health": "/health"}
+        links |= {"ready": "/ready", "docs": "/docs", "redoc": "/redoc", "openapi": "/openapi.json"}
         document: dict[str, object] = {
             "name": "Forkcast",
             "serves": f"{self._model.name} version {self._model.version}",
@@ -169,12 +185,11 @@ class Endpoints:
         return HTMLResponse(redoc_page(self._model.name))
 
 
-async def on_request_error(_request: Request, error: Exception) -> Response:
+async def on_request_error(request: Request, error: Exception) -> Response:
     """What Forkcast raised on purpose: the class says the status."""
     if not isinstance(error, RequestError):
         raise error
-    content = protocol.encode_problem(error.status, error.detail, error.faults)
-    return Response(content, error.status, error.headers, protocol.PROBLEM_JSON)
+    return refusal(request, error.status, error.detail, error.headers)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
@@ -183,13 +198,19 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         raise error
     path = request.scope["path"][:200]
     details = {404: f"there is no {path}; see / for what there is", 405: f"{path} does not take {request.method}"}
-    content = protocol.encode_problem(error.status_code, details.get(error.status_code, error.detail))
-    return Response(content, error.status_code, error.headers, protocol.PROBLEM_JSON)
+    return refusal(request, error.status_code, details.get(error.status_code, error.detail), error.headers)
 
 
-async def on_unforeseen(_request: Request, _error: Exception) -> Response:
+async def on_unforeseen(request: Request, _error: Exception) -> Response:
     """Anything else: Starlette raises it again after this answer, and the edge logs it with its traceback."""
-    return Response(protocol.encode_problem(500, protocol.UNFORESEEN), 500, None, protocol.PROBLEM_JSON)
+    return refusal(request, Unforeseen.status, Unforeseen().detail)
+
+
+def refusal(request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error as the protocol that the path belongs to has it: a problem document, but under ``/v2``."""
+    if request.scope["path"].startswith(v2.PREFIX):
+        return Response(v2.encode_error(detail), status, headers, protocol.JSON)
+    return Response(protocol.encode_problem(status, detail), status, headers, protocol.PROBLEM_JSON)
 
 
 def marks(replica: str, version: str) -> tuple[Header, ...]:
@@ -203,17 +224,18 @@ class Edge:
     Gunicorn's hooks see it, and through it the model.
     """
 
-    def __init__(self, app: ASGIApp, predict: ASGIApp, replica: str, model: Model, reload: Reload) -> None:
+    def __init__(self, app: ASGIApp, direct: Mapping[str, ASGIApp], replica: str, model: Model, reload: Reload) -> None:
         self.model = model
         self.reload = reload
         self._app = app
-        self._predict = predict
+        self._direct = direct
         self._replica = replica
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Choose by method and path."""
-        if scope["type"] == "http" and scope["path"] == "/predict" and scope["method"] == "POST":
-            await self._predict(scope, receive, send)
+        endpoint = self._direct.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if endpoint is not None:
+            await endpoint(scope, receive, send)
         else:
             await self._marked(scope, receive, send)
 

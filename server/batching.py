@@ -120,13 +120,15 @@ class Batcher:
         """The rows that wait for a predict call."""
         return self._pending
 
-    async def warm_up(self, row: Row) -> None:
-        """Time the model, before the first request.
+    async def warm_up(self, row: Row) -> Prediction:
+        """Time the model, before the first request; what it predicts for ``row``.
 
         Raises:
             Exception: whatever ``predict`` raises; its calls will then run in the thread.
         """
+        prediction = await self._loop.run_in_executor(self._executor, self._call, [row])
         self._pace = await self._loop.run_in_executor(self._executor, Pace.measure, self._call, row)
+        return prediction
 
     def submit(self, rows: Sequence[Row]) -> asyncio.Future[Prediction]:
         """Queue rows; the future gets their prediction, or what ``predict`` raised. Cancel it to leave the queue.

@@ -68,6 +68,18 @@ class NotJson(RequestError):
     status = 400
 
 
+class BadForm(RequestError):
+    """The body can be read, but has no form that the protocol knows."""
+
+    status = 400
+
+
+class NoSuchModel(RequestError):
+    """The path names a model, or a version of it, that is not the one served here."""
+
+    status = 404
+
+
 class BodyTooLarge(RequestError):
     """The body is longer than ``MAX_BODY_BYTES``."""
 
@@ -86,6 +98,10 @@ class InvalidRows(RequestError):
     status = 422
 
 
+class MissingColumns(InvalidRows):
+    """A required column is in none of the rows, which is told apart by MLflow's protocol."""
+
+
 class Unavailable(RequestError):
     """The worker cannot take more now; another replica, or a later try, may."""
 
@@ -99,6 +115,15 @@ class QueueFull(Unavailable):
 
 class Draining(Unavailable):
     """The worker is stopping and will not get to this request."""
+
+
+class Unforeseen(RequestError):
+    """What nobody foresaw; it was logged, and this is all that a client learns of it."""
+
+    status = 500
+
+    def __init__(self, detail: str = "this is our fault, and it is logged", faults: Sequence[Fault] = ()) -> None:
+        super().__init__(detail, faults)
 
 
 class ClientGone(RequestError):

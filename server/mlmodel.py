@@ -16,13 +16,17 @@ from server.schema import InputSchema
 
 @dataclass(frozen=True, slots=True)
 class MLmodel:
-    """What a model's folder says of itself. ``example`` is a request's JSON document, or None."""
+    """What a model's folder says of itself.
+
+    ``example`` is a request's JSON document, or None; ``params`` are the names of what may be asked of it beside rows.
+    """
 
     folder: Path
     flavors: Mapping[str, Mapping[str, Any]]
     schema: InputSchema
     trained_on: str | None
     example: object
+    params: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, folder: Path) -> MLmodel:
@@ -35,7 +39,7 @@ class MLmodel:
         metadata = document.get("metadata") or {}
         signature = document.get("signature") or {}
         try:
-            inputs = json.loads(signature.get("inputs") or "null")
+            inputs, params = (json.loads(signature.get(part) or "null") for part in ("inputs", "params"))
         except ValueError:
             raise ModelError(f"{folder / 'MLmodel'}: the signature's inputs are not JSON") from None
         return cls(
@@ -44,6 +48,7 @@ class MLmodel:
             schema=InputSchema.from_signature(inputs, metadata.get("ranges") or {}),
             trained_on=metadata.get("trained_on"),
             example=_example(folder, document.get("saved_input_example_info") or {}),
+            params=frozenset(str(param.get("name")) for param in params or ()),
         )
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from server.columns import Column
 from server.copies import Copy
 from server.engines import Engine, load_engine
 from server.errors import InvalidRows
 from server.mlmodel import MLmodel
 from server.rows import Row
-from server.schema import Column, InputSchema
+from server.schema import InputSchema
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Model:
     example: dict[str, object]
     needs: int | None = None
     example_made_up: bool = False
+    params: frozenset[str] = frozenset()
 
     @property
     def source(self) -> str:
@@ -67,6 +69,7 @@ def load_model(copy: Copy, engine: str, kernels: Path | None = None) -> Model:
         example=example or {column.name: _typical(column) for column in mlmodel.schema.columns},
         needs=copy.needs,
         example_made_up=example is None,
+        params=mlmodel.params,
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from server.columns import Column
 from server.model import Model
 from server.protocol import JSON, PROBLEM_JSON
-from server.schema import Column
 
 _TYPES: Mapping[str, Mapping[str, Any]] = {
     "boolean": {"type": "boolean"},

@@ -13,9 +13,6 @@ from server.rows import Prediction
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 
-# All that a client learns of what nobody foresaw.
-UNFORESEEN = "this is our fault, and it is logged"
-
 # As RFC 9110 names them, whose words Python took over in 3.13.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 

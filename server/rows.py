@@ -48,11 +48,12 @@ class Prediction(NamedTuple):
     """What an engine answers for n rows: n labels and, where the model has probabilities, n confidences.
 
     A label is a JSON value, or a list of them where the model has several outputs; a confidence is the probability of
-    that label, from 0 to 1, in the same shape.
+    that label, from 0 to 1, in the same shape. Where the model named its outputs, ``columns`` has their names.
     """
 
     labels: list[Any]
     confidences: list[Any] | None
+    columns: tuple[str, ...] | None = None
 
     @property
     def first(self) -> tuple[Any, Any]:
@@ -61,7 +62,8 @@ class Prediction(NamedTuple):
 
     def part(self, start: int, stop: int) -> Prediction:
         """The prediction of the rows from ``start`` up to ``stop``."""
-        return Prediction(self.labels[start:stop], self.confidences[start:stop] if self.confidences else None)
+        confidences = self.confidences[start:stop] if self.confidences else None
+        return Prediction(self.labels[start:stop], confidences, self.columns)
 
     @staticmethod
     def concatenate(parts: Sequence[Prediction]) -> Prediction:
@@ -70,5 +72,5 @@ class Prediction(NamedTuple):
             return parts[0]
         labels = [label for part in parts for label in part.labels]
         if any(part.confidences is None for part in parts):
-            return Prediction(labels, None)
+            return Prediction(labels, None, parts[0].columns)
         return Prediction(labels, [confidence for part in parts for confidence in part.confidences or ()])

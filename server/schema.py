@@ -5,79 +5,21 @@ The next stage takes only :class:`Rows`, so nothing is validated twice.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
 
-from server.errors import Fault, InvalidRows, ModelError
+from server.columns import Column, Policy, cast, column_of, mismatch, show
+from server.errors import Fault, InvalidRows, MissingColumns, ModelError
 from server.rows import Row, Rows
 
 # The most faults that one answer lists: enough to mend a client, not enough to be used for amplification.
 MAX_FAULTS = 20
 
-# float64 holds every whole number up to here, and rows are float64.
-_EXACT = 2**53
-_FLOAT32 = float(np.finfo(np.float32).max)
-_FLOAT64 = float(np.finfo(np.float64).max)
-
-# MLflow's column types that are served, with the widest range each holds.
-_NUMBERS: Mapping[str, tuple[float, float]] = {
-    "integer": (-(2**31), 2**31 - 1),
-    "long": (-_EXACT, _EXACT),
-    "float": (-_FLOAT32, _FLOAT32),
-    "double": (-_FLOAT64, _FLOAT64),
-}
-_WHOLE = frozenset({"integer", "long"})
 _MISSING = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One feature: its MLflow type and, for numbers, the range it may lie in (inclusive)."""
-
-    name: str
-    type: str
-    required: bool = True
-    low: float = -math.inf
-    high: float = math.inf
-    limited: bool = False
-
-    @property
-    def is_string(self) -> bool:
-        """Whether its values are strings; all others become float64."""
-        return self.type == "string"
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether its values are whole numbers; 3000.0 is one."""
-        return self.type in _WHOLE
-
-    @property
-    def expected(self) -> str:
-        """What a value must be, in words."""
-        if self.type == "string":
-            return "a string"
-        if self.type == "boolean":
-            return "true or false"
-        kind = "a whole number" if self.is_whole else "a number"
-        return f"{kind} from {_show(self.low)} to {_show(self.high)}" if self.limited else kind
-
-    def accepts(self, value: object) -> bool:
-        """Whether a JSON value is one of this column's. A bool is no number, though Python says so."""
-        kind = type(value)
-        if kind is float or kind is int:
-            if self.type not in _NUMBERS or not self.low <= value <= self.high:  # type: ignore[operator]
-                return False
-            return kind is int or not self.is_whole or value.is_integer()  # type: ignore[attr-defined]
-        if kind is str:
-            return self.type == "string"
-        if kind is bool:
-            return self.type == "boolean"
-        return value is None and not self.required
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +30,25 @@ class Query:
     many: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows as lists that are all as long as ``names``.
+
+    ``pointer`` is where they came from, as a JSON pointer, and ``place`` where the value of a row and a column did.
+    """
+
+    names: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    pointer: str
+    place: Callable[[int, int], str]
+
+
 @dataclass(frozen=True)
 class InputSchema:
     """The columns of a model, in the order of its signature."""
 
     columns: tuple[Column, ...]
+    policy: Policy = Policy.STRICT
     _names: tuple[str, ...] = field(init=False, repr=False)
     _number_places: tuple[int, ...] = field(init=False, repr=False)
     _string_places: tuple[int, ...] = field(init=False, repr=False)
@@ -119,7 +75,7 @@ class InputSchema:
             raise ModelError("the model has no signature; log it with signature=infer_signature(...) on a DataFrame")
         if not isinstance(ranges, Mapping):
             raise ModelError(f"the model's metadata has the ranges {ranges!r}; expected {{name: [low, high]}}")
-        columns = tuple(_column(i, spec, ranges) for i, spec in enumerate(inputs))
+        columns = tuple(column_of(i, spec, ranges) for i, spec in enumerate(inputs))
         names = {column.name for column in columns}
         if len(names) < len(columns):
             raise ModelError("the model's signature names a column twice; expected every name once")
@@ -134,7 +90,7 @@ class InputSchema:
             InvalidRows: naming each fault (at most 20) with its place as a JSON pointer.
         """
         if not isinstance(document, dict):
-            raise _invalid([Fault(f"must be an object, got {_show(document)}", "#")])
+            raise _invalid([Fault(f"must be an object, got {show(document)}", "#")])
         form = self._form(document)
         if form is not None and len(document) > 1:
             extra = (name for name in document if name != form)
@@ -145,19 +101,67 @@ class InputSchema:
         row = self._row(document, "#", faults) if form is None else self._listed(document[form], "#/features", faults)
         return Query(_valid([row], faults), many=False)
 
+    def lenient(self) -> InputSchema:
+        """The same columns under MLflow's leniency; the ranges are our own addition, and it has none."""
+        return InputSchema(tuple(column.unlimited() for column in self.columns), Policy.LENIENT)
+
+    def records(self, records: object, pointer: str, max_rows: int) -> Sequence[Row]:
+        """The rows of a list of objects.
+
+        Raises:
+            MissingColumns: a required column is in none of them.
+            InvalidRows: anything else is wrong with them.
+        """
+        faults: list[Fault] = []
+        rows = []
+        for i, record in enumerate(records := _some(records, pointer, max_rows)):
+            if isinstance(record, dict):
+                rows.append(self._named(record, f"{pointer}/{i}", faults))
+            else:
+                faults.append(Fault(f"must be an object of columns by name, got {show(record)}", f"{pointer}/{i}"))
+            if len(faults) >= MAX_FAULTS:
+                break
+        if faults:
+            self._present({name for record in records if isinstance(record, dict) for name in record}, pointer)
+        return _valid(rows, faults)
+
+    def table(self, table: Table, max_rows: int) -> Sequence[Row]:
+        """The rows of a table, in whatever order its columns are; those that the model has not are passed over.
+
+        Raises:
+            MissingColumns: it has not all required columns.
+            InvalidRows: anything else is wrong with it.
+        """
+        self._present(table.names, table.pointer)
+        places = [table.names.index(name) if name in table.names else None for name in self._names]
+        faults: list[Fault] = []
+        rows = []
+        for i, given in enumerate(_some(table.rows, table.pointer, max_rows)):
+            row = [_MISSING if place is None else given[place] for place in places]
+            rows.append(row)
+            found: list[Fault] = []
+            self._check(row, places, "", found)
+            faults += [Fault(fault.detail, table.place(i, int(fault.pointer[1:]))) for fault in found]
+            if len(faults) >= MAX_FAULTS:
+                break
+        return _valid(rows, faults)
+
+    def _present(self, names: Collection[str], pointer: str) -> None:
+        missing = [column for column in self.columns if column.required and column.name not in names]
+        if missing:
+            faults = [Fault(f"is missing; must be {c.expected}", f"{pointer}/{_escape(c.name)}") for c in missing]
+            shown = ", ".join(repr(column.name) for column in missing[:MAX_FAULTS])
+            raise MissingColumns(f"the model's required columns {shown} are missing", faults[:MAX_FAULTS])
+
     def _form(self, document: Mapping[str, object]) -> str | None:
         """The key that wraps the rows; a feature of the same name is a feature."""
         return next((key for key in ("instances", "features") if key in document and key not in self._names), None)
 
     def _many(self, instances: object, max_rows: int) -> Sequence[Row]:
         pointer = "#/instances"
-        if not isinstance(instances, list) or not instances:
-            raise _invalid([Fault(f"must be a list of at least one row, got {_show(instances)}", pointer)])
-        if len(instances) > max_rows:
-            raise _invalid([Fault(f"must have at most {max_rows} rows, got {len(instances)}", pointer)])
         faults: list[Fault] = []
         rows = []
-        for i, instance in enumerate(instances):
+        for i, instance in enumerate(_some(instances, pointer, max_rows)):
             rows.append(self._row(instance, f"{pointer}/{i}", faults))
             if len(faults) >= MAX_FAULTS:
                 break
@@ -170,7 +174,7 @@ class InputSchema:
 
     def _named(self, value: dict[str, object], pointer: str, faults: list[Fault]) -> list[object]:
         row = [value.get(name, _MISSING) for name in self._names]
-        if len(value) != len(row) - row.count(_MISSING):
+        if len(value) != len(row) - row.count(_MISSING) and self.policy is Policy.STRICT:
             unknown = (name for name in value if name not in self._names)
             faults.extend(Fault("is not a feature of this model", f"{pointer}/{_escape(name)}") for name in unknown)
         self._check(row, self._names, pointer, faults)
@@ -178,7 +182,7 @@ class InputSchema:
 
     def _listed(self, value: object, pointer: str, faults: list[Fault]) -> list[object]:
         if not isinstance(value, list) or len(value) != len(self.columns):
-            got = f"{len(value)} values" if isinstance(value, list) else _show(value)
+            got = f"{len(value)} values" if isinstance(value, list) else show(value)
             also = "" if pointer == "#/features" else " or an object of features by name"
             faults.append(Fault(f"must be a list of {len(self.columns)} values{also}, got {got}", pointer))
             return []
@@ -192,8 +196,11 @@ class InputSchema:
             value = row[i]
             if column.accepts(value):
                 continue
+            if self.policy is Policy.LENIENT and column.accepts(made := cast(column, value)):
+                row[i] = made
+                continue
             if value is not _MISSING:
-                faults.append(Fault(_mismatch(column, value), f"{pointer}/{_escape(key)}"))
+                faults.append(Fault(mismatch(column, value), f"{pointer}/{_escape(key)}"))
             elif column.required:
                 faults.append(Fault(f"is missing; must be {column.expected}", f"{pointer}/{_escape(key)}"))
             else:
@@ -209,46 +216,19 @@ class InputSchema:
         )
 
 
+def _some(rows: object, pointer: str, max_rows: int) -> Sequence[Any]:
+    """At least one row, and not too many."""
+    if not isinstance(rows, list) or not rows:
+        raise _invalid([Fault(f"must be a list of at least one row, got {show(rows)}", pointer)])
+    if len(rows) > max_rows:
+        raise _invalid([Fault(f"must have at most {max_rows} rows, got {len(rows)}", pointer)])
+    return rows
+
+
 def _valid(rows: Sequence[Row], faults: Sequence[Fault]) -> Sequence[Row]:
     if faults:
         raise _invalid(faults)
     return rows
-
-
-def _column(place: int, spec: Mapping[str, Any], ranges: Mapping[str, Any]) -> Column:
-    if spec.get("type") == "tensor":
-        raise ModelError(
-            "the model has a tensor signature; expected named columns (log it with a DataFrame's signature)"
-        )
-    name, kind = str(spec.get("name", place)), str(spec.get("type"))
-    required = bool(spec.get("required", True))
-    if kind in ("string", "boolean"):
-        if name in ranges:
-            raise ModelError(f"the model's metadata has a range for {name!r}, which is a {kind} column")
-        return Column(name, kind, required)
-    if kind not in _NUMBERS:
-        served = ", ".join([*_NUMBERS, "boolean", "string"])
-        raise ModelError(f"column {name!r} of the model has the type {kind}; served are {served}")
-    if name not in ranges:
-        return Column(name, kind, required, *_NUMBERS[kind])
-    return Column(name, kind, required, *_range(name, kind, ranges[name]), limited=True)
-
-
-def _range(name: str, kind: str, value: object) -> tuple[float, float]:
-    """A range of the metadata, as far as the column's type holds it."""
-    lowest, highest = _NUMBERS[kind]
-    match value:
-        case [int() | float() as low, int() | float() as high] if max(low, lowest) <= min(high, highest):
-            return max(low, lowest), min(high, highest)
-    raise ModelError(f"the model's metadata has the range {value!r} for {name!r}; expected [low, high]")
-
-
-def _mismatch(column: Column, value: object) -> str:
-    expected = column.expected
-    if column.type in _NUMBERS and not column.limited and type(value) in (int, float):
-        # In range for JSON, but not for the column's type.
-        expected += f" from {_show(column.low)} to {_show(column.high)}"
-    return f"must be {expected}, got {_show(value)}"
 
 
 def _invalid(faults: Sequence[Fault]) -> InvalidRows:
@@ -257,24 +237,6 @@ def _invalid(faults: Sequence[Fault]) -> InvalidRows:
     place = "the body" if first.pointer == "#" else unquote(first.pointer.removeprefix("#/")).replace("/", ".")
     more = f" (and {len(shown) - 1} more)" if len(shown) > 1 else ""
     return InvalidRows(f"{place} {first.detail}{more}", shown)
-
-
-def _show(value: object) -> str:  # noqa: PLR0911  (one return a kind)
-    """A JSON value as an error may echo it: short, whatever was sent."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case dict():
-            return "an object"
-        case list():
-            return f"a list of {len(value)}"
-        case str():
-            return f'"{value}"' if len(value) <= 40 else f'"{value[:40]}..."'
-        case float() if value.is_integer() and abs(value) < 1e15:
-            return str(int(value))
-    return str(value)
 
 
 def _escape(key: object) -> str:

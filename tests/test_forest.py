@@ -21,7 +21,7 @@ from deploy.model.packing import pack, pack_trees
 from server.engines import forest as forest_module
 from server.engines.packed import Feature, PackedForest
 from server.errors import InvalidRows
-from server.rows import Rows
+from server.rows import Prediction, Rows
 from tests.forests import (
     Floats,
     around_splits,
@@ -159,7 +159,7 @@ def test_ties() -> None:
     only = DecisionTreeClassifier(min_samples_leaf=100).fit(np.zeros((4, 1)), ["b", "a", "b", "a"])
     assert_same(estimator, doubles(1), numbers(X[:, :1]))
     assert_same(only, doubles(1), numbers([[0.0]]))
-    assert engine_of(pack(only, doubles(1)), doubles(1)).predict(numbers([[0.0]])) == (["a"], [0.5])
+    assert engine_of(pack(only, doubles(1)), doubles(1)).predict(numbers([[0.0]])) == Prediction(["a"], [0.5])
 
 
 def test_batches() -> None:
@@ -173,7 +173,7 @@ def test_batches() -> None:
         for rows, wanted in zip(numbers(x).chunks(size), parts, strict=True):
             assert np.array_equal(engine.totals(rows), wanted)
             assert engine.predict(rows).labels == estimator.classes_[wanted.argmax(axis=1)].tolist()
-    assert engine.predict(numbers(np.empty((0, 5)))) == ([], [])
+    assert engine.predict(numbers(np.empty((0, 5)))) == Prediction([], [])
 
 
 def test_answers_are_kept() -> None:
@@ -182,7 +182,7 @@ def test_answers_are_kept() -> None:
     first, totals = engine.predict(numbers(X[:9])), engine.totals(numbers(X[:9]))
     labels, confidences, before = list(first.labels), list(first.confidences or ()), totals.copy()
     engine.predict(numbers(X[100:109]))
-    assert first == (labels, confidences)
+    assert first == Prediction(labels, confidences)
     assert np.array_equal(totals, before)
 
 

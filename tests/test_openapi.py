@@ -47,6 +47,7 @@ class Engine:
     """Seven, without a probability for a row on wild ground."""
 
     name = "fake"
+    frames = False
 
     def predict(self, rows: Rows) -> Prediction:
         if (rows.numbers[:, 0] == 1859).any():

@@ -17,20 +17,25 @@ from starlette.types import Message, Scope
 
 from server.app import Serving
 from server.batching import Batcher
+from server.endpoint import Endpoint, declared_of, read_body
 from server.errors import (
+    BadForm,
     BodyTooLarge,
     ClientGone,
     Draining,
     Fault,
     InvalidRows,
+    MissingColumns,
+    NoSuchModel,
     NotJson,
     QueueFull,
     RequestError,
     Unavailable,
+    Unforeseen,
     UnsupportedMedia,
 )
 from server.model import Model
-from server.predict import Predict, read_json
+from server.predict import Predict
 from server.rows import Prediction, Row, Rows
 from server.schema import InputSchema
 from server.settings import Settings
@@ -47,6 +52,7 @@ class Double:
     """An engine that answers twice the row, or one label whatever the row, or fails."""
 
     name = "double"
+    frames = False
 
     def __init__(self, error: Exception | None = None, label: object = None) -> None:
         self.error = error
@@ -61,20 +67,25 @@ class Double:
         return Prediction([self.label or 2 * number for number in numbers], [0.5] * len(numbers))
 
 
-def endpoint(engine: Double) -> tuple[Predict, Callable[[Sequence[Row]], Prediction]]:
-    schema = InputSchema.from_signature([{"name": "x", "type": "double"}], {"x": [-100, 100]})
-    model = Model(
+def double(engine: Double) -> Model:
+    return Model(
         name="double",
         version="4",
         uri="models:/double/4",
         digest="d" * 64,
         trained_on=None,
         stale=None,
-        schema=schema,
+        schema=InputSchema.from_signature([{"name": "x", "type": "double"}], {"x": [-100, 100]}),
         engine=engine,
         example={"x": 0.0},
     )
-    return Predict(SETTINGS, model), lambda values: engine.predict(schema.rows(values))
+
+
+def endpoint(engine: Double) -> tuple[Endpoint, Callable[[Sequence[Row]], Prediction]]:
+    model = double(engine)
+    return Endpoint(Predict(model, SETTINGS.max_pending), LIMIT), lambda values: engine.predict(
+        model.schema.rows(values)
+    )
 
 
 @dataclass
@@ -132,7 +143,7 @@ class Answer:
         return document
 
 
-Doing = Callable[[Predict, Batcher], Awaitable[None]]
+Doing = Callable[[Endpoint, Batcher], Awaitable[None]]
 
 
 def run(doing: Doing, engine: Double | None = None) -> None:
@@ -152,7 +163,7 @@ def run(doing: Doing, engine: Double | None = None) -> None:
 def answered(client: Client, engine: Double | None = None, batcher: object = None) -> Answer:
     """The answer that this client gets; from a queue of its own kind, if there is one."""
 
-    async def ask(predict: Predict, own: Batcher) -> None:
+    async def ask(predict: Endpoint, own: Batcher) -> None:
         await predict(client.scope(batcher or own), client.receive, client.send)
 
     run(ask, engine)
@@ -283,9 +294,13 @@ def test_every_foreseen_error(kind: type[RequestError], caplog: pytest.LogCaptur
 
 
 def test_kinds_of_errors() -> None:
-    """These are all errors that have a status, each with its own but those that ask to try again."""
+    """These are all errors that have a status, and what it is."""
     assert {kind: kind.status for kind in kinds(RequestError)} == {
         NotJson: 400,
+        BadForm: 400,
+        NoSuchModel: 404,
+        MissingColumns: 422,
+        Unforeseen: 500,
         BodyTooLarge: 413,
         UnsupportedMedia: 415,
         InvalidRows: 422,
@@ -299,7 +314,7 @@ def test_kinds_of_errors() -> None:
 def test_full_and_closed_queues() -> None:
     """More rows than may wait, and rows for a worker that is stopping, are a 503 with Retry-After."""
 
-    async def ask(predict: Predict, batcher: Batcher) -> None:
+    async def ask(predict: Endpoint, batcher: Batcher) -> None:
         waiting = batcher.submit([[1.0], [2.0]])
         for words in ("2 rows are waiting, at most 3 may", "this worker is stopping"):
             client = Client([b'{"instances": [[1], [2]]}'])
@@ -332,7 +347,7 @@ def test_client_that_leaves_while_it_waits(caplog: pytest.LogCaptureFixture) -> 
     """The answer that is waited for stands in the request's state: cancelled there, it ends the request with a 499."""
     engine = Double()
 
-    async def leave(predict: Predict, batcher: Batcher) -> None:
+    async def leave(predict: Endpoint, batcher: Batcher) -> None:
         client = Client()
         scope = client.scope(batcher)
         request = asyncio.ensure_future(predict(scope, client.receive, client.send))
@@ -351,7 +366,7 @@ def test_client_that_leaves_while_it_waits(caplog: pytest.LogCaptureFixture) -> 
 def test_request_that_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     """A request whose own task is cancelled, as at the end of a drain, ends at once and answers nothing."""
 
-    async def cancel(predict: Predict, batcher: Batcher) -> None:
+    async def cancel(predict: Endpoint, batcher: Batcher) -> None:
         client = Client()
         scope = client.scope(batcher)
         request = asyncio.ensure_future(predict(scope, client.receive, client.send))
@@ -383,7 +398,7 @@ def test_unforeseen(engine: Double | None, batcher: object, named: str, caplog: 
     assert document["detail"] == "this is our fault, and it is logged"
     assert answer.headers == {}
     assert b"secret" not in answer.body
-    assert caplog.record_tuples == [("server.predict", logging.ERROR, "unforeseen, answered with 500: POST /predict")]
+    assert caplog.record_tuples == [("server.endpoint", logging.ERROR, "unforeseen, answered with 500: POST /predict")]
     assert "Traceback" in caplog.text
     assert named in caplog.text
 
@@ -392,7 +407,7 @@ def test_requests_at_the_same_time() -> None:
     """Requests that come together each get their own answer, with the state of none in another's."""
     engine = Double()
 
-    async def ask(predict: Predict, batcher: Batcher) -> None:
+    async def ask(predict: Endpoint, batcher: Batcher) -> None:
         clients = [Client([b'{"x": %d}' % number]) for number in (1, 2, 3)]
         calls = [predict(client.scope(batcher), client.receive, client.send) for client in clients]
         await asyncio.gather(*calls)
@@ -407,7 +422,9 @@ def read(headers: list[tuple[bytes, bytes]], parts: list[bytes | Message]) -> by
 
 
 async def _read(headers: list[tuple[bytes, bytes]], parts: list[bytes | Message]) -> bytes:
-    return await read_json(headers, Client(parts).receive, LIMIT)
+    media_type, declared = declared_of(headers)
+    Predict(double(Double()), 3).reader(media_type, headers)
+    return await read_body(Client(parts).receive, declared, LIMIT)
 
 
 @given(st.lists(st.binary(max_size=LIMIT // 2), min_size=1, max_size=6))

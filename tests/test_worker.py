@@ -117,6 +117,7 @@ class Gate:
     """A model whose label is its row; while shut, a predict call waits in it."""
 
     name = "gate"
+    frames = False
 
     def __init__(self) -> None:
         self.calls: list[list[float]] = []

@@ -12,11 +12,11 @@ import numpy as np
 
 from deploy.bench.plan import Plan
 from deploy.model.ensure import ensure_model
+from server.columns import Column
 from server.copies import Copy
 from server.engines import suitable_engines
 from server.engines.companion import FLAVORS
 from server.mlmodel import MLmodel
-from server.schema import Column
 from server.settings import Settings
 
 _BODIES = 1000

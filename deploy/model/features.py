@@ -26,9 +26,10 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
+from server.columns import Column
 from server.engines import kernel
 from server.engines.packed import Feature
-from server.schema import Column, InputSchema
+from server.schema import InputSchema
 
 
 class NotCompilable(Exception):

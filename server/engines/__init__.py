@@ -28,9 +28,13 @@ ORDER = (
 
 
 class Engine(Protocol):
-    """A loaded model that predicts. Made in the master, called only in workers, by one thread at a time."""
+    """A loaded model that predicts. Made in the master, called only in workers, by one thread at a time.
+
+    ``frames`` is whether it computes on DataFrames, and so has pandas in memory.
+    """
 
     name: str
+    frames: bool
 
     def predict(self, rows: Rows) -> Prediction:
         """One label, and a confidence where there are probabilities, for each row."""

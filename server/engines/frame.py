@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from server.columns import Column
 from server.rows import Rows
-from server.schema import Column, InputSchema
+from server.schema import InputSchema
 
 if TYPE_CHECKING:
     import pandas as pd

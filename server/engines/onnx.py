@@ -32,6 +32,7 @@ class OnnxEngine:
     """
 
     name = "onnx"
+    frames = False
 
     def __init__(
         self, session: Any, schema: InputSchema, inputs: Mapping[str, str], classes: Sequence[Any] | None

@@ -19,6 +19,7 @@ class PyfuncEngine:
     """Calls ``mlflow.pyfunc`` on a DataFrame; there are no confidences in its contract."""
 
     name = "pyfunc"
+    frames = True
 
     def __init__(self, model: Any, schema: InputSchema) -> None:
         self._model = model
@@ -26,7 +27,8 @@ class PyfuncEngine:
 
     def predict(self, rows: Rows) -> Prediction:
         """Whatever the model returned, as one JSON value or list a row."""
-        return Prediction(_labels(self._model.predict(self._frame(rows))), None)
+        output = self._model.predict(self._frame(rows))
+        return Prediction(_labels(output), None, _columns(output))
 
     def _frame(self, rows: Rows) -> pd.DataFrame:
         """Without the optional columns that are missing in every row: MLflow takes no NaN for a whole number."""
@@ -59,3 +61,12 @@ def _labels(output: Any) -> list[Any]:
             output = output[:, 0]
     # A list may hold NumPy's numbers, which are no JSON values.
     return [item.tolist() if hasattr(item, "tolist") else item for item in output]
+
+
+def _columns(output: Any) -> tuple[str, ...] | None:
+    """The names of a DataFrame's columns, or of a Series, which MLflow takes for a DataFrame of one."""
+    if hasattr(output, "columns"):
+        return tuple(str(name) for name in output.columns)
+    if hasattr(output, "to_frame"):
+        return ("0" if output.name is None else str(output.name),)
+    return None

@@ -1,0 +1,181 @@
+"""MLflow's scoring protocol, as ``mlflow models serve`` speaks it: ``POST /invocations``, ``/ping``, ``/version``.
+
+Source: https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally, and mlflow/pyfunc/scoring_server of MLflow
+3.17. Its leniency is the columns' (:class:`server.columns.Policy`); its forms of a request are told in :meth:`_rows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server import protocol, tables
+from server.columns import show
+from server.endpoint import Ask, Headers, Reader, Refusal
+from server.errors import BadForm, MissingColumns, RequestError, UnsupportedMedia
+from server.model import Model
+from server.rows import Prediction, Row
+from server.schema import Table
+
+CSV = "text/csv"
+PARQUET = "application/vnd.apache.parquet"
+
+_FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+_ONE_OF = "the body must be an object with exactly one of " + ", ".join(_FORMS)
+
+
+class Scoring:
+    """The wire of ``/invocations``; ``max_rows`` is the most rows of one request."""
+
+    route = "/invocations"
+
+    def __init__(self, model: Model, max_rows: int) -> None:
+        self._schema = model.schema.lenient()
+        self._params = model.params
+        self._max_rows = max_rows
+        self._readers: dict[str, Callable[[bytes], Sequence[Row]]] = {protocol.JSON: self._json, CSV: self._csv}
+        if model.engine.frames and tables.parquet_is_read():
+            self._readers[PARQUET] = self._parquet
+
+    def reader(self, media_type: bytes, _headers: Headers) -> Reader:
+        """For JSON and CSV in UTF-8, and for Parquet where pandas is in memory anyway.
+
+        Raises:
+            UnsupportedMedia: the body is declared as something else.
+        """
+        kind, *parameters = (part.strip() for part in media_type.decode("latin-1").lower().split(";"))
+        for parameter in parameters:
+            if parameter.replace('"', "") not in ("", "charset=utf-8", "charset=utf8"):
+                raise UnsupportedMedia(f"the Content-Type may have charset=utf-8 beside it, got {parameter[:100]!r}")
+        rows = self._readers.get(kind)
+        if rows is None:
+            raise UnsupportedMedia(self._unread(kind))
+        return lambda body: Ask(rows(body), encode)
+
+    def _unread(self, kind: str) -> str:
+        if kind == PARQUET:
+            why = "Parquet is read where the engine has pandas in memory anyway and pyarrow is installed, not here"
+            return f"{why}; send {' or '.join(self._readers)}"
+        return f"the Content-Type must be one of {', '.join(self._readers)}, got {kind[:100]!r}"
+
+    def _json(self, body: bytes) -> Sequence[Row]:
+        document = protocol.decode(body)
+        if not isinstance(document, dict):
+            raise BadForm(f"{_ONE_OF}, got {show(document)}")
+        given = [form for form in _FORMS if form in document]
+        if len(given) != 1:
+            raise BadForm(f"{_ONE_OF}, got {' and '.join(given) or 'none of them'}")
+        self._refuse_params(document.get("params"))
+        return self._rows(given[0], document[given[0]])
+
+    def _refuse_params(self, params: object) -> None:
+        """Those that the model declares would change its answer; all others MLflow's server passes over, too."""
+        if params is None:
+            return
+        if not isinstance(params, dict):
+            raise BadForm(f"params must be an object, got {show(params)}")
+        for name in params:
+            if name in self._params:
+                raise BadForm(f"params: this server does not hand {name!r}, or any other, to the model; leave it out")
+
+    def _rows(self, form: str, data: object) -> Sequence[Row]:
+        """A DataFrame as pandas writes it in two ways; a list of records, or columns by name, under two names."""
+        if form == "dataframe_split":
+            return self._schema.table(_split(data), self._max_rows)
+        if form == "dataframe_records" or (isinstance(data, list) and any(isinstance(item, dict) for item in data)):
+            return self._schema.records(data, f"#/{form}", self._max_rows)
+        if isinstance(data, list) and len(self._schema.columns) == 1:
+            data = {self._schema.columns[0].name: data}
+        if not isinstance(data, dict):
+            got = f"got {show(data)}; values without names do not say which column they belong to"
+            raise BadForm(f"{form} must be a list of records, or lists of values by column, {got}")
+        return self._schema.table(_columns(form, data), self._max_rows)
+
+    def _csv(self, body: bytes) -> Sequence[Row]:
+        return self._schema.table(tables.read_csv(body, self._schema.columns), self._max_rows)
+
+    def _parquet(self, body: bytes) -> Sequence[Row]:
+        return self._schema.table(tables.read_parquet(body), self._max_rows)
+
+    def refuse(self, error: RequestError) -> Refusal:
+        """MLflow's error document; a wrong Content-Type is answered in plain text there."""
+        if isinstance(error, UnsupportedMedia):
+            return Refusal(error.status, b"text/plain; charset=utf-8", error.detail.encode())
+        status = 400 if error.status == 422 else error.status
+        return Refusal(status, protocol.JSON.encode(), protocol.encode(_error(error)))
+
+
+def encode(prediction: Prediction) -> bytes:
+    """The answer: a value, or a list, for each row; a record where the model answered columns with names."""
+    labels, columns = prediction.labels, prediction.columns
+    if columns is not None:
+        rows = labels if len(columns) > 1 else [[label] for label in labels]
+        labels = [dict(zip(columns, row, strict=True)) for row in rows]
+    return protocol.encode({"predictions": labels})
+
+
+async def ping(_request: Request) -> Response:
+    """The process is there, and has its model."""
+    return Response(b"\n", media_type=protocol.JSON)
+
+
+async def mlflow_version(_request: Request) -> Response:
+    """The bare version of the MLflow that is installed here."""
+    return Response(version("mlflow-skinny"), media_type=protocol.JSON)
+
+
+def _error(error: RequestError) -> dict[str, object]:
+    """As ``MlflowException.serialize_as_json`` writes one; the classes are those of mlflow/error_classification.py."""
+    if isinstance(error, MissingColumns):
+        words = ("INVALID_PARAMETER_VALUE", "KAM01", "SCHEMA_ENFORCEMENT_FAILED")
+    elif error.status == 503:
+        words = ("TEMPORARILY_UNAVAILABLE", "XXM00", "CLIENT_INTERNAL_ERROR")
+    elif error.status == 500:
+        words = ("INTERNAL_ERROR", "XXM00", "CLIENT_INTERNAL_ERROR")
+    else:
+        words = ("BAD_REQUEST", "KAM00", "INVALID_PARAMETER_VALUE")
+    return {"error_code": words[0], "message": error.detail, "sqlstate": words[1], "error_class": words[2]}
+
+
+def _split(data: object) -> Table:
+    """``{"columns": [..], "data": [[..], ..], "index": [..]}``; without columns they are called 0, 1, .."""
+    form = "dataframe_split"
+    if not isinstance(data, dict) or not {"data"} <= set(data) <= {"columns", "data", "index"}:
+        raise BadForm(f"{form} must be an object of columns, data and, if need be, index")
+    rows, columns, index = data["data"], data.get("columns"), data.get("index")
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise BadForm(f"{form}.data must be a list of rows, each a list of values")
+    names = [str(i) for i in range(max(map(len, rows), default=0))] if columns is None else _names(columns)
+    for i, row in enumerate(rows):
+        if len(row) != len(names):
+            raise BadForm(f"{form}.data.{i} must have {len(names)} values, got {len(row)}")
+    if index is not None and (not isinstance(index, list) or len(index) != len(rows)):
+        raise BadForm(f"{form}.index must be a list of {len(rows)}, one for each row")
+    return Table(names, rows, f"#/{form}/data", lambda i, j: f"#/{form}/data/{i}/{j}")
+
+
+def _names(columns: object) -> list[str]:
+    if not isinstance(columns, list):
+        raise BadForm(f"dataframe_split.columns must be a list of names, got {show(columns)}")
+    names = [str(name) for name in columns]
+    if twice := _twice(names):
+        raise BadForm(f"dataframe_split.columns names {show(twice)} twice")
+    return names
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+
+
+def _columns(form: str, data: Mapping[str, object]) -> Table:
+    """Columns by name, each a list of values; or each one value, which is one row."""
+    names = list(data)
+    lists = [value if isinstance(value, list) else [value] for value in data.values()]
+    if len({len(values) for values in lists}) > 1:
+        raise BadForm(f"{form} must have as many values in each column")
+    rows = list(zip(*lists, strict=True))
+    return Table(names, rows, f"#/{form}", lambda i, j: f"#/{form}/{names[j]}/{i}")
