@@ -30,7 +30,7 @@ _WHOLE = {f"{sign}INT{bits}": np.dtype(f"{sign}int{bits}".lower()) for sign in (
 _FLOATS = {f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)}
 # By the kind that NumPy finds in an answer.
 _ARRAYS = {"b": "BOOL", "i": "INT64", "u": "INT64", "f": "FP64", "U": "BYTES"}
-_KINDS = ("BOOL", *_WHOLE, *_FLOATS, "BYTES")
+KINDS = ("BOOL", *_WHOLE, *_FLOATS, "BYTES")
 # The answer's tensors: the labels, and the probability of each.
 LABELS, CONFIDENCES = "predict", "confidence"
 
@@ -58,8 +58,8 @@ class Tensor:
             raise BadForm(f"{pointer}.name must be a name, got {show(name)}")
         if not _is_shape(shape):
             raise BadForm(f"{pointer}.shape must be [n] or [n, k], of whole numbers, got {show(shape)}")
-        if datatype not in _KINDS:
-            raise BadForm(f"{pointer}.datatype must be one of {', '.join(_KINDS)}, got {show(datatype)}")
+        if datatype not in KINDS:
+            raise BadForm(f"{pointer}.datatype must be one of {', '.join(KINDS)}, got {show(datatype)}")
         data = _flat(document.get("data"), shape, pointer)
         return cls(name, tuple(shape), str(datatype), _typed(data, str(datatype), pointer))
 

@@ -1,0 +1,33 @@
+"""The OpenAPI document of one model, made from its schema: every protocol that it is served by, with an example."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from server.model import Model
+from server.openapi import predict, scoring, service, v2
+
+_TAGS = {
+    predict.TAG: "Forkcast's own: strict, with confidences",
+    scoring.TAG: "What `mlflow models serve` answers, for clients that are made for it",
+    v2.TAG: "Version 2, by REST: for the clients of KServe, Triton and MLServer",
+    service.TAG: "What runs here",
+}
+
+
+def openapi_document(model: Model, max_rows: int) -> dict[str, Any]:
+    """An OpenAPI 3.1 document; ``max_rows`` is the most rows that one request may have."""
+    parts = (predict, scoring, v2, service)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"{model.name} on Forkcast",
+            "version": model.version,
+            "description": f"Model `{model.uri}`, trained on: {model.trained_on or 'not recorded'}.",
+        },
+        "tags": [{"name": name, "description": description} for name, description in _TAGS.items()],
+        "paths": {path: operation for part in parts for path, operation in part.paths(model).items()},
+        "components": {
+            "schemas": {name: schema for part in parts for name, schema in part.schemas(model, max_rows).items()}
+        },
+    }
