@@ -24,8 +24,8 @@ _ERRORS: Mapping[str, str] = {
     "503": "The queue is full or the worker is stopping; try again after Retry-After seconds",
 }
 _LENIENT = (
-    "Exactly one of four forms of a table. Columns that the model has not are passed over, values are made ones of their "
-    "column's type where MLflow does so, and ranges are not checked."
+    "Exactly one of four forms of a table. Columns that the model has not are passed over, values are made ones of "
+    "their column's type where MLflow does so, and ranges are not checked."
 )
 _TEXT = {"type": "string"}
 
