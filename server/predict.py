@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable
 
 from starlette.types import Receive, Scope, Send
 
 from server import protocol
 from server.errors import BodyTooLarge, ClientGone, RequestError, UnsupportedMedia
+from server.metrics.counts import PREDICT
 from server.model import Model
 from server.rows import Prediction
 from server.settings import Settings
@@ -37,6 +39,7 @@ class Predict:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever goes wrong becomes a problem document."""
+        started = time.perf_counter()
         state = scope["state"]
         status, kind = 200, _JSON
         more: tuple[tuple[bytes, bytes], ...] = ()
@@ -57,6 +60,7 @@ class Predict:
         ]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+        state["serving"].metrics.answered(PREDICT, status, time.perf_counter() - started)
 
     async def _answer(self, scope: Scope, receive: Receive) -> bytes:
         body = await read_json(scope["headers"], receive, self._max_bytes)
