@@ -22,12 +22,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from server import cgroup, main, memory  # noqa: E402
 from server.errors import SettingsError  # noqa: E402
+from server.metrics.folder import FOLDER  # noqa: E402
 from server.settings import Settings  # noqa: E402
 
 try:
     _settings = Settings.from_env(os.environ)
 except SettingsError as _error:
     sys.exit(f"forkcast: {_error}")
+
+# Before the master makes its metrics; two replicas that run share no address.
+FOLDER.open(f"{_settings.var_dir} {_settings.bind}", os.environ)
 
 wsgi_app = "server.main:create()"
 preload_app = True  # the model is loaded once, here in the master
@@ -75,8 +79,9 @@ def pre_fork(server, worker):  # type: ignore[no-untyped-def]
 
 
 def child_exit(server, worker):  # type: ignore[no-untyped-def]
-    """A worker that was killed takes no more connections; if that was for its memory, say so."""
+    """A worker that was killed takes no more connections and has no rows; if that was for its memory, say so."""
     worker.shares.clear(worker.slot)
+    FOLDER.leave(worker.slot)
     kills = cgroup.oom_kills()
     if kills > server.oom_kills:
         server.oom_kills = kills
@@ -84,7 +89,8 @@ def child_exit(server, worker):  # type: ignore[no-untyped-def]
         server.log.error("worker %d was %s", worker.pid, words)
 
 
-def post_fork(_server, _worker):  # type: ignore[no-untyped-def]
-    """Let the kernel, out of memory, choose a worker, which is replaced in milliseconds, and not the master."""
+def post_fork(_server, worker):  # type: ignore[no-untyped-def]
+    """It counts; and the kernel, out of memory, is to choose a worker, replaced in milliseconds, and not the master."""
+    FOLDER.enter(worker.slot)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")

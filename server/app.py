@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,6 +20,8 @@ from server import cgroup, protocol, scoring, v2
 from server.batching import Batcher
 from server.endpoint import Endpoint
 from server.errors import Draining, RequestError, Unforeseen
+from server.metrics.counts import INVOCATIONS, OTHER, PREDICT, Metrics
+from server.metrics.scrape import Scrape
 from server.model import Model
 from server.openapi import openapi_document
 from server.pages import asset_routes, redoc_page, swagger_page
@@ -43,7 +45,12 @@ class Serving:
     batcher: Batcher
     marks: tuple[Header, ...]
     example: Prediction | None = None
+    metrics: Metrics = field(default_factory=Metrics)
     draining: bool = False
+
+    def publish(self) -> None:
+        """Tell all workers of the replica how this one is doing."""
+        self.metrics.publish(self.batcher.pending)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +64,13 @@ class Reload:
     refused: str | None = None
 
 
-def create_app(settings: Settings, model: Model, reload: Reload | None = None) -> Edge:
-    """The ASGI application of one worker. The lifespan makes its queue and warms the model up."""
-    reload = reload or Reload()
-    endpoints = Endpoints(settings, model, reload)
+def create_app(settings: Settings, model: Model, reload: Reload | None = None, metrics: Metrics | None = None) -> Edge:
+    """The ASGI application of one worker. The lifespan makes its queue and warms the model up.
+
+    ``metrics`` are those of the whole replica, where there is more than this process.
+    """
+    reload, metrics = reload or Reload(), metrics or Metrics()
+    endpoints = Endpoints(settings, model, reload, metrics)
     predict, invocations, infer = (
         Endpoint(wire(model, settings.max_pending), settings.max_body_bytes)
         for wire in (Predict, scoring.Scoring, v2.Infer)
@@ -75,6 +85,7 @@ def create_app(settings: Settings, model: Model, reload: Reload | None = None) -
             *inference.routes(),
             Route("/health", endpoints.health),
             Route("/ready", endpoints.ready),
+            Route("/metrics", endpoints.metrics),
             Route("/", endpoints.index),
             Route("/openapi.json", endpoints.openapi),
             Route("/docs", endpoints.docs),
@@ -86,16 +97,18 @@ def create_app(settings: Settings, model: Model, reload: Reload | None = None) -
     )
     app.router.redirect_slashes = False
     direct = {"/predict": predict, "/invocations": invocations, **dict.fromkeys(inference.paths, infer)}
-    return Edge(app, direct, settings.replica, model, reload)
+    return Edge(app, direct, settings.replica, model, reload, metrics=metrics)
 
 
 class Endpoints:
     """One method a route, over the model and the limits of this replica."""
 
-    def __init__(self, settings: Settings, model: Model, reload: Reload) -> None:
+    def __init__(self, settings: Settings, model: Model, reload: Reload, metrics: Metrics) -> None:
         self._settings = settings
         self._model = model
         self._reload = reload
+        self._metrics = metrics
+        self._scrape = Scrape(metrics, model)
         self._openapi = protocol.encode(openapi_document(model, settings.max_pending))
 
     @asynccontextmanager
@@ -107,9 +120,12 @@ class Endpoints:
             executor,
             max_batch_rows=self._settings.max_batch_rows,
             max_pending=self._settings.max_pending,
+            observer=self._metrics,
         )
         example = await self._warm_up(batcher)
-        yield {"serving": Serving(batcher, marks(self._settings.replica, self._model.version), example)}
+        serving = Serving(batcher, marks(self._settings.replica, self._model.version), example, self._metrics)
+        serving.publish()
+        yield {"serving": serving}
         batcher.close()
         executor.shutdown(wait=False)
 
@@ -156,6 +172,12 @@ class Endpoints:
         if request.state.serving.draining:
             raise Draining("this worker is draining")
         return Response(protocol.encode({"status": "ready"}), media_type=protocol.JSON)
+
+    def metrics(self, request: Request) -> Response:
+        """What Prometheus asks for. Starlette runs it in a thread: the kernel takes milliseconds to add up memory."""
+        request.state.serving.publish()
+        text, kind = self._scrape.answer(request.headers.get("accept", ""))
+        return Response(text, media_type=kind)
 
     async def index(self, _request: Request) -> Response:
         """What this is, and its links."""
@@ -218,15 +240,29 @@ def marks(replica: str, version: str) -> tuple[Header, ...]:
     return (b"x-served-by", f"{replica}/{os.getpid()}".encode()), (b"x-model-version", version.encode())
 
 
+# Under what a request is counted that does not go to a prediction's endpoint.
+_COUNTED = {path: path for path in (PREDICT, INVOCATIONS, "/health", "/ready")}
+
+
 class Edge:
     """The outermost layer: predictions straight to their endpoint, everything else marked, and logged where unforeseen.
 
-    Gunicorn's hooks see it, and through it the model.
+    Gunicorn's hooks see it, and through it the model and the metrics.
     """
 
-    def __init__(self, app: ASGIApp, direct: Mapping[str, ASGIApp], replica: str, model: Model, reload: Reload) -> None:
+    def __init__(  # noqa: PLR0913  (each is another thing to know)
+        self,
+        app: ASGIApp,
+        direct: Mapping[str, ASGIApp],
+        replica: str,
+        model: Model,
+        reload: Reload,
+        *,
+        metrics: Metrics,
+    ) -> None:
         self.model = model
         self.reload = reload
+        self.metrics = metrics
         self._app = app
         self._direct = direct
         self._replica = replica
@@ -236,19 +272,23 @@ class Edge:
         endpoint = self._direct.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         if endpoint is not None:
             await endpoint(scope, receive, send)
+        elif scope["type"] == "http":
+            status = await self._marked(scope, receive, send)
+            self.metrics.answered(_COUNTED.get(scope["path"], OTHER), status)
         else:
-            await self._marked(scope, receive, send)
+            await self._app(scope, receive, send)
 
-    async def _marked(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The marks on every answer.
+    async def _marked(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """The marks on every answer; its status.
 
         An error that was answered goes no further: the server would close the connection, which is still good.
         """
-        answered = False
+        answered, status = False, 500
 
         async def send_marked(message: Message) -> None:
-            nonlocal answered
+            nonlocal answered, status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 message["headers"] = [*message["headers"], *marks(self._replica, self.model.version)]
             answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
@@ -259,3 +299,4 @@ class Edge:
             if not answered:
                 raise
             logger.exception("unforeseen, answered with 500: %s %s", scope["method"], scope["path"])
+        return status

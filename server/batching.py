@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
-from server.errors import Draining, QueueFull
+from server.errors import Draining, QueueFull, Unavailable
 from server.rows import Prediction, Row
 
 # The longest that a predict call may keep the event loop from everything else (seconds).
@@ -31,6 +32,35 @@ _TRIES = 5
 _PATIENCE = 0.25
 
 Predict = Callable[[Sequence[Row]], Prediction]
+
+
+class Observer(Protocol):
+    """Who is told what happens to requests in the queue."""
+
+    def refused(self, reason: str) -> None:
+        """A request was not taken, or not kept: "full" or "draining"."""
+        ...
+
+    def waited(self, seconds: float) -> None:
+        """A request's rows came to their predict call."""
+        ...
+
+    def called(self, rows: int, seconds: float) -> None:
+        """A predict call ended. Told in the thread that it ran in."""
+        ...
+
+
+class Nobody:
+    """An observer who does not care."""
+
+    def refused(self, reason: str) -> None:
+        """Nothing."""
+
+    def waited(self, seconds: float) -> None:
+        """Nothing."""
+
+    def called(self, rows: int, seconds: float) -> None:
+        """Nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +109,7 @@ _UNKNOWN = Pace(float("inf"), 0.0)
 class _Item:
     rows: Sequence[Row]
     answer: asyncio.Future[Prediction]
+    since: float
     alone: bool = False
 
 
@@ -86,7 +117,7 @@ class Batcher:
     """The queue of one worker, and the one predict call that may run at a time.
 
     ``predict`` is called in the event loop or in ``executor``. ``max_batch_rows`` bounds the rows of one call,
-    ``max_pending`` the rows waiting for one.
+    ``max_pending`` the rows waiting for one. ``observer`` is told of requests, and not of the warm-up.
     """
 
     def __init__(
@@ -96,9 +127,11 @@ class Batcher:
         *,
         max_batch_rows: int,
         max_pending: int,
+        observer: Observer | None = None,
     ) -> None:
         self._predict = predict
         self._executor = executor
+        self._observer = observer or Nobody()
         self._max_batch_rows = max_batch_rows
         self._max_pending = max_pending
         self._loop = asyncio.get_running_loop()
@@ -126,8 +159,9 @@ class Batcher:
         Raises:
             Exception: whatever ``predict`` raises; its calls will then run in the thread.
         """
-        prediction = await self._loop.run_in_executor(self._executor, self._call, [row])
-        self._pace = await self._loop.run_in_executor(self._executor, Pace.measure, self._call, row)
+        call = partial(self._call, predict=self._predict)
+        prediction = await self._loop.run_in_executor(self._executor, call, [row])
+        self._pace = await self._loop.run_in_executor(self._executor, Pace.measure, call, row)
         return prediction
 
     def submit(self, rows: Sequence[Row]) -> asyncio.Future[Prediction]:
@@ -138,10 +172,11 @@ class Batcher:
             Draining: the batcher is closed.
         """
         if self._closed:
-            raise Draining("this worker is stopping; try again")
+            raise self._refusal(Draining("this worker is stopping; try again"))
         if self._pending + len(rows) > self._max_pending:
-            raise QueueFull(f"{self._pending} rows are waiting, at most {self._max_pending} may; try again")
-        item = _Item(rows, self._loop.create_future())
+            words = f"{self._pending} rows are waiting, at most {self._max_pending} may; try again"
+            raise self._refusal(QueueFull(words))
+        item = _Item(rows, self._loop.create_future(), time.perf_counter())
         self._waiting.append(item)
         self._pending += len(rows)
         if not self._busy:
@@ -160,13 +195,18 @@ class Batcher:
     def _refuse(self, items: Iterable[_Item]) -> None:
         for item in items:
             if not item.answer.done():
-                item.answer.set_exception(Draining("this worker is stopping; try again"))
+                item.answer.set_exception(self._refusal(Draining("this worker is stopping; try again")))
+
+    def _refusal(self, error: Unavailable) -> Unavailable:
+        self._observer.refused(error.reason)
+        return error
 
     def _start(self) -> None:
         items = self._take()
         self._busy = bool(items)
         if not items:
             return
+        self._tell_waits(items)
         rows = items[0].rows if len(items) == 1 else [row for item in items for row in item.rows]
         if not self._wary and self._pace.seconds(len(rows), self._max_batch_rows) <= INLINE:
             self._finish_inline(items, rows)
@@ -191,14 +231,28 @@ class Batcher:
                 size += len(item.rows)
         return items
 
-    def _call(self, rows: Sequence[Row]) -> Prediction:
-        most = self._max_batch_rows
+    def _tell_waits(self, items: Iterable[_Item]) -> None:
+        now = time.perf_counter()
+        for item in items:
+            if not item.alone:  # else it waited before, for the call that failed
+                self._observer.waited(now - item.since)
+
+    def _observed(self, rows: Sequence[Row]) -> Prediction:
+        started = time.perf_counter()
+        try:
+            return self._predict(rows)
+        finally:
+            self._observer.called(len(rows), time.perf_counter() - started)
+
+    def _call(self, rows: Sequence[Row], predict: Predict | None = None) -> Prediction:
+        """One prediction of any number of rows; without ``predict``, as requests get it."""
+        most, predict = self._max_batch_rows, predict or self._observed
         try:
             if len(rows) <= most:
-                prediction = self._predict(rows)
+                prediction = predict(rows)
             else:
                 chunks = [rows[start : start + most] for start in range(0, len(rows), most)]
-                prediction = Prediction.concatenate([self._predict(chunk) for chunk in chunks])
+                prediction = Prediction.concatenate([predict(chunk) for chunk in chunks])
         except BaseException as error:
             # These mean something to the loop (leave, cancel, end of iteration); from a model they are its failure.
             if isinstance(error, Exception) and not isinstance(error, StopIteration):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -69,6 +70,8 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever goes wrong becomes an error of the protocol."""
+        started = time.perf_counter()
+        serving = scope["state"]["serving"]
         status, kind = 200, _JSON
         more: tuple[tuple[bytes, bytes], ...] = ()
         try:
@@ -82,11 +85,12 @@ class Endpoint:
         headers = [
             (b"content-type", kind),
             (b"content-length", b"%d" % len(body)),
-            *scope["state"]["serving"].marks,
+            *serving.marks,
             *more,
         ]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+        serving.metrics.answered(self._wire.route, status, time.perf_counter() - started)
 
     async def _answer(self, scope: Scope, receive: Receive) -> bytes:
         headers = scope["headers"]

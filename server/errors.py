@@ -106,15 +106,20 @@ class Unavailable(RequestError):
     """The worker cannot take more now; another replica, or a later try, may."""
 
     status = 503
+    reason: ClassVar[str]
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
 
 
 class QueueFull(Unavailable):
     """``MAX_PENDING`` rows are waiting already."""
 
+    reason = "full"
+
 
 class Draining(Unavailable):
     """The worker is stopping and will not get to this request."""
+
+    reason = "draining"
 
 
 class Unforeseen(RequestError):

@@ -11,6 +11,8 @@ from server import cgroup, memory
 from server.app import Edge, Reload, create_app
 from server.copies import Copy
 from server.errors import StartError
+from server.metrics.counts import Metrics
+from server.metrics.folder import FOLDER
 from server.model import Model, load_model
 from server.resolve import resolve_in_child
 from server.settings import Settings
@@ -37,7 +39,7 @@ def create() -> Edge:
         sys.exit(f"forkcast: {error}")
     if model.trained_on == "synthetic":
         logger.warning("this model was trained on SYNTHETIC data; its predictions mean nothing")
-    return create_app(settings, model)
+    return create_app(settings, model, metrics=Metrics(FOLDER.path))
 
 
 def reload(before: Edge) -> Edge:
@@ -49,14 +51,14 @@ def reload(before: Edge) -> Edge:
     number = before.reload.number + 1
     settings = Settings.from_env(os.environ)  # gunicorn.conf.py, which was just read again, has looked at it
     try:
-        return create_app(settings, _next(before.model, settings), Reload(number))
+        return create_app(settings, _next(before.model, settings), Reload(number), before.metrics)
     except StartError as error:
         reason = str(error)
         logger.error("%s; version %s is served on", reason, before.model.version)
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}"
         logger.exception("the model could not be loaded; version %s is served on", before.model.version)
-    return create_app(settings, before.model, Reload(number, reason))
+    return create_app(settings, before.model, Reload(number, reason), before.metrics)
 
 
 def _next(before: Model, settings: Settings) -> Model:

@@ -7,6 +7,7 @@ from functools import partial
 from server import protocol
 from server.endpoint import Ask, Headers, Reader, Refusal
 from server.errors import RequestError, UnsupportedMedia
+from server.metrics.counts import PREDICT
 from server.model import Model
 
 _JSON = protocol.JSON.encode()
@@ -16,7 +17,7 @@ _PROBLEM_JSON = protocol.PROBLEM_JSON.encode()
 class Predict:
     """The wire of ``/predict``; ``max_rows`` is the most rows of one request."""
 
-    route = "/predict"
+    route = PREDICT
 
     def __init__(self, model: Model, max_rows: int) -> None:
         self._parse = model.schema.parse

@@ -16,6 +16,7 @@ from server import protocol, tables
 from server.columns import show
 from server.endpoint import Ask, Headers, Reader, Refusal
 from server.errors import BadForm, MissingColumns, RequestError, UnsupportedMedia
+from server.metrics.counts import INVOCATIONS
 from server.model import Model
 from server.rows import Prediction, Row
 from server.schema import Table
@@ -30,7 +31,7 @@ _ONE_OF = "the body must be an object with exactly one of " + ", ".join(_FORMS)
 class Scoring:
     """The wire of ``/invocations``; ``max_rows`` is the most rows of one request."""
 
-    route = "/invocations"
+    route = INVOCATIONS
 
     def __init__(self, model: Model, max_rows: int) -> None:
         self._schema = model.schema.lenient()

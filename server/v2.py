@@ -18,6 +18,7 @@ from server import __version__, protocol
 from server.columns import show
 from server.endpoint import Ask, Endpoint, Headers, Reader, Refusal
 from server.errors import BadForm, Draining, NoSuchModel, RequestError, UnsupportedMedia
+from server.metrics.counts import INFER
 from server.model import Model
 from server.rows import Prediction
 from server.tensors import DATATYPES, Tensor, outputs, to_table
@@ -29,7 +30,7 @@ _BINARY = b"inference-header-content-length"
 class Infer:
     """The wire of ``/v2/models/{name}/infer``; ``max_rows`` is the most rows of one request."""
 
-    route = "/v2/infer"
+    route = INFER
 
     def __init__(self, model: Model, max_rows: int) -> None:
         self._schema = model.schema

@@ -20,9 +20,12 @@ from uvicorn_worker import UvicornWorker
 
 from server import protocol
 from server.accept import Acceptor, Shares
+from server.metrics.counts import OTHER
 
 if TYPE_CHECKING:
     import socket
+
+    from server.app import Serving
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +102,7 @@ class Protocol(HttpToolsProtocol):
         )
         self.transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         self.transport.close()
+        self.app_state["serving"].metrics.answered(OTHER, 400)
 
 
 class DrainingServer(Server):
@@ -144,7 +148,7 @@ class DrainingServer(Server):
         """Stop, too, when the master is gone: an orphan would hold the socket and never be replaced."""
         for acceptor in self._acceptors:
             acceptor.publish()
-        serving = self.lifespan.state.get("serving")
+        serving = self._publish()
         if serving is not None and serving.batcher.calling > self._worker.longest_call:
             self._worker.give_up(serving.batcher.calling)
         return await super().on_tick(counter) or os.getppid() != self._parent
@@ -175,7 +179,15 @@ class DrainingServer(Server):
                 if isinstance(connection, Protocol) and connection.cycle is not None:
                     connection.cycle.keep_alive = False
             self._worker.notify()
+            self._publish()
             await asyncio.sleep(0.02)
+
+    def _publish(self) -> Serving | None:
+        """What this worker serves, once it does; the others may know how it is doing."""
+        serving: Serving | None = self.lifespan.state.get("serving")
+        if serving is not None:
+            serving.publish()
+        return serving
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]

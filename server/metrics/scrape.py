@@ -1,0 +1,58 @@
+"""What /metrics answers: the counts of all workers, and what is only looked at when somebody asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from server import cgroup, usage
+from server.metrics.counts import Metrics
+from server.model import Model
+
+
+class Scrape(Collector):
+    """For the replica that serves ``model``. Made in its master."""
+
+    def __init__(self, metrics: Metrics, model: Model) -> None:
+        self._metrics = metrics
+        self._model = model
+        self._master = os.getpid()
+
+    def answer(self, accept: str) -> tuple[bytes, str]:
+        """The text in the form that a header ``Accept`` asks for, and the name of that form."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self), content_type
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything, for the encoder."""
+        yield from self._metrics.registry.collect()
+        yield from self._served()
+        yield from self._memory()
+
+    def _served(self) -> Iterator[Metric]:
+        model = self._model
+        labels = {"name": model.name, "version": model.version, "engine": model.engine.name, "digest": model.digest}
+        info = GaugeMetricFamily("forkcast_model_info", "The model that is served: 1.", labels=list(labels))
+        info.add_metric(list(labels.values()), 1)
+        yield info
+        words = "Whether that is the last good copy, because the registry did not answer: 0 or 1."
+        yield GaugeMetricFamily("forkcast_model_stale", words, model.stale is not None)
+
+    def _memory(self) -> Iterator[Metric]:
+        used = usage.usage(self._master)
+        for name, words, figure in (
+            (
+                "shared",
+                "Memory that processes of the replica share, each page counted once over its sharers.",
+                used.shared,
+            ),
+            ("private", "Memory that one process of the replica has to itself, over all of them.", used.private),
+            ("used", "Memory of the control group that the kernel cannot take back.", cgroup.memory_used()),
+            ("limit", "The limit of the control group's memory.", cgroup.memory_limit()),
+        ):
+            if figure is not None:
+                yield GaugeMetricFamily(f"forkcast_memory_{name}_bytes", words, figure)
