@@ -31,7 +31,7 @@ except SettingsError as _error:
     sys.exit(f"forkcast: {_error}")
 
 # Before the master makes its metrics; two replicas that run share no address.
-FOLDER.open(f"{_settings.var_dir} {_settings.bind}", os.environ)
+FOLDER.open(f"{_settings.var_dir} {_settings.bind}")
 
 wsgi_app = "server.main:create()"
 preload_app = True  # the model is loaded once, here in the master

@@ -274,7 +274,7 @@ class Edge:
             await endpoint(scope, receive, send)
         elif scope["type"] == "http":
             status = await self._marked(scope, receive, send)
-            self.metrics.answered(_COUNTED.get(scope["path"], OTHER), status)
+            self.metrics.counted(_COUNTED.get(scope["path"], OTHER), status)
         else:
             await self._app(scope, receive, send)
 

@@ -102,7 +102,7 @@ class Protocol(HttpToolsProtocol):
         )
         self.transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         self.transport.close()
-        self.app_state["serving"].metrics.answered(OTHER, 400)
+        self.app_state["serving"].metrics.counted(OTHER, 400)
 
 
 class DrainingServer(Server):
