@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from server.columns import Column, Policy, cast, column_of, mismatch, show
-from server.errors import Fault, InvalidRows, MissingColumns, ModelError
+from server.errors import Fault, InvalidRows, ModelError, NoTable
 from server.rows import Row, Rows
 
 # The most faults that one answer lists: enough to mend a client, not enough to be used for amplification.
@@ -108,7 +108,7 @@ class InputSchema:
         """The rows of a list of objects.
 
         Raises:
-            MissingColumns: a required column is in none of them.
+            NoTable: a required column is in none of them.
             InvalidRows: anything else is wrong with them.
         """
         faults: list[Fault] = []
@@ -128,7 +128,7 @@ class InputSchema:
         """The rows of a table, in whatever order its columns are; those that the model has not are passed over.
 
         Raises:
-            MissingColumns: it has not all required columns.
+            NoTable: it has not all required columns.
             InvalidRows: anything else is wrong with it.
         """
         self._present(table.names, table.pointer)
@@ -150,7 +150,7 @@ class InputSchema:
         if missing:
             faults = [Fault(f"is missing; must be {c.expected}", f"{pointer}/{_escape(c.name)}") for c in missing]
             shown = ", ".join(repr(column.name) for column in missing[:MAX_FAULTS])
-            raise MissingColumns(f"the model's required columns {shown} are missing", faults[:MAX_FAULTS])
+            raise NoTable(f"the model's required columns {shown} are missing", faults[:MAX_FAULTS])
 
     def _form(self, document: Mapping[str, object]) -> str | None:
         """The key that wraps the rows; a feature of the same name is a feature."""

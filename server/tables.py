@@ -69,12 +69,12 @@ def _cell(column: Column | None, text: str) -> object:
 
 
 def _whole(text: str) -> object:
-    """3.0 is a whole number in CSV; 3.5 stays text, which is refused."""
+    """3.0 and 1e3 are whole numbers in CSV; 3.5 stays text, which is refused."""
     try:
         number = float(text)
     except ValueError:
         return text
-    return int(number) if "." in text and number.is_integer() else text
+    return int(number) if not text.strip("+-").isdigit() and number.is_integer() else text
 
 
 def parquet_is_read() -> bool:

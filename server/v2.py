@@ -53,7 +53,7 @@ class Infer:
         return self._read
 
     def _read(self, body: bytes) -> Ask:
-        document = protocol.decode(body)
+        document = protocol.decode_with_nan(body)
         if not isinstance(document, dict):
             raise BadForm(f"the body must be an object, got {show(document)}")
         ident, given = document.get("id"), document.get("inputs")

@@ -38,7 +38,7 @@ from sklearn.tree import DecisionTreeClassifier
 from server.digest import folder_digest
 from server.engines import Engine, load_engine, suitable_engines
 from server.engines.sklearn import SklearnEngine
-from server.errors import CompanionRefused, ModelError
+from server.errors import CompanionRefused, InvalidRows, ModelError
 from server.mlmodel import MLmodel
 from server.protocol import decode, encode_many
 from server.rows import Prediction, Rows
@@ -251,6 +251,17 @@ def test_strings_and_numbers(tmp_path: Path) -> None:
     for engine in ("sklearn", "pyfunc"):
         assert predict(mlmodel, SOIL, engine).labels == estimator.predict(SOIL).tolist()
     assert predict(mlmodel, SOIL).confidences == pytest.approx(estimator.predict_proba(SOIL).max(axis=1))
+
+
+@pytest.mark.parametrize("engine", ["sklearn", "pyfunc"])
+def test_rows_that_scikit_learn_refuses(tmp_path: Path, engine: str) -> None:
+    """A category that is not known, or a number too large for trees, is the row's fault; any other error is not."""
+    soils = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(SOIL[["soil"]], SOIL["stones"])
+    with pytest.raises(InvalidRows, match="the model does not take a value of the row: Found unknown categories"):
+        predict(save(tmp_path / "soil", soils, SOIL[["soil"]]), pd.DataFrame({"soil": ["moon dust"]}), engine)
+    trees = save(tmp_path / "trees", DecisionTreeClassifier().fit(X, Y))
+    with pytest.raises(InvalidRows, match="Input X contains infinity or a value too large"):
+        predict(trees, X.head(1) * 1e40, engine)
 
 
 def test_missing_optional_numbers(tmp_path: Path) -> None:

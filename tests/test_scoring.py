@@ -120,6 +120,16 @@ def test_missing_columns(client: TestClient, body: Any) -> None:
     refused(post(client, body), "required columns", "INVALID_PARAMETER_VALUE")
 
 
+def test_nan(client: TestClient) -> None:
+    """NaN is null, as MLflow's client writes a value that a DataFrame has not; Infinity is no JSON."""
+    body = json.dumps({"inputs": [{**ROW, "o": float("nan")}]}).encode()
+    assert b"NaN" in body
+    assert post(client, body).json() == {"predictions": [[3, 2.5, 1, None, "a"]]}
+    refused(post(client, body.replace(b"2.5", b"NaN")), "inputs.0.x must be a number, got null")
+    refused(post(client, body.replace(b"2.5", b"-Infinity")), "the body is not JSON")
+    refused(post(client, b'{"inputs": NaN' + b"[" * 5000), "the body is not JSON")
+
+
 def test_declared_params() -> None:
     """A parameter that the model would heed is refused, rather than left out of its answer."""
     with client_of(Mirror(), params=frozenset(["threshold"])) as client:

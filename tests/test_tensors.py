@@ -36,7 +36,6 @@ def tensor(**other: Any) -> Tensor:
         ({"datatype": ["INT64"]}, "datatype must be one of"),
         ({"data": None}, r"data is missing; binary data is not supported, send JSON \(binary_data=False\)"),
         ({"data": "AQI="}, "data must be a list, got"),
-        ({"data": [1, None]}, "inputs.0.data.1 must be of the datatype INT64, got null"),
         ({"data": [1, "2"]}, 'data.1 must be of the datatype INT64, got "2"'),
         ({"data": [1, True]}, "data.1 must be of the datatype INT64, got true"),
         ({"data": [1, 1.5]}, "data.1 must be of the datatype INT64, got 1.5"),
@@ -77,6 +76,17 @@ def test_float32() -> None:
     assert tensor(datatype="FP32", data=[0.1, 1]).data == [float(np.float32(0.1)), 1.0]
 
 
+def test_nothing() -> None:
+    """A value that is not there stays so, whatever the datatype; the column knows whether it may."""
+    assert tensor(datatype="FP32", data=[None, 1]).data == [None, 1.0]
+    assert tensor(data=[1, None]).data == [1, None]
+
+
+def test_matrix_named_like_a_column() -> None:
+    """One tensor that has all columns is the whole table, even if it is called like one of them."""
+    assert list(to_table([tensor(shape=[1, 2])], COLUMNS).names) == ["a", "b"]
+
+
 def test_nested_and_flat() -> None:
     """Data may be flat or nested as the shape says."""
     assert tensor(shape=[2, 2], data=[1, 2, 3, 4]) == tensor(shape=[2, 2], data=[[1, 2], [3, 4]])
@@ -101,7 +111,7 @@ def test_one_tensor_for_all() -> None:
         ([{"name": "x"}], r"one tensor a column, or one of the shape \[n, 2\] for all; got 'x' of shape \[2\]"),
         ([{}, {"name": "c"}], r"inputs.1 \(c\) is no column of this model; expected a, b"),
         ([{}, {}], r"inputs.1 \(a\) is there twice"),
-        ([{"shape": [1, 2]}], r"inputs.0 \(a\) must have the shape \[n\] or \[n, 1\], got \[1, 2\]"),
+        ([{"shape": [1, 2]}, {}], r"inputs.0 \(a\) must have the shape \[n\] or \[n, 1\], got \[1, 2\]"),
         ([{}, {"name": "b", "shape": [1], "data": [1]}], r"inputs.1 \(b\) must have as many rows as the others, got 1"),
     ],
 )

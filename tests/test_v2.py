@@ -155,6 +155,16 @@ def test_refused(adder: TestClient, body: Any, words: str) -> None:
     assert words in answer.json()["error"]
 
 
+def test_nothing(client: TestClient) -> None:
+    """A row may lack an optional column's value: null, or NaN as Triton's client writes it; and no other's."""
+    tensors = [*TENSORS, {"name": "o", "shape": [2], "datatype": "FP64", "data": [None, 2.0]}]
+    body = client.build_request("POST", INFER, json={"inputs": tensors}).content
+    for content in (body, body.replace(b"null", b"NaN")):
+        assert "2.0, 'b'" in client.post(INFER, content=content).json()["outputs"][0]["data"][1]
+    wrong = client.post(INFER, json={"inputs": [{**TENSORS[0], "data": [None, 1]}, *TENSORS[1:]]})
+    assert "inputs.0.data.0 must be a whole number from 0 to 9, got null" in wrong.json()["error"]
+
+
 def test_strictness(client: TestClient) -> None:
     """A column's tensor of another type is refused, and so is a missing column."""
     wrong = [{**TENSORS[0], "datatype": "BYTES", "data": ["1", "2"]}, *TENSORS[1:]]

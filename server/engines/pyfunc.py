@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from server.engines.frame import to_frame
+from server.engines.refusal import refused_rows
 from server.errors import ModelError
 from server.mlmodel import MLmodel
 from server.rows import Prediction, Rows
@@ -27,7 +28,8 @@ class PyfuncEngine:
 
     def predict(self, rows: Rows) -> Prediction:
         """Whatever the model returned, as one JSON value or list a row."""
-        output = self._model.predict(self._frame(rows))
+        with refused_rows():
+            output = self._model.predict(self._frame(rows))
         return Prediction(_labels(output), None, _columns(output))
 
     def _frame(self, rows: Rows) -> pd.DataFrame:
