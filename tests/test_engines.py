@@ -253,6 +253,7 @@ def test_strings_and_numbers(tmp_path: Path) -> None:
     assert predict(mlmodel, SOIL).confidences == pytest.approx(estimator.predict_proba(SOIL).max(axis=1))
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # scikit-learn's, before it refuses
 @pytest.mark.parametrize("engine", ["sklearn", "pyfunc"])
 def test_rows_that_scikit_learn_refuses(tmp_path: Path, engine: str) -> None:
     """A category that is not known, or a number too large for trees, is the row's fault; any other error is not."""

@@ -78,22 +78,17 @@ def test_leniency(client: TestClient) -> None:
         ({"columns": NAMES, "data": [VALUES]}, "got none of them"),
         ({"inputs": [ROW], "instances": [ROW]}, "got instances and inputs"),
         ({"inputs": [ROW], "params": [1]}, "params must be an object, got a list of 1"),
-        ({"inputs": [VALUES]}, "values without names do not say which column they belong to"),
-        ({"instances": 3}, "instances must be a list of records, or lists of values by column, got 3"),
-        ({"instances": []}, "instances must be a list of records"),
         ({"dataframe_records": []}, "dataframe_records must be a list of at least one row"),
         ({"dataframe_records": ROW}, "dataframe_records must be a list of at least one row, got an object"),
         ({"dataframe_records": [ROW, 3]}, "dataframe_records.1 must be an object of columns by name, got 3"),
         ({"dataframe_records": [ROW] * 51}, "dataframe_records must have at most 50 rows, got 51"),
         ({"dataframe_records": [ROW, {**ROW, "n": "x"}]}, "dataframe_records.1.n must be a whole number"),
         ({"dataframe_records": [{**ROW, "b": "true"}]}, 'dataframe_records.0.b must be true or false, got "true"'),
-        ({"inputs": {**ROW, "n": [1, 2]}}, "inputs must have as many values in each column"),
         ({"inputs": {name: [value, None] for name, value in ROW.items()}}, "inputs.n.1 must be a whole number"),
         ({"dataframe_split": [VALUES]}, "dataframe_split must be an object of columns, data and, if need be, index"),
         ({"dataframe_split": {"data": [VALUES], "x": 1}}, "dataframe_split must be an object of columns"),
         ({"dataframe_split": {"columns": NAMES, "data": VALUES}}, "dataframe_split.data must be a list of rows"),
         ({"dataframe_split": {"columns": "n", "data": [VALUES]}}, "dataframe_split.columns must be a list of names"),
-        ({"dataframe_split": {"columns": ["n", "n"], "data": [[1, 2]]}}, 'dataframe_split.columns names "n" twice'),
         ({"dataframe_split": {"columns": NAMES, "data": [VALUES, [1]]}}, "dataframe_split.data.1 must have 5 values"),
         ({"dataframe_split": {"columns": NAMES, "data": [VALUES], "index": []}}, "index must be a list of 1"),
         (
@@ -108,16 +103,21 @@ def test_refused(client: TestClient, body: Any, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "words"),
     [
-        {"dataframe_records": [{"n": 1}]},
-        {"inputs": {"n": [1]}},
-        {"dataframe_split": {"data": [VALUES]}},
+        ({"dataframe_records": [{"n": 1}]}, "the model's required columns 'x', 'b', 's' are missing"),
+        ({"inputs": {"n": [1]}}, "the model's required columns"),
+        ({"dataframe_split": {"data": [VALUES]}}, "the model's required columns"),
+        ({"inputs": [VALUES]}, "values without names do not say which column they belong to"),
+        ({"instances": 3}, "instances must be a list of records, or lists of values by column, got 3"),
+        ({"instances": []}, "instances must be a list of records"),
+        ({"inputs": {**ROW, "n": [1, 2]}}, "inputs must have as many values in each column"),
+        ({"dataframe_split": {"columns": ["n", "n"], "data": [[1, 2]]}}, 'dataframe_split.columns names "n" twice'),
     ],
 )
-def test_missing_columns(client: TestClient, body: Any) -> None:
-    """Columns that are nowhere are an error of the schema, as MLflow tells it apart."""
-    refused(post(client, body), "required columns", "INVALID_PARAMETER_VALUE")
+def test_no_table(client: TestClient, body: Any, words: str) -> None:
+    """What does not say which value belongs to which column is an error of the schema, as MLflow tells it apart."""
+    refused(post(client, body), words, "INVALID_PARAMETER_VALUE")
 
 
 def test_nan(client: TestClient) -> None:
