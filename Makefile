@@ -108,6 +108,7 @@ lock: $(BIN)/.development ## pin every dependency anew, for every platform and P
 	@$(LOCK) -c $(LOCKS)/dev.txt --group cli --group scaling -o $(LOCKS)/scaling.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt --group image -o $(LOCKS)/image.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra onnx -o $(LOCKS)/onnx.txt
+	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra parquet -o $(LOCKS)/parquet.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra onnx --group engines -o $(LOCKS)/engines.txt
 
 clean-results: $(BIN)/.scaling ## delete what the lab and the benches measured
