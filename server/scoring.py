@@ -96,10 +96,10 @@ class Scoring:
         return self._schema.table(_columns(form, data), self._max_rows)
 
     def _csv(self, body: bytes) -> Sequence[Row]:
-        return self._schema.table(tables.read_csv(body, self._schema.columns), self._max_rows)
+        return self._schema.table(tables.read_csv(body, self._schema.columns, self._max_rows), self._max_rows)
 
     def _parquet(self, body: bytes) -> Sequence[Row]:
-        return self._schema.table(tables.read_parquet(body), self._max_rows)
+        return self._schema.table(tables.read_parquet(body, self._schema.columns, self._max_rows), self._max_rows)
 
     def refuse(self, error: RequestError) -> Refusal:
         """MLflow's error document; a wrong Content-Type is answered in plain text there."""

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Sequence
 from importlib.util import find_spec
 from io import BytesIO, StringIO
+from typing import Any
 
 from server.columns import Column
 from server.errors import BadForm
@@ -16,20 +17,29 @@ _MISSING = frozenset([
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
     "NULL", "NaN", "None", "n/a", "nan", "null",
 ])  # fmt: skip
+# Of a Parquet file, without its compression.
+_MOST_BYTES = 2**25
 _BOOLEANS = {"true": True, "false": False}
 
 
-def read_csv(body: bytes, columns: Sequence[Column]) -> Table:
+def read_csv(body: bytes, columns: Sequence[Column], max_rows: int) -> Table:
     """A header line and rows (RFC 4180), in UTF-8; each cell is read as its column's type asks, where it can be.
+
+    Columns that the model has not are not read: a wide header over short rows would take a thousand times the body.
 
     Raises:
         BadForm: it is no such table.
     """
     header, *lines = _lines(body)
-    known = {column.name: column for column in columns}
-    kinds = [known.get(name) for name in header]
-    rows = [_row(i, line, kinds) for i, line in enumerate(lines)]
-    return Table(header, rows, "#", lambda i, j: f"#/row {i + 1}/{header[j]}")
+    if len(lines) > max_rows:
+        raise BadForm(f"the CSV must have at most {max_rows} rows, got {len(lines)}")
+    for i, line in enumerate(lines):
+        if len(line) > len(header):
+            raise BadForm(f"row {i + 1} of the CSV has {len(line)} values, its header has {len(header)}")
+    known = [(header.index(column.name), column) for column in columns if column.name in header]
+    rows = [[_cell(column, line[j]) if j < len(line) else None for j, column in known] for line in lines]
+    names = [column.name for _, column in known]
+    return Table(names, rows, "#", lambda i, j: f"#/row {i + 1}/{names[j]}")
 
 
 def _lines(body: bytes) -> list[list[str]]:
@@ -45,17 +55,8 @@ def _lines(body: bytes) -> list[list[str]]:
     return lines
 
 
-def _row(place: int, line: Sequence[str], kinds: Sequence[Column | None]) -> list[object]:
-    short = len(kinds) - len(line)
-    if short < 0:
-        raise BadForm(f"row {place + 1} of the CSV has {len(line)} values, its header has {len(kinds)}")
-    return [_cell(kind, text) for kind, text in zip(kinds, [*line, *[""] * short], strict=True)]
-
-
-def _cell(column: Column | None, text: str) -> object:
+def _cell(column: Column, text: str) -> object:
     """What a cell holds: None where it is empty, a boolean's word, a whole number that has a point; else its text."""
-    if column is None:
-        return text
     if text.strip() in _MISSING:
         return None
     if column.is_string:
@@ -82,20 +83,30 @@ def parquet_is_read() -> bool:
     return find_spec("pyarrow") is not None
 
 
-def read_parquet(body: bytes) -> Table:
-    """A Parquet file.
+def read_parquet(body: bytes, columns: Sequence[Column], max_rows: int) -> Table:
+    """A Parquet file; as much of it as the model has columns for.
 
     Raises:
-        BadForm: it is none, or has values that are no numbers, booleans or text.
+        BadForm: it is none, or would be too large in memory: files of constants are small.
     """
-    # Imported here, in a worker: only asked for where the engine brings pandas along.
-    import pandas as pd  # noqa: PLC0415
+    # Imported here, in a worker: only asked for where the engine brings pandas along, which does the same.
+    from pyarrow import ArrowException  # noqa: PLC0415
+    from pyarrow.parquet import ParquetFile  # noqa: PLC0415
 
     try:
-        frame = pd.read_parquet(BytesIO(body))
-    except Exception as error:
+        file = ParquetFile(BytesIO(body))
+        _check_size(file.metadata, max_rows)
+        names = [column.name for column in columns if column.name in file.schema_arrow.names]
+        lists = [file.read(columns=[name]).column(0).to_pylist() for name in names]
+    except (ArrowException, OSError, ValueError, IndexError) as error:
         raise BadForm(f"the body is not Parquet: {(str(error).splitlines() or [''])[0][:200]}") from None
-    names = [str(name) for name in frame.columns]
-    lists = [[None if pd.isna(value) else value for value in frame[name].tolist()] for name in frame.columns]
-    rows = [list(row) for row in zip(*lists, strict=True)]
+    rows = [[None if value != value else value for value in row] for row in zip(*lists, strict=True)]  # noqa: PLR0124  (NaN)
     return Table(names, rows, "#", lambda i, j: f"#/row {i + 1}/{names[j]}")
+
+
+def _check_size(metadata: Any, max_rows: int) -> None:
+    if metadata.num_rows > max_rows:
+        raise BadForm(f"the Parquet file must have at most {max_rows} rows, got {metadata.num_rows}")
+    size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    if size > _MOST_BYTES:
+        raise BadForm(f"the Parquet file must have at most {_MOST_BYTES} bytes when it is read, got {size}")
