@@ -57,6 +57,10 @@ class Value:
         """What it is in this process."""
         return self._value
 
+    def close(self) -> None:
+        """Let go of the file."""
+        self._numbers.release()
+
 
 class Folder:
     """One for each process: the master opens it before it makes its metrics, and every worker enters it."""
@@ -64,6 +68,7 @@ class Folder:
     def __init__(self) -> None:
         self.path: Path | None = None
         self._slot = 0  # the master's, who counts nothing
+        self._master = 0
         self._lock = -1
         self._files: dict[str, MmapedDict] = {}
         self._values: list[Value] = []
@@ -80,14 +85,15 @@ class Folder:
         for old in under.glob(f"{prefix}*"):
             _delete_if_left(old)
         self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=under))
-        self._lock = _locked(self.path)
-        atexit.register(self._delete, os.getpid())
+        self._master, self._lock = os.getpid(), _locked(self.path)
+        atexit.register(self.delete)
         values.ValueClass = self._make_value
 
     def enter(self, slot: int) -> None:
         """Count as the worker in ``slot``. The lock stays with the master: it says whether that lives."""
-        os.close(self._lock)
-        self._slot = slot
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock, self._slot = -1, slot
         masters, self._files = self._files, {}
         for value in self._values:
             value.open()
@@ -97,6 +103,17 @@ class Folder:
     def leave(self, slot: int) -> None:
         """The worker in ``slot`` has gone, and with it what it published; what it counted stays."""
         mark_process_dead(slot, self.path)  # type: ignore[no-untyped-call]
+
+    def delete(self) -> None:
+        """Be gone with the process that made it; a worker's end changes nothing."""
+        if self.path is None or os.getpid() != self._master:
+            return
+        for value in self._values:
+            value.close()
+        for file in self._files.values():
+            file.close()  # type: ignore[no-untyped-call]
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.path = None
 
     def file(self, kind: str) -> MmapedDict:
         """Where this process keeps its values of one kind: "counter", "histogram", "gauge_livesum"."""
@@ -118,10 +135,6 @@ class Folder:
         key = mmap_key(metric_name, name, list(labelnames), list(labelvalues), help_text)
         self._values.append(Value(self, kind, key))
         return self._values[-1]
-
-    def _delete(self, master: int) -> None:
-        if self.path is not None and os.getpid() == master:
-            shutil.rmtree(self.path, ignore_errors=True)
 
 
 FOLDER = Folder()
