@@ -45,6 +45,12 @@ def test_reason_in_its_own_words(engine: FakeDocker, log: str, told: str) -> Non
     assert reason(failed(memory=256 * M), COMPOSE) == told
 
 
+def test_only_a_replica_needs_what_the_model_needs() -> None:
+    """Another service that is killed for its memory is told without the model's need."""
+    one = Container.parse(container("prometheus", Status="exited", OOMKilled=True, memory=512 * M))
+    assert reason(one, COMPOSE) == "killed: out of memory at 512M"
+
+
 def test_killed_before_it_could_say_a_word() -> None:
     """A replica that printed nothing, with less memory than the model needs, counts as killed for that."""
     assert reason(failed(), COMPOSE) == "killed: out of memory at 128M; the model needs about 200M"

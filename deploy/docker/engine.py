@@ -19,12 +19,14 @@ from deploy.stack import SETTINGS
 from server.settings import ROOT
 
 SERVICES = ("server", "nginx", "locust", "locust-worker")
-_KNOWN = (*SERVICES, *registry.SERVICES)
+MONITORING = ("prometheus", "nginx-exporter", "grafana")
+_KNOWN = (*SERVICES, *registry.SERVICES, *MONITORING)
 # What docker-compose.yml asks for beside the settings of a stack (deploy/stack.py).
 ASKED_FOR = (
     *SETTINGS, "COVERTYPE_PATH", "FOREST", "MODEL_FOLDER", "SERVER_CPUS", "SERVER_MEMORY", "STOP_GRACE_PERIOD",
     "HTTP_HOST", "HTTP_PORT", "LOCUST_PORT", "SOURCE", "CONFIG_DIGEST", "SERVICE_CPUSET", "GENERATOR_CPUSET",
-    *registry.CLIENT, *sorted(registry.PRIVATE), "OBJECT_STORE_BYTES", "MLFLOW_PORT", "COMPOSE_PROFILES",
+    *registry.CLIENT, *sorted(registry.PRIVATE), "OBJECT_STORE_BYTES", "MLFLOW_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT",
+    "COMPOSE_PROFILES",
 )  # fmt: skip
 # The label by which a replica's configuration is known again; Compose's own hash depends on how it is called.
 CONFIG_LABEL = "forkcast.config"

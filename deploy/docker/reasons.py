@@ -15,7 +15,7 @@ def reason(container: Container, compose: Compose) -> str:
     lines = log_lines(container.id, 50)
     told = container.oom_killed or _kernel_killed(container) or (lines and _SHORT in lines[-1])
     if told or not lines:
-        needs = current(compose).get("needs")
+        needs = current(compose).get("needs") if container.service == "server" else None
         needs = needs if isinstance(needs, int) else None
         # Killed in its first moments, before it could say a word, it may not count as killed.
         if told or memory.shortage(container.memory or None, needs):
