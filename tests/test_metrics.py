@@ -172,7 +172,7 @@ def test_unknown_paths_make_no_series(client: TestClient) -> None:
     """However many paths a client makes up, they are one series; so are methods."""
     client.get("/nowhere")
     before = set(scrape(client))
-    for path in ("/a", "/predict/", "/x//predict", "/health/x", "/v2/infer", "/v2/models/x/infer", '/"}', "/\u00e9"):
+    for path in ("/a", "/predict/", "/x//predict", "/health/x", "/v2/infer", "/v3/models/x/infer", '/"}', "/\u00e9"):
         assert client.get(path).status_code == 404
         assert client.request("BREW", path).status_code == 404
     found = scrape(client)

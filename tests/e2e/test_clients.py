@@ -162,3 +162,12 @@ def test_tritons_binary_form_is_refused(client: triton.InferenceServerClient, fr
     assert caught.value.status() == "400"
     assert "binary data extension is not supported" in caught.value.message()
     assert "binary_data=False" in caught.value.message()
+
+
+def test_tritons_client_understands_nginx(client: triton.InferenceServerClient, frame: pd.DataFrame) -> None:
+    """An error that Nginx itself gives, such as of too large a body, reaches the caller in its own words too."""
+    rows = pd.concat([frame] * 400).to_numpy()
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer(MODEL, [tensor("x", rows)])
+    assert caught.value.status() == "413"
+    assert caught.value.message() == "the body is larger than 1048576 bytes"
