@@ -46,6 +46,8 @@ NAMES = {
     "forkcast_memory_shared_bytes": ("gauge", set()),
     "forkcast_memory_private_bytes": ("gauge", set()),
     "forkcast_memory_used_bytes": ("gauge", set()),
+    "forkcast_cpu_seconds": ("counter", set()),
+    "forkcast_cpu_limit": ("gauge", set()),
     "forkcast_memory_limit_bytes": ("gauge", set()),
 }
 
@@ -87,6 +89,8 @@ def model_of(gate: Gate, **changes: Any) -> Model:
 def limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroup, "memory_limit", lambda: 512_000_000)
     monkeypatch.setattr(cgroup, "memory_used", lambda: 200_000_000)
+    monkeypatch.setattr(cgroup, "cpu_limit", lambda: 0.5)
+    monkeypatch.setattr(cgroup, "cpu_seconds", lambda: 12.5)
 
 
 @pytest.fixture
@@ -244,8 +248,15 @@ def test_no_control_group(client: TestClient, monkeypatch: pytest.MonkeyPatch) -
     """Where there is no limit, or nothing tells what is used, there is no such series."""
     monkeypatch.setattr(cgroup, "memory_limit", lambda: None)
     monkeypatch.setattr(cgroup, "memory_used", lambda: None)
-    names = {series for series in scrape(client) if "memory" in series}
+    monkeypatch.setattr(cgroup, "cpu_limit", lambda: None)
+    names = {series for series in scrape(client) if "memory" in series or "cpu" in series}
     assert names == {"forkcast_memory_shared_bytes", "forkcast_memory_private_bytes"}
+
+
+def test_cpu(client: TestClient) -> None:
+    """CPU time and its limit are the control group's, where it has a limit: without one it is the machine's."""
+    found = scrape(client)
+    assert (found["forkcast_cpu_seconds_total"], found["forkcast_cpu_limit"]) == (12.5, 0.5)
 
 
 @pytest.mark.parametrize(

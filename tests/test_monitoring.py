@@ -29,7 +29,7 @@ TARGETS = [target for panel in PANELS for target in panel["targets"]]
 # What a replica exports: what it counts, and what it looks at when it is asked (server/metrics/).
 REPLICAS = {one.name + "_total" * (one.type == "counter") for one in Metrics().registry.collect()} | {
     "forkcast_model_info", "forkcast_model_stale", "forkcast_memory_shared_bytes", "forkcast_memory_private_bytes",
-    "forkcast_memory_used_bytes", "forkcast_memory_limit_bytes",
+    "forkcast_memory_used_bytes", "forkcast_memory_limit_bytes", "forkcast_cpu_seconds_total", "forkcast_cpu_limit",
 }  # fmt: skip
 # What Nginx's exporter makes of Nginx's page, as far as it is of use.
 NGINX = {"nginx_up", "nginx_http_requests_total", "nginx_connections_accepted"} | {
@@ -96,6 +96,7 @@ def test_objective_is_that_of_the_lab() -> None:
     bounds = {
         "ForkcastFailures": ("forkcast:failures:ratio2m", slo.failure_percent / 100),
         "ForkcastSlow": ("forkcast:request_seconds:p95_2m", slo.p95_ms / 1000),
+        "ForkcastCpu": ("forkcast:cpu:ratio", slo.cpu_percent / 100),
         "ForkcastMemory": ("forkcast:memory:ratio", slo.memory_percent / 100),
     }
     for alert, (series, bound) in bounds.items():

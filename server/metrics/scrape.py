@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from server import cgroup, usage
@@ -32,6 +32,7 @@ class Scrape(Collector):
         yield from self._metrics.registry.collect()
         yield from self._served()
         yield from self._memory()
+        yield from self._cpu()
 
     def _served(self) -> Iterator[Metric]:
         model = self._model
@@ -56,3 +57,10 @@ class Scrape(Collector):
         ):
             if figure is not None:
                 yield GaugeMetricFamily(f"forkcast_memory_{name}_bytes", words, figure)
+
+    def _cpu(self) -> Iterator[Metric]:
+        """Without a limit the control group is the machine's, and its time not the replica's."""
+        limit, seconds = cgroup.cpu_limit(), cgroup.cpu_seconds()
+        if limit is not None and seconds is not None:
+            yield CounterMetricFamily("forkcast_cpu_seconds_total", "CPU time used in the control group.", seconds)
+            yield GaugeMetricFamily("forkcast_cpu_limit", "The limit of the control group: CPUs.", limit)
