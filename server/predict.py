@@ -58,9 +58,10 @@ class Predict:
             *state["serving"].marks,
             *more,
         ]
+        # Before it is sent: who has an answer finds it counted, even if this process is killed at once.
+        state["serving"].metrics.answered(PREDICT, status, time.perf_counter() - started)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        state["serving"].metrics.answered(PREDICT, status, time.perf_counter() - started)
 
     async def _answer(self, scope: Scope, receive: Receive) -> bytes:
         body = await read_json(scope["headers"], receive, self._max_bytes)

@@ -173,7 +173,7 @@ def start_replica(tmp_path: Path) -> Iterator[StartReplica]:
     replicas: list[Replica] = []
 
     def start(model: Path, **settings: str) -> Replica:
-        port, log = free_port(), tmp_path / f"replica-{len(replicas)}.log"
+        port, log = int(settings.get("PORT") or free_port()), tmp_path / f"replica-{len(replicas)}.log"
         environ = {
             **clean_environ(),
             "MODEL_URI": str(model),
