@@ -89,9 +89,10 @@ class Endpoint:
             *serving.marks,
             *more,
         ]
+        # Before it is sent: who has an answer finds it counted, even if this process is killed at once.
+        serving.metrics.answered(self._wire.route, status, time.perf_counter() - started)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        serving.metrics.answered(self._wire.route, status, time.perf_counter() - started)
 
     async def _answer(self, scope: Scope, receive: Receive) -> bytes:
         headers = scope["headers"]

@@ -38,7 +38,7 @@ class Metrics:
         if folder:
             MultiProcessCollector(self.registry, str(folder))  # type: ignore[no-untyped-call]
         requests = Counter("forkcast_requests_total", "Requests answered.", ("route", "status"), registry=one)
-        words = "From the start of a request for a prediction to its answer sent."
+        words = "From the start of a request for a prediction to its answer."
         seconds = _Histogram("forkcast_request_seconds", words, ("route",), buckets=_SECONDS, registry=one)
         words = "How long a request's rows were in the queue."
         self._wait = _Histogram("forkcast_wait_seconds", words, buckets=_SHORT, registry=one)
@@ -52,12 +52,12 @@ class Metrics:
         self._sheds = {reason: sheds.labels(reason).inc for reason in REASONS}
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """A request for a prediction got its answer, so long after it came."""
+        """A request for a prediction gets its answer, so long after it came."""
         self._requests[route, status]()
         self._seconds[route](seconds)
 
     def counted(self, route: str, status: int) -> None:
-        """Any other request got its answer."""
+        """Any other request gets its answer."""
         self._requests[route, status]()
 
     def refused(self, reason: str) -> None:

@@ -172,7 +172,7 @@ class Replica:
 
 def launch(model: Path, log: Path, **settings: str) -> Replica:
     """`gunicorn -c gunicorn.conf.py` with a model's folder and settings, and its var folder beside the log."""
-    port = free_port()
+    port = int(settings.get("PORT") or free_port())
     environ = {
         **clean_environ(),
         "MODEL_URI": str(model),
