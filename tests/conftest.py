@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import turns
 from tests.fake_docker import FakeDocker
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(turns)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
