@@ -90,7 +90,7 @@ bench-engines: $(BIN)/.engines ## [COVERTYPE_PATH=file.csv.gz]: one forest on ev
 	@$(BIN)/python -W ignore -m deploy.bench.engines
 
 test: $(BIN)/.development ## all tests; PYTEST= for options, as PYTEST="-m 'not e2e'"
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest --numprocesses logical --dist worksteal $(PYTEST)
 
 check: $(BIN)/.development ## linters, types, and the configuration files
 	@$(BIN)/ruff check .
