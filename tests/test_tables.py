@@ -96,6 +96,7 @@ def test_parquet() -> None:
         (parquet(n=[1] * 1_000_000), "must have at most 9 rows, got 1000000"),
         (parquet(s=["a" * 2**23, "b" * 2**23, "c" * 2**24]), "must have at most 33554432 bytes when it is read"),
     ],
+    ids=["no file", "empty", "many rows", "long values"],
 )
 def test_no_parquet(body: bytes, words: str) -> None:
     """What is no Parquet file is refused, and so is one that is small only as long as it is not read."""
