@@ -161,6 +161,9 @@ def _split(data: object) -> Table:
 def _names(columns: object) -> list[str]:
     if not isinstance(columns, list):
         raise BadForm(f"dataframe_split.columns must be a list of names, got {show(columns)}")
+    for i, name in enumerate(columns):
+        if not isinstance(name, str | int | float):
+            raise BadForm(f"dataframe_split.columns.{i} must be a name, got {show(name)}")
     names = [str(name) for name in columns]
     if twice := _twice(names):
         raise NoTable(f"dataframe_split.columns names {show(twice)} twice")

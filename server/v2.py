@@ -95,6 +95,8 @@ def _wanted(given: object) -> list[str]:
     wanted = [name for name in names if isinstance(name, str)]
     if len(wanted) < len(names):
         raise BadForm("outputs must be a list of objects, each with a name")
+    if len(set(wanted)) < len(wanted):  # a few bytes more would ask for megabytes more
+        raise BadForm("outputs names a tensor twice")
     return wanted
 
 

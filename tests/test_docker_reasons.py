@@ -36,6 +36,8 @@ def failed(**changes: Any) -> Container:
         ("forkcast: the first\nforkcast: the last\nINFO ended\n", "the last"),
         ("Traceback\n  File\nOSError: no space\n", "OSError: no space"),
         ("", "it printed nothing"),
+        ('[alert] out of files\n{"time":"..","status":200}\n', "[alert] out of files"),
+        ('{"time":"..","status":200}\n', "it printed nothing"),
         ("\n\n", "it printed nothing"),
     ],
 )

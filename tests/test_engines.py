@@ -459,6 +459,8 @@ PAIRS = X.iloc[:, :2].to_numpy().tolist()
         (lambda frame: frame.iloc[:, :2].to_numpy(), PAIRS),
         (lambda frame: frame.iloc[:, 0].tolist(), WIDTHS),
         (lambda frame: list(frame.iloc[:, 0].to_numpy()), WIDTHS),
+        (lambda frame: {"width": frame.iloc[:, 0].tolist()}, WIDTHS),
+        (lambda frame: {"a": frame.iloc[:, 0].tolist(), "b": frame.iloc[:, 1].to_numpy()}, PAIRS),
         (lambda frame: list(frame.iloc[:, :2].to_numpy()), PAIRS),
         (lambda frame: frame.iloc[:, 0], WIDTHS),
         (lambda frame: frame.iloc[:, [0]], WIDTHS),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import values
@@ -261,3 +262,12 @@ def test_environment_stays_as_it_is(opened: Open, monkeypatch: pytest.MonkeyPatc
     before = dict(os.environ)
     opened()
     assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(("blocks", "inodes"), [(10, 1000), (1000, 3)])
+def test_no_room(opened: Open, monkeypatch: pytest.MonkeyPatch, blocks: int, inodes: int) -> None:
+    """Where there is no room for the files, that is an error, and not a signal at the first count."""
+    free = SimpleNamespace(f_bavail=blocks, f_frsize=4096, f_files=1000, f_favail=inodes)
+    monkeypatch.setattr(os, "statvfs", lambda _path: free)
+    with pytest.raises(OSError, match="No space left on device"):
+        opened()

@@ -25,6 +25,7 @@ with warnings.catch_warnings():
     from starlette.testclient import TestClient
 
 MAX_ROWS = 3
+FLOAT32 = (2 - 2.0**-23) * 2.0**127
 SCHEMA = InputSchema.from_signature(
     [
         {"name": "elevation", "type": "long"},
@@ -153,12 +154,12 @@ def test_examples(name: str) -> None:
 
 
 def test_types_and_ranges() -> None:
-    """Each column appears with its type and, where the model has one, its range; an optional one may be null."""
+    """Each column appears with its type and its range, the model's or its type's; an optional one may be null."""
     assert SCHEMAS["Features"]["properties"] == {
         "elevation": {"type": "integer", "format": "int64", "minimum": 1859, "maximum": 3858},
         "slope": {"type": "number", "format": "double", "minimum": 0, "maximum": 66.5},
-        "aspect": {"type": "integer", "format": "int32"},
-        "shade": {"type": "number", "format": "float"},
+        "aspect": {"type": "integer", "format": "int32", "minimum": -(2**31), "maximum": 2**31 - 1},
+        "shade": {"type": "number", "format": "float", "minimum": -FLOAT32, "maximum": FLOAT32},
         "wild": {"type": "boolean"},
         "soil": {"type": "string"},
         "note": {"type": ["string", "null"]},

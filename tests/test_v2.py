@@ -138,6 +138,7 @@ def test_wanted_outputs(adder: TestClient) -> None:
         (matrix([1, 2], id=7), "id must be a string, got 7"),
         (matrix([1, 2], outputs="predict"), "outputs must be a list of objects, each with a name"),
         (matrix([1, 2], outputs=[{}]), "outputs must be a list of objects"),
+        (matrix([1, 2], outputs=[{"name": "predict"}] * 2), "outputs names a tensor twice"),
         (
             matrix([1, 2], outputs=[{"name": "z"}]),
             "'z' is none of this model's; expected predict or confidence",

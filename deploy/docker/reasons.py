@@ -21,7 +21,9 @@ def reason(container: Container, compose: Compose) -> str:
         if told or memory.shortage(container.memory or None, needs):
             return memory.killed(container.memory or None, needs)
     ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
-    return (ours or lines or ["it printed nothing"])[-1]
+    # Nginx's lines of requests say nothing of itself.
+    words = [line for line in lines if not line.startswith('{"time":')]
+    return (ours or words or ["it printed nothing"])[-1]
 
 
 def note(container: Container, compose: Compose) -> str | None:

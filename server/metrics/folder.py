@@ -8,6 +8,7 @@ was killed, none ever goes down, and there are only as many files as workers wer
 from __future__ import annotations
 
 import atexit
+import errno
 import fcntl
 import os
 import shutil
@@ -20,6 +21,8 @@ from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import mark_process_dead
 
+# What a few workers' files take: bytes, and files.
+_ROOM, _FILES = 2**20, 16
 _MEMORY = Path("/dev/shm")  # noqa: S108  (a folder of this user alone is made in it)
 
 
@@ -78,12 +81,16 @@ class Folder:
 
         A second time, at a reload, nothing is done. ``replica`` tells which folders are left from the replica's masters
         of before: they are deleted.
+
+        Raises:
+            OSError: it cannot be made, or there is no room for its files.
         """
         if self.path is not None:
             return
         prefix = f"forkcast-{sha256(replica.encode()).hexdigest()[:16]}-"
         for old in under.glob(f"{prefix}*"):
             _delete_if_left(old)
+        _check_room(under)
         self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=under))
         self._master, self._lock = os.getpid(), _locked(self.path)
         atexit.register(self.delete)
@@ -153,6 +160,13 @@ def _locked(folder: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _check_room(under: Path) -> None:
+    """A file in memory that has no room ends its process by a signal, without a word."""
+    free = os.statvfs(under)
+    if free.f_bavail * free.f_frsize < _ROOM or (free.f_files and free.f_favail < _FILES):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _delete_if_left(folder: Path) -> None:
