@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -215,6 +216,20 @@ def test_reload_changes_nothing(folder: Folder, metrics: Metrics, tmp_path: Path
     folder.open("one", tmp_path)
     assert (folder.path, values.ValueClass) == (path, kind)
     assert requests(scrape(metrics)) == {("/predict", 200): 1}
+
+
+def test_folder_that_somebody_deleted(folder: Folder, metrics: Metrics) -> None:
+    """Where the folder was deleted, what was counted is lost, and workers come up and count all the same."""
+    folder.enter(1)
+    metrics.answered("/predict", 200, 0.1)
+    assert folder.path is not None
+    shutil.rmtree(folder.path)
+    assert scrape(metrics) == {}
+    folder.leave(1)
+    folder.enter(1)
+    metrics.answered("/predict", 200, 0.1)
+    assert requests(scrape(metrics)) == {("/predict", 200): 1}
+    assert folder.path.stat().st_mode & 0o777 == 0o700
 
 
 def test_folder_is_for_its_user_alone(folder: Folder) -> None:

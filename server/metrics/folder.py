@@ -94,6 +94,10 @@ class Folder:
         if self._lock >= 0:
             os.close(self._lock)
         self._lock, self._slot = -1, slot
+        if (
+            self.path is not None
+        ):  # a system may clean up behind a user who has logged out; a worker comes up all the same
+            self.path.mkdir(mode=0o700, exist_ok=True)
         masters, self._files = self._files, {}
         for value in self._values:
             value.open()
