@@ -30,8 +30,7 @@ try:
 except SettingsError as _error:
     sys.exit(f"forkcast: {_error}")
 
-# Before the master makes its metrics; two replicas that run share no address.
-FOLDER.open(f"{_settings.var_dir} {_settings.bind}")
+FOLDER.open()  # before the master makes its metrics
 
 wsgi_app = "server.main:create()"
 preload_app = True  # the model is loaded once, here in the master
