@@ -30,9 +30,8 @@ try:
 except SettingsError as _error:
     sys.exit(f"forkcast: {_error}")
 
-# Before the master makes its metrics; two replicas that run share no address.
 try:
-    FOLDER.open(f"{_settings.var_dir} {_settings.bind}")
+    FOLDER.open()  # before the master makes its metrics
 except OSError as _error:
     sys.exit(f"forkcast: no folder for metrics can be made in /dev/shm: {_error.strerror}")
 

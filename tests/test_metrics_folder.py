@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from server.metrics.folder import Folder
 from server.settings import ROOT
 from tests.scrapes import requests, samples
 
-Open = Callable[..., Folder]
+Open = Callable[[], Folder]
 
 
 @pytest.fixture
@@ -27,9 +28,9 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Open]:
     monkeypatch.setattr(values, "ValueClass", values.ValueClass)  # a folder sets another
     folders: list[Folder] = []
 
-    def opened(replica: str = "one") -> Folder:
+    def opened() -> Folder:
         folders.append(Folder())
-        folders[-1].open(replica, tmp_path)
+        folders[-1].open(tmp_path)
         return folders[-1]
 
     yield opened
@@ -105,7 +106,7 @@ import os, signal, sys
 from pathlib import Path
 from server.metrics.counts import Metrics
 from server.metrics.folder import FOLDER
-FOLDER.open("one", Path({str(tmp_path)!r}))
+FOLDER.open(Path({str(tmp_path)!r}))
 metrics = Metrics(FOLDER.path)
 for slot in (1, 2):
     if not os.fork():
@@ -185,27 +186,22 @@ def test_files_are_small(folder: Folder, metrics: Metrics) -> None:
 
 
 def test_what_a_killed_master_left(opened: Open, tmp_path: Path) -> None:
-    """The next master of a replica deletes what a killed one left, and neither what is another's nor what is in use."""
-    left = ["one", "other"]
-    for replica in left:
-        script = f"""
+    """The next master deletes what killed ones have left, and nothing that is in use."""
+    script = f"""
 import os, signal
 from pathlib import Path
 from server.metrics.counts import Metrics
 from server.metrics.folder import FOLDER
-FOLDER.open({replica!r}, Path({str(tmp_path)!r}))
+FOLDER.open(Path({str(tmp_path)!r}))
 Metrics(FOLDER.path)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-        subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
-    before = set(tmp_path.iterdir())
-    assert len(before) == 2
-    first, second = opened("one"), opened("one")
-    after = set(tmp_path.iterdir())
-    assert len(before & after) == 1
-    assert {first.path, second.path} == after - before
-    opened("other")
-    assert not before & set(tmp_path.iterdir())
+    first = opened()
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
+    (left,) = set(tmp_path.iterdir()) - {first.path}
+    assert list(left.iterdir())
+    second = opened()
+    assert set(tmp_path.iterdir()) == {first.path, second.path}
 
 
 def test_reload_changes_nothing(folder: Folder, metrics: Metrics, tmp_path: Path) -> None:
@@ -213,9 +209,23 @@ def test_reload_changes_nothing(folder: Folder, metrics: Metrics, tmp_path: Path
     folder.enter(1)
     metrics.answered("/predict", 200, 0.1)
     path, kind = folder.path, values.ValueClass
-    folder.open("one", tmp_path)
+    folder.open(tmp_path)
     assert (folder.path, values.ValueClass) == (path, kind)
     assert requests(scrape(metrics)) == {("/predict", 200): 1}
+
+
+def test_folder_that_somebody_deleted(folder: Folder, metrics: Metrics) -> None:
+    """Where the folder was deleted, what was counted is lost, and workers come up and count all the same."""
+    folder.enter(1)
+    metrics.answered("/predict", 200, 0.1)
+    assert folder.path is not None
+    shutil.rmtree(folder.path)
+    assert scrape(metrics) == {}
+    folder.leave(1)
+    folder.enter(1)
+    metrics.answered("/predict", 200, 0.1)
+    assert requests(scrape(metrics)) == {("/predict", 200): 1}
+    assert folder.path.stat().st_mode & 0o777 == 0o700
 
 
 def test_folder_is_for_its_user_alone(folder: Folder) -> None:
@@ -230,7 +240,7 @@ def test_folder_goes_with_its_process(tmp_path: Path) -> None:
 import os, sys
 from pathlib import Path
 from server.metrics.folder import FOLDER
-FOLDER.open("one", Path({str(tmp_path)!r}))
+FOLDER.open(Path({str(tmp_path)!r}))
 if not os.fork():
     sys.exit()
 os.wait()
@@ -243,14 +253,11 @@ raise RuntimeError
 
 
 def test_somebody_elses_folder(opened: Open, tmp_path: Path) -> None:
-    """A link of the folder's name is no folder of ours: what it leads to is left alone."""
-    first = opened("one")
-    assert first.path is not None
-    treasure = tmp_path / "treasure"
+    """A link that is called like a folder of ours is none: what it leads to is left alone."""
+    treasure, link = tmp_path / "treasure", tmp_path / "forkcast-deadbeef"
     treasure.mkdir()
-    link = first.path.with_name(first.path.name[:-8] + "deadbeef")
     link.symlink_to(treasure)
-    opened("one")
+    opened()
     assert treasure.is_dir()
     link.unlink()
     treasure.rmdir()

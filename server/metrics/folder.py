@@ -14,7 +14,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 
 from prometheus_client import values
@@ -76,23 +75,22 @@ class Folder:
         self._files: dict[str, MmapedDict] = {}
         self._values: list[Value] = []
 
-    def open(self, replica: str, under: Path = _MEMORY) -> None:
+    def open(self, under: Path = _MEMORY) -> None:
         """Make the folder, which goes with this process, and have all metrics made from now on kept in it.
 
-        A second time, at a reload, nothing is done. ``replica`` tells which folders are left from the replica's masters
-        of before: they are deleted.
+        A second time, at a reload, nothing is done. What masters that were killed have left is deleted.
 
         Raises:
             OSError: it cannot be made, or there is no room for its files.
         """
         if self.path is not None:
             return
-        prefix = f"forkcast-{sha256(replica.encode()).hexdigest()[:16]}-"
-        for old in under.glob(f"{prefix}*"):
+        for old in under.glob("forkcast-*"):
             _delete_if_left(old)
         _check_room(under)
-        self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=under))
-        self._master, self._lock = os.getpid(), _locked(self.path)
+        draft = Path(tempfile.mkdtemp(prefix=".forkcast-", dir=under))
+        self._master, self._lock = os.getpid(), _locked(draft)
+        self.path = draft.rename(under / draft.name[1:])  # from here on it is seen, and is locked already
         atexit.register(self.delete)
         values.ValueClass = self._make_value
 
@@ -101,6 +99,9 @@ class Folder:
         if self._lock >= 0:
             os.close(self._lock)
         self._lock, self._slot = -1, slot
+        if self.path is not None:
+            # A system may clean up behind a user who has logged out: a worker comes up all the same.
+            self.path.mkdir(mode=0o700, exist_ok=True)
         masters, self._files = self._files, {}
         for value in self._values:
             value.open()
