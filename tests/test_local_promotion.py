@@ -48,7 +48,8 @@ def registrar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalRegistrar
 
 @contextmanager
 def sleeping() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(["sleep", "600"]) as process:
+    # A test run under nohup has children that ignore the signal.
+    with subprocess.Popen(["env", "--default-signal=HUP", "sleep", "600"]) as process:
         try:
             yield process
         finally:

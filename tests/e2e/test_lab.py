@@ -9,10 +9,12 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from deploy.errors import CommandError
 from deploy.scaling.results import Results
 from tests.e2e.conftest import ROOT, Stack, clean_environ
 
@@ -58,9 +60,12 @@ def interrupted(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
+    while time.monotonic() < deadline:
+        with suppress(CommandError):  # results that are being made
+            if condition():
+                return
         time.sleep(0.2)
+    raise AssertionError("it did not come to pass")
 
 
 def locusts(stack: Stack) -> list[str]:
