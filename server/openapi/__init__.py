@@ -6,6 +6,7 @@ from typing import Any
 
 from server.model import Model
 from server.openapi import predict, scoring, service, v2
+from server.openapi.parts import balanced
 
 _TAGS = {
     predict.TAG: "Forkcast's own: strict, with confidences",
@@ -26,7 +27,7 @@ def openapi_document(model: Model, max_rows: int) -> dict[str, Any]:
             "description": f"Model `{model.uri}`, trained on: {model.trained_on or 'not recorded'}.",
         },
         "tags": [{"name": name, "description": description} for name, description in _TAGS.items()],
-        "paths": {path: operation for part in parts for path, operation in part.paths(model).items()},
+        "paths": {path: balanced(item) for part in parts for path, item in part.paths(model).items()},
         "components": {
             "schemas": {name: schema for part in parts for name, schema in part.schemas(model, max_rows).items()}
         },

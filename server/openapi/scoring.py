@@ -50,10 +50,11 @@ def paths(model: Model) -> dict[str, Any]:
             **{status: answer(words, ref("MlflowError")) for status, words in _ERRORS.items()},
         },
     }
+    # MLflow's server declares these two answers as JSON, and they are none: no schema would be true of them.
     return {
         "/invocations": {"post": operation},
-        "/ping": {"get": get("ping", "The process is there, and has its model", TAG, {})},
-        "/version": {"get": get("version", "The version of MLflow", TAG, {})},
+        "/ping": {"get": get("ping", "The process is there, and has its model: an empty line", TAG, None)},
+        "/version": {"get": get("version", "The version of MLflow, and nothing else", TAG, None)},
     }
 
 
