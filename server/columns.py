@@ -167,4 +167,4 @@ def show(value: object) -> str:  # noqa: PLR0911  (one return a kind)
             return f'"{value}"' if len(value) <= 40 else f'"{value[:40]}..."'
         case float() if value.is_integer() and abs(value) < 1e15:
             return str(int(value))
-    return str(value)
+    return str(value)[:40]

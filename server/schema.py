@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -32,7 +33,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows as lists that are all as long as ``names``.
+    """Rows as lists, none longer than ``names``; what a shorter one lacks at its end is null.
 
     ``pointer`` is where they came from, as a JSON pointer, and ``place`` where the value of a row and a column did.
     """
@@ -93,7 +94,7 @@ class InputSchema:
             raise _invalid([Fault(f"must be an object, got {show(document)}", "#")])
         form = self._form(document)
         if form is not None and len(document) > 1:
-            extra = (name for name in document if name != form)
+            extra = islice((name for name in document if name != form), MAX_FAULTS)
             raise _invalid([Fault(f"is not expected beside {form!r}", f"#/{_escape(name)}") for name in extra])
         if form == "instances":
             return Query(self._many(document["instances"], max_rows), many=True)
@@ -132,12 +133,13 @@ class InputSchema:
             MissingColumns: it has not all required columns.
             InvalidRows: anything else is wrong with it.
         """
-        self._present(table.names, table.pointer)
-        places = [table.names.index(name) if name in table.names else None for name in self._names]
+        where = {name: place for place, name in reversed([*enumerate(table.names)])}
+        self._present(where, table.pointer)
+        places = [where.get(name) for name in self._names]
         faults: list[Fault] = []
         rows = []
         for i, given in enumerate(_some(table.rows, table.pointer, max_rows)):
-            row = [_MISSING if place is None else given[place] for place in places]
+            row = [_MISSING if j is None else given[j] if j < len(given) else None for j in places]
             rows.append(row)
             found: list[Fault] = []
             self._check(row, places, "", found)
@@ -175,7 +177,7 @@ class InputSchema:
     def _named(self, value: dict[str, object], pointer: str, faults: list[Fault]) -> list[object]:
         row = [value.get(name, _MISSING) for name in self._names]
         if len(value) != len(row) - row.count(_MISSING) and self.policy is Policy.STRICT:
-            unknown = (name for name in value if name not in self._names)
+            unknown = islice((name for name in value if name not in self._names), MAX_FAULTS)
             faults.extend(Fault("is not a feature of this model", f"{pointer}/{_escape(name)}") for name in unknown)
         self._check(row, self._names, pointer, faults)
         return row
@@ -216,12 +218,21 @@ class InputSchema:
         )
 
 
+def check_count(rows: int, pointer: str, max_rows: int) -> None:
+    """A request may not have more rows than this.
+
+    Raises:
+        InvalidRows: it has.
+    """
+    if rows > max_rows:
+        raise _invalid([Fault(f"must have at most {max_rows} rows, got {rows}", pointer)])
+
+
 def _some(rows: object, pointer: str, max_rows: int) -> Sequence[Any]:
     """At least one row, and not too many."""
     if not isinstance(rows, list) or not rows:
         raise _invalid([Fault(f"must be a list of at least one row, got {show(rows)}", pointer)])
-    if len(rows) > max_rows:
-        raise _invalid([Fault(f"must have at most {max_rows} rows, got {len(rows)}", pointer)])
+    check_count(len(rows), pointer, max_rows)
     return rows
 
 

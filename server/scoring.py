@@ -96,10 +96,10 @@ class Scoring:
         return self._schema.table(_columns(form, data), self._max_rows)
 
     def _csv(self, body: bytes) -> Sequence[Row]:
-        return self._schema.table(tables.read_csv(body, self._schema.columns), self._max_rows)
+        return self._schema.table(tables.read_csv(body, self._schema.columns, self._max_rows), self._max_rows)
 
     def _parquet(self, body: bytes) -> Sequence[Row]:
-        return self._schema.table(tables.read_parquet(body), self._max_rows)
+        return self._schema.table(tables.read_parquet(body, self._schema.columns, self._max_rows), self._max_rows)
 
     def refuse(self, error: RequestError) -> Refusal:
         """MLflow's error document; a wrong Content-Type is answered in plain text there."""
@@ -161,6 +161,9 @@ def _split(data: object) -> Table:
 def _names(columns: object) -> list[str]:
     if not isinstance(columns, list):
         raise BadForm(f"dataframe_split.columns must be a list of names, got {show(columns)}")
+    for i, name in enumerate(columns):
+        if not isinstance(name, str | int | float):
+            raise BadForm(f"dataframe_split.columns.{i} must be a name, got {show(name)}")
     names = [str(name) for name in columns]
     if twice := _twice(names):
         raise BadForm(f"dataframe_split.columns names {show(twice)} twice")
