@@ -9,8 +9,8 @@ RUN := $(BIN)/python -m deploy.cli
 LAB := $(BIN)/python -m deploy.scaling
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 
-.PHONY: help up up-full scale resources status stats logs restart down build publish train compile promote rollback
-.PHONY: load compare min-resources max-users plan report clean-results
+.PHONY: help up up-full monitoring scale resources status stats logs restart down build publish
+.PHONY: train compile promote rollback load compare min-resources max-users plan report clean-results
 .PHONY: bench bench-engines test check lock clean
 .DEFAULT_GOAL := help
 
@@ -22,6 +22,9 @@ up: $(BIN)/.cli ## [N=1] [HTTP_PORT=80] [LOCUST_PORT=8089]: all it takes to answ
 
 up-full: $(BIN)/.cli ## [MLFLOW_PORT=5000] [DATABASE_URL=] [S3_ENDPOINT_URL= S3_BUCKET=]: that, with a registry of its own: MLflow, a database, an object store
 	@$(RUN) up-full
+
+monitoring: $(BIN)/.cli ## [PROMETHEUS_PORT=9090] [GRAFANA_PORT=3000]: watch the stack that is up: Prometheus with its alerts, Grafana with a dashboard
+	@$(RUN) monitoring
 
 scale: $(BIN)/.cli ## N=3: change the number of replicas; no request fails meanwhile
 	@$(RUN) scale
@@ -35,7 +38,7 @@ status: $(BIN)/.cli ## what runs, with which model
 stats: $(BIN)/.cli ## CPU and memory of each container or program
 	@$(RUN) stats
 
-logs: $(BIN)/.cli ## [S=server|nginx|locust|mlflow|..|all]: what a service printed
+logs: $(BIN)/.cli ## [S=server|nginx|locust|mlflow|prometheus|..|all]: what a service printed
 	@$(RUN) logs
 
 restart: $(BIN)/.cli ## every replica anew, one after another
@@ -87,7 +90,7 @@ bench-engines: $(BIN)/.engines ## [COVERTYPE_PATH=file.csv.gz]: one forest on ev
 	@$(BIN)/python -W ignore -m deploy.bench.engines
 
 test: $(BIN)/.development ## all tests; PYTEST= for options, as PYTEST="-m 'not e2e'"
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest --numprocesses logical --dist worksteal $(PYTEST)
 
 check: $(BIN)/.development ## linters, types, and the configuration files
 	@$(BIN)/ruff check .
@@ -95,6 +98,9 @@ check: $(BIN)/.development ## linters, types, and the configuration files
 	@$(BIN)/mypy
 	@$(BIN)/hadolint deploy/images/Dockerfile
 	@test ! -x $(BIN)/shellcheck || $(BIN)/shellcheck $$(git ls-files '*.sh' '*.envsh') .ci/run
+	@if command -v promtool >/dev/null; then \
+	  promtool check config deploy/monitoring/prometheus.yml >/dev/null && promtool test rules deploy/monitoring/rules_test.yml >/dev/null; else \
+	  echo "the rules of Prometheus were not checked: there is no promtool here; the tests do it in its image"; fi
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else \
 	  echo "docker-compose.yml was not checked: there is no docker compose here"; fi
 
@@ -108,6 +114,7 @@ lock: $(BIN)/.development ## pin every dependency anew, for every platform and P
 	@$(LOCK) -c $(LOCKS)/dev.txt --group cli --group scaling -o $(LOCKS)/scaling.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt --group image -o $(LOCKS)/image.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra onnx -o $(LOCKS)/onnx.txt
+	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra parquet -o $(LOCKS)/parquet.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra onnx --group engines -o $(LOCKS)/engines.txt
 
 clean-results: $(BIN)/.scaling ## delete what the lab and the benches measured

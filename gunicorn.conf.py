@@ -30,8 +30,10 @@ try:
 except SettingsError as _error:
     sys.exit(f"forkcast: {_error}")
 
-# Before the master makes its metrics; two replicas that run share no address.
-FOLDER.open(f"{_settings.var_dir} {_settings.bind}", os.environ)
+try:
+    FOLDER.open()  # before the master makes its metrics
+except OSError as _error:
+    sys.exit(f"forkcast: no folder for metrics can be made in /dev/shm: {_error.strerror}")
 
 wsgi_app = "server.main:create()"
 preload_app = True  # the model is loaded once, here in the master

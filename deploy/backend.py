@@ -45,6 +45,10 @@ class Backend(Protocol):
         """Every replica anew."""
         ...
 
+    def monitoring(self) -> Mapping[str, str]:
+        """What watches the stack that is up; its pages, and where they are."""
+        ...
+
     def promote(self, version: str | None, *, force: bool) -> Version:
         """Another version of the model, by reload; None for the one before. ``force`` lets other columns pass."""
         ...

@@ -81,6 +81,11 @@ class Verbs:
         _tell_refusal(self._layout)
         self._backend().logs()
 
+    def monitoring(self) -> None:
+        """Watch the stack that is up: Prometheus and Grafana."""
+        for name, address in self._backend().monitoring().items():
+            print(f"  {name:<11}{address}")
+
     def train(self) -> None:
         """Train, check and register a model, and make it the champion."""
         self._backend(starting=True).train()
@@ -141,7 +146,9 @@ class Verbs:
 
 
 # Verbs that change what runs: one at a time in a checkout.
-_CHANGING = frozenset({"up", "up-full", "scale", "resources", "restart", "promote", "rollback", "down", "clean"})
+_CHANGING = frozenset(
+    {"up", "up-full", "monitoring", "scale", "resources", "restart", "promote", "rollback", "down", "clean"}
+)
 
 VERBS: Mapping[str, Callable[[Verbs], None]] = {
     name.replace("_", "-"): method

@@ -32,7 +32,7 @@ class Stack:
     ``cpus`` and ``memory`` (``512M``) are what each replica is held to, or None; ``model`` is the copy that containers
     were started with, and ``promoted`` the one that they were reloaded with since, if so. ``full`` is whether the stack
     has a registry of its own (deploy/registry.py), its page at ``mlflow_port``; ``registry`` is what the user named in
-    place of its database or its object store.
+    place of its database or its object store. ``monitoring`` is whether containers are watched by others beside them.
     """
 
     replicas: int = 1
@@ -48,6 +48,9 @@ class Stack:
     full: bool = False
     mlflow_port: int = 5000
     registry: dict[str, str] = field(default_factory=dict)
+    monitoring: bool = False
+    prometheus_port: int = 9090
+    grafana_port: int = 3000
 
     @property
     def address(self) -> str:
@@ -74,6 +77,8 @@ class Stack:
             http_host=environ.get("HTTP_HOST") or self.http_host,
             http_port=whole(environ, "HTTP_PORT", self.http_port, 1, 65535),
             locust_port=whole(environ, "LOCUST_PORT", self.locust_port, 1, 65535),
+            prometheus_port=whole(environ, "PROMETHEUS_PORT", self.prometheus_port, 1, 65535),
+            grafana_port=whole(environ, "GRAFANA_PORT", self.grafana_port, 1, 65535),
             environment=environment,
         )
 
@@ -84,13 +89,13 @@ class Stack:
 
     @property
     def _is_sound(self) -> bool:
-        numbers = (self.replicas, self.locust_port, self.http_port or 80, self.cpus or 1, self.mlflow_port)
+        ports = (self.http_port or 80, self.locust_port, self.mlflow_port, self.prometheus_port, self.grafana_port)
         return (
             self.backend in MOST
             and isinstance(self.environment, dict)
             and isinstance(self.registry, dict)
             and isinstance(self.http_host, str)
-            and all(isinstance(number, (int, float)) for number in numbers)
+            and all(isinstance(number, (int, float)) for number in (self.replicas, self.cpus or 1, *ports))
         )
 
     def serving(self, model: str) -> Stack:

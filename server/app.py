@@ -273,22 +273,21 @@ class Edge:
         if endpoint is not None:
             await endpoint(scope, receive, send)
         elif scope["type"] == "http":
-            status = await self._marked(scope, receive, send)
-            self.metrics.answered(_COUNTED.get(scope["path"], OTHER), status)
+            await self._marked(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _marked(self, scope: Scope, receive: Receive, send: Send) -> int:
-        """The marks on every answer; its status.
+    async def _marked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The marks on every answer, which is counted.
 
         An error that was answered goes no further: the server would close the connection, which is still good.
         """
-        answered, status = False, 500
+        answered = False
 
         async def send_marked(message: Message) -> None:
-            nonlocal answered, status
+            nonlocal answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                self.metrics.counted(_COUNTED.get(scope["path"], OTHER), message["status"])
                 message["headers"] = [*message["headers"], *marks(self._replica, self.model.version)]
             answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
@@ -299,4 +298,3 @@ class Edge:
             if not answered:
                 raise
             logger.exception("unforeseen, answered with 500: %s %s", scope["method"], scope["path"])
-        return status

@@ -41,8 +41,8 @@ class Observer(Protocol):
         """A request was not taken, or not kept: "full" or "draining"."""
         ...
 
-    def waited(self, seconds: float) -> None:
-        """A request's rows came to their predict call."""
+    def waited(self, seconds: Sequence[float]) -> None:
+        """The rows of so many requests came to their predict call."""
         ...
 
     def called(self, rows: int, seconds: float) -> None:
@@ -56,7 +56,7 @@ class Nobody:
     def refused(self, reason: str) -> None:
         """Nothing."""
 
-    def waited(self, seconds: float) -> None:
+    def waited(self, seconds: Sequence[float]) -> None:
         """Nothing."""
 
     def called(self, rows: int, seconds: float) -> None:
@@ -233,9 +233,8 @@ class Batcher:
 
     def _tell_waits(self, items: Iterable[_Item]) -> None:
         now = time.perf_counter()
-        for item in items:
-            if not item.alone:  # else it waited before, for the call that failed
-                self._observer.waited(now - item.since)
+        # Those that are alone have waited before, for the call that failed.
+        self._observer.waited([now - item.since for item in items if not item.alone])
 
     def _observed(self, rows: Sequence[Row]) -> Prediction:
         started = time.perf_counter()

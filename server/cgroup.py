@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from pathlib import Path
@@ -14,11 +15,24 @@ _NO_LIMIT = 1 << 60
 def available_cpus(cgroup: Path = _ROOT) -> int:
     """The CPU limit, rounded up; else the CPUs this process may use."""
     usable = len(os.sched_getaffinity(0))
-    for read in (_quota2, _quota1):
-        quota = read(cgroup)
-        if quota is not None:
-            return max(1, min(usable, math.ceil(quota)))
-    return usable
+    limit = cpu_limit(cgroup)
+    return usable if limit is None else max(1, min(usable, math.ceil(limit)))
+
+
+def cpu_limit(cgroup: Path = _ROOT) -> float | None:
+    """CPUs, as a part or a multiple of one; None where there is no limit."""
+    quota = _quota2(cgroup)
+    return _quota1(cgroup) if quota is None else quota
+
+
+def cpu_seconds(cgroup: Path = _ROOT) -> float | None:
+    """CPU time that was used here since the group was made (seconds); None if untold."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        counts = dict(line.split() for line in (cgroup / "cpu.stat").read_text().splitlines())
+        return int(counts["usage_usec"]) / 1e6
+    with contextlib.suppress(OSError, ValueError):
+        return int((cgroup / "cpuacct/cpuacct.usage").read_text()) / 1e9
+    return None
 
 
 def memory_limit(cgroup: Path = _ROOT) -> int | None:

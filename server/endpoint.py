@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from server.errors import BodyTooLarge, ClientGone, RequestError, Unforeseen
+from server.errors import BodyTooLarge, ClientGone, RequestError, Unforeseen, UnsupportedEncoding
 from server.rows import Prediction, Row
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class Endpoint:
         try:
             body = await self._answer(scope, receive)
         except RequestError as error:
+            error = _explained(error, scope["headers"])
             status, kind, body = self._refuse(error)
             more = tuple((name.lower().encode(), value.encode()) for name, value in error.headers.items())
         except Exception:
@@ -88,9 +89,10 @@ class Endpoint:
             *serving.marks,
             *more,
         ]
+        # Before it is sent: who has an answer finds it counted, even if this process is killed at once.
+        serving.metrics.answered(self._wire.route, status, time.perf_counter() - started)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        serving.metrics.answered(self._wire.route, status, time.perf_counter() - started)
 
     async def _answer(self, scope: Scope, receive: Receive) -> bytes:
         headers = scope["headers"]
@@ -105,6 +107,16 @@ class Endpoint:
     def _refuse(self, error: RequestError) -> Refusal:
         # Nobody reads the answer to a client that went away.
         return Refusal(error.status, _PROBLEM_JSON, b"") if isinstance(error, ClientGone) else self._wire.refuse(error)
+
+
+def _explained(error: RequestError, headers: Headers) -> RequestError:
+    """A body that could not be read may have been compressed."""
+    if error.status == 400:
+        for name, value in headers:
+            if name == b"content-encoding" and value.lower() != b"identity":
+                encoding = value.decode("latin-1")[:100]
+                return UnsupportedEncoding(f"the Content-Encoding {encoding!r} is not read; send the body as it is")
+    return error
 
 
 async def _wait(answer: asyncio.Future[Prediction]) -> Prediction:

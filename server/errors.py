@@ -87,9 +87,15 @@ class BodyTooLarge(RequestError):
 
 
 class UnsupportedMedia(RequestError):
-    """The body is not declared as ``application/json``."""
+    """The body is declared as something that the protocol does not read."""
 
     status = 415
+
+
+class UnsupportedEncoding(UnsupportedMedia):
+    """The body is compressed (RFC 9110, section 15.5.16)."""
+
+    headers: ClassVar[Mapping[str, str]] = {"Accept-Encoding": "identity"}
 
 
 class InvalidRows(RequestError):
@@ -98,8 +104,8 @@ class InvalidRows(RequestError):
     status = 422
 
 
-class MissingColumns(InvalidRows):
-    """A required column is in none of the rows, which is told apart by MLflow's protocol."""
+class NoTable(InvalidRows):
+    """The rows have not the columns that the model asks for, or none at all; MLflow's protocol tells that apart."""
 
 
 class Unavailable(RequestError):

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import numpy as np
 
 from server.columns import Column, Policy, cast, column_of, mismatch, show
-from server.errors import Fault, InvalidRows, MissingColumns, ModelError
+from server.errors import Fault, InvalidRows, ModelError, NoTable
 from server.rows import Row, Rows
 
 # The most faults that one answer lists: enough to mend a client, not enough to be used for amplification.
@@ -23,8 +23,7 @@ MAX_FAULTS = 20
 _MISSING = object()
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """A parsed request: its valid rows, and whether it asked for many (``instances``) or for one."""
 
     values: Sequence[Row]
@@ -33,7 +32,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows as lists, none longer than ``names``; what a shorter one lacks at its end is null.
+    """Rows as lists that are all as long as ``names``.
 
     ``pointer`` is where they came from, as a JSON pointer, and ``place`` where the value of a row and a column did.
     """
@@ -110,7 +109,7 @@ class InputSchema:
         """The rows of a list of objects.
 
         Raises:
-            MissingColumns: a required column is in none of them.
+            NoTable: a required column is in none of them.
             InvalidRows: anything else is wrong with them.
         """
         faults: list[Fault] = []
@@ -130,7 +129,7 @@ class InputSchema:
         """The rows of a table, in whatever order its columns are; those that the model has not are passed over.
 
         Raises:
-            MissingColumns: it has not all required columns.
+            NoTable: it has not all required columns.
             InvalidRows: anything else is wrong with it.
         """
         where = {name: place for place, name in reversed([*enumerate(table.names)])}
@@ -139,7 +138,7 @@ class InputSchema:
         faults: list[Fault] = []
         rows = []
         for i, given in enumerate(_some(table.rows, table.pointer, max_rows)):
-            row = [_MISSING if j is None else given[j] if j < len(given) else None for j in places]
+            row = [_MISSING if j is None else given[j] for j in places]
             rows.append(row)
             found: list[Fault] = []
             self._check(row, places, "", found)
@@ -153,7 +152,7 @@ class InputSchema:
         if missing:
             faults = [Fault(f"is missing; must be {c.expected}", f"{pointer}/{_escape(c.name)}") for c in missing]
             shown = ", ".join(repr(column.name) for column in missing[:MAX_FAULTS])
-            raise MissingColumns(f"the model's required columns {shown} are missing", faults[:MAX_FAULTS])
+            raise NoTable(f"the model's required columns {shown} are missing", faults[:MAX_FAULTS])
 
     def _form(self, document: Mapping[str, object]) -> str | None:
         """The key that wraps the rows; a feature of the same name is a feature."""

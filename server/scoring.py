@@ -15,7 +15,7 @@ from starlette.responses import Response
 from server import protocol, tables
 from server.columns import show
 from server.endpoint import Ask, Headers, Reader, Refusal
-from server.errors import BadForm, MissingColumns, RequestError, UnsupportedMedia
+from server.errors import BadForm, NoTable, RequestError, UnsupportedMedia
 from server.metrics.counts import INVOCATIONS
 from server.model import Model
 from server.rows import Prediction, Row
@@ -63,7 +63,7 @@ class Scoring:
         return f"the Content-Type must be one of {', '.join(self._readers)}, got {kind[:100]!r}"
 
     def _json(self, body: bytes) -> Sequence[Row]:
-        document = protocol.decode(body)
+        document = protocol.decode_with_nan(body)
         if not isinstance(document, dict):
             raise BadForm(f"{_ONE_OF}, got {show(document)}")
         given = [form for form in _FORMS if form in document]
@@ -92,7 +92,7 @@ class Scoring:
             data = {self._schema.columns[0].name: data}
         if not isinstance(data, dict):
             got = f"got {show(data)}; values without names do not say which column they belong to"
-            raise BadForm(f"{form} must be a list of records, or lists of values by column, {got}")
+            raise NoTable(f"{form} must be a list of records, or lists of values by column, {got}")
         return self._schema.table(_columns(form, data), self._max_rows)
 
     def _csv(self, body: bytes) -> Sequence[Row]:
@@ -130,7 +130,7 @@ async def mlflow_version(_request: Request) -> Response:
 
 def _error(error: RequestError) -> dict[str, object]:
     """As ``MlflowException.serialize_as_json`` writes one; the classes are those of mlflow/error_classification.py."""
-    if isinstance(error, MissingColumns):
+    if isinstance(error, NoTable):
         words = ("INVALID_PARAMETER_VALUE", "KAM01", "SCHEMA_ENFORCEMENT_FAILED")
     elif error.status == 503:
         words = ("TEMPORARILY_UNAVAILABLE", "XXM00", "CLIENT_INTERNAL_ERROR")
@@ -166,7 +166,7 @@ def _names(columns: object) -> list[str]:
             raise BadForm(f"dataframe_split.columns.{i} must be a name, got {show(name)}")
     names = [str(name) for name in columns]
     if twice := _twice(names):
-        raise BadForm(f"dataframe_split.columns names {show(twice)} twice")
+        raise NoTable(f"dataframe_split.columns names {show(twice)} twice")
     return names
 
 
@@ -180,6 +180,6 @@ def _columns(form: str, data: Mapping[str, object]) -> Table:
     names = list(data)
     lists = [value if isinstance(value, list) else [value] for value in data.values()]
     if len({len(values) for values in lists}) > 1:
-        raise BadForm(f"{form} must have as many values in each column")
+        raise NoTable(f"{form} must have as many values in each column")
     rows = list(zip(*lists, strict=True))
     return Table(names, rows, f"#/{form}", lambda i, j: f"#/{form}/{names[j]}/{i}")

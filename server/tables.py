@@ -17,13 +17,15 @@ _MISSING = frozenset([
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
     "NULL", "NaN", "None", "n/a", "nan", "null",
 ])  # fmt: skip
-_BOOLEANS = {"true": True, "false": False}
 # The most bytes that a Parquet file may have when it is unpacked: 4,096 rows of 1,000 numbers fit.
 _MOST_UNPACKED = 2**26
+_BOOLEANS = {"true": True, "false": False}
 
 
 def read_csv(body: bytes, columns: Sequence[Column], max_rows: int) -> Table:
     """A header line and rows (RFC 4180), in UTF-8; each cell is read as its column's type asks, where it can be.
+
+    Columns that the model has not are not read: a wide header over short rows would take a thousand times the body.
 
     Raises:
         BadForm: it is no such table.
@@ -31,10 +33,14 @@ def read_csv(body: bytes, columns: Sequence[Column], max_rows: int) -> Table:
     """
     header, *lines = _lines(body)
     check_count(len(lines), "#", max_rows)
-    known = {column.name: column for column in columns}
-    kinds = [known.get(name) for name in header]
-    rows = [_row(i, line, kinds) for i, line in enumerate(lines)]
-    return Table(header, rows, "#", lambda i, j: f"#/row {i + 1}/{header[j]}")
+    for i, line in enumerate(lines):
+        if len(line) > len(header):
+            raise BadForm(f"row {i + 1} of the CSV has {len(line)} values, its header has {len(header)}")
+    where = {name: place for place, name in reversed([*enumerate(header)])}
+    known = [(where[column.name], column) for column in columns if column.name in where]
+    rows = [[_cell(column, line[j]) if j < len(line) else None for j, column in known] for line in lines]
+    names = [column.name for _, column in known]
+    return Table(names, rows, "#", lambda i, j: f"#/row {i + 1}/{names[j]}")
 
 
 def _lines(body: bytes) -> list[list[str]]:
@@ -50,17 +56,8 @@ def _lines(body: bytes) -> list[list[str]]:
     return lines
 
 
-def _row(place: int, line: Sequence[str], kinds: Sequence[Column | None]) -> list[object]:
-    if len(line) > len(kinds):
-        raise BadForm(f"row {place + 1} of the CSV has {len(line)} values, its header has {len(kinds)}")
-    # A short row stays short: filled up, a body of a wide header and many of them would take gigabytes.
-    return [_cell(kind, text) for kind, text in zip(kinds, line, strict=False)]
-
-
-def _cell(column: Column | None, text: str) -> object:
+def _cell(column: Column, text: str) -> object:
     """What a cell holds: None where it is empty, a boolean's word, a whole number that has a point; else its text."""
-    if column is None:
-        return text
     if text.strip() in _MISSING:
         return None
     if column.is_string:
@@ -74,12 +71,12 @@ def _cell(column: Column | None, text: str) -> object:
 
 
 def _whole(text: str) -> object:
-    """3.0 is a whole number in CSV; 3.5 stays text, which is refused."""
+    """3.0 and 1e3 are whole numbers in CSV; 3.5 stays text, which is refused."""
     try:
         number = float(text)
     except ValueError:
         return text
-    return int(number) if "." in text and number.is_integer() else text
+    return int(number) if not text.strip("+-").isdigit() and number.is_integer() else text
 
 
 def parquet_is_read() -> bool:

@@ -98,12 +98,13 @@ def _unnested(data: object, shape: Sequence[int], pointer: str) -> Iterator[Any]
 
 
 def _typed(data: list[Any], datatype: str, pointer: str) -> list[Any]:
-    """The values as those of the datatype: a float32 is the nearest one."""
+    """The values as those of the datatype: a float32 is the nearest one, and None is none."""
     for i, value in enumerate(data):
-        if not _is_one(value, datatype):
+        if value is not None and not _is_one(value, datatype):
             raise BadForm(f"{pointer}.data.{i} must be of the datatype {datatype}, got {show(value)}")
     if datatype in ("FP16", "FP32"):
-        return list(np.array(data, _FLOATS[datatype]).tolist())
+        kind = _FLOATS[datatype].type
+        return [None if value is None else float(kind(value)) for value in data]
     return data
 
 
@@ -129,7 +130,7 @@ def to_table(tensors: Sequence[Tensor], columns: Sequence[Column]) -> Table:
         BadForm: the tensors are neither.
     """
     names = [column.name for column in columns]
-    if len(tensors) == 1 and tensors[0].name not in names:
+    if len(tensors) == 1 and (tensors[0].name not in names or tensors[0].shape[1:] == (len(names),)):
         return _matrix(tensors[0], names)
     for i, tensor in enumerate(tensors):
         place = f"inputs.{i} ({tensor.name[:100]})"

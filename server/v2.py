@@ -53,7 +53,7 @@ class Infer:
         return self._read
 
     def _read(self, body: bytes) -> Ask:
-        document = protocol.decode(body)
+        document = protocol.decode_with_nan(body)
         if not isinstance(document, dict):
             raise BadForm(f"the body must be an object, got {show(document)}")
         ident, given = document.get("id"), document.get("inputs")
@@ -95,6 +95,8 @@ def _wanted(given: object) -> list[str]:
     wanted = [name for name in names if isinstance(name, str)]
     if len(wanted) < len(names):
         raise BadForm("outputs must be a list of objects, each with a name")
+    if len(set(wanted)) < len(wanted):  # a few bytes more would ask for megabytes more
+        raise BadForm("outputs names a tensor twice")
     return wanted
 
 

@@ -100,9 +100,9 @@ class Protocol(HttpToolsProtocol):
             *(f"{name.decode()}: {value.decode()}" for name, value in self.app_state["serving"].marks),
             "connection: close",
         )
+        self.app_state["serving"].metrics.counted(OTHER, 400)
         self.transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         self.transport.close()
-        self.app_state["serving"].metrics.answered(OTHER, 400)
 
 
 class DrainingServer(Server):

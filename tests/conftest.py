@@ -5,8 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from tests import turns
 from tests.fake_docker import FakeDocker
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(turns)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

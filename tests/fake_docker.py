@@ -77,7 +77,8 @@ class FakeDocker:
         """Have these, as `docker inspect` tells them: all of them, those of a service, those that are no replicas."""
         self.answer("ps", out=_ids(documents))
         self.answer("inspect", out=documents)
-        for service in ("server", "nginx", "locust", "locust-worker"):
+        services = {"server", "nginx", "locust", "locust-worker", *map(_service, documents)}
+        for service in sorted(services):
             found = [one for one in documents if _service(one) == service]
             self.answer("ps", f"label={_LABEL}.service={service}", out=_ids(found))
             self._inspected(found)

@@ -271,7 +271,7 @@ def test_verbs_of_both() -> None:
     """Both backends have every verb that a backend is asked for."""
     verbs = {name for name in vars(backend.Backend) if not name.startswith("_")} - {"name"}
     assert verbs == {
-        "up", "scale", "resources", "become", "restart", "promote", "train", "compile", "record",
+        "up", "scale", "resources", "become", "restart", "monitoring", "promote", "train", "compile", "record",
         "status", "stats", "logs", "down",
     }  # fmt: skip
     for one in (DockerBackend, LocalBackend):

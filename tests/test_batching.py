@@ -478,6 +478,64 @@ async def test_size_of_a_call_decides(
     assert [thread == threading.get_ident() for thread in model.threads] == [in_loop, True] * 2
 
 
+class Notes:
+    """An observer that writes everything down."""
+
+    def __init__(self) -> None:
+        self.refusals: list[str] = []
+        self.waits: list[float] = []
+        self.calls: list[int] = []
+
+    def refused(self, reason: str) -> None:
+        self.refusals.append(reason)
+
+    def waited(self, seconds: Sequence[float]) -> None:
+        self.waits.extend(seconds)
+
+    def called(self, rows: int, seconds: float) -> None:
+        assert seconds > 0
+        self.calls.append(rows)
+
+
+async def test_observer(gate: Gate, executor: ThreadPoolExecutor, pace: Pace) -> None:
+    """An observer is told each call, failed or not, and one wait a request; not the warm-up, nor callers that left."""
+    notes = Notes()
+    batcher = Batcher(gate.predict, executor, max_batch_rows=4, max_pending=6, observer=notes)
+    await batcher.warm_up([1.0])
+    batcher._pace = pace
+    left = batcher.submit(rows_of(0))
+    left.cancel()
+    answers = [batcher.submit(rows_of(*numbers)) for numbers in ((1,), (POISON,), (3,))]
+    await asyncio.gather(*answers, return_exceptions=True)
+    assert notes.calls == [3, 1, 1, 1]
+    assert len(notes.waits) == 3
+    assert all(0 < wait < PATIENCE for wait in notes.waits)
+    assert await labels(batcher.submit(rows_of(*range(6)))) == list(range(6))
+    assert notes.calls[4:] == [4, 2]
+    assert len(notes.waits) == 4
+    assert notes.refusals == []
+
+
+async def test_observer_of_refusals(gate: Gate, executor: ThreadPoolExecutor) -> None:
+    """An observer is told why a request was not taken, or not kept; of one whose caller has left, nothing."""
+    notes = Notes()
+    batcher = Batcher(gate.predict, executor, max_batch_rows=4, max_pending=6, observer=notes)
+    held = await gate.hold(batcher)
+    waiting = [batcher.submit(rows_of(1)) for _ in range(6)]
+    with pytest.raises(QueueFull):
+        batcher.submit(rows_of(2))
+    assert notes.refusals == ["full"]
+    waiting[0].cancel()
+    batcher.close()
+    with pytest.raises(Draining):
+        batcher.submit(rows_of(2))
+    gate.open.set()
+    assert await labels(held) == [0]
+    results = await asyncio.gather(*waiting[1:], return_exceptions=True)
+    assert all(isinstance(result, Draining) for result in results)
+    assert notes.refusals == ["full", *["draining"] * 6]
+
+
 async def test_model_that_was_not_timed(timed: MakeTimed, executor: ThreadPoolExecutor) -> None:
     """Before a warm-up, and after one that failed, every call runs in the thread."""
     model = timed(call=0.0, row=0.0)

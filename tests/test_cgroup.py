@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.cgroup import available_cpus, memory_limit, memory_used, oom_kills
+from server.cgroup import available_cpus, cpu_limit, cpu_seconds, memory_limit, memory_used, oom_kills
 
 USABLE = len(os.sched_getaffinity(0))
 
@@ -141,3 +141,19 @@ def test_kills_that_are_not_counted(tmp_path: Path, name: str, text: str) -> Non
     """A kernel that does not count them, or in a form that is not known, has killed none."""
     write(tmp_path, name, text)
     assert oom_kills(tmp_path) == 0
+
+
+def test_cpu_time(tmp_path: Path) -> None:
+    """CPU time is told in seconds by either version, and None where it is not told."""
+    assert cpu_seconds(tmp_path) is None
+    write(tmp_path, "cpuacct/cpuacct.usage", "2500000000\n")
+    assert cpu_seconds(tmp_path) == 2.5
+    write(tmp_path, "cpu.stat", "usage_usec 1500000\nuser_usec 1\n")
+    assert cpu_seconds(tmp_path) == 1.5
+
+
+@pytest.mark.parametrize(("text", "limit"), [("50000 100000", 0.5), ("max 100000", None)])
+def test_cpu_limit(tmp_path: Path, text: str, limit: float | None) -> None:
+    """The limit is a part or a multiple of a CPU, or none."""
+    write(tmp_path, "cpu.max", text)
+    assert cpu_limit(tmp_path) == limit

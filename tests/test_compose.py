@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from deploy import registry
-from deploy.docker.engine import ASKED_FOR, SERVICES
+from deploy.docker.engine import ASKED_FOR, MONITORING, SERVICES
 from deploy.docker.registry import ADDRESS
 from deploy.docker.topology import DEFAULT, variables
 from deploy.layout import ROOT
@@ -22,11 +22,11 @@ from server.settings import Settings
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 DOCKERFILE = (ROOT / "deploy/images/Dockerfile").read_text()
 LOCKS = ROOT / "deploy/requirements"
-EVERY_SERVICE = ("model", *SERVICES, *registry.SERVICES)
+EVERY_SERVICE = ("model", *SERVICES, *registry.SERVICES, *MONITORING)
 # Services that another one's image is built for.
-BUILT_BY = {"locust-worker": "locust", "mlflow": "model"}
-# The one that runs an image of somebody else's as it is.
-FOREIGN = "database"
+BUILT_BY = {"locust-worker": "locust", "mlflow": "model", "nginx-exporter": "prometheus"}
+# Those that run an image of somebody else's as it is.
+FOREIGN = {"database", "grafana"}
 # Asked for, and not a stack's: the project's name is Compose's own variable.
 NOT_OURS = {"COMPOSE_PROJECT_NAME"}
 # Settings that Compose itself uses: which images, and what Locust is held to.
@@ -87,7 +87,7 @@ def test_containers_are_confined(services: dict[str, dict[str, Any]], service: s
     assert one["logging"]["options"]["mode"] == "non-blocking"
 
 
-@pytest.mark.parametrize("service", sorted({*EVERY_SERVICE} - {FOREIGN}))
+@pytest.mark.parametrize("service", sorted({*EVERY_SERVICE} - FOREIGN))
 def test_images_are_built_by_their_names(services: dict[str, dict[str, Any]], service: str) -> None:
     """Every image can be built from here, once, or pulled under one name with the service's at its end."""
     image = BUILT_BY.get(service, service)
@@ -99,12 +99,14 @@ def test_images_are_built_by_their_names(services: dict[str, dict[str, Any]], se
 
 
 def test_published_ports(services: dict[str, dict[str, Any]]) -> None:
-    """Nginx is reached where HTTP_HOST says, Locust and MLflow from this machine alone, and nothing else at all."""
+    """Nginx is reached where HTTP_HOST says, the pages for people from this machine alone, and nothing else at all."""
     ports = {name: one["ports"] for name, one in services.items() if "ports" in one}
     assert ports == {
         "nginx": ["${HTTP_HOST:-0.0.0.0}:${HTTP_PORT:-80}:8080"],
         "locust": ["127.0.0.1:${LOCUST_PORT:-8089}:8089"],
         "mlflow": ["127.0.0.1:${MLFLOW_PORT:-5000}:5000"],
+        "prometheus": ["127.0.0.1:${PROMETHEUS_PORT:-9090}:9090"],
+        "grafana": ["127.0.0.1:${GRAFANA_PORT:-3000}:3000"],
     }
     assert not any("network_mode" in one for one in services.values())
 
@@ -118,7 +120,7 @@ def test_replicas_can_be_many(services: dict[str, dict[str, Any]]) -> None:
 
 def test_volumes(services: dict[str, dict[str, Any]]) -> None:
     """The registry is seen by the one-shot service alone, which sees the host's own files without changing them."""
-    assert set(yaml.safe_load(COMPOSE)["volumes"]) == {"registry", "models", "database", "objects"}
+    assert set(yaml.safe_load(COMPOSE)["volumes"]) == {"registry", "models", "database", "objects", "metrics"}
     for name, one in services.items():
         assert any(volume.startswith("registry:") for volume in one.get("volumes", [])) is (name == "model")
     bound = [volume for volume in services["model"]["volumes"] if not volume.startswith(("registry:", "models:"))]
@@ -202,10 +204,11 @@ def test_base_images_have_a_tag() -> None:
         assert re.fullmatch(r"[a-z]+:(?:[0-9][a-z0-9.-]*|trixie-slim)", image), image
 
 
-def test_registry_is_started_only_when_asked_for(services: dict[str, dict[str, Any]]) -> None:
-    """The registry's services are in the profile `full`, each also in one of its own, and nothing else is in any."""
+def test_services_beside_the_stack_are_started_only_when_asked_for(services: dict[str, dict[str, Any]]) -> None:
+    """The registry is in one profile, what watches in another, each service also in its own; nothing else is."""
     profiles = {name: one["profiles"] for name, one in services.items() if "profiles" in one}
-    assert profiles == {name: ["full", name] for name in registry.SERVICES}
+    full = {name: ["full", name] for name in registry.SERVICES}
+    assert profiles == full | {name: ["monitoring", name] for name in MONITORING}
 
 
 def test_registry_is_not_needed(services: dict[str, dict[str, Any]]) -> None:
@@ -237,7 +240,7 @@ def test_no_default_password(services: dict[str, dict[str, Any]]) -> None:
     assert values == {"${DATABASE_PASSWORD:-}", "/proc/sys/kernel/random/uuid"}
 
 
-@pytest.mark.parametrize("service", sorted({*EVERY_SERVICE} - {FOREIGN}))
+@pytest.mark.parametrize("service", sorted({*EVERY_SERVICE} - FOREIGN))
 def test_nothing_runs_as_root(service: str) -> None:
     """Every image names the user that it runs as by number, which is not root's."""
     own = stage(BUILT_BY.get(service, service))

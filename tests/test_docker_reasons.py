@@ -36,6 +36,8 @@ def failed(**changes: Any) -> Container:
         ("forkcast: the first\nforkcast: the last\nINFO ended\n", "the last"),
         ("Traceback\n  File\nOSError: no space\n", "OSError: no space"),
         ("", "it printed nothing"),
+        ('[alert] out of files\n{"time":"..","status":200}\n', "[alert] out of files"),
+        ('{"time":"..","status":200}\n', "it printed nothing"),
         ("\n\n", "it printed nothing"),
     ],
 )
@@ -43,6 +45,12 @@ def test_reason_in_its_own_words(engine: FakeDocker, log: str, told: str) -> Non
     """The last line of ours is the reason, else the last of any."""
     engine.answer("logs", out=log)
     assert reason(failed(memory=256 * M), COMPOSE) == told
+
+
+def test_only_a_replica_needs_what_the_model_needs() -> None:
+    """Another service that is killed for its memory is told without the model's need."""
+    one = Container.parse(container("prometheus", Status="exited", OOMKilled=True, memory=512 * M))
+    assert reason(one, COMPOSE) == "killed: out of memory at 512M"
 
 
 def test_killed_before_it_could_say_a_word() -> None:

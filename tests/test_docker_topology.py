@@ -41,7 +41,23 @@ def test_default_stack() -> None:
         "HTTP_HOST": "0.0.0.0",  # noqa: S104
         "HTTP_PORT": "80",
         "LOCUST_PORT": "8089",
+        "PROMETHEUS_PORT": "9090",
+        "GRAFANA_PORT": "3000",
     }
+
+
+@pytest.mark.parametrize(
+    ("full", "monitoring", "profiles"),
+    [
+        (False, False, None),
+        (False, True, "prometheus,nginx-exporter,grafana"),
+        (True, False, "database,object-store,mlflow"),
+        (True, True, "database,object-store,mlflow,prometheus,nginx-exporter,grafana"),
+    ],
+)
+def test_profiles(*, full: bool, monitoring: bool, profiles: str | None) -> None:
+    """Compose knows of those services beside the stack that are its own, and of no others."""
+    assert variables(replace(DEFAULT, full=full, monitoring=monitoring)).get("COMPOSE_PROFILES") == profiles
 
 
 def test_what_is_asked_is_merged() -> None:

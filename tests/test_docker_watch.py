@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deploy.docker.engine import Compose
+from deploy.docker.engine import MONITORING, SERVICES, Compose
 from deploy.docker.topology import DEFAULT
 from deploy.docker.watch import become_stats, show_logs, status
 from deploy.errors import CommandError
@@ -94,6 +94,30 @@ def test_what_one_should_know(engine: FakeDocker) -> None:
     ]
 
 
+def test_status_of_a_stack_that_is_watched(engine: FakeDocker) -> None:
+    """What watches has its lines, its pages and what is wrong with it; what is not there cannot be opened."""
+    told = "the disk is full"
+    engine.answer("logs", out=f"{told}\n")
+    ended = container("nginx-exporter", Status="exited", Health=None, restarts=3)
+    engine.containers(container(), *OTHERS, container("prometheus"), ended)
+    lines = status(replace(DEFAULT, http_port=8080, monitoring=True, prometheus_port=9191), COMPOSE)
+    assert rows(lines)["forkcast-prometheus-1"] == ["forkcast-prometheus-1", "running", "s"]
+    assert lines[lines.index("") + 1 :] == [
+        "service http://127.0.0.1:8080   Locust http://127.0.0.1:8089   Prometheus http://127.0.0.1:9191",
+        f"forkcast-nginx-exporter-1 {told}; started again 3 time(s)",
+        "grafana is not there: make monitoring brings it back",
+    ]
+
+
+@pytest.mark.parametrize("service", ["mlflow", "prometheus", "grafana"])
+def test_what_somebody_has_stopped(engine: FakeDocker, service: str) -> None:
+    """What stands beside the stack and was stopped by hand is noted as that, and not as a failure."""
+    engine.containers(container(), *OTHERS, container(service, Status="exited", Health=None))
+    assert status(DEFAULT, COMPOSE)[-1] == (
+        f"forkcast-{service}-1 is stopped: make up starts it; what is served is served on"
+    )
+
+
 def test_container_that_ended(engine: FakeDocker) -> None:
     """A container that does not run has no uptime, is not asked, and is noted with its reason."""
     engine.answer("logs", out="forkcast: the model has no signature\n")
@@ -129,17 +153,21 @@ def test_logs_of_an_unknown_service(service: str) -> None:
     """An unknown service is named with those that there are."""
     with pytest.raises(CommandError) as caught:
         show_logs(COMPOSE, service)
-    known = "server, nginx, locust, locust-worker, database, object-store, mlflow, all"
+    known = (
+        "server, nginx, locust, locust-worker, database, object-store, mlflow, prometheus, nginx-exporter, grafana, all"
+    )
     assert str(caught.value) == f"S={service!r}: expected one of {known}"
 
 
-@pytest.mark.parametrize("service", ["server", "nginx", "locust", "locust-worker", "all"])
-def test_logs_that_are_not_there_yet(engine: FakeDocker, service: str) -> None:
+@pytest.mark.parametrize(
+    ("service", "verb"), [(one, "up") for one in (*SERVICES, "all")] + [(one, "monitoring") for one in MONITORING]
+)
+def test_logs_that_are_not_there_yet(engine: FakeDocker, service: str, verb: str) -> None:
     """A service without a container has no log, which is told in one line."""
     engine.containers()
     with pytest.raises(CommandError) as caught:
         show_logs(COMPOSE, service)
-    assert str(caught.value) == f"{service} has no log yet; start it with: make up"
+    assert str(caught.value) == f"{service} has no log yet; start it with: make {verb}"
 
 
 def shown(engine: FakeDocker, service: str, capsys: pytest.CaptureFixture[str], *documents: dict[str, Any]) -> str:

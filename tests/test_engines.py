@@ -38,7 +38,7 @@ from sklearn.tree import DecisionTreeClassifier
 from server.digest import folder_digest
 from server.engines import Engine, load_engine, suitable_engines
 from server.engines.sklearn import SklearnEngine
-from server.errors import CompanionRefused, ModelError
+from server.errors import CompanionRefused, InvalidRows, ModelError
 from server.mlmodel import MLmodel
 from server.protocol import decode, encode_many
 from server.rows import Prediction, Rows
@@ -253,6 +253,18 @@ def test_strings_and_numbers(tmp_path: Path) -> None:
     assert predict(mlmodel, SOIL).confidences == pytest.approx(estimator.predict_proba(SOIL).max(axis=1))
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # scikit-learn's, before it refuses
+@pytest.mark.parametrize("engine", ["sklearn", "pyfunc"])
+def test_rows_that_scikit_learn_refuses(tmp_path: Path, engine: str) -> None:
+    """A category that is not known, or a number too large for trees, is the row's fault; any other error is not."""
+    soils = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(SOIL[["soil"]], SOIL["stones"])
+    with pytest.raises(InvalidRows, match="the model does not take a value of the row: Found unknown categories"):
+        predict(save(tmp_path / "soil", soils, SOIL[["soil"]]), pd.DataFrame({"soil": ["moon dust"]}), engine)
+    trees = save(tmp_path / "trees", DecisionTreeClassifier().fit(X, Y))
+    with pytest.raises(InvalidRows, match="Input X contains infinity or a value too large"):
+        predict(trees, X.head(1) * 1e40, engine)
+
+
 def test_missing_optional_numbers(tmp_path: Path) -> None:
     """An optional number that is missing reaches the model as NaN, beside rows that have it."""
     estimator = HistGradientBoostingClassifier(max_iter=3, min_samples_leaf=2).fit(X, Y)
@@ -447,6 +459,8 @@ PAIRS = X.iloc[:, :2].to_numpy().tolist()
         (lambda frame: frame.iloc[:, :2].to_numpy(), PAIRS),
         (lambda frame: frame.iloc[:, 0].tolist(), WIDTHS),
         (lambda frame: list(frame.iloc[:, 0].to_numpy()), WIDTHS),
+        (lambda frame: {"width": frame.iloc[:, 0].tolist()}, WIDTHS),
+        (lambda frame: {"a": frame.iloc[:, 0].tolist(), "b": frame.iloc[:, 1].to_numpy()}, PAIRS),
         (lambda frame: list(frame.iloc[:, :2].to_numpy()), PAIRS),
         (lambda frame: frame.iloc[:, 0], WIDTHS),
         (lambda frame: frame.iloc[:, [0]], WIDTHS),

@@ -185,15 +185,13 @@ def test_no_content_type_is_our_fault(client: TestClient, path: str, kind: str) 
     assert len(answer.text) < 1000
 
 
-def test_short_rows_of_csv_stay_short() -> None:
-    """A wide header over many short rows is not filled up to a table of their product, and reads as nulls."""
-    wide = [*NAMES, *(f"c{i}" for i in range(1000))]
+def test_a_wide_header_of_csv_is_not_filled_up() -> None:
+    """Short rows under a wide header take what the model's columns take, and not the product of the two."""
+    wide = [*NAMES, *(f"c{i}" for i in range(1000)), NAMES[0]]
     values = ",".join(str(ROW[name] if ROW[name] is not None else "") for name in NAMES)
     table = tables.read_csv((",".join(wide) + f"\n{values}" * 50).encode(), COLUMNS, MAX_ROWS)
     assert {len(row) for row in table.rows} == {WIDTH}
     assert MODEL.schema.lenient().table(table, MAX_ROWS)[49] == [ROW[name] for name in NAMES]
-    (short,) = tables.read_csv((HEADER + "red,1").encode(), COLUMNS, MAX_ROWS).rows
-    assert list(short) == ["red", "1"]
 
 
 def test_columns_that_are_no_names_are_told_apart(client: TestClient) -> None:

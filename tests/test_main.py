@@ -12,7 +12,7 @@ import subprocess
 import sys
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import values
 from sklearn.tree import DecisionTreeClassifier
 
 from server import cgroup
@@ -28,6 +29,7 @@ from server.app import Edge, Reload
 from server.copies import Copies, Copy
 from server.digest import folder_digest
 from server.main import create, reload
+from server.metrics.folder import Folder
 from server.settings import ROOT
 
 with warnings.catch_warnings():
@@ -256,14 +258,18 @@ class Master:
 
 
 @pytest.fixture
-def hooks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def hooks(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What gunicorn.conf.py defines, read as Gunicorn reads it; it sets variables and the path of this process."""
     threads = [f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB_MAXIMUM")]
     for name in (*threads, "LOKY_MAX_CPU_COUNT", "MLFLOW_DISABLE_TELEMETRY"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(cgroup, "memory_limit", lambda: 128 * M)
-    return runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    own = Folder()
+    monkeypatch.setattr("server.metrics.folder.FOLDER", own)
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)  # the folder sets another
+    yield runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    own.delete()
 
 
 def worker(pid: int = 7, slot: int = 1) -> Any:

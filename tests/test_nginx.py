@@ -6,16 +6,20 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+import psutil
 import pytest
 
 from deploy.errors import CommandError
@@ -195,6 +199,12 @@ def test_no_replica(upstream: str | None, tried: str, method: str, layout: Layou
 class Replica(BaseHTTPRequestHandler):
     """Answers with what it was sent."""
 
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.path)))
+        self.end_headers()
+        self.wfile.write(self.path.encode())
+
     def do_POST(self) -> None:
         body = self.requestline.encode() + b" " + self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
@@ -206,30 +216,169 @@ class Replica(BaseHTTPRequestHandler):
         pass
 
 
-def test_request_that_starts_once_more(layout: Layout, binary: str) -> None:
-    """A request that found no live replica in its list arrives whole on its second start."""
-    with HTTPServer(("127.0.0.1", 0), Replica) as server:
+@pytest.fixture
+def replica() -> Iterator[int]:
+    """A replica that tells what reached it; its port."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Replica) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        lists = (
-            "upstream replicas { zone replicas 64k; server unix:run/1.sock down; }\n"
-            f"upstream new-list {{ server 127.0.0.1:{server.server_port}; }}\n"
-        )
-        # The list cannot be made to change between the two starts, so the second one is given another.
-        first, second = "location @again {\n            proxy_pass http://", "replicas;"
         try:
-            with running(binary, layout, lists, (first + second, first + "new-list;")) as port:
-                connection = HTTPConnection("127.0.0.1", port, timeout=30)
-                connection.request("POST", "/predict", body=b"x" * 100_000)
-                answer = connection.getresponse()
-                assert (answer.status, answer.read()) == (200, b"POST /predict HTTP/1.1 " + b"x" * 100_000)
-                connection.close()
+            yield server.server_port
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_request_that_starts_once_more(layout: Layout, binary: str, replica: int) -> None:
+    """A request that found no live replica in its list arrives whole on its second start."""
+    lists = (
+        "upstream replicas { zone replicas 64k; server unix:run/1.sock down; }\n"
+        f"upstream new-list {{ server 127.0.0.1:{replica}; }}\n"
+    )
+    # The list cannot be made to change between the two starts, so the second one is given another.
+    first, second = "location @again {\n            proxy_pass http://", "replicas;"
+    with running(binary, layout, lists, (first + second, first + "new-list;")) as port:
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("POST", "/predict", body=b"x" * 100_000)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"POST /predict HTTP/1.1 " + b"x" * 100_000)
+        connection.close()
     logged = json.loads((layout.logs / "access.log").read_text())
     assert (logged["method"], logged["status"]) == ("POST", 200)
     assert logged["upstream_addr"].startswith("replicas : 127.0.0.1:")
+
+
+def ask(address: int | Path, line: str) -> tuple[int, dict[str, str], str]:
+    """What Nginx answers at a port or a socket to a request line that no client would let through."""
+    family, place = (socket.AF_INET, ("127.0.0.1", address)) if isinstance(address, int) else (socket.AF_UNIX, address)
+    with socket.socket(family) as client:
+        client.settimeout(30)
+        client.connect(place if isinstance(place, tuple) else str(place))
+        client.sendall(f"{line} HTTP/1.1\r\nHost: forkcast\r\nConnection: close\r\n\r\n".encode("latin-1"))
+        head, _, body = client.makefile("rb").read().decode().partition("\r\n\r\n")
+    status, *lines = head.splitlines()
+    return int(status.split()[1]), dict(line.lower().split(": ", 1) for line in lines), body
+
+
+def to(port: int) -> str:
+    return f"upstream replicas {{ server 127.0.0.1:{port}; }}\n"
+
+
+SPELLINGS = [
+    "GET /metrics",
+    "HEAD /metrics",
+    "POST /metrics",
+    "GET //metrics",
+    "GET ///metrics",
+    "GET /%6detrics",
+    "GET /%6D%65%74%72%69%63%73",
+    "GET /metrics/",
+    "GET /metrics%2f",
+    "GET /metrics%2F..%2fmetrics",
+    "GET /metrics/.",
+    "GET /metrics/x/..",
+    "GET /x/../metrics",
+    "GET /x/%2e%2e/metrics",
+    "GET /./metrics",
+    "GET /%2e/metrics",
+    "GET /predict/../metrics",
+    "GET /metrics?x",
+    "GET /metrics?",
+    "GET /metrics%3fx",
+    "GET /metrics#x",
+    "GET /metrics;x",
+    "GET /metrics%0a",
+    "GET /metrics%20",
+    "GET http://forkcast/metrics",
+    "GET http://elsewhere//%6detrics?x",
+    "GET http://forkcast:80/x/../metrics",
+]
+
+
+def test_metrics_are_not_for_the_outside(layout: Layout, binary: str, replica: int) -> None:
+    """In whatever spelling, /metrics is a 404 of Nginx's own, in the form of all errors, which says where to ask."""
+    with running(binary, layout, to(replica)) as port:
+        for spelling in SPELLINGS:
+            status, headers, body = ask(port, spelling)
+            assert status == 404, spelling
+            assert headers["content-type"] == "application/problem+json", spelling
+            assert headers["x-served-by"].startswith("nginx/"), spelling
+            assert spelling.startswith("HEAD") or json.loads(body) == {
+                "type": "about:blank",
+                "title": "Not Found",
+                "status": 404,
+                "detail": "the load balancer does not hand this on; metrics are read from each replica itself",
+            }
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "GET /%256detrics",
+        "GET /%252e%252e/metrics",
+        "GET /METRICS",
+        "GET /x/metrics",
+        "GET /metric%73x/../../x%2fmetrics",
+        "GET //x//metrics",
+        "GET /health?/metrics",
+        "GET /x%0a/metrics",
+        "GET *",
+        "GET \\metrics",
+        "GET /\\metrics",
+        "GET /x metrics",
+        "GET /\x00/metrics",
+        "GET /\xffmetrics",
+    ],
+)
+def test_what_looks_like_metrics(layout: Layout, binary: str, replica: int, line: str) -> None:
+    """Nothing that Nginx hands on is what a replica takes for /metrics, decoded once as a replica does it."""
+    with running(binary, layout, to(replica)) as port:
+        status, headers, body = ask(port, line)
+    if headers.get("content-type") != "application/problem+json":
+        path = urlsplit(f"http://forkcast{body}").path
+        assert unquote(path).strip() != "/metrics"
+    else:
+        assert status in (400, 404)
+
+
+def test_status_of_nginx_itself(layout: Layout, binary: str, replica: int) -> None:
+    """Nginx tells of its connections and requests on a socket in its own folder, and to nobody outside."""
+    with running(binary, layout, to(replica)) as port, short(layout.var / nginx.STATUS_SOCKET) as inside:
+        assert ask(port, "GET /predict")[0] == 200
+        status, _, told = ask(inside, "GET /stub_status")
+        assert status == 200
+        assert re.match(r"Active connections: \d+ \nserver accepts handled requests\n \d+ \d+ \d+ \n", told)
+        assert ask(inside, "GET /predict")[0] == 404
+        assert ask(port, "GET /stub_status")[2] == "/stub_status"  # handed on, and no replica has it
+    assert "stub_status" not in (layout.logs / "access.log").read_text().splitlines()[0]
+
+
+@contextmanager
+def short(path: Path) -> Iterator[Path]:
+    """A path to a Unix socket that fits into its address, however deep the socket is."""
+    handle = os.open(path.parent, os.O_PATH)
+    try:
+        yield Path(f"/proc/self/fd/{handle}/{path.name}")
+    finally:
+        os.close(handle)
+
+
+def test_nginx_after_one_that_was_killed(layout: Layout, binary: str) -> None:
+    """An Nginx that is started where one was killed with -9 answers on the same port, and tells of itself."""
+    port = free_port()
+    nginx.write_config(layout, Stack(http_port=port))
+    command = [sys.executable, "-m", "deploy.local.takeover", *nginx.command(binary, layout)]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for end in (signal.SIGKILL, signal.SIGTERM):
+        with subprocess.Popen(command, cwd=layout.var, env=environ, stderr=subprocess.DEVNULL) as process:
+            while not psutil.Process(process.pid).children():  # its workers: those of the one before were no children
+                assert process.poll() is None
+                time.sleep(0.01)
+            with short(layout.var / nginx.STATUS_SOCKET) as inside:
+                assert ask(inside, "GET /stub_status")[0] == 200
+            assert listens(port)
+            process.send_signal(end)
+    assert not listens(port)
 
 
 def test_found_nginx_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,13 +25,14 @@ from server.errors import (
     Draining,
     Fault,
     InvalidRows,
-    MissingColumns,
     NoSuchModel,
+    NoTable,
     NotJson,
     QueueFull,
     RequestError,
     Unavailable,
     Unforeseen,
+    UnsupportedEncoding,
     UnsupportedMedia,
 )
 from server.model import Model
@@ -289,7 +290,7 @@ def test_every_foreseen_error(kind: type[RequestError], caplog: pytest.LogCaptur
     document = problem(answer, kind.status)
     assert document["detail"] == "what is wrong"
     assert document["errors"] == [{"detail": "is wrong", "pointer": "#/x"}]
-    assert answer.headers == ({b"retry-after": b"1"} if issubclass(kind, Unavailable) else {})
+    assert answer.headers == {name.lower().encode(): value.encode() for name, value in kind.headers.items()}
     assert caplog.messages == []
 
 
@@ -299,10 +300,11 @@ def test_kinds_of_errors() -> None:
         NotJson: 400,
         BadForm: 400,
         NoSuchModel: 404,
-        MissingColumns: 422,
+        NoTable: 422,
         Unforeseen: 500,
         BodyTooLarge: 413,
         UnsupportedMedia: 415,
+        UnsupportedEncoding: 415,
         InvalidRows: 422,
         ClientGone: 499,
         Unavailable: 503,
@@ -415,6 +417,18 @@ def test_requests_at_the_same_time() -> None:
 
     run(ask, engine)
     assert engine.seen == [1, 2, 3]
+
+
+def test_compressed_body() -> None:
+    """A body that is compressed is a 415 that says so; one that is declared to be as it is, is read."""
+    for encoding, status in ((b"gzip", 415), (b"identity", 200)):
+        body = b"\x1f\x8b\x08" if status == 415 else BODY
+        answer = answered(Client([body], [JSON, (b"content-encoding", encoding)]))
+        if status == 415:
+            assert "the Content-Encoding 'gzip' is not read" in problem(answer, status)["detail"]
+            assert answer.headers == {b"accept-encoding": b"identity"}
+        else:
+            assert answer.document["prediction"] == 5
 
 
 def read(headers: list[tuple[bytes, bytes]], parts: list[bytes | Message]) -> bytes:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deploy import registry
+from deploy.docker import topology
 from deploy.docker.engine import Compose
 from deploy.docker.registry import secrets, variables
+from deploy.docker.topology import DEFAULT
 from deploy.errors import CommandError
 from deploy.layout import Layout
 from deploy.stack import Stack
@@ -27,7 +30,6 @@ def test_plain_stack_has_none() -> None:
     assert registry.asked(stack, {"DATABASE_URL": "mysql://a@b/c"}, ADDRESS, full=False) == stack
     assert registry.services(stack) == ()
     assert registry.secrets(stack) == ()
-    assert "COMPOSE_PROFILES" not in variables(stack, {"DATABASE_PASSWORD": "p"})
     assert "DATABASE_PASSWORD" not in variables(stack, {"DATABASE_PASSWORD": "p"})
 
 
@@ -59,7 +61,7 @@ def test_what_the_user_names_is_not_started(
     assert registry.asked(stack, {}, ADDRESS, full=False) == stack
     chosen = variables(stack, {})
     assert named.items() <= chosen.items()
-    assert chosen["COMPOSE_PROFILES"] == ",".join(services)
+    assert topology.variables(replace(DEFAULT, full=True, registry=named))["COMPOSE_PROFILES"] == ",".join(services)
 
 
 def test_keys_of_the_own_store_are_no_other_store() -> None:

@@ -53,7 +53,7 @@ def test_bad_number_of_replicas(value: str) -> None:
     assert str(caught.value) == f"N={value!r}: expected a whole number from 1 to {SLOTS}"
 
 
-@pytest.mark.parametrize("name", ["HTTP_PORT", "LOCUST_PORT"])
+@pytest.mark.parametrize("name", ["HTTP_PORT", "LOCUST_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT"])
 @pytest.mark.parametrize("value", ["0", "65536", "http", "80.0", "+80"])
 def test_bad_port(name: str, value: str) -> None:
     """A port that cannot be is named with its value and what was expected."""

@@ -24,6 +24,7 @@ from server.rows import Prediction, Rows
 from server.schema import InputSchema
 from server.settings import Settings
 from server.worker import DrainingServer, JoiningTransport, Protocol, Worker
+from tests.scrapes import requests, samples
 
 PATIENCE = 20  # seconds until a test that hangs fails instead
 QUICK, SLOW = float("inf"), -1.0  # whatever a call takes, it is quick enough for the loop, or is not
@@ -457,6 +458,10 @@ async def test_malformed_http(text: str) -> None:
         assert answer.headers["x-model-version"] == "1"
         assert json.loads(answer.body)["title"] == "Bad Request"
         assert await client.rest() == b""
+        client = await site.connect()
+        client.send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        told = samples((await client.answer()).body.decode())
+        assert requests(told) == {("other", 400): 1}
 
 
 @pytest.mark.anyio

@@ -7,9 +7,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 from deploy import ports, probe
-from deploy.docker import images, provider, registry
+from deploy.docker import images, monitoring, provider, registry
 from deploy.docker.convergence import converge
-from deploy.docker.engine import Compose, Container, is_local
+from deploy.docker.engine import MONITORING, Compose, Container, is_local
 from deploy.docker.promotion import ContainerRegistrar, ContainerReplica
 from deploy.docker.topology import DEFAULT, asked, data, file, limited, variables
 from deploy.docker.watch import become_stats, show_logs, status
@@ -53,7 +53,21 @@ class DockerBackend:
         with self._undone_on_failure(before), _taken_back_on_failure(compose):
             self._converge(stack)
             self._predict(stack)
+        self._watch_again(stack)
         return stack
+
+    def monitoring(self) -> Mapping[str, str]:
+        """Prometheus and Grafana beside the stack that runs."""
+        before = self._require_running()
+        stack = before.changed({name: self._environ.get(name, "") for name in monitoring.PORTS})
+        stack = replace(stack, monitoring=True)
+        compose = self._claim(stack)
+        monitoring.place(stack, before)
+        monitoring.get_image(compose, published="IMAGE" in stack.environment)
+        with monitoring.stopped_on_failure(compose, before):
+            monitoring.up(compose, pull=True)
+        stack.save(self._layout)
+        return monitoring.pages(stack, compose.containers())
 
     def scale(self) -> Stack:
         """Another number of replicas; no request fails meanwhile."""
@@ -119,7 +133,7 @@ class DockerBackend:
 
     def build(self) -> None:
         """Build the images for this machine."""
-        compose = self._compose(replace(asked(DEFAULT, self._environ), full=True))
+        compose = self._compose(_whole(asked(DEFAULT, self._environ)))
         if why := images.missing([OBJECT_STORE]):
             raise CommandError(why)
         images.build(compose)
@@ -128,7 +142,7 @@ class DockerBackend:
 
     def publish(self) -> None:
         """Build the images for every platform and push them."""
-        images.publish(self._compose(replace(asked(DEFAULT, self._environ), full=True)), self._environ)
+        images.publish(self._compose(_whole(asked(DEFAULT, self._environ))), self._environ)
 
     def status(self) -> list[str]:
         """A line a container, and what is wrong with those that are not well."""
@@ -145,12 +159,12 @@ class DockerBackend:
 
     def down(self) -> None:
         """Stop and remove every container of this stack; its volumes stay."""
-        self._claim(replace(self._running() or DEFAULT, full=True)).run("down", "--remove-orphans")
+        self._claim(_whole(self._running() or DEFAULT)).run("down", "--remove-orphans")
         self._layout.state.unlink(missing_ok=True)
 
     def delete(self) -> None:
         """The volumes too, the registry and the models, and the images that were built here."""
-        compose = self._claim(replace(DEFAULT, full=True))
+        compose = self._claim(_whole(DEFAULT))
         compose.run("down", "--remove-orphans", "--volumes")
         images.remove(compose)
 
@@ -167,8 +181,9 @@ class DockerBackend:
         stack = asked(DEFAULT, self._environ)
         found = self._found(stack)
         replicas = sum(container.service == "server" for container in found)
-        full = any(container.service == MLFLOW for container in found)
-        stack = with_registry(stack, self._environ, registry.ADDRESS, full=full)
+        there = {container.service for container in found}
+        stack = with_registry(stack, self._environ, registry.ADDRESS, full=MLFLOW in there)
+        stack = replace(stack, monitoring=not there.isdisjoint(MONITORING))
         return replace(stack, replicas=max(1, replicas)) if found else None
 
     def _found(self, stack: Stack) -> list[Container]:
@@ -217,6 +232,8 @@ class DockerBackend:
             ports.check_unused("127.0.0.1", stack.locust_port, "LOCUST_PORT")
         if stack.full and (before is None or not before.full or stack.mlflow_port != before.mlflow_port):
             ports.check_unused("127.0.0.1", stack.mlflow_port, "MLFLOW_PORT")
+        if stack.monitoring:
+            monitoring.place(stack, before)
 
     def _start_registry(self, compose: Compose, stack: Stack, before: Stack | None) -> None:
         """The stack's own registry, if it has one. What has been served goes on being so without it."""
@@ -226,6 +243,15 @@ class DockerBackend:
             if before is None or not before.full:
                 raise
             print(f"note: the registry did not come up, so that the last good copy is served: {error}", flush=True)
+
+    def _watch_again(self, stack: Stack) -> None:
+        """What watches the stack, if anything does: as this checkout has it now, and without asking a network."""
+        if not stack.monitoring:
+            return
+        try:
+            monitoring.up(self._compose(stack), pull=False)
+        except CommandError as error:
+            print(f"note: the stack serves, and is not watched: {error}", flush=True)
 
     def _get_images(self, compose: Compose, stack: Stack) -> None:
         """Built from this checkout, unless IMAGE names published ones."""
@@ -256,6 +282,11 @@ class DockerBackend:
         """One prediction through Nginx, as a user's client would make it."""
         if note := probe.predict_example(stack.address):
             print(f"note: {note}")
+
+
+def _whole(stack: Stack) -> Stack:
+    """With every service that there may be: the registry's, and those that watch."""
+    return replace(stack, full=True, monitoring=True)
 
 
 @contextmanager

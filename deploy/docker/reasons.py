@@ -15,13 +15,15 @@ def reason(container: Container, compose: Compose) -> str:
     lines = log_lines(container.id, 50)
     told = container.oom_killed or _kernel_killed(container) or (lines and _SHORT in lines[-1])
     if told or not lines:
-        needs = current(compose).get("needs")
+        needs = current(compose).get("needs") if container.service == "server" else None
         needs = needs if isinstance(needs, int) else None
         # Killed in its first moments, before it could say a word, it may not count as killed.
         if told or memory.shortage(container.memory or None, needs):
             return memory.killed(container.memory or None, needs)
     ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
-    return (ours or lines or ["it printed nothing"])[-1]
+    # Nginx's lines of requests say nothing of itself.
+    words = [line for line in lines if not line.startswith('{"time":')]
+    return (ours or words or ["it printed nothing"])[-1]
 
 
 def note(container: Container, compose: Compose) -> str | None:

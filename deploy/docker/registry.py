@@ -55,7 +55,7 @@ def variables(stack: Stack, environ: Mapping[str, str]) -> dict[str, str]:
     if stack.full:
         chosen |= {name: environ.get(name, "") for name in (*registry.secrets(stack), "OBJECT_STORE_BYTES")}
         chosen |= stack.registry
-    chosen |= {"COMPOSE_PROFILES": ",".join(registry.services(stack)), "MLFLOW_PORT": str(stack.mlflow_port)}
+    chosen["MLFLOW_PORT"] = str(stack.mlflow_port)
     return {name: value for name, value in chosen.items() if value}
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deploy.docker.engine import engine_cpus
+from deploy import registry
+from deploy.docker.engine import MONITORING, engine_cpus
 from deploy.errors import CommandError
 from deploy.layout import at
 from deploy.stack import Stack
@@ -56,6 +57,7 @@ def variables(stack: Stack) -> dict[str, str]:
     """What Compose is to fill in."""
     settings = Settings.from_env(stack.environment)
     uri = stack.environment.get("MODEL_URI", "")
+    profiles = (*registry.services(stack), *(MONITORING if stack.monitoring else ()))
     chosen = {
         "SERVER_CPUS": f"{stack.cpus:g}",
         "SERVER_MEMORY": stack.memory or "",
@@ -63,6 +65,9 @@ def variables(stack: Stack) -> dict[str, str]:
         "HTTP_HOST": stack.http_host,
         "HTTP_PORT": str(stack.http_port),
         "LOCUST_PORT": str(stack.locust_port),
+        "PROMETHEUS_PORT": str(stack.prometheus_port),
+        "GRAFANA_PORT": str(stack.grafana_port),
+        "COMPOSE_PROFILES": ",".join(profiles),
         "MODEL_FOLDER": str(local_folder(uri) or "") if uri else "",
     }
     return {name: value for name, value in (stack.environment | chosen).items() if value}

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from deploy import registry
-from deploy.docker.engine import SERVICES, Compose, Container, docker, log_lines, replace_process
+from deploy.docker.engine import MONITORING, SERVICES, Compose, Container, docker, log_lines, replace_process
+from deploy.docker.monitoring import pages
 from deploy.docker.reasons import note
 from deploy.errors import CommandError
 from deploy.health import disagreement, notes
@@ -35,9 +36,16 @@ def status(stack: Stack, compose: Compose) -> list[str]:
     there = {container.service for container in containers}
     missing = [service for service in (*SERVICES, *registry.services(stack)) if service not in there]
     lines.extend(f"{service} is not there: make up brings it back" for service in missing)
-    mlflow = f"   MLflow {registry.page(stack)}" if stack.full else ""
-    places = f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}{mlflow}"
-    return [*table(rows), "", places, *lines]
+    unwatched = [service for service in MONITORING if stack.monitoring and service not in there]
+    lines.extend(f"{service} is not there: make monitoring brings it back" for service in unwatched)
+    return [*table(rows), "", _places(stack, containers), *lines]
+
+
+def _places(stack: Stack, containers: list[Container]) -> str:
+    places = {"service": stack.address, "Locust": f"http://127.0.0.1:{stack.locust_port}"}
+    if stack.full:
+        places["MLflow"] = registry.page(stack)
+    return "   ".join(f"{name} {address}" for name, address in (places | pages(stack, containers)).items())
 
 
 def _container(container: Container) -> tuple[str, str, str, str, str, str]:
@@ -72,7 +80,8 @@ def _model(told: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _notes(container: Container, told: Mapping[str, Any], compose: Compose) -> list[str]:
-    if container.service in registry.SERVICES and container.state == "exited" and container.restarts == 0:
+    beside = (*registry.SERVICES, *MONITORING)
+    if container.service in beside and container.state == "exited" and container.restarts == 0:
         return [f"{container.name} is stopped: make up starts it; what is served is served on"]
     ill = note(container, compose)
     return [*([ill] if ill else []), *notes(container.name, told)]
@@ -93,12 +102,13 @@ def show_logs(compose: Compose, service: str) -> None:
     Raises:
         CommandError: there is no such service, or it has no container.
     """
-    services = (*SERVICES, *registry.SERVICES, "all")
+    services = (*SERVICES, *registry.SERVICES, *MONITORING, "all")
     if service not in services:
         raise CommandError(f"S={service!r}: expected one of {', '.join(services)}")
     containers = compose.containers(None if service == "all" else service)
     if not containers:
-        raise CommandError(f"{service} has no log yet; start it with: make up")
+        verb = "monitoring" if service in MONITORING else "up"
+        raise CommandError(f"{service} has no log yet; start it with: make {verb}")
     for container in containers:
         if told := note(container, compose):
             print(told, flush=True)

@@ -151,6 +151,15 @@ class LocalBackend:
         os.chdir(ROOT)
         os.execve(sys.executable, [sys.executable, "-m", program], environ)  # noqa: S606
 
+    def monitoring(self) -> Mapping[str, str]:
+        """Not here: say how to read by hand what it would read."""
+        if self._environ.get("BACKEND") != "local":
+            self._require_running()
+        raise CommandError(
+            "monitoring needs Docker (BACKEND=docker); to read the metrics of a local replica: "
+            f"curl --unix-socket {self._layout.var / replica_socket(1)} http://localhost/metrics"
+        )
+
     def status(self) -> list[str]:
         """A line a program, and where to reach the stack."""
         return status(self._require_running(), self._supervisord)

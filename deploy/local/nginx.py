@@ -19,6 +19,8 @@ from deploy.local.slots import SLOTS
 from deploy.stack import Stack
 from server.cgroup import available_cpus
 
+# Where Nginx tells of itself, relative to ``var``.
+STATUS_SOCKET = "run/nginx.sock"
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 
 
@@ -83,6 +85,7 @@ def write_config(layout: Layout, stack: Stack) -> str:
         "ACCESS_LOG": "log/access.log",
         "MAX_BODY_BYTES": stack.settings(layout).max_body_bytes,
         "HTTP_LISTEN": listen_address(stack.http_host, stack.http_port or 80),
+        "STATUS_LISTEN": f"unix:{STATUS_SOCKET}",
         "TRIES": 2 * SLOTS,
     }
     text = (ROOT / "nginx/nginx.conf").read_text()

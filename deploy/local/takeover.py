@@ -1,6 +1,7 @@
 """`python -m deploy.local.takeover nginx ...`: become Nginx, once the workers of one that was killed are gone.
 
-Workers of a master that was killed with -9 live on and hold the port: the next Nginx could not bind it.
+Workers of a master that was killed with -9 live on and hold the port: the next Nginx could not bind it. Nor could it
+bind the socket of its status, which stays behind as a file.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+
+from deploy.local.nginx import STATUS_SOCKET
 
 _PATIENCE = 2.0  # seconds; they let go of the port at once, and of their connections when those are done
 
@@ -34,6 +37,7 @@ def main(command: list[str]) -> None:
         with suppress(psutil.Error):
             process.send_signal(signal.SIGQUIT)
     psutil.wait_procs(left, timeout=_PATIENCE)
+    Path(STATUS_SOCKET).unlink(missing_ok=True)
     os.execv(command[0], command)  # noqa: S606
 
 

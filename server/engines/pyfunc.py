@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from server.engines.frame import to_frame
+from server.engines.refusal import refused_rows
 from server.errors import ModelError
 from server.mlmodel import MLmodel
 from server.rows import Prediction, Rows
@@ -27,7 +28,8 @@ class PyfuncEngine:
 
     def predict(self, rows: Rows) -> Prediction:
         """Whatever the model returned, as one JSON value or list a row."""
-        output = self._model.predict(self._frame(rows))
+        with refused_rows():
+            output = _table(self._model.predict(self._frame(rows)))
         return Prediction(_labels(output), None, _columns(output))
 
     def _frame(self, rows: Rows) -> pd.DataFrame:
@@ -51,6 +53,15 @@ def load(mlmodel: MLmodel, _kernels: Path | None = None) -> PyfuncEngine:
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         raise ModelError(f"the model does not load as a pyfunc: {type(error).__name__}: {reason}") from error
+
+
+def _table(output: Any) -> Any:
+    """A dict of columns is a DataFrame, as which it has rows."""
+    if not isinstance(output, dict):
+        return output
+    import pandas as pd  # noqa: PLC0415  (in memory already: the model was given a DataFrame)
+
+    return pd.DataFrame(output)
 
 
 def _labels(output: Any) -> list[Any]:

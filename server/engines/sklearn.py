@@ -19,6 +19,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from server.engines.frame import to_frame
+from server.engines.refusal import refused_rows
 from server.errors import ModelError
 from server.mlmodel import MLmodel
 from server.rows import Prediction, Rows
@@ -44,7 +45,8 @@ class SklearnEngine:
 
     def predict(self, rows: Rows) -> Prediction:
         """Labels, with the probability of each where the estimator has probabilities."""
-        return self._answer(self._input(rows))
+        with refused_rows():
+            return self._answer(self._input(rows))
 
     def totals(self, rows: Rows) -> NDArray[np.float64]:
         """The probability of each class, n x classes; without classes, the value, n x 1. It checks companions."""

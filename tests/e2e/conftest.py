@@ -45,7 +45,7 @@ def clean_environ() -> dict[str, str]:
         "MODEL_URI", "MLFLOW_", "WEB_CONCURRENCY", "HTTP_", "VAR_DIR", "N", "MAKE", "MFLAGS", "SOCKET", "REPLICA",
         "BACKEND", "COMPOSE_", "SERVER_", "LOCUST_", "CPUS", "MEMORY", "IMAGE", "TAG", "USERS", "STEP_", "SPAWN_RATE",
         "SETTLE_", "SLO_", "RUN_TIME", "PROFILE", "TOPOLOGIES", "WORKERS", "CLIENT", "DATA", "RESULTS", "RESUME",
-        "DATABASE_", "S3_", "AWS_", "OBJECT_STORE", "ENV_FILE", "VERSION", "FORCE",
+        "DATABASE_", "PROMETHEUS_", "GRAFANA_", "S3_", "AWS_", "OBJECT_STORE", "ENV_FILE", "VERSION", "FORCE",
     )  # fmt: skip
     return {name: value for name, value in os.environ.items() if not name.startswith(ours) or name == "NODE"}
 
@@ -163,35 +163,44 @@ class Replica:
             time.sleep(0.1)
         raise AssertionError(self.log.read_text())
 
+    def stop(self) -> None:
+        """Let it drain."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+
+
+def launch(model: Path, log: Path, **settings: str) -> Replica:
+    """`gunicorn -c gunicorn.conf.py` with a model's folder and settings, and its var folder beside the log."""
+    port = int(settings.get("PORT") or free_port())
+    environ = {
+        **clean_environ(),
+        "MODEL_URI": str(model),
+        "PORT": str(port),
+        "VAR_DIR": str(log.parent / "var"),
+        **settings,
+    }
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"],
+            cwd=ROOT, env=environ, stdout=output, stderr=output, text=True,
+        )  # fmt: skip
+    return Replica(process, port, log)
+
 
 StartReplica = Callable[..., Replica]
 
 
 @pytest.fixture
 def start_replica(tmp_path: Path) -> Iterator[StartReplica]:
-    """Start `gunicorn -c gunicorn.conf.py` with a model's folder and settings; stopped at the end of the test."""
+    """Start a replica of a model's folder, and wait for it; stopped at the end of the test."""
     replicas: list[Replica] = []
 
     def start(model: Path, **settings: str) -> Replica:
-        port, log = free_port(), tmp_path / f"replica-{len(replicas)}.log"
-        environ = {
-            **clean_environ(),
-            "MODEL_URI": str(model),
-            "PORT": str(port),
-            "VAR_DIR": str(tmp_path / "var"),
-            **settings,
-        }
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"],
-                cwd=ROOT, env=environ, stdout=output, stderr=output, text=True,
-            )  # fmt: skip
-        replicas.append(Replica(process, port, log))
+        replicas.append(launch(model, tmp_path / f"replica-{len(replicas)}.log", **settings))
         replicas[-1].wait_ready()
         return replicas[-1]
 
     yield start
     for replica in replicas:
-        if replica.process.poll() is None:
-            replica.process.send_signal(signal.SIGTERM)
-        replica.process.wait(60)
+        replica.stop()

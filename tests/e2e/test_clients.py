@@ -1,0 +1,173 @@
+"""Real clients of the protocols that Forkcast speaks, through Nginx to replicas of the default model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # their own imports warn
+    import tritonclient.http as triton
+    from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+from tritonclient.utils import InferenceServerException
+
+from tests.e2e.conftest import Stack
+from tests.e2e.load import WORKSHOP_ROW
+
+ROWS = [{**WORKSHOP_ROW, "elevation": 1900 + 30 * i, "aspect": 5 * i} for i in range(64)]
+MODEL = "covertype"
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    """Batches of 64 rows."""
+    return pd.DataFrame(ROWS)
+
+
+@pytest.fixture
+def expected(stack: Stack) -> list[int]:
+    """What /predict answers to them."""
+    predictions: list[int] = stack.predict({"instances": ROWS})[1]["predictions"]
+    assert len(set(predictions)) > 1
+    return predictions
+
+
+@pytest.fixture
+def scoring(stack: Stack) -> ScoringServerClient:
+    """MLflow's own client."""
+    return ScoringServerClient("127.0.0.1", stack.port)
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[triton.InferenceServerClient]:
+    """Triton's client."""
+    with triton.InferenceServerClient(f"127.0.0.1:{stack.port}") as one:
+        yield one
+
+
+def tensor(name: str, values: npt.NDArray[Any], *, binary: bool = False) -> triton.InferInput:
+    """An input of one of the datatypes that the model's columns may come in."""
+    one = triton.InferInput(name, list(values.shape), {"i": "INT64", "f": "FP64"}[values.dtype.kind])
+    one.set_data_from_numpy(values, binary_data=binary)
+    return one
+
+
+def test_mlflows_client_gets_predictions(
+    scoring: ScoringServerClient, frame: pd.DataFrame, expected: list[int]
+) -> None:
+    """MLflow's client finds the server ready, knows its version, and gets a DataFrame's predictions, params or not."""
+    scoring.wait_server_ready(timeout=5)
+    assert scoring.get_version() == version("mlflow")
+    assert scoring.invoke(frame)["predictions"] == expected
+    assert scoring.invoke(frame, params={"unknown": 1}).get_predictions()[0].to_list() == expected
+    assert scoring.invoke(frame[frame.columns[::-1]].assign(more="x"))["predictions"] == expected
+
+
+def test_mlflows_client_gets_errors(scoring: ScoringServerClient, frame: pd.DataFrame) -> None:
+    """What MLflow's client raises has the status, MLflow's code and a message that names the column."""
+    with pytest.raises(Exception, match=r"error code 400.*INVALID_PARAMETER_VALUE.*'slope'.*KAM01"):
+        scoring.invoke(frame.drop(columns="slope"))
+    with pytest.raises(Exception, match=r"error code 400.*dataframe_split\.data\.0\.2 .*steep.*KAM00"):
+        scoring.invoke(frame.astype({"slope": object}).replace({"slope": {3: "steep"}}).iloc[3:7])
+
+
+def test_tritons_client_finds_the_model(client: triton.InferenceServerClient) -> None:
+    """Triton's client finds server and model alive and ready, and reads what tensors it takes and gives."""
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready(MODEL)
+    assert client.is_model_ready(MODEL, "1")
+    assert not client.is_model_ready("nobody")
+    assert not client.is_model_ready(MODEL, "999")
+    assert client.get_server_metadata()["extensions"] == []
+    told = client.get_model_metadata(MODEL)
+    assert told["versions"] == ["1"]
+    assert [one["name"] for one in told["inputs"]] == list(WORKSHOP_ROW)
+    assert {tuple(one["shape"]) for one in told["inputs"]} == {(-1, 1)}
+    assert [(one["name"], one["shape"]) for one in told["outputs"]] == [("predict", [-1]), ("confidence", [-1])]
+    assert {one["datatype"] for one in told["outputs"]} == {"INT64", "FP64"}
+
+
+@pytest.mark.parametrize("rows", [1, 64])
+@pytest.mark.parametrize("kind", [np.int64, np.float64])
+def test_tritons_client_infers(
+    rows: int, kind: type, client: triton.InferenceServerClient, frame: pd.DataFrame, expected: list[int]
+) -> None:
+    """Tensors of a column each, [n, 1] or [n], and one of [n, k], get /predict's labels, from either version's path."""
+    values = frame.iloc[:rows].astype(kind)
+    columns = [tensor(name, values[name].to_numpy()) for name in WORKSHOP_ROW]
+    squares = [tensor(name, values[[name]].to_numpy()) for name in WORKSHOP_ROW]
+    for inputs in (columns, squares, [tensor("input-0", values.to_numpy())]):
+        result = client.infer(MODEL, inputs, request_id="42", model_version="1" if inputs is columns else "")
+        assert result.get_response()["id"] == "42"
+        assert result.get_response()["model_version"] == "1"
+        assert result.as_numpy("predict").tolist() == expected[:rows]
+        assert result.as_numpy("predict").dtype == np.int64
+        assert ((result.as_numpy("confidence") > 0) & (result.as_numpy("confidence") <= 1)).all()
+
+
+def test_tritons_client_chooses_outputs(
+    client: triton.InferenceServerClient, frame: pd.DataFrame, expected: list[int]
+) -> None:
+    """An output that is asked for comes alone, as JSON, even where the client would take it in the binary form."""
+    result = client.infer(MODEL, [tensor("x", frame.to_numpy())], outputs=[triton.InferRequestedOutput("predict")])
+    assert result.as_numpy("predict").tolist() == expected
+    assert result.as_numpy("confidence") is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "told"),
+    [
+        ({"model_name": "nobody"}, "404", "there is no model 'nobody'; served is 'covertype'"),
+        ({"model_version": "999"}, "404", "there is no version '999' of 'covertype'; served is '1'"),
+        ({"outputs": ["nothing"]}, "400", "'nothing' is none of this model's; expected predict or confidence"),
+        ({"inputs": ["slope", "aspect"]}, "400", "one of the shape [n, 12] for all; got 'x' of shape [64, 2]"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_tritons_client_gets_errors(
+    asked: dict[str, Any], status: str, told: str, client: triton.InferenceServerClient, frame: pd.DataFrame
+) -> None:
+    """What is wrong with a request reaches the caller as Triton's exception, with the status and the server's words."""
+    inputs = [tensor("x", frame[asked.get("inputs", list(frame))].to_numpy())]
+    outputs = [triton.InferRequestedOutput(name) for name in asked.get("outputs", ())]
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer(**{"model_name": MODEL, **asked, "inputs": inputs, "outputs": outputs})
+    assert caught.value.status() == status
+    assert told in caught.value.message()
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_tritons_compressed_bodies_are_refused(
+    algorithm: str, client: triton.InferenceServerClient, frame: pd.DataFrame
+) -> None:
+    """A caller whose client compresses requests is told that this is what is not taken."""
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer(MODEL, [tensor("x", frame.to_numpy())], request_compression_algorithm=algorithm)
+    assert caught.value.status() == "415"
+    assert "Content-Encoding" in caught.value.message()
+
+
+def test_tritons_binary_form_is_refused(client: triton.InferenceServerClient, frame: pd.DataFrame) -> None:
+    """A caller who leaves binary_data as it is by default is told to turn it off."""
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer(MODEL, [tensor("x", frame.to_numpy(), binary=True)])
+    assert caught.value.status() == "400"
+    assert "binary data extension is not supported" in caught.value.message()
+    assert "binary_data=False" in caught.value.message()
+
+
+def test_tritons_client_understands_nginx(client: triton.InferenceServerClient, frame: pd.DataFrame) -> None:
+    """An error that Nginx itself gives, such as of too large a body, reaches the caller in its own words too."""
+    rows = pd.concat([frame] * 400).to_numpy()
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer(MODEL, [tensor("x", rows)])
+    assert caught.value.status() == "413"
+    assert caught.value.message() == "the body is larger than 1048576 bytes"

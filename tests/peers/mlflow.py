@@ -1,0 +1,63 @@
+"""MLflow's own scoring server, one a model."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # their own imports warn
+    from mlflow.pyfunc.scoring_server import get_cmd
+
+from tests.e2e.conftest import free_port
+from tests.peers import scoring, scoring_http, scoring_tables, scoring_values
+from tests.peers.exchange import Case, ask
+
+_PING = Case("ping", "/ping", method="GET")
+
+
+def cases() -> list[Case]:
+    """The battery."""
+    return [*scoring.cases(), *scoring_http.cases(), *scoring_values.cases(), *scoring_tables.cases()]
+
+
+@dataclass
+class Served:
+    """What `mlflow models serve --env-manager local` starts; by that command itself, MLflow would be imported twice."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @classmethod
+    def start(cls, folder: Path, log: Path) -> Served:
+        """A server of one model, not waited for."""
+        port = free_port()
+        command, environ = get_cmd(str(folder), port=port, host="127.0.0.1")
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *shlex.split(command)],
+                env={**environ, "MLFLOW_DISABLE_TELEMETRY": "true"}, stdout=output, stderr=output,
+            )  # fmt: skip
+        return cls(process, port, log)
+
+    def wait_ready(self) -> None:
+        """Until it answers that it is there."""
+        for _ in range(1200):
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                if ask(self.port, _PING).status == 200:
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError(self.log.read_text())
+
+    def stop(self) -> None:
+        """Without waiting for connections: all are closed."""
+        self.process.terminate()
+        self.process.wait(60)

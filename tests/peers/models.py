@@ -1,0 +1,71 @@
+"""The models that several servers serve side by side: whole numbers; columns of every type; several outputs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+
+from deploy.model.form import FEATURES
+from deploy.model.pipeline import build_pipeline
+from deploy.model.synthetic import generate
+from tests.e2e.models import save_sklearn
+
+Row = dict[str, Any]
+
+# One good row of each.
+COVERTYPE: Row = dict(zip(FEATURES, (2596, 51, 3, 258, 0, 510, 221, 232, 148, 6279, 1, 29), strict=True))
+MIXED: Row = {
+    "colour": "red", "count": 40, "total": 7_000_000_000, "height": 0.5, "weight": 61.5, "fragile": True, "age": 30,
+}  # fmt: skip
+SEVERAL: Row = {"x": 0.25, "y": 0.5, "z": 0.75}
+
+
+def covertype(path: Path) -> Path:
+    """Twelve columns of whole numbers (long), labels 1 to 7."""
+    data = generate(rows=1500)
+    frame = pd.DataFrame(data.x.astype(np.int64), columns=list(FEATURES))
+    forest = RandomForestClassifier(n_estimators=10, random_state=0)
+    return save_sklearn(path, build_pipeline(forest).fit(data.x, data.y), frame)
+
+
+class Echo(BaseEstimator):  # type: ignore[misc]
+    """The label of a row is what the model was given: values and types, column by column; ``-`` for a missing one."""
+
+    def fit(self, x: pd.DataFrame, _y: object = None) -> Echo:
+        self.columns_ = list(x.columns)
+        return self
+
+    def predict(self, x: pd.DataFrame) -> Any:
+        def shown(value: Any) -> str:
+            if value is None or value != value:  # noqa: PLR0124  (NaN)
+                return "-"
+            return str(value.item() if hasattr(value, "item") else value)
+
+        columns = [x.get(name, [None] * len(x)) for name in self.columns_]
+        return np.array(["|".join(map(shown, row)) for row in zip(*columns, strict=True)])
+
+
+def mixed(path: Path) -> Path:
+    """A column of every type that is served, one of them optional, and labels that are strings."""
+    frame = pd.DataFrame([MIXED, {**MIXED, "age": None}]).astype({"count": np.int32, "height": np.float32})
+    # By value: the process that loads it has no tests to import.
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    return save_sklearn(path, Echo().fit(frame), frame)
+
+
+def several(path: Path) -> Path:
+    """Three columns of floats, two numbers a row."""
+    frame = pd.DataFrame(np.random.default_rng(0).uniform(0, 1, (300, 3)), columns=list(SEVERAL))
+    outputs = np.column_stack([frame["x"] + frame["y"], frame["y"] * frame["z"]])
+    return save_sklearn(path, RandomForestRegressor(n_estimators=10, random_state=0).fit(frame, outputs), frame)
+
+
+SAVE: Mapping[str, Callable[[Path], Path]] = {"covertype": covertype, "mixed": mixed, "several": several}

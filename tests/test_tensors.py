@@ -1,0 +1,154 @@
+"""Tensors: from JSON to rows, from predictions to JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server.columns import column_of
+from server.errors import BadForm
+from server.rows import Prediction
+from server.tensors import KINDS, Tensor, outputs, to_table
+
+KIND_OF = {"a": "long", "b": "double"}
+COLUMNS = [column_of(i, {"name": name, "type": kind}, {}) for i, (name, kind) in enumerate(KIND_OF.items())]
+
+
+def tensor(**other: Any) -> Tensor:
+    return Tensor.parse({"name": "a", "shape": [2], "datatype": "INT64", "data": [1, 2], **other}, "inputs.0")
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"name": None}, "inputs.0.name must be a name, got null"),
+        ({"name": ""}, "name must be a name"),
+        ({"shape": None}, r"shape must be \[n\] or \[n, k\]"),
+        ({"shape": []}, "shape must be"),
+        ({"shape": [-1]}, "shape must be"),
+        ({"shape": [True]}, "shape must be"),
+        ({"shape": [1, 1, 2]}, "shape must be"),
+        ({"shape": [3]}, "data must have 3 values, as its shape says, got 2"),
+        ({"shape": [10**9, 10**9]}, "data must have 1000000000000000000 values"),
+        ({"datatype": "int64"}, "datatype must be one of BOOL, INT8"),
+        ({"datatype": ["INT64"]}, "datatype must be one of"),
+        ({"data": None}, r"data is missing; binary data is not supported, send JSON \(binary_data=False\)"),
+        ({"data": "AQI="}, "data must be a list, got"),
+        ({"data": [1, "2"]}, 'data.1 must be of the datatype INT64, got "2"'),
+        ({"data": [1, True]}, "data.1 must be of the datatype INT64, got true"),
+        ({"data": [1, 1.5]}, "data.1 must be of the datatype INT64, got 1.5"),
+        ({"datatype": "INT8", "data": [1, 128]}, "data.1 must be of the datatype INT8, got 128"),
+        ({"datatype": "UINT64", "data": [1, -1]}, "data.1 must be of the datatype UINT64, got -1"),
+        ({"datatype": "FP16", "data": [1, 65505]}, "data.1 must be of the datatype FP16, got 65505"),
+        ({"datatype": "FP64", "data": [1, 10**400]}, "data.1 must be of the datatype FP64"),
+        ({"datatype": "BOOL", "data": [True, 1]}, "data.1 must be of the datatype BOOL, got 1"),
+        ({"datatype": "BYTES", "data": ["a", 1]}, "data.1 must be of the datatype BYTES, got 1"),
+        ({"data": [[1], [2]]}, "inputs.0.data.0 is nested deeper than the shape says"),
+        ({"shape": [2, 2], "data": [[1, 2], [3]]}, r"inputs.0.data.1 must be a list of 2, as the shape says"),
+        ({"shape": [2, 1], "data": [[1], 2]}, r"inputs.0.data.1 must be a list of 1, as the shape says, got 2"),
+    ],
+)
+def test_no_tensor(other: dict[str, Any], words: str) -> None:
+    """What is no tensor is refused, with what is wrong and where."""
+    with pytest.raises(BadForm, match=words):
+        tensor(**other)
+
+
+@pytest.mark.parametrize("document", [None, [], "a", 1])
+def test_no_object(document: object) -> None:
+    """A tensor is an object."""
+    with pytest.raises(BadForm, match="must be an object of name"):
+        Tensor.parse(document, "inputs.0")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_datatype(kind: str) -> None:
+    """Each datatype has values, and takes those of its own."""
+    odd: dict[str, list[Any]] = {"BOOL": [True, False], "BYTES": ["a", "b"]}
+    data = odd.get(kind, [1, 2.0])
+    assert tensor(datatype=kind, data=data).data == data
+
+
+def test_float32() -> None:
+    """A float32 is the nearest one, as whoever sends it has it in memory."""
+    assert tensor(datatype="FP32", data=[0.1, 1]).data == [float(np.float32(0.1)), 1.0]
+
+
+def test_nothing() -> None:
+    """A value that is not there stays so, whatever the datatype; the column knows whether it may."""
+    assert tensor(datatype="FP32", data=[None, 1]).data == [None, 1.0]
+    assert tensor(data=[1, None]).data == [1, None]
+
+
+def test_matrix_named_like_a_column() -> None:
+    """One tensor that has all columns is the whole table, even if it is called like one of them."""
+    assert list(to_table([tensor(shape=[1, 2])], COLUMNS).names) == ["a", "b"]
+
+
+def test_nested_and_flat() -> None:
+    """Data may be flat or nested as the shape says."""
+    assert tensor(shape=[2, 2], data=[1, 2, 3, 4]) == tensor(shape=[2, 2], data=[[1, 2], [3, 4]])
+
+
+def test_a_tensor_a_column() -> None:
+    """Columns come in any order, and as [n] or [n, 1]."""
+    table = to_table([tensor(name="b", shape=[2, 1]), tensor(name="a", data=[3, 4])], COLUMNS)
+    assert (list(table.names), [list(row) for row in table.rows]) == (["b", "a"], [[1, 3], [2, 4]])
+    assert table.place(1, 0) == "#/inputs/0/data/1"
+
+
+def test_one_tensor_for_all() -> None:
+    """One tensor of shape [n, k], whatever its name, has the columns in the signature's order."""
+    table = to_table([tensor(name="x", shape=[2, 2], data=[1, 2, 3, 4])], COLUMNS)
+    assert (list(table.names), [list(row) for row in table.rows]) == (["a", "b"], [[1, 2], [3, 4]])
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        ([{"name": "x"}], r"one tensor a column, or one of the shape \[n, 2\] for all; got 'x' of shape \[2\]"),
+        ([{}, {"name": "c"}], r"inputs.1 \(c\) is no column of this model; expected a, b"),
+        ([{}, {}], r"inputs.1 \(a\) is there twice"),
+        ([{"shape": [1, 2]}, {}], r"inputs.0 \(a\) must have the shape \[n\] or \[n, 1\], got \[1, 2\]"),
+        ([{}, {"name": "b", "shape": [1], "data": [1]}], r"inputs.1 \(b\) must have as many rows as the others, got 1"),
+    ],
+)
+def test_no_table(others: list[dict[str, Any]], words: str) -> None:
+    """Tensors that are no rows of the model are refused."""
+    with pytest.raises(BadForm, match=words):
+        to_table([tensor(**other) for other in others], COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("labels", "datatype", "shape", "data"),
+    [
+        ([1, 2], "INT64", (2,), [1, 2]),
+        ([1.5, 2.0], "FP64", (2,), [1.5, 2.0]),
+        (["a", "b"], "BYTES", (2,), ["a", "b"]),
+        ([True, False], "BOOL", (2,), [True, False]),
+        ([[1, 2], [3, 4]], "INT64", (2, 2), [1, 2, 3, 4]),
+        ([None, 1], "BYTES", (2,), ["None", "1"]),
+        ([[1], [1, 2]], "BYTES", (2,), ["[1]", "[1, 2]"]),
+    ],
+)
+def test_labels(labels: list[Any], datatype: str, shape: tuple[int, ...], data: list[Any]) -> None:
+    """Labels are one tensor of the datatype that holds them; what none holds is text."""
+    assert outputs(Prediction(labels, None)) == [Tensor("predict", shape, datatype, data)]
+
+
+def test_confidences() -> None:
+    """Confidences are a tensor beside the labels, unless a row has none."""
+    assert [one.name for one in outputs(Prediction([1, 2], [0.5, 1.0]))] == ["predict", "confidence"]
+    assert [one.name for one in outputs(Prediction([1, 2], [0.5, None]))] == ["predict"]
+
+
+def test_named_outputs() -> None:
+    """A model that names its outputs has a tensor for each."""
+    several = outputs(Prediction([[1, "a"], [2, "b"]], None, ("n", "s")))
+    assert [one.document() for one in several] == [
+        {"name": "n", "shape": (2,), "datatype": "INT64", "data": [1, 2]},
+        {"name": "s", "shape": (2,), "datatype": "BYTES", "data": ["a", "b"]},
+    ]
+    assert [one.name for one in outputs(Prediction([1, 2], None, ("n",)))] == ["n"]

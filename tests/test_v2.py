@@ -1,0 +1,233 @@
+"""The Open Inference Protocol. Real clients are tested in tests/e2e."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from server import __version__
+from server.app import create_app
+from server.rows import Prediction, Rows
+from server.schema import InputSchema
+from server.settings import Settings
+from tests.protocols import ROW, Mirror, TestClient, client_of, model_of
+
+INFER = "/v2/models/mirror/infer"
+TENSORS = [
+    {"name": "n", "shape": [2], "datatype": "INT64", "data": [1, 2]},
+    {"name": "x", "shape": [2, 1], "datatype": "FP64", "data": [[1.5], [2.5]]},
+    {"name": "b", "shape": [2], "datatype": "BOOL", "data": [True, False]},
+    {"name": "s", "shape": [2, 1], "datatype": "BYTES", "data": ["a", "b"]},
+]
+
+
+class Sum:
+    """An engine that adds up, with a confidence."""
+
+    name = "sum"
+    frames = False
+
+    def predict(self, rows: Rows) -> Prediction:
+        totals = rows.numbers.sum(axis=1).tolist()
+        return Prediction([int(total) for total in totals], [0.5] * len(totals))
+
+
+KINDS = [{"name": "a", "type": "long"}, {"name": "b", "type": "double"}]
+TWO: dict[str, Any] = {
+    "schema": InputSchema.from_signature(KINDS, {"a": [0, 9]}),
+    "example": {"a": 1, "b": 2.0},
+    "name": "sum",
+}
+SUM = "/v2/models/sum/infer"
+
+
+@pytest.fixture(name="client", scope="module")
+def _client() -> Iterator[TestClient]:
+    with client_of(Mirror()) as client:
+        yield client
+
+
+@pytest.fixture(name="adder", scope="module")
+def _adder() -> Iterator[TestClient]:
+    with client_of(Sum(), **TWO) as client:
+        yield client
+
+
+def matrix(data: list[Any], **other: Any) -> dict[str, Any]:
+    return {"inputs": [{"name": "x", "shape": [len(data) // 2, 2], "datatype": "FP64", "data": data}], **other}
+
+
+def test_server(client: TestClient) -> None:
+    """The server tells its name and version, and that it is alive and ready."""
+    assert client.get("/v2").json() == {"name": "forkcast", "version": __version__, "extensions": []}
+    assert client.get("/v2/health/live").json() == {"live": True}
+    assert client.get("/v2/health/ready").json() == {"ready": True}
+
+
+@pytest.mark.parametrize("path", ["/v2/models/mirror", "/v2/models/mirror/versions/4"])
+def test_model(client: TestClient, path: str) -> None:
+    """The model tells its tensors, one a column; those of its answer are as its example's are."""
+    document = client.get(path).json()
+    assert (document["name"], document["versions"], document["platform"]) == ("mirror", ["4"], "mlflow_mirror")
+    assert [(one["name"], one["datatype"], one["shape"]) for one in document["inputs"]] == [
+        ("n", "INT64", [-1, 1]),
+        ("x", "FP64", [-1, 1]),
+        ("b", "BOOL", [-1, 1]),
+        ("s", "BYTES", [-1, 1]),
+        ("o", "FP64", [-1, 1]),
+    ]
+    assert document["outputs"] == [{"name": "predict", "datatype": "BYTES", "shape": [-1, 5]}]
+    assert client.get(f"{path}/ready").json() == {"name": "mirror", "ready": True}
+
+
+def test_outputs_of_a_classifier(adder: TestClient) -> None:
+    """Labels and confidences are two outputs, in the metadata as in an answer."""
+    assert adder.get("/v2/models/sum").json()["outputs"] == [
+        {"name": "predict", "datatype": "INT64", "shape": [-1]},
+        {"name": "confidence", "datatype": "FP64", "shape": [-1]},
+    ]
+    assert adder.post(SUM, json=matrix([1, 2, 3, 4], id="seven")).json() == {
+        "model_name": "sum",
+        "model_version": "4",
+        "id": "seven",
+        "outputs": [
+            {"name": "predict", "shape": [2], "datatype": "INT64", "data": [3, 7]},
+            {"name": "confidence", "shape": [2], "datatype": "FP64", "data": [0.5, 0.5]},
+        ],
+    }
+
+
+def test_model_that_cannot_predict_its_example() -> None:
+    """A model that fails on its own example is described without outputs."""
+
+    class Failing(Sum):
+        def predict(self, rows: Rows) -> Prediction:
+            raise ValueError
+
+    with client_of(Failing(), **TWO) as client:
+        assert client.get("/v2/models/sum").json()["outputs"] == []
+        failed = client.post(SUM, json=matrix([1, 2]))
+        assert (failed.status_code, failed.json()) == (500, {"error": "this is our fault, and it is logged"})
+
+
+def test_columns(client: TestClient) -> None:
+    """One tensor a column is a table, of all types; optional columns may be left out."""
+    answer = client.post(INFER, json={"inputs": TENSORS})
+    assert answer.status_code == 200
+    assert answer.json()["outputs"][0]["data"] == ["[1.0, 1.5, 1.0, None, 'a']", "[2.0, 2.5, 0.0, None, 'b']"]
+    assert client.post("/v2/models/mirror/versions/4/infer", json={"inputs": TENSORS}).json() == answer.json()
+
+
+def test_wanted_outputs(adder: TestClient) -> None:
+    """Only the outputs that are asked for are answered, in that order; none are all."""
+    for wanted, names in ((["confidence"], ["confidence"]), (["confidence", "predict"], ["confidence", "predict"])):
+        answer = adder.post(SUM, json=matrix([1, 2], outputs=[{"name": name} for name in wanted])).json()
+        assert [one["name"] for one in answer["outputs"]] == names
+    assert len(adder.post(SUM, json=matrix([1, 2], outputs=[])).json()["outputs"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ([], "the body must be an object, got a list of 0"),
+        ({}, "inputs must be a list of at least one tensor, got null"),
+        ({"inputs": []}, "inputs must be a list of at least one tensor"),
+        ({"inputs": [3]}, "inputs.0 must be an object"),
+        (matrix([1, 2], id=7), "id must be a string, got 7"),
+        (matrix([1, 2], outputs="predict"), "outputs must be a list of objects, each with a name"),
+        (matrix([1, 2], outputs=[{}]), "outputs must be a list of objects"),
+        (matrix([1, 2], outputs=[{"name": "predict"}] * 2), "outputs names a tensor twice"),
+        (
+            matrix([1, 2], outputs=[{"name": "z"}]),
+            "'z' is none of this model's; expected predict or confidence",
+        ),
+        (matrix([]), "inputs must be a list of at least one row"),
+        (matrix([1, 2] * 51), "inputs must have at most 50 rows, got 51"),
+        (matrix([1, 2, 10, 4]), "inputs.0.data.1.a must be a whole number from 0 to 9, got 10"),
+        (matrix([1.5, 2]), "inputs.0.data.0.a must be a whole number from 0 to 9, got 1.5"),
+    ],
+)
+def test_refused(adder: TestClient, body: Any, words: str) -> None:
+    """What are no tensors of this model is a 400 that says what and where."""
+    answer = adder.post(SUM, json=body)
+    assert (answer.status_code, set(answer.json())) == (400, {"error"})
+    assert words in answer.json()["error"]
+
+
+def test_nothing(client: TestClient) -> None:
+    """A row may lack an optional column's value: null, or NaN as Triton's client writes it; and no other's."""
+    tensors = [*TENSORS, {"name": "o", "shape": [2], "datatype": "FP64", "data": [None, 2.0]}]
+    body = client.build_request("POST", INFER, json={"inputs": tensors}).content
+    for content in (body, body.replace(b"null", b"NaN")):
+        assert "2.0, 'b'" in client.post(INFER, content=content).json()["outputs"][0]["data"][1]
+    wrong = client.post(INFER, json={"inputs": [{**TENSORS[0], "data": [None, 1]}, *TENSORS[1:]]})
+    assert "inputs.0.data.0 must be a whole number from 0 to 9, got null" in wrong.json()["error"]
+
+
+def test_strictness(client: TestClient) -> None:
+    """A column's tensor of another type is refused, and so is a missing column."""
+    wrong = [{**TENSORS[0], "datatype": "BYTES", "data": ["1", "2"]}, *TENSORS[1:]]
+    assert (
+        "inputs.0.data.0 must be a whole number from 0 to 9"
+        in client.post(INFER, json={"inputs": wrong}).json()["error"]
+    )
+    assert "required columns 's' are missing" in client.post(INFER, json={"inputs": TENSORS[:3]}).json()["error"]
+
+
+def test_content_types(adder: TestClient) -> None:
+    """JSON may go undeclared, as clients of this protocol send it; anything else is refused."""
+    body = adder.build_request("POST", SUM, json=matrix([1, 2])).content
+    assert adder.post(SUM, content=body).status_code == 200
+    assert adder.post(SUM, content=body, headers={"Content-Type": "Application/JSON; charset=utf-8"}).status_code == 200
+    other = adder.post(SUM, content=body, headers={"Content-Type": "application/octet-stream"})
+    assert (other.status_code, set(other.json())) == (415, {"error"})
+    binary = adder.post(SUM, content=body, headers={"Inference-Header-Content-Length": "10"})
+    assert binary.status_code == 400
+    assert "binary_data=False" in binary.json()["error"]
+    assert adder.post(SUM, content=b"{").json()["error"].startswith("the body is not JSON")
+    assert adder.post(SUM, content=b" " * 20001).status_code == 413
+
+
+@pytest.mark.parametrize("rest", ["", "/ready", "/infer"])
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/v2/models/other", "there is no model 'other'; served is 'mirror'"),
+        ("/v2/models/other/versions/4", "there is no model 'other'"),
+        ("/v2/models/mirror/versions/5", "there is no version '5' of 'mirror'; served is '4'"),
+    ],
+)
+def test_unknown(client: TestClient, path: str, rest: str, words: str) -> None:
+    """Another model, or another version, is a 404 that names the one served."""
+    answer = client.request("POST" if rest == "/infer" else "GET", path + rest)
+    assert (answer.status_code, set(answer.json())) == (404, {"error"})
+    assert words in answer.json()["error"]
+
+
+def test_paths_and_methods(client: TestClient) -> None:
+    """Paths and methods that there are not are told in the protocol's form, with the marks of every answer."""
+    for method, path, status in (("GET", "/v2/nothing", 404), ("GET", INFER, 405), ("POST", "/v2", 405)):
+        answer = client.request(method, path)
+        assert (answer.status_code, set(answer.json())) == (status, {"error"})
+        assert answer.headers["x-model-version"] == "4"
+
+
+def test_name_with_a_space() -> None:
+    """A model's name may have any characters that a path can."""
+    with client_of(Mirror(), name="My model ü") as client:
+        assert client.get("/v2/models/My%20model%20%C3%BC").json()["name"] == "My model ü"
+        assert client.post("/v2/models/My%20model%20%C3%BC/infer", json={"inputs": TENSORS}).status_code == 200
+
+
+def test_draining() -> None:
+    """A worker that drains is alive and not ready."""
+    app = create_app(Settings.from_env({"REPLICA": "one"}), model_of(Mirror(), example=ROW))
+    with TestClient(app) as client:
+        client.app_state["serving"].draining = True
+        assert client.get("/v2/health/live").status_code == 200
+        for path in ("/v2/health/ready", "/v2/models/mirror/ready"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.json()) == (503, {"error": "this worker is draining"})
+            assert answer.headers["retry-after"] == "1"
