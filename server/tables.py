@@ -36,7 +36,8 @@ def read_csv(body: bytes, columns: Sequence[Column], max_rows: int) -> Table:
     for i, line in enumerate(lines):
         if len(line) > len(header):
             raise BadForm(f"row {i + 1} of the CSV has {len(line)} values, its header has {len(header)}")
-    known = [(header.index(column.name), column) for column in columns if column.name in header]
+    where = {name: place for place, name in reversed([*enumerate(header)])}
+    known = [(where[column.name], column) for column in columns if column.name in where]
     rows = [[_cell(column, line[j]) if j < len(line) else None for j, column in known] for line in lines]
     names = [column.name for _, column in known]
     return Table(names, rows, "#", lambda i, j: f"#/row {i + 1}/{names[j]}")

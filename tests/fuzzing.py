@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from schemathesis import BaseSchema, Config
 from schemathesis.core.failures import Failure
-from schemathesis.core.result import Ok
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 
@@ -62,7 +61,7 @@ class Found:
     failures: dict[Failure | str, str] = field(default_factory=dict)
 
     @property
-    def predicted(self) -> set[str]:
+    def succeeded(self) -> set[str]:
         """The operations that answered with 200."""
         return {operation for operation, status in self.answers if status == 200}
 
@@ -97,4 +96,4 @@ def fuzz(schema: BaseSchema) -> Found:
 
 def operations(schema: BaseSchema) -> set[str]:
     """All that the document has."""
-    return {result.ok().label for result in schema.get_all_operations() if isinstance(result, Ok)}
+    return {f"{method.upper()} {path}" for path, item in schema.raw_schema["paths"].items() for method in item}

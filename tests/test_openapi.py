@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -232,6 +233,28 @@ def test_answers_while_draining() -> None:
         client.app_state["serving"].batcher.close()
         assert answered(client, "GET", "/ready") == 503
         assert answered(client, "POST", "/predict", json=ROW) == 503
+
+
+def test_the_load_balancers_answers() -> None:
+    """Every operation has the problem documents that Nginx answers in its place, beside those of its own protocol."""
+    for path, method in ((path, method) for path, item in DOCUMENT["paths"].items() for method in item):
+        responses = DOCUMENT["paths"][path][method]["responses"]
+        for status in ("400", "503", "504", *(["413"] if method == "post" else [])):
+            assert responses[status]["content"]["application/problem+json"] == {
+                "schema": {"$ref": "#/components/schemas/Problem"}
+            }
+    assert set(DOCUMENT["paths"]["/invocations"]["post"]["responses"]["413"]["content"]) == {
+        "application/json",
+        "application/problem+json",
+    }
+
+
+@pytest.mark.parametrize(("path", "text"), [("/ping", "\n"), ("/version", version("mlflow-skinny"))])
+def test_answers_that_are_no_json(client: TestClient, path: str, text: str) -> None:
+    """What MLflow's server answers as JSON that is none, is here, too, and the document promises nothing of it."""
+    answer = client.get(path)
+    assert (answer.status_code, answer.text, answer.headers["content-type"]) == (200, text, "application/json")
+    assert "content" not in DOCUMENT["paths"][path]["get"]["responses"]["200"]
 
 
 def test_problems_are_told_apart() -> None:

@@ -1,0 +1,77 @@
+"""Small real models, fitted in memory: one for each way in which columns and names can be special."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from deploy.model.packing import pack
+from server.engines import Engine
+from server.engines.sklearn import SklearnEngine
+from server.model import Model
+from server.schema import InputSchema
+from tests.forests import engine_of
+
+ROWS = 60
+
+
+def schema_of(
+    columns: Mapping[str, str], optional: Sequence[str] = (), ranges: Mapping[str, Sequence[float]] | None = None
+) -> InputSchema:
+    inputs = [{"name": name, "type": kind, "required": name not in optional} for name, kind in columns.items()]
+    return InputSchema.from_signature(inputs, ranges or {})
+
+
+def model_of(name: str, schema: InputSchema, engine: Engine, example: list[Any]) -> Model:
+    return Model(
+        name=name,
+        version="7",
+        uri=f"models:/{name}@champion",
+        digest="d" * 64,
+        trained_on="synthetic",
+        stale=None,
+        schema=schema,
+        engine=engine,
+        example=dict(zip(schema.names, example, strict=True)),
+    )
+
+
+def covertype() -> Model:
+    """Whole numbers with ranges, on the packed forest."""
+    ranges = {"elevation": [1859, 3858], "slope": [0, 66], "area": [1, 4], "soil": [1, 40]}
+    schema = schema_of(dict.fromkeys(ranges, "long"), ranges=ranges)
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.integers(low, high, ROWS, endpoint=True) for low, high in ranges.values()])
+    forest = RandomForestClassifier(n_estimators=5, random_state=0).fit(x.astype(float), x[:, 2])
+    return model_of("covertype", schema, engine_of(pack(forest, schema), schema), [2596, 3, 1, 29])
+
+
+def mixed() -> Model:
+    """A column of every type, with and without a value, a range or a need to be there."""
+    columns = {"colour": "string", "size": "double", "count": "integer", "flag": "boolean", "weight": "float"}
+    optional = {"serial": "long", "note": "string", "depth": "double", "level": "integer", "wet": "boolean"}
+    schema = schema_of({**columns, **optional}, tuple(optional), {"depth": [-1, 1.5]})
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({name: rng.random(ROWS) for name in schema.names})
+    frame["colour"], frame["note"] = ["red", "blue"] * (ROWS // 2), ["wet", None] * (ROWS // 2)
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    columns_of = make_column_transformer((encoder, ["colour", "note"]), remainder="passthrough")
+    pipeline = make_pipeline(columns_of, HistGradientBoostingClassifier(max_iter=3))
+    pipeline.fit(frame, np.where(frame["size"] > 0.5, "large", "small"))
+    example = ["red", 3.5, 2, True, 0.5, 5, "wet", 0.25, None, None]
+    return model_of("mixed", schema, SklearnEngine(pipeline, schema), example)
+
+
+def regressor() -> Model:
+    """Numbers in, a number out; names that an address and a JSON pointer have to escape."""
+    schema = schema_of(dict.fromkeys(("x", "y/z", "ä ~b"), "double"))
+    x = np.random.default_rng(0).random((ROWS, 3))
+    engine = SklearnEngine(HistGradientBoostingRegressor(max_iter=3).fit(x, x.sum(axis=1)), schema)
+    return model_of("old faithful é", schema, engine, [0.5, 1.0, -2.5])
