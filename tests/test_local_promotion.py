@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def registrar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalRegistrar
 @contextmanager
 def sleeping() -> Iterator[subprocess.Popen[bytes]]:
     # A test run under nohup has children that ignore the signal.
-    with subprocess.Popen(["env", "--default-signal=HUP", "sleep", "600"]) as process:
+    heed = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
+    with subprocess.Popen(["sleep", "600"], preexec_fn=heed) as process:  # noqa: PLW1509  (no threads here)
         try:
             yield process
         finally:

@@ -61,7 +61,7 @@ def interrupted(process: subprocess.Popen[str]) -> tuple[int, str]:
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        with suppress(CommandError):  # results that are being made
+        with suppress(CommandError, FileNotFoundError):  # results that are being made
             if condition():
                 return
         time.sleep(0.2)
