@@ -34,6 +34,7 @@ WORKSHOP_ROW = {
 class Counts:
     """What came back: answers by status, by who served them, by version, and by that and prediction; and what broke.
 
+    Of every answer, how long it took (ms).
     A version is that of the answer's head, or ``head/body`` where the two do not agree.
     """
 
@@ -42,6 +43,7 @@ class Counts:
     versions: Counter[str] = field(default_factory=Counter)
     predictions: Counter[tuple[str, str]] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
+    milliseconds: list[float] = field(default_factory=list)
 
     @property
     def answered(self) -> int:
@@ -71,11 +73,13 @@ def request_bytes(document: object, port: int, *, close: bool = False) -> bytes:
 
 
 async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes, counts: Counts) -> None:
+    started = time.perf_counter()
     writer.write(request)
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     status_line, *lines = head.split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
     body = await reader.readexactly(int(headers["content-length"]))
+    counts.milliseconds.append(1000 * (time.perf_counter() - started))
     counts.statuses[int(status_line.split()[1])] += 1
     version = headers.get("x-model-version", "?")
     told = body.rpartition(b'"model_version":"')[2].rstrip(b'"}').decode()
