@@ -22,7 +22,7 @@ from deploy.errors import CommandError
 from deploy.layout import ROOT
 
 LOCKS = ROOT / "deploy/requirements"
-IGNORED = LOCKS / "ignored-holes.txt"
+IGNORED = ROOT / "deploy/ignored-holes.txt"
 DATABASE = "https://api.osv.dev/v1/query"
 # A hole that every database of advisories knows: one that does not is no answer about the others.
 _KNOWN = ("jinja2", "2.10")
@@ -149,8 +149,9 @@ def audit(packages: set[Pin], borne: Mapping[str, str], url: str) -> tuple[list[
 def main() -> None:
     """From the command line; the status is 1 if a package has a hole."""
     try:
-        locks = [file for file in sorted(LOCKS.glob("*.txt")) if file != IGNORED]
-        lines, sound = audit(pins(locks), ignored(IGNORED), sys.argv[1] if len(sys.argv) > 1 else DATABASE)
+        lines, sound = audit(
+            pins(LOCKS.glob("*.txt")), ignored(IGNORED), sys.argv[1] if len(sys.argv) > 1 else DATABASE
+        )
     except CommandError as error:
         sys.exit(f"error: {error}")
     print("\n".join(lines))

@@ -1,4 +1,4 @@
-"""Hostile clients against a stack that others ask for predictions. `tests/e2e/siege.py` does more of it, and times it."""
+"""Hostile clients against a stack that others ask for predictions. `tests/e2e/siege.py` does more, and times it."""
 
 from __future__ import annotations
 
