@@ -58,7 +58,7 @@ MALFORMED: dict[str, tuple[bytes, list[int]]] = {
     "HTTP/3.0": (b"GET /ping HTTP/3.0\r\nHost: x\r\n\r\n", [505]),
     "HTTP/2's preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", [400]),
     "upgrade to h2c": (_get(b"/ping", b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"), [200]),
-    "CONNECT": (_get(b"elsewhere:443", method=b"CONNECT"), [400]),
+    "CONNECT": (_get(b"/ping", method=b"CONNECT"), [405]),
     "TRACE": (_get(b"/ping", method=b"TRACE"), [405]),
     "no method": (_get(b"/ping", method=b"\x16\x03\x01"), [400]),
     "no words": (b"\r\n\r\n\r\n", []),
