@@ -228,7 +228,7 @@ def test_processes_of_nginx_that_were_told(programs: Path) -> None:
 def test_resolver_of_nginx(tmp_path: Path, told: dict[str, str], resolver: str) -> None:
     """Nginx asks the container's own name servers for addresses, unless another one is named."""
     (tmp_path / "resolv.conf").write_text(
-        "# nameserver 192.0.2.1\nsearch forkcast.svc.cluster.local\nnameserver 10.96.0.10\nnameserver fd00::a\noptions ndots:5\n"
+        "# nameserver 192.0.2.1\nsearch svc.cluster.local\nnameserver 10.96.0.10\nnameserver fd00::a\noptions ndots:5\n"
     )
     check = f'. {IMAGES}/nginx-resolver.envsh; echo "$RESOLVER"'
     environ = {"PATH": "/usr/bin:/bin", "RESOLV_CONF": str(tmp_path / "resolv.conf"), **told}

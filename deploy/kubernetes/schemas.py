@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import kubernetes_validate  # type: ignore[import-untyped]
 
@@ -16,16 +18,17 @@ def faults(manifests: Sequence[Manifest]) -> Iterator[str]:
     """One line for each manifest that one of the versions refuses."""
     for one in manifests:
         for version in VERSIONS:
-            if fault := _fault(one, version):
-                yield fault
+            if fault := _fault(json.dumps(one), version):
+                yield f"{name(one)}: Kubernetes {version}: {fault}"
 
 
-def _fault(manifest: Manifest, version: str) -> str | None:
+# The schemas are read from their files each time, which takes longer than all else.
+@lru_cache(maxsize=1024)
+def _fault(manifest: str, version: str) -> str | None:
     try:
-        kubernetes_validate.validate(manifest, version, strict=True)
+        kubernetes_validate.validate(json.loads(manifest), version, strict=True)
     except kubernetes_validate.ValidationError as error:
-        place = ".".join(str(part) for part in error.absolute_path)
-        return f"{name(manifest)}: Kubernetes {version}: {place or 'the manifest'}: {error.message}"
+        return f"{'.'.join(str(part) for part in error.absolute_path) or 'the manifest'}: {error.message}"
     except kubernetes_validate.SchemaNotFoundError as error:
-        return f"{name(manifest)}: {error.message}"
+        return str(error.message)
     return None
