@@ -52,7 +52,7 @@ class Cluster:
             self.zone()
             image = f"{self.images}-server:latest"
             mounts = ("-v", f"{self.folder}:/zone:ro", "-v", f"{Path(__file__).with_name('names.py')}:/names.py:ro")
-            run = ("run", "-d", "--name", f"{self.name}-dns", "--network", self.name, *mounts)
+            run = ("run", "-d", "--no-healthcheck", "--name", f"{self.name}-dns", "--network", self.name, *mounts)
             docker(*run, "--entrypoint", "python", image, "/names.py", "/zone/names.json")
             self.dns = self.address("dns")
             search = f"search {DOMAIN} svc.cluster.local cluster.local\nnameserver {self.dns}\noptions ndots:5\n"
@@ -179,7 +179,8 @@ class Cluster:
         command = one.get("command", [])
         entrypoint = ("--entrypoint", command[0]) if command else ()
         return docker(
-            "run", "--name", f"{self.name}-{name}{suffix}", "--network", self.name, *options, *given, *entrypoint,
+            "run", "--no-healthcheck", "--name", f"{self.name}-{name}{suffix}", "--network", self.name,
+            *options, *given, *entrypoint,
             "-v", f"{self.folder}/resolv.conf:/etc/resolv.conf:ro",
             "--user", f"{user['runAsUser']}:{user['runAsGroup']}", "--group-add", str(user["fsGroup"]),
             "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
