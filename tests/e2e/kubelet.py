@@ -90,11 +90,11 @@ class Cluster:
         """What a Deployment or a Job would make."""
         return next(one for one in pods(self.manifests) if one.owner == owner)
 
-    def job(self, owner: str) -> str:
+    def job(self, owner: str, *options: str) -> str:
         """Run a Job's pod to its end; what it printed."""
         pod = self.pod(owner)
         self._volumes(pod, owner)
-        return self._run(pod, pod.spec["containers"][0], owner)
+        return self._run(pod, pod.spec["containers"][0], owner, "", *options)
 
     def start(self, owner: str, name: str, *options: str) -> None:
         """Run a pod's init containers, then its container, until its startup probe is content; then it has a name."""

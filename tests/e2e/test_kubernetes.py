@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,13 +27,14 @@ def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterator[Cluster]:
     """A registry, a trained model, one replica and Nginx."""
     require_engine()
     if (why_not := manifests.missing()) and not os.environ.get("REQUIRE_KUBECTL"):
         pytest.skip(why_not)
     images = ContainerStack(tmp_path_factory.mktemp("images") / "var")
     images.environ = {"BACKEND": "docker", "COMPOSE_PROJECT_NAME": f"forkcast-test-{images.port}"}
+    rows = ("-v", f"{covertype_csv}:/rows.csv:ro", "-e", "COVERTYPE_PATH=/rows.csv")
     folder = tmp_path_factory.mktemp("cluster")
     folder.chmod(0o755)
     one = Cluster(
@@ -45,7 +47,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         images.docker("compose", "build", "--quiet", "server", "model", "nginx", "locust")
         with one.up():
             one.start("mlflow", "mlflow")
-            assert "covertype version 1 is @champion" in one.job("train")
+            assert "covertype version 1 is @champion" in one.job("train", *rows)
             one.start("nginx", "nginx", "--publish", f"127.0.0.1:{PORT}:8080")
             one.start("server", "server-1")
             # Nginx asks for addresses every second.
