@@ -62,7 +62,7 @@ def missing() -> str | None:
         return "there is no kubectl here"
     found = re.search(r"Kustomize Version: v(\d+)", _kubectl("version", "--client"))
     if found is None or int(found[1]) < _OLDEST:
-        return f"its kubectl has no Kustomize of version {_OLDEST} or newer"
+        return f"the Kustomize of kubectl is older than version {_OLDEST}"
     return None
 
 
