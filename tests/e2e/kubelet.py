@@ -196,7 +196,10 @@ class Cluster:
             if "configMapRef" in source:
                 environ |= data["ConfigMap", source["configMapRef"]["name"]]
         for variable in one.get("env", []):
-            value = variable.get("value", NAMESPACE if "fieldRef" in variable.get("valueFrom", {}) else "")
+            source = variable.get("valueFrom", {})
+            value = variable.get("value", NAMESPACE if "fieldRef" in source else "")
+            if "configMapKeyRef" in source:
+                value = data["ConfigMap", source["configMapKeyRef"]["name"]][source["configMapKeyRef"]["key"]]
             environ[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda found: environ[found[1]], value)
         return environ
 
