@@ -101,6 +101,7 @@ check: $(BIN)/.development ## linters, types, and the configuration files
 	@if command -v promtool >/dev/null; then \
 	  promtool check config deploy/monitoring/prometheus.yml >/dev/null && promtool test rules deploy/monitoring/rules_test.yml >/dev/null; else \
 	  echo "the rules of Prometheus were not checked: there is no promtool here; the tests do it in its image"; fi
+	@$(BIN)/python -m deploy.kubernetes
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else \
 	  echo "docker-compose.yml was not checked: there is no docker compose here"; fi
 
