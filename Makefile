@@ -103,6 +103,9 @@ check: $(BIN)/.development ## linters, types, and the configuration files
 	  echo "the rules of Prometheus were not checked: there is no promtool here; the tests do it in its image"; fi
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else \
 	  echo "docker-compose.yml was not checked: there is no docker compose here"; fi
+	@if docker stack config --help >/dev/null 2>&1; then MODEL_URI=models:/any/1 MLFLOW_TRACKING_URI=http://any \
+	  docker stack config $(addprefix -c ,deploy/swarm/stack.yml $(filter-out %/stack.yml,$(wildcard deploy/swarm/*.yml))) >/dev/null; else \
+	  echo "deploy/swarm was not checked: there is no docker stack here"; fi
 
 lock: $(BIN)/.development ## pin every dependency anew, for every platform and Python; the smaller locks follow the largest
 	@$(LOCK) pyproject.toml --upgrade --extra registry --extra onnx --group cli --group lab --group scaling --group local --group container --group dev -o $(LOCKS)/dev.txt
