@@ -46,6 +46,7 @@ def clean_environ() -> dict[str, str]:
         "BACKEND", "COMPOSE_", "SERVER_", "LOCUST_", "CPUS", "MEMORY", "IMAGE", "TAG", "USERS", "STEP_", "SPAWN_RATE",
         "SETTLE_", "SLO_", "RUN_TIME", "PROFILE", "TOPOLOGIES", "WORKERS", "CLIENT", "DATA", "RESULTS", "RESUME",
         "DATABASE_", "PROMETHEUS_", "GRAFANA_", "S3_", "AWS_", "OBJECT_STORE", "ENV_FILE", "VERSION", "FORCE",
+        "API_KEY",
     )  # fmt: skip
     return {name: value for name, value in os.environ.items() if not name.startswith(ours) or name == "NODE"}
 

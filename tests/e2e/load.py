@@ -62,11 +62,11 @@ class Counts:
         return total
 
 
-def request_bytes(document: object, port: int, *, close: bool = False) -> bytes:
-    """A whole POST /predict."""
+def request_bytes(document: object, port: int, *, close: bool = False, headers: str = "") -> bytes:
+    """A whole POST /predict; ``headers`` are more lines of its head."""
     body = json.dumps(document).encode()
     head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-    head += f"Content-Length: {len(body)}\r\n" + ("Connection: close\r\n" if close else "")
+    head += f"Content-Length: {len(body)}\r\n" + ("Connection: close\r\n" if close else "") + headers
     return head.encode() + b"\r\n" + body
 
 
@@ -93,17 +93,29 @@ class Load:
     """
 
     def __init__(
-        self, port: int, connections: int = 64, most: int = 200_000, document: object = None, *, rest: float = 0
+        self,
+        port: int,
+        connections: int = 64,
+        most: int = 200_000,
+        document: object = None,
+        *,
+        rest: float = 0,
+        headers: str = "",
     ) -> None:
         self.counts = Counts()
         self._port = port
         self._connections = connections
         self._most = most
         self._rest = rest
-        self._request = request_bytes(document or WORKSHOP_ROW, port)
+        self._document = document or WORKSHOP_ROW
+        self.use(headers)
         self._sent = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+
+    def use(self, headers: str) -> None:
+        """Send these lines in the head of each request from now on."""
+        self._request = request_bytes(self._document, self._port, headers=headers)
 
     def __enter__(self) -> Load:
         self._thread.start()
