@@ -27,7 +27,7 @@ def swarm(covertype_csv: Path) -> Iterator[SwarmStack]:
     port = free_port()
     name = f"forkcast-test-swarm-{port}"
     own = {
-        "IMAGE": name, "N": "2", "HTTP_PORT": str(port), "UPDATE_DELAY": "0s", "UPDATE_MONITOR": "5s",
+        "IMAGE": name, "N": "1", "HTTP_PORT": str(port), "UPDATE_DELAY": "0s", "UPDATE_MONITOR": "5s",
         "MODEL_URI": "models:/covertype/1", "MLFLOW_TRACKING_URI": "http://mlflow:5000",
         "COVERTYPE_PATH": str(covertype_csv), "COMPOSE_PROJECT_NAME": name,
     }  # fmt: skip
@@ -70,7 +70,7 @@ def answered(address: str) -> str:
 
 
 def test_swarm_loses_no_request(swarm: SwarmStack) -> None:
-    """A stack trains, predicts, scales, and moves to another version and back, and no request fails meanwhile."""
+    """A stack trains, predicts, scales, and moves to another version, and no request fails meanwhile."""
     port = int(swarm.environ["HTTP_PORT"])
     swarm.deploy("registry.yml")  # its job trains version 1
     swarm.deploy("stack.yml")
@@ -78,12 +78,10 @@ def test_swarm_loses_no_request(swarm: SwarmStack) -> None:
     (replica, *_) = json.loads(swarm.docker("inspect", swarm.replicas()[0]))
     assert replica["HostConfig"]["ReadonlyRootfs"]
     with Load(port, connections=16, rest=0.05) as load:
-        swarm.scale(3)
+        swarm.scale(2)
         swarm.update("--force", service="train")  # version 2
         swarm.update("--env-add", "MODEL_URI=models:/covertype/2")
         load.wait_for(200)
-        swarm.rollback()
-        load.wait_for(200)
     assert load.counts.failed == 0, load.counts
     assert set(load.counts.versions) == {"1", "2"}
-    assert answered(f"http://127.0.0.1:{port}") == "1"
+    assert answered(f"http://127.0.0.1:{port}") == "2"
