@@ -104,6 +104,9 @@ check: $(BIN)/.development ## linters, types, and the configuration files
 	@$(BIN)/python -m deploy.kubernetes
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else \
 	  echo "docker-compose.yml was not checked: there is no docker compose here"; fi
+	@if docker stack config --help >/dev/null 2>&1; then MODEL_URI=models:/any/1 MLFLOW_TRACKING_URI=http://any \
+	  docker stack config $(addprefix -c ,deploy/swarm/stack.yml $(filter-out %/stack.yml,$(wildcard deploy/swarm/*.yml))) >/dev/null; else \
+	  echo "deploy/swarm was not checked: there is no docker stack here"; fi
 
 audit: $(BIN)/.development ## known holes in the pinned packages; says so where no database of them can be reached
 	@$(BIN)/python -m deploy.audit

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from server.copies import Copies, Copy
+from server.credentials import with_credentials
 from server.digest import DIGEST_TAG, folder_digest
 from server.errors import ModelError, RegistryError, StartError
 from server.settings import ROOT, Settings
@@ -63,7 +64,7 @@ def resolve_in_child(environ: Mapping[str, str]) -> Copy:
     """
     path = os.pathsep.join(filter(None, [str(ROOT), environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "server.resolve"]
-    child = run(command, env={**_IMPATIENT, **environ, "PYTHONPATH": path}, stdout=PIPE, check=False)
+    child = run(command, env={**_IMPATIENT, **with_credentials(environ), "PYTHONPATH": path}, stdout=PIPE, check=False)
     try:
         answer = json.loads(child.stdout)
     except ValueError:
