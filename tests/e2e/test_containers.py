@@ -62,9 +62,10 @@ def two(stack: ContainerStack) -> ContainerStack:
 
 @pytest.fixture
 def running(stack: ContainerStack) -> ContainerStack:
-    """The stack with whatever the test before made of it; one replica with the first settings if that was nothing."""
-    if not (stack.var / "stack.json").exists():
-        stack.done("up")
+    """The stack with whatever the test before made of it; one replica with the first settings if it does not answer."""
+    if not (stack.var / "stack.json").exists() or stack.predict()[0] != 200:
+        stack.done("down")
+        stack.done("up", "N=1", "CPUS=1", "MEMORY=1G")
     return stack
 
 
@@ -177,7 +178,9 @@ def test_cpu_limit_holds_under_load(running: ContainerStack) -> None:
     before = throttled()
     with Load(running.port) as load:
         load.wait_for(300)
-    assert throttled() > before
+        deadline = time.monotonic() + 60
+        while throttled() == before:  # a busy machine may not let it come to its limit at once
+            assert time.monotonic() < deadline
     assert load.counts.failed == 0
 
 
@@ -329,19 +332,21 @@ def test_version_that_does_not_fit_is_refused(promoted: ContainerStack) -> None:
     stack.done("scale", "N=1")
     (name,) = stack.replicas()
     used = stack.replica_health(name)["memory"]["used"]
-    stack.done("resources", f"MEMORY={used // M + ROOM}M")
-    version = stack.predict()[1]["model_version"]
-    with Load(stack.port, connections=16, rest=0.1) as load:
-        load.wait_for(100)
-        line = stack.refused("rollback")
-        load.wait_for(100)
-    figures = rf"-server-\d+ uses \d+M of {used // M + ROOM}M and would take \d+M more; a limit of \d+M would do$"
-    assert "may not be promoted: it does not fit beside the one before: " in line
-    assert re.search(figures, line), line
-    assert load.counts.failed == 0, report(load.counts)
-    assert set(load.counts.versions) == {version}
-    assert versions(stack) == [version]
-    stack.done("down")
+    try:
+        stack.done("resources", f"MEMORY={used // M + ROOM}M")
+        version = stack.predict()[1]["model_version"]
+        with Load(stack.port, connections=16, rest=0.1) as load:
+            load.wait_for(100)
+            line = stack.refused("rollback")
+            load.wait_for(100)
+        figures = rf"-server-\d+ uses \d+M of {used // M + ROOM}M and would take \d+M more; a limit of \d+M would do$"
+        assert "may not be promoted: it does not fit beside the one before: " in line
+        assert re.search(figures, line), line
+        assert load.counts.failed == 0, report(load.counts)
+        assert set(load.counts.versions) == {version}
+        assert versions(stack) == [version]
+    finally:  # with so little memory nothing that follows would hold
+        stack.make("down")
 
 
 @pytest.mark.parametrize(
