@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from deploy.probe import ask_address
 from tests.e2e import models
 from tests.e2e.chaos import Chaos, report
 from tests.e2e.conftest import ROOT, clean_environ, free_port
@@ -56,6 +57,15 @@ def two(stack: ContainerStack) -> ContainerStack:
     default = state.exists() and json.loads(state.read_text())["environment"] == {}
     if not default or [(health, limits["NanoCpus"], limits["Memory"]) for health, limits in found] != 2 * [AS_STARTED]:
         stack.done("up", "N=2", "CPUS=1", "MEMORY=1G")
+    return stack
+
+
+@pytest.fixture
+def running(stack: ContainerStack) -> ContainerStack:
+    """The stack with whatever the test before made of it; one replica with the first settings if it does not answer."""
+    if not (stack.var / "stack.json").exists() or stack.predict()[0] != 200:
+        stack.done("down")
+        stack.done("up", "N=1", "CPUS=1", "MEMORY=1G")
     return stack
 
 
@@ -155,51 +165,53 @@ def test_workers_follow_the_limits(two: ContainerStack) -> None:
     assert "0.5   512M" in two.done("status")
 
 
-def test_cpu_limit_holds_under_load(two: ContainerStack) -> None:
+def test_cpu_limit_holds_under_load(running: ContainerStack) -> None:
     """A replica under load is held back by the engine at its limit."""
-    two.done("scale", "N=1")
-    two.done("resources", "CPUS=0.2")
+    running.done("scale", "N=1")
+    running.done("resources", "CPUS=0.2")
     read = "cat /sys/fs/cgroup/cpu.stat 2>/dev/null || cat /sys/fs/cgroup/cpu/cpu.stat"
 
     def throttled() -> int:
-        lines = two.docker("exec", two.replicas()[0], "sh", "-c", read).splitlines()
+        lines = running.docker("exec", running.replicas()[0], "sh", "-c", read).splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("nr_throttled"))
 
     before = throttled()
-    with Load(two.port) as load:
+    with Load(running.port) as load:
         load.wait_for(300)
-    assert throttled() > before
+        deadline = time.monotonic() + 60
+        while throttled() == before:  # a busy machine may not let it come to its limit at once
+            assert time.monotonic() < deadline
     assert load.counts.failed == 0
 
 
-def test_memory_below_the_need_is_refused(two: ContainerStack) -> None:
+def test_memory_below_the_need_is_refused(running: ContainerStack) -> None:
     """Too little memory for the model is told with its figures, and what ran before runs on."""
-    before = two.replicas()
-    line = two.refused("resources", "MEMORY=36M")
+    before = running.replicas()
+    line = running.refused("resources", "MEMORY=36M")
     assert "killed: out of memory at 36M; the model needs about " in line
-    assert two.replicas() == before
-    assert two.predict()[0] == 200
+    assert running.replicas() == before
+    assert running.predict()[0] == 200
     for verb in ("status", "logs"):
-        assert "the last make resources was refused: " in two.done(verb)
-    two.done("up")
-    assert "was refused" not in two.done("status")
+        assert "the last make resources was refused: " in running.done(verb)
+    running.done("up")
+    assert "was refused" not in running.done("status")
 
 
-def test_out_of_memory_is_no_silent_loop(two: ContainerStack) -> None:
+def test_out_of_memory_is_no_silent_loop(stack: ContainerStack) -> None:
     """A stack that Compose itself started with too little memory says so in `make status` and `make logs`."""
-    two.done("down")
-    ports = {"HTTP_PORT": str(two.port), "LOCUST_PORT": str(two.locust_port)}
+    stack.done("down")
+    ports = {"HTTP_PORT": str(stack.port), "LOCUST_PORT": str(stack.locust_port)}
     try:
-        two.docker("compose", "up", "--detach", "--no-build", SERVER_MEMORY="64M", ENGINE="sklearn", **ports)
+        stack.docker("compose", "up", "--detach", "--no-build", SERVER_MEMORY="64M", ENGINE="sklearn", **ports)
         deadline = time.monotonic() + 120
-        while "killed: out of memory at 64M; the model needs about " not in two.done("status"):
-            assert time.monotonic() < deadline, two.done("status")
+        while "killed: out of memory at 64M; the model needs about " not in stack.done("status"):
+            assert time.monotonic() < deadline, stack.done("status")
             time.sleep(1)
-        logs = two.done("logs")
+        logs = stack.done("logs")
         assert "killed: out of memory at 64M; the model needs about " in logs
         assert "memory is limited to 64M, and the model needs about " in logs
     finally:
-        two.done("down")
+        stack.done("down")
 
 
 def test_killed_worker_is_forked_anew(two: ContainerStack) -> None:
@@ -248,6 +260,14 @@ def trained_twice(two: ContainerStack) -> ContainerStack:
     if two.predict()[1]["model_version"] == "1" and two.make("rollback").returncode:
         two.done("train")
         two.done("restart")
+    return two
+
+
+@pytest.fixture
+def promoted(two: ContainerStack, request: pytest.FixtureRequest) -> ContainerStack:
+    """The stack with a version to go back to: the one before, or after a rollback the one after."""
+    if not json.loads((two.var / "stack.json").read_text())["promoted"]:
+        request.getfixturevalue("trained_twice")
     return two
 
 
@@ -306,24 +326,27 @@ def wait_until_well(stack: ContainerStack, restarts: int) -> None:
         time.sleep(0.5)
 
 
-def test_version_that_does_not_fit_is_refused(trained_twice: ContainerStack) -> None:
+def test_version_that_does_not_fit_is_refused(promoted: ContainerStack) -> None:
     """Where two models do not fit into a replica's memory, that is told with figures, and the one before answers."""
-    stack = trained_twice
+    stack = promoted
     stack.done("scale", "N=1")
     (name,) = stack.replicas()
     used = stack.replica_health(name)["memory"]["used"]
-    stack.done("resources", f"MEMORY={used // M + ROOM}M")
-    version = stack.predict()[1]["model_version"]
-    with Load(stack.port, connections=16, rest=0.1) as load:
-        load.wait_for(100)
-        line = stack.refused("rollback")
-        load.wait_for(100)
-    figures = rf"-server-\d+ uses \d+M of {used // M + ROOM}M and would take \d+M more; a limit of \d+M would do$"
-    assert "may not be promoted: it does not fit beside the one before: " in line
-    assert re.search(figures, line), line
-    assert load.counts.failed == 0, report(load.counts)
-    assert set(load.counts.versions) == {version}
-    assert versions(stack) == [version]
+    try:
+        stack.done("resources", f"MEMORY={used // M + ROOM}M")
+        version = stack.predict()[1]["model_version"]
+        with Load(stack.port, connections=16, rest=0.1) as load:
+            load.wait_for(100)
+            line = stack.refused("rollback")
+            load.wait_for(100)
+        figures = rf"-server-\d+ uses \d+M of {used // M + ROOM}M and would take \d+M more; a limit of \d+M would do$"
+        assert "may not be promoted: it does not fit beside the one before: " in line
+        assert re.search(figures, line), line
+        assert load.counts.failed == 0, report(load.counts)
+        assert set(load.counts.versions) == {version}
+        assert versions(stack) == [version]
+    finally:  # with so little memory nothing that follows would hold
+        stack.make("down")
 
 
 @pytest.mark.parametrize(
@@ -340,69 +363,69 @@ def test_version_that_does_not_fit_is_refused(trained_twice: ContainerStack) -> 
         (["N=17"], "N='17': expected a whole number from 1 to 16"),
     ],
 )
-def test_what_cannot_be_is_refused(two: ContainerStack, changes: list[str], reason: str) -> None:
+def test_what_cannot_be_is_refused(running: ContainerStack, changes: list[str], reason: str) -> None:
     """A change that cannot be is refused in words, and what ran before runs on."""
-    ran = two.make("up", *changes)
+    ran = running.make("up", *changes)
     assert ran.returncode != 0
     assert reason in ran.stderr
     assert "Traceback" not in ran.stderr
-    assert two.predict()[0] == 200
+    assert running.predict()[0] == 200
 
 
-def test_port_in_use(two: ContainerStack) -> None:
+def test_port_in_use(running: ContainerStack) -> None:
     """A port that another program listens on is named before anything is changed."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        assert f"port {port} is in use by another program" in two.refused("up", f"LOCUST_PORT={port}")
-    assert two.predict()[0] == 200
+        assert f"port {port} is in use by another program" in running.refused("up", f"LOCUST_PORT={port}")
+    assert running.predict()[0] == 200
 
 
-def test_model_in_a_folder_of_the_host(two: ContainerStack, tmp_path: Path) -> None:
+def test_model_in_a_folder_of_the_host(running: ContainerStack, tmp_path: Path) -> None:
     """A model's folder of this machine is served, by an engine that needs MLflow too, and says where it came from."""
     folder = models.iris_regression(tmp_path / "iris")
-    two.done("up", f"MODEL_URI={folder}", "ENGINE=pyfunc")
-    health = two.get("/health")[1]
+    running.done("up", f"MODEL_URI={folder}", "ENGINE=pyfunc")
+    health = running.get("/health")[1]
     assert health["model"]["uri"] == str(folder)
     assert health["model"]["engine"] == "pyfunc"
-    example = two.get("/")[1]["example"]["POST /predict"]
-    assert two.predict(example)[0] == 200
-    two.done("down")
+    example = running.get("/")[1]["example"]["POST /predict"]
+    assert running.predict(example)[0] == 200
+    running.done("down")
 
 
-def test_compiled_model_of_the_registry(two: ContainerStack) -> None:
+def test_compiled_model_of_the_registry(running: ContainerStack) -> None:
     """`make compile` prints the URI of a new version as its last line; what is served stays what it was."""
-    assert two.get("/health")[1]["model"]["engine"] == "forest"  # compiled by the trainer
-    before = two.get("/health")[1]["model"]["version"]
-    uri = two.done("compile", "MODEL_URI=models:/covertype@champion").splitlines()[-1]
+    assert running.get("/health")[1]["model"]["engine"] == "forest"  # compiled by the trainer
+    before = running.get("/health")[1]["model"]["version"]
+    uri = running.done("compile", "MODEL_URI=models:/covertype@champion").splitlines()[-1]
     name, _, version = uri.rpartition("/")
     assert (name, version.isdecimal(), version != before) == ("models:/covertype", True, True)
-    two.done("up")
-    assert two.get("/health")[1]["model"]["version"] == before
-    two.done("up", f"MODEL_URI={uri}")
-    assert two.get("/health")[1]["model"]["version"] == version
-    assert two.predict()[0] == 200
-    two.done("down")
+    running.done("up")
+    assert running.get("/health")[1]["model"]["version"] == before
+    running.done("up", f"MODEL_URI={uri}")
+    assert running.get("/health")[1]["model"]["version"] == version
+    assert running.predict()[0] == 200
+    running.done("down")
 
 
-def test_compiled_model_of_a_folder(two: ContainerStack, tmp_path: Path) -> None:
+def test_compiled_model_of_a_folder(stack: ContainerStack, tmp_path: Path) -> None:
     """A model's folder of this machine gets a compiled one beside it, which is the user's own and is served."""
     folder = models.diabetes_regressor(tmp_path / "diabetes")
-    two.done("down")
-    uri = two.done("compile", f"MODEL_URI={folder}").splitlines()[-1]
+    stack.done("down")
+    uri = stack.done("compile", f"MODEL_URI={folder}").splitlines()[-1]
     assert uri == f"{folder}-compiled"
     assert Path(uri).stat().st_uid == os.getuid()
-    two.done("up", f"MODEL_URI={uri}")
-    assert two.get("/health")[1]["model"]["engine"] == "forest"
-    example = two.get("/")[1]["example"]["POST /predict"]
-    assert two.predict(example)[0] == 200
-    two.done("down")
+    stack.done("up", f"MODEL_URI={uri}")
+    assert stack.get("/health")[1]["model"]["engine"] == "forest"
+    example = stack.get("/")[1]["example"]["POST /predict"]
+    assert stack.predict(example)[0] == 200
+    stack.done("down")
 
 
-def test_registry_on_the_host(two: ContainerStack, tmp_path: Path) -> None:
+def test_registry_on_the_host(stack: ContainerStack, tmp_path: Path) -> None:
     """A registry served on the Docker host gives the model; when it is gone, the last good copy is served."""
     folder = models.iris_regression(tmp_path / "iris")
     # The host as containers see it: the address of the engine's bridge, on which nobody else can reach it.
-    (bridge,) = json.loads(two.docker("network", "inspect", "bridge"))
+    (bridge,) = json.loads(stack.docker("network", "inspect", "bridge"))
     host, port = bridge["IPAM"]["Config"][0]["Gateway"], free_port()
     environ = {**clean_environ(), "MLFLOW_DISABLE_TELEMETRY": "true"}
     store = [
@@ -421,20 +444,24 @@ def test_registry_on_the_host(two: ContainerStack, tmp_path: Path) -> None:
     uri = f"http://host.docker.internal:{port}"
     try:
         register(f"http://{host}:{port}", folder, tmp_path)
-        two.done("up", "MODEL_URI=models:/iris/1", f"MLFLOW_TRACKING_URI={uri}")
-        health = two.get("/health")[1]
+        stack.done("up", "MODEL_URI=models:/iris/1", f"MLFLOW_TRACKING_URI={uri}")
+        health = stack.get("/health")[1]
         assert (health["model"]["name"], health["model"]["version"], health["source"]) == ("iris", "1", "the registry")
     finally:
         registry.terminate()
         registry.wait(60)
-    two.done("restart")
-    assert two.get("/health")[1]["source"] == "the last good copy"
-    assert "serves the last good copy" in two.done("status")
-    two.done("down")
+    stack.done("restart")
+    assert stack.get("/health")[1]["source"] == "the last good copy"
+    assert "serves the last good copy" in stack.done("status")
+    stack.done("down")
 
 
 def register(address: str, folder: Path, scratch: Path) -> None:
     """Register a model's folder as iris version 1, as soon as the registry answers."""
+    deadline = time.monotonic() + 120
+    while ask_address(address, "GET", "/api/2.0/mlflow/registered-models/search")[0] != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     script = scratch / "register.py"
     script.write_text(
         "import mlflow, sys\n"
@@ -443,18 +470,14 @@ def register(address: str, folder: Path, scratch: Path) -> None:
         "mlflow.register_model(f'runs:/{run.info.run_id}/model', 'iris')\n"
     )
     environ: dict[str, Any] = {**clean_environ(), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    command = [sys.executable, str(script), address, str(folder)]
-    deadline = time.monotonic() + 120
-    while subprocess.run(command, env=environ, capture_output=True, check=False).returncode:
-        assert time.monotonic() < deadline
-        time.sleep(1)
+    subprocess.run([sys.executable, str(script), address, str(folder)], env=environ, capture_output=True, check=True)
 
 
-def test_locust_loads_the_service(two: ContainerStack) -> None:
+def test_locust_loads_the_service(running: ContainerStack) -> None:
     """Locust in its container reaches Nginx by name, and its users' requests are answered."""
     locust = ["python", "-m", "locust", "-f", "locust/locustfile.py", "--host", "http://nginx:8080", "--headless"]
     options = ["--users", "5", "--run-time", "6s", "--json", "--loglevel", "ERROR"]
-    ran = two.docker("exec", two.containers("locust")[0]["Id"], *locust, *options)
+    ran = running.docker("exec", running.containers("locust")[0]["Id"], *locust, *options)
     (row,) = json.loads(ran[ran.index("[") :])
     assert row["num_requests"] > 0
     assert row["num_failures"] == 0
@@ -478,41 +501,41 @@ def wait_for_workers(two: ContainerStack, count: int) -> None:
         time.sleep(1)
 
 
-def test_workers_of_locust(two: ContainerStack) -> None:
+def test_workers_of_locust(running: ContainerStack) -> None:
     """Locust's workers are as many as asked for, find a master that was started anew, and load the service."""
-    two.done("up", "LOCUST_WORKERS=2")
-    assert len(two.containers("locust-worker")) == 2
-    wait_for_workers(two, 2)
-    two.docker("restart", two.containers("locust")[0]["Id"])
-    wait_for_workers(two, 2)
+    running.done("up", "LOCUST_WORKERS=2")
+    assert len(running.containers("locust-worker")) == 2
+    wait_for_workers(running, 2)
+    running.docker("restart", running.containers("locust")[0]["Id"])
+    wait_for_workers(running, 2)
     locust_page(
-        two, "/swarm", user_count="10", spawn_rate="10", host="http://nginx:8080", run_time="6s", wait_max="1.5"
+        running, "/swarm", user_count="10", spawn_rate="10", host="http://nginx:8080", run_time="6s", wait_max="1.5"
     )
     deadline = time.monotonic() + 60
-    while (stats := locust_page(two, "/stats/requests"))["state"] != "stopped":
+    while (stats := locust_page(running, "/stats/requests"))["state"] != "stopped":
         assert time.monotonic() < deadline
         time.sleep(1)
     assert stats["stats"][0]["num_requests"] > 0
     assert stats["errors"] == []
-    two.done("up", "LOCUST_WORKERS=1")
-    assert len(two.containers("locust-worker")) == 1
+    running.done("up", "LOCUST_WORKERS=1")
+    assert len(running.containers("locust-worker")) == 1
 
 
-def test_logs_and_stats(two: ContainerStack) -> None:
+def test_logs_and_stats(running: ContainerStack) -> None:
     """`make logs` shows a service's lines, `make stats` the engine's own figures, and an unknown service is refused."""
-    assert "model loaded: covertype version" in two.done("logs")
-    assert '"upstream_response_time"' in two.done("logs", "S=nginx")
-    assert "expected one of server, nginx, locust, locust-worker, database, " in two.refused("logs", "S=gunicorn")
-    assert f"{two.project}-nginx-1" in two.done("stats")
+    assert "model loaded: covertype version" in running.done("logs")
+    assert '"upstream_response_time"' in running.done("logs", "S=nginx")
+    assert "expected one of server, nginx, locust, locust-worker, database, " in running.refused("logs", "S=gunicorn")
+    assert f"{running.project}-nginx-1" in running.done("stats")
 
 
-def test_down_and_clean_leave_nothing(two: ContainerStack) -> None:
+def test_down_and_clean_leave_nothing(running: ContainerStack) -> None:
     """`make down` keeps the registry and the models, and `make clean` leaves nothing with the engine."""
-    version = two.predict()[1]["model_version"]
-    two.done("down")
-    assert {line.split()[0] for line in two.leftovers()} == {"volume", "image"}
-    two.done("up", "N=1")
-    assert two.predict()[1]["model_version"] == version
-    two.done("clean", "YES=1")
-    assert two.leftovers() == []
+    version = running.predict()[1]["model_version"]
+    running.done("down")
+    assert {line.split()[0] for line in running.leftovers()} == {"volume", "image"}
+    running.done("up", "N=1")
+    assert running.predict()[1]["model_version"] == version
+    running.done("clean", "YES=1")
+    assert running.leftovers() == []
     assert (ROOT / "docker-compose.yml").exists()

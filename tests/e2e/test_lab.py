@@ -129,7 +129,7 @@ def test_compare_interrupted_goes_on(lab: Stack) -> None:
 
 def test_service_that_goes_away(lab: Stack) -> None:
     """A service that stops in mid-run fails the steps that it did not answer; what was measured stays."""
-    process = started(lab, "max-users", *words(USERS="60"))
+    process = started(lab, "max-users", *words(USERS="120"))  # twice what is climbed before it has gone
     wait_for(lambda: newest(lab).conditions["verb"] == "max-users" and newest(lab).steps)
     lab.done("down")
     _, errors = process.communicate(timeout=180)

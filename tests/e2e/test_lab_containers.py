@@ -44,11 +44,16 @@ def measured(lab: ContainerStack, verb: str, **variables: str) -> Results:
     return Results.load(max(Path(lab.environ["RESULTS_DIR"]).iterdir()))
 
 
-def only_step(lab: ContainerStack, topology: str, users: int, **variables: str) -> Step:
-    """The step of so many users on this topology."""
+def steps(lab: ContainerStack, topologies: str, users: int, **variables: str) -> list[Step]:
+    """The step of so many users on each of these topologies."""
     rung = {"USERS": str(users), "STEP_USERS": str(users), "SPAWN_RATE": str(users)}
-    (step,) = measured(lab, "compare", TOPOLOGIES=topology, **rung, **variables).steps
-    return step
+    return list(measured(lab, "compare", TOPOLOGIES=topologies, **rung, **variables).steps)
+
+
+@pytest.fixture(scope="module")
+def starved(lab: ContainerStack) -> list[Step]:
+    """The steps of a service with a whole CPU and of a slow one, by Locust with a tenth of a CPU."""
+    return steps(lab, f"1x1/512M:1 {SLOW}", 4000, LOCUST_CPUS=STARVED)
 
 
 def test_one_replica_and_two_of_half(lab: ContainerStack) -> None:
@@ -84,36 +89,38 @@ def test_one_replica_and_two_of_half(lab: ContainerStack) -> None:
     assert int(experiment) == 2
 
 
-def test_starved_generator_is_caught(lab: ContainerStack) -> None:
+def test_starved_generator_is_caught(starved: list[Step]) -> None:
     """Locust with a tenth of a CPU is the limit, not a service that has a whole one: no verdict on the service."""
-    step = only_step(lab, "1x1/512M:1", 2000, LOCUST_CPUS=STARVED)
+    step, _ = starved
     assert step.verdict == GENERATOR_BOUND
     assert step.reason
 
 
 def test_slow_service_is_not_the_generators_fault(lab: ContainerStack) -> None:
     """A service with a tenth of a CPU misses the objective on both clocks, and Locust is not blamed for it."""
-    step = only_step(lab, SLOW, 4000, SLO_P95_MS="100")
+    (step,) = steps(lab, SLOW, 4000, SLO_P95_MS="100")
     assert step.verdict == FAIL
     assert "P95" in step.reason or "CPU" in step.reason
 
 
-def test_slow_and_starved(lab: ContainerStack) -> None:
+def test_slow_and_starved(starved: list[Step]) -> None:
     """Where both are at their limit, nobody can tell what the service would have done."""
-    assert only_step(lab, SLOW, 4000, LOCUST_CPUS=STARVED).verdict == GENERATOR_BOUND
+    _, step = starved
+    assert step.verdict == GENERATOR_BOUND
 
 
 def test_least_resources(lab: ContainerStack) -> None:
     """The search starts from the most, goes on with less than what held, and says what it found."""
     quick = {"STEP_SECONDS": "6", "SETTLE_SECONDS": "2"}  # each of some eight runs
-    results = measured(lab, "min-resources", USERS="50", CPUS="0.2", MEMORY="64M", **quick)
+    # As many as were calibrated above.
+    results = measured(lab, "min-resources", USERS="40", CPUS="0.2", MEMORY="64M", **quick)
     tried = [run.topology for run in results.runs]
     assert (tried[0].cpus, tried[0].memory) == (0.2, 64 << 20)
     assert all(one.cpus <= 0.2 and (one.memory or 0) <= 64 << 20 for one in tried)
     answer = results.conditions["answer"]
     passed = [step.topology for step in results.steps if step.verdict == PASS]
     if passed:
-        assert f"50 users are held by {passed[-1]}" in answer
+        assert f"40 users are held by {passed[-1]}" in answer
         assert len(tried) > 1
     else:  # a busy machine
         assert "generator-bound" in answer

@@ -6,6 +6,7 @@ import json
 import time
 import urllib.request
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.e2e.conftest import Stack
 from tests.loadtest import locust
@@ -30,7 +31,8 @@ def median(stack: Stack, client: str) -> float:
 
 def test_both_users_see_the_same_latency(stack: Stack) -> None:
     """At a low load the light user and Locust's own see the service answer as quickly, but for what they cost."""
-    light, fast = median(stack, "light"), median(stack, "fast")
+    with ThreadPoolExecutor(2) as pool:  # at the same time: what else the machine does, it does to both
+        light, fast = pool.map(median, 2 * (stack,), ("light", "fast"))
     assert abs(light - fast) <= max(3, min(light, fast)), f"light {light} ms, fast {fast} ms"
 
 
