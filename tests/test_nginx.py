@@ -92,7 +92,8 @@ def test_every_name_is_filled_in(layout: Layout) -> None:
     assert "client_max_body_size 4321;" in text
     assert "the body is larger than 4321 bytes" in text
     assert f"proxy_next_upstream_tries {2 * SLOTS};" in text
-    assert text == (layout.var / "nginx/nginx.conf").read_text() + (layout.var / "nginx/upstream.conf").read_text()
+    files = ("nginx.conf", "door-plain.conf", "service.conf", "problems.conf", "upstream.conf")
+    assert text == "".join((layout.var / "nginx" / name).read_text() for name in files)
 
 
 def test_same_stack_same_text(layout: Layout) -> None:

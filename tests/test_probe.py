@@ -19,7 +19,9 @@ NOTE = "the example is made up from the columns: the model was logged without in
 def service(monkeypatch: pytest.MonkeyPatch, status: int, **index: Any) -> None:
     """Let the address answer its index and then the prediction."""
 
-    def ask(_address: str, method: str, _target: str, document: object = None) -> tuple[int, Any]:
+    def ask(
+        _address: str, method: str, _target: str, document: object = None, _access: object = None
+    ) -> tuple[int, Any]:
         if method == "GET":
             return 200, {"example": {"POST /predict": {"x": 1}}, **index}
         assert document == {"x": 1}
