@@ -76,8 +76,10 @@ def on_reload(server):  # type: ignore[no-untyped-def]
 
 
 def pre_fork(server, worker):  # type: ignore[no-untyped-def]
-    """Give the worker its place in the shares by which connections are spread."""
+    """Give the worker its place in the shares by which connections are spread, and the API keys of this moment."""
     worker.slot = worker.shares.free_slot({other.slot for other in server.WORKERS.values()})
+    if keys := server.app.wsgi().keys:
+        keys.follow()
 
 
 def child_exit(server, worker):  # type: ignore[no-untyped-def]

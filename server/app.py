@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,10 +19,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import cgroup, protocol, scoring, v2
+from server.access import KeysFile, check
 from server.batching import Batcher
 from server.endpoint import Endpoint
-from server.errors import Draining, RequestError, Unforeseen
-from server.metrics.counts import INVOCATIONS, OTHER, PREDICT, Metrics
+from server.errors import Draining, RequestError, Unauthorized, Unforeseen
+from server.metrics.counts import INVOCATIONS, OTHER, Metrics
 from server.metrics.scrape import Scrape
 from server.model import Model
 from server.openapi import openapi_document
@@ -64,13 +67,20 @@ class Reload:
     refused: str | None = None
 
 
-def create_app(settings: Settings, model: Model, reload: Reload | None = None, metrics: Metrics | None = None) -> Edge:
+def create_app(
+    settings: Settings,
+    model: Model,
+    reload: Reload | None = None,
+    metrics: Metrics | None = None,
+    keys: KeysFile | None = None,
+) -> Edge:
     """The ASGI application of one worker. The lifespan makes its queue and warms the model up.
 
-    ``metrics`` are those of the whole replica, where there is more than this process.
+    ``metrics`` are those of the whole replica, where there is more than this process; ``keys`` are what requests need,
+    where they need one.
     """
     reload, metrics = reload or Reload(), metrics or Metrics()
-    endpoints = Endpoints(settings, model, reload, metrics)
+    endpoints = Endpoints(settings, model, reload, metrics, guarded=keys is not None)
     predict, invocations, infer = (
         Endpoint(wire(model, settings.max_pending), settings.max_body_bytes)
         for wire in (Predict, scoring.Scoring, v2.Infer)
@@ -97,19 +107,22 @@ def create_app(settings: Settings, model: Model, reload: Reload | None = None, m
     )
     app.router.redirect_slashes = False
     direct = {"/predict": predict, "/invocations": invocations, **dict.fromkeys(inference.paths, infer)}
-    return Edge(app, direct, settings.replica, model, reload, metrics=metrics)
+    edge = Edge if keys is None else partial(GuardedEdge, keys)
+    return edge(app, direct, settings.replica, model, reload, metrics=metrics)
 
 
 class Endpoints:
     """One method a route, over the model and the limits of this replica."""
 
-    def __init__(self, settings: Settings, model: Model, reload: Reload, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, model: Model, reload: Reload, metrics: Metrics, *, guarded: bool = False
+    ) -> None:
         self._settings = settings
         self._model = model
         self._reload = reload
         self._metrics = metrics
         self._scrape = Scrape(metrics, model)
-        self._openapi = protocol.encode(openapi_document(model, settings.max_pending))
+        self._openapi = protocol.encode(openapi_document(model, settings.max_pending, guarded=guarded))
 
     @asynccontextmanager
     async def lifespan(self, _app: Starlette) -> AsyncIterator[dict[str, object]]:
@@ -211,26 +224,34 @@ async def on_request_error(request: Request, error: Exception) -> Response:
     """What Forkcast raised on purpose: the class says the status."""
     if not isinstance(error, RequestError):
         raise error
-    return refusal(request, error.status, error.detail, error.headers)
+    return refusal(request.scope["path"], error.status, error.detail, error.headers)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """What Starlette raised: no such path, or a method that the path has not."""
     if not isinstance(error, HTTPException):
         raise error
-    path = request.scope["path"][:200]
-    details = {404: f"there is no {path}; see / for what there is", 405: f"{path} does not take {request.method}"}
-    return refusal(request, error.status_code, details.get(error.status_code, error.detail), error.headers)
+    path = request.scope["path"]
+    shown = path[:200]
+    details = {404: f"there is no {shown}; see / for what there is", 405: f"{shown} does not take {request.method}"}
+    return refusal(path, error.status_code, details.get(error.status_code, error.detail), error.headers)
 
 
 async def on_unforeseen(request: Request, _error: Exception) -> Response:
     """Anything else: Starlette raises it again after this answer, and the edge logs it with its traceback."""
-    return refusal(request, Unforeseen.status, Unforeseen().detail)
+    return refusal(request.scope["path"], Unforeseen.status, Unforeseen().detail)
 
 
-def refusal(request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+def unauthorized(path: str, error: Unauthorized) -> Response:
+    """The same for a request without a good API key, which has not come as far as the protocol's own endpoint."""
+    if path == INVOCATIONS:
+        return Response(scoring.encode_error(error), error.status, error.headers, protocol.JSON)
+    return refusal(path, error.status, error.detail, error.headers)
+
+
+def refusal(path: str, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """An error as the protocol that the path belongs to has it: a problem document, but under ``/v2``."""
-    if request.scope["path"].startswith(v2.PREFIX):
+    if path.startswith(v2.PREFIX):
         return Response(v2.encode_error(detail), status, headers, protocol.JSON)
     return Response(protocol.encode_problem(status, detail), status, headers, protocol.PROBLEM_JSON)
 
@@ -240,20 +261,22 @@ def marks(replica: str, version: str) -> tuple[Header, ...]:
     return (b"x-served-by", f"{replica}/{os.getpid()}".encode()), (b"x-model-version", version.encode())
 
 
-# Under what a request is counted that does not go to a prediction's endpoint.
-_COUNTED = {path: path for path in (PREDICT, INVOCATIONS, "/health", "/ready")}
+# Under what a request is counted, beside the predictions' paths; all others are one.
+_COUNTED = {path: path for path in ("/health", "/ready")}
 
 
 class Edge:
     """The outermost layer: predictions straight to their endpoint, everything else marked, and logged where unforeseen.
 
-    Gunicorn's hooks see it, and through it the model and the metrics.
+    Gunicorn's hooks see it, and through it the model, the metrics and the API keys.
     """
+
+    keys: KeysFile | None = None
 
     def __init__(  # noqa: PLR0913  (each is another thing to know)
         self,
         app: ASGIApp,
-        direct: Mapping[str, ASGIApp],
+        direct: Mapping[str, Endpoint],
         replica: str,
         model: Model,
         reload: Reload,
@@ -265,6 +288,7 @@ class Edge:
         self.metrics = metrics
         self._app = app
         self._direct = direct
+        self._counted = _COUNTED | {path: endpoint.route for path, endpoint in direct.items()}
         self._replica = replica
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -273,11 +297,11 @@ class Edge:
         if endpoint is not None:
             await endpoint(scope, receive, send)
         elif scope["type"] == "http":
-            await self._marked(scope, receive, send)
+            await self._marked(self._app, scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _marked(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _marked(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """The marks on every answer, which is counted.
 
         An error that was answered goes no further: the server would close the connection, which is still good.
@@ -287,14 +311,29 @@ class Edge:
         async def send_marked(message: Message) -> None:
             nonlocal answered
             if message["type"] == "http.response.start":
-                self.metrics.counted(_COUNTED.get(scope["path"], OTHER), message["status"])
+                self.metrics.counted(self._counted.get(scope["path"], OTHER), message["status"])
                 message["headers"] = [*message["headers"], *marks(self._replica, self.model.version)]
             answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
         try:
-            await self._app(scope, receive, send_marked)
+            await app(scope, receive, send_marked)
         except Exception:
             if not answered:
                 raise
             logger.exception("unforeseen, answered with 500: %s %s", scope["method"], scope["path"])
+
+
+class GuardedEdge(Edge):
+    """An edge that asks for an API key before it reads a body or looks for a route."""
+
+    def __init__(self, keys: KeysFile, *parts: Any, **more: Any) -> None:
+        super().__init__(*parts, **more)
+        self.keys: KeysFile = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let those through that need no key or have one."""
+        if scope["type"] == "http" and (error := check(self.keys, scope)) is not None:
+            await self._marked(unauthorized(scope["path"], error), scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)

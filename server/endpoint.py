@@ -66,6 +66,7 @@ class Endpoint:
 
     def __init__(self, wire: Wire, max_body_bytes: int) -> None:
         self._wire = wire
+        self.route = wire.route
         self._max_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -74,6 +74,25 @@ class BadForm(RequestError):
     status = 400
 
 
+class Unauthorized(RequestError):
+    """The request has no API key, where one is asked for (RFC 6750, section 3)."""
+
+    status = 401
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer realm="forkcast"'}
+
+    def __init__(self, detail: str = "an API key is needed: Authorization: Bearer KEY, or X-API-Key: KEY") -> None:
+        super().__init__(detail)
+
+
+class WrongKey(Unauthorized):
+    """It has one, which is not good, or no longer."""
+
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer realm="forkcast", error="invalid_token"'}
+
+    def __init__(self, detail: str = "the API key is not a good one") -> None:
+        super().__init__(detail)
+
+
 class NoSuchModel(RequestError):
     """The path names a model, or a version of it, that is not the one served here."""
 

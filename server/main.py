@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 from server import cgroup, memory
+from server.access import KeysFile
 from server.app import Edge, Reload, create_app
 from server.copies import Copy
 from server.errors import StartError
@@ -31,6 +32,7 @@ def create() -> Edge:
         logging.basicConfig(
             stream=sys.stderr, level=settings.log_number, format="%(asctime)s %(levelname)s %(message)s"
         )
+        keys = KeysFile(settings.api_keys_file) if settings.api_keys_file else None
         copy = resolve_in_child(os.environ)
         if shortage := memory.shortage(cgroup.memory_limit(), copy.needs):
             logger.warning(shortage)
@@ -39,7 +41,7 @@ def create() -> Edge:
         sys.exit(f"forkcast: {error}")
     if model.trained_on == "synthetic":
         logger.warning("this model was trained on SYNTHETIC data; its predictions mean nothing")
-    return create_app(settings, model, metrics=Metrics(FOLDER.path))
+    return create_app(settings, model, metrics=Metrics(FOLDER.path), keys=keys)
 
 
 def reload(before: Edge) -> Edge:
@@ -50,15 +52,16 @@ def reload(before: Edge) -> Edge:
     """
     number = before.reload.number + 1
     settings = Settings.from_env(os.environ)  # gunicorn.conf.py, which was just read again, has looked at it
+    metrics, keys = before.metrics, before.keys
     try:
-        return create_app(settings, _next(before.model, settings), Reload(number), before.metrics)
+        return create_app(settings, _next(before.model, settings), Reload(number), metrics, keys)
     except StartError as error:
         reason = str(error)
         logger.error("%s; version %s is served on", reason, before.model.version)
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}"
         logger.exception("the model could not be loaded; version %s is served on", before.model.version)
-    return create_app(settings, before.model, Reload(number, reason), before.metrics)
+    return create_app(settings, before.model, Reload(number, reason), metrics, keys)
 
 
 def _next(before: Model, settings: Settings) -> Model:

@@ -106,7 +106,7 @@ class Scoring:
         if isinstance(error, UnsupportedMedia):
             return Refusal(error.status, b"text/plain; charset=utf-8", error.detail.encode())
         status = 400 if error.status == 422 else error.status
-        return Refusal(status, protocol.JSON.encode(), protocol.encode(_error(error)))
+        return Refusal(status, protocol.JSON.encode(), encode_error(error))
 
 
 def encode(prediction: Prediction) -> bytes:
@@ -128,17 +128,20 @@ async def mlflow_version(_request: Request) -> Response:
     return Response(version("mlflow-skinny"), media_type=protocol.JSON)
 
 
-def _error(error: RequestError) -> dict[str, object]:
+def encode_error(error: RequestError) -> bytes:
     """As ``MlflowException.serialize_as_json`` writes one; the classes are those of mlflow/error_classification.py."""
     if isinstance(error, NoTable):
         words = ("INVALID_PARAMETER_VALUE", "KAM01", "SCHEMA_ENFORCEMENT_FAILED")
+    elif error.status == 401:
+        words = ("UNAUTHENTICATED", "KAMC1", "CP_PERMISSION_DENIED")
     elif error.status == 503:
         words = ("TEMPORARILY_UNAVAILABLE", "XXM00", "CLIENT_INTERNAL_ERROR")
     elif error.status == 500:
         words = ("INTERNAL_ERROR", "XXM00", "CLIENT_INTERNAL_ERROR")
     else:
         words = ("BAD_REQUEST", "KAM00", "INVALID_PARAMETER_VALUE")
-    return {"error_code": words[0], "message": error.detail, "sqlstate": words[1], "error_class": words[2]}
+    document = {"error_code": words[0], "message": error.detail, "sqlstate": words[1], "error_class": words[2]}
+    return protocol.encode(document)
 
 
 def _split(data: object) -> Table:

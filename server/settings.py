@@ -42,6 +42,7 @@ class Settings:
     graceful_timeout: int
     log_level: str
     replica: str
+    api_keys_file: Path | None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -70,6 +71,8 @@ class Settings:
             graceful_timeout=env.get("GRACEFUL_TIMEOUT", 30, _whole(1, 3600)),
             log_level=env.get("LOG_LEVEL", "info", _one_of(LOG_LEVELS)),
             replica=env.get("REPLICA", socket.gethostname(), _header_token),
+            # Made absolute and no more: where a symlink in it leads may change.
+            api_keys_file=env.get("API_KEYS_FILE", None, lambda value: Path(value).absolute()),
         )
 
     @property

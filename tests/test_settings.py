@@ -31,6 +31,7 @@ VALUES = {
     "GRACEFUL_TIMEOUT": "6",
     "LOG_LEVEL": "debug",
     "REPLICA": "replica-1",
+    "API_KEYS_FILE": "/run/secrets/keys",
 }
 # The whole numbers among them, with the range that each may lie in.
 WHOLE = {
@@ -70,6 +71,7 @@ def test_defaults() -> None:
         graceful_timeout=30,
         log_level="info",
         replica=socket.gethostname(),
+        api_keys_file=None,
     )
 
 

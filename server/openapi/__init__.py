@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from server.model import Model
-from server.openapi import predict, scoring, service, v2
+from server.openapi import access, predict, scoring, service, v2
 from server.openapi.parts import balanced
 
 _TAGS = {
@@ -16,8 +16,16 @@ _TAGS = {
 }
 
 
-def openapi_document(model: Model, max_rows: int) -> dict[str, Any]:
-    """An OpenAPI 3.1 document; ``max_rows`` is the most rows that one request may have."""
+def openapi_document(model: Model, max_rows: int, *, guarded: bool = False) -> dict[str, Any]:
+    """An OpenAPI 3.1 document; ``max_rows`` is the most rows that one request may have.
+
+    ``guarded`` is whether requests need an API key.
+    """
+    document = _document(model, max_rows)
+    return access.guarded(document) if guarded else document
+
+
+def _document(model: Model, max_rows: int) -> dict[str, Any]:
     parts = (predict, scoring, v2, service)
     return {
         "openapi": "3.1.0",

@@ -1,0 +1,173 @@
+"""API keys: the file that holds them, followed while it changes, and the guard that asks each request for one.
+
+The file has one key a line, plain or as ``sha256:`` and its digest; blank lines and those that begin with ``#`` count
+for nothing. Only digests are kept in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import os
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from starlette.types import Scope
+
+from server.errors import SettingsError, Unauthorized, WrongKey
+
+logger = logging.getLogger(__name__)
+
+# What probes and Prometheus ask for. The router compares paths as they are here, too: no other spelling of one is open.
+OPEN = frozenset({"/health", "/ready", "/ping", "/v2/health/live", "/v2/health/ready", "/metrics"})
+
+_KEY = re.compile(rb"[!-~]{16,256}")
+_DIGEST = re.compile(rb"sha256:([0-9a-fA-F]{64})")
+_LONGEST = 256
+_LARGEST_FILE = 1_048_576
+
+# How often the file is looked at (seconds), and how long it must have been left alone: a writer may be halfway.
+_EVERY = 1.0
+_STILL = 0.1
+
+Stamp = tuple[int, ...]
+
+
+class Keys(frozenset[bytes]):
+    """The digests of good keys."""
+
+    def good(self, key: bytes) -> bool:
+        """Whether it is one of them, in a time that tells nothing of how much of it is right."""
+        if len(key) > _LONGEST:
+            return False
+        digest = hashlib.sha256(key).digest()
+        found = False
+        for known in self:
+            found |= hmac.compare_digest(known, digest)
+        return found
+
+
+def parse(text: bytes) -> Keys:
+    """The keys of a file's content.
+
+    Raises:
+        ValueError: a line is no key, named by its number and never by what is in it; or there is no key at all.
+    """
+    lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
+    keys = Keys(_digest(number, line) for number, line in lines if line and not line.startswith(b"#"))
+    if not keys:
+        raise ValueError("it has no key")
+    return keys
+
+
+def _digest(number: int, line: bytes) -> bytes:
+    if digest := _DIGEST.fullmatch(line):
+        return bytes.fromhex(digest[1].decode())
+    # What looks like a digest is none that is mistyped: nobody would know why the key behind it is refused.
+    if line.startswith(b"sha256:") or not _KEY.fullmatch(line):
+        wanted = "16 to 256 printable ASCII characters without spaces, or sha256: and 64 hex digits"
+        raise ValueError(f"line {number} is no key: expected {wanted}")
+    return hashlib.sha256(line).digest()
+
+
+class KeysFile:
+    """The keys as the file has them now; where it went bad, those that it had last."""
+
+    def __init__(self, path: Path) -> None:
+        """Read it for the first time.
+
+        Raises:
+            SettingsError: it cannot be read, or is not a list of keys.
+        """
+        self._path = path
+        # Not the file's stamp: it may be changing just now, so each process reads it once more.
+        self._stamp: Stamp | None = None
+        self._next = 0.0
+        self._trouble = ""
+        try:
+            self.keys = _read(path)
+        except ValueError as error:
+            raise SettingsError(f"API_KEYS_FILE={str(path)!r}: {error}") from None
+
+    def now(self) -> Keys:
+        """The keys that are good; the file is looked at once a second at most."""
+        if (moment := time.monotonic()) >= self._next:
+            self._next = moment + _EVERY
+            self.follow()
+        return self.keys
+
+    def follow(self) -> None:
+        """Take what changed in the file; it raises nothing, and what is wrong is logged once."""
+        try:
+            changed = self._changed()
+            keys = _read(self._path) if changed else self.keys
+        except (OSError, ValueError) as error:
+            self._report(error)
+            return
+        if changed:
+            self._take(keys)
+
+    def _changed(self) -> bool:
+        # With the time of its change of state: a file that is given back its permissions has the same content.
+        found = os.stat(self._path)  # noqa: PTH116  (as fast as it gets: on a request's way)
+        stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev, found.st_size)
+        if stamp == self._stamp:
+            return False
+        if 0 <= time.time() - found.st_ctime < _STILL:
+            self._next = time.monotonic() + _STILL
+            return False
+        self._stamp = stamp
+        return True
+
+    def _take(self, keys: Keys) -> None:
+        if keys != self.keys or self._trouble:
+            logger.info("API keys: %d taken from %s", len(keys), self._path)
+        self.keys, self._trouble = keys, ""
+
+    def _report(self, error: Exception) -> None:
+        words = _words(error)
+        if words != self._trouble:
+            logger.error("API keys: those read last stay good, for API_KEYS_FILE=%r: %s", str(self._path), words)
+        self._trouble, self._stamp = words, None  # it is read again: what was wrong may leave no mark on the file
+
+
+def _read(path: Path) -> Keys:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise ValueError(_words(error)) from None
+    if len(text) > _LARGEST_FILE:
+        raise ValueError(f"it is larger than {_LARGEST_FILE} bytes")
+    return parse(text)
+
+
+def _words(error: Exception) -> str:
+    return f"it cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+
+
+def check(file: KeysFile, scope: Scope) -> Unauthorized | None:
+    """Why a request may not go on: it is not for everybody, and neither header has a good key."""
+    if scope["path"] in OPEN:
+        return None
+    given = sent(scope["headers"])
+    if not given:
+        return Unauthorized()
+    keys = file.now()
+    return None if any(keys.good(key) for key in given) else WrongKey()
+
+
+def sent(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """The keys of a request; another scheme of Authorization is somebody else's business, in front of us."""
+    keys = []
+    for name, value in headers:
+        if name == b"x-api-key":
+            keys.append(value.strip())
+        elif name == b"authorization":
+            scheme, _, key = value.strip().partition(b" ")
+            if scheme.lower() == b"bearer":
+                keys.append(key.strip())
+    return [key for key in keys if key]
