@@ -139,6 +139,8 @@ def _tls(layout: Layout, stack: Stack, version: Version) -> dict[str, object]:
         "HTTPS_SUFFIX": "" if port == 443 else f":{port}",
         "HTTP2_LISTEN": "" if own else " http2",
         "HTTP2": "http2 on;" if own else "",
+        # What every OpenSSL knows; a name that it does not would keep Nginx from its start.
+        "TLS_GROUPS": "X25519:prime256v1:secp384r1",
         "TLS_CERT": layout.tls_cert,
         "TLS_KEY": layout.tls_key,
         "CERTIFICATE_CACHE": _CACHE if version >= _CACHED else "",
