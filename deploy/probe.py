@@ -149,6 +149,8 @@ def predict_example(address: str, access: Access = OPEN) -> str | None:
     if status == 200:
         return None
     told = f"was answered with {status}: {(answer or {}).get('detail', 'no answer')}"
+    if status == _TOO_MANY:
+        return f"the example {told}"
     if status in (422, 500) and (index or {}).get("note"):
         return f"an example made up from the model's columns {told}; log the model with input_example= to have its own"
     raise CommandError(f"the model's own example {told}; see make logs")

@@ -53,6 +53,13 @@ def test_example_that_is_not_predicted(monkeypatch: pytest.MonkeyPatch, status: 
         probe.predict_example("http://127.0.0.1:1")
 
 
+def test_client_that_has_asked_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that is busy with others of this machine is asked again, and in the end believed to serve them."""
+    service(monkeypatch, 429)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    assert "was answered with 429" in (probe.predict_example("http://127.0.0.1:1") or "")
+
+
 @contextmanager
 def answering(status: int, **headers: str) -> Iterator[str]:
     """The address of somebody who gives this answer to everything, and remembers nothing."""
