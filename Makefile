@@ -11,7 +11,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit
 
 .PHONY: help up up-full monitoring scale resources status stats logs restart down build publish
 .PHONY: train compile promote rollback load compare min-resources max-users plan report clean-results
-.PHONY: bench bench-engines test check lock clean
+.PHONY: bench bench-engines test check audit lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -101,8 +101,12 @@ check: $(BIN)/.development ## linters, types, and the configuration files
 	@if command -v promtool >/dev/null; then \
 	  promtool check config deploy/monitoring/prometheus.yml >/dev/null && promtool test rules deploy/monitoring/rules_test.yml >/dev/null; else \
 	  echo "the rules of Prometheus were not checked: there is no promtool here; the tests do it in its image"; fi
+	@$(BIN)/python -m deploy.kubernetes
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else \
 	  echo "docker-compose.yml was not checked: there is no docker compose here"; fi
+
+audit: $(BIN)/.development ## known holes in the pinned packages; says so where no database of them can be reached
+	@$(BIN)/python -m deploy.audit
 
 lock: $(BIN)/.development ## pin every dependency anew, for every platform and Python; the smaller locks follow the largest
 	@$(LOCK) pyproject.toml --upgrade --extra registry --extra onnx --group cli --group lab --group scaling --group local --group container --group dev -o $(LOCKS)/dev.txt

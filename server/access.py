@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import mmap
 import os
 import re
 import time
@@ -34,6 +35,9 @@ _LARGEST_FILE = 1_048_576
 # How often the file is looked at (seconds), and how long it must have been left alone: a writer may be halfway.
 _EVERY = 1.0
 _STILL = 0.1
+
+# Of the memory that processes share: a checksum, and how many bytes follow.
+_HEAD = 36
 
 Stamp = tuple[int, ...]
 
@@ -75,6 +79,30 @@ def _digest(number: int, line: bytes) -> bytes:
     return hashlib.sha256(line).digest()
 
 
+class Shared:
+    """The keys that any process of the replica read last: made in the master, and in the memory of all its forks.
+
+    A worker that is forked while the file is bad would else begin with keys that the master read, perhaps long ago.
+    """
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _HEAD + 32 * (_LARGEST_FILE // 17 + 1))
+
+    def put(self, keys: Keys) -> None:
+        """Tell the others, at once: who reads meanwhile finds the checksum wrong."""
+        body = b"".join(sorted(keys))
+        head = hashlib.sha256(body).digest() + len(body).to_bytes(4, "big")
+        self._memory[: _HEAD + len(body)] = head + body
+
+    def get(self) -> Keys | None:
+        """What was told last; None while it is being told."""
+        length = int.from_bytes(self._memory[_HEAD - 4 : _HEAD], "big")
+        body = self._memory[_HEAD : _HEAD + length]
+        if hashlib.sha256(body).digest() != self._memory[:32]:
+            return None
+        return Keys(body[start : start + 32] for start in range(0, length, 32))
+
+
 class KeysFile:
     """The keys as the file has them now; where it went bad, those that it had last."""
 
@@ -93,6 +121,8 @@ class KeysFile:
             self.keys = _read(path)
         except ValueError as error:
             raise SettingsError(f"API_KEYS_FILE={str(path)!r}: {error}") from None
+        self._shared = Shared()
+        self._shared.put(self.keys)
 
     def now(self) -> Keys:
         """The keys that are good; the file is looked at once a second at most."""
@@ -128,11 +158,13 @@ class KeysFile:
         if keys != self.keys or self._trouble:
             logger.info("API keys: %d taken from %s", len(keys), self._path)
         self.keys, self._trouble = keys, ""
+        self._shared.put(keys)
 
     def _report(self, error: Exception) -> None:
         words = _words(error)
         if words != self._trouble:
             logger.error("API keys: those read last stay good, for API_KEYS_FILE=%r: %s", str(self._path), words)
+        self.keys = self._shared.get() or self.keys
         self._trouble, self._stamp = words, None  # it is read again: what was wrong may leave no mark on the file
 
 
@@ -159,7 +191,10 @@ def check(file: KeysFile, scope: Scope) -> Unauthorized | None:
     if not given:
         return Unauthorized()
     keys = file.now()
-    return None if any(keys.good(key) for key in given) else WrongKey()
+    for key in given:
+        if keys.good(key):
+            return None
+    return WrongKey()
 
 
 def sent(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:

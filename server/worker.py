@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 _QUIET = 1.0
 # Gunicorn kills what still runs at GRACEFUL_TIMEOUT; this much earlier the rest is answered with 503 (seconds).
 _MARGIN = 2.0
+# More than Nginx hands on. httptools would keep a header that has no end (bytes).
+_MAX_HEADER = 65_536
 
 
 class JoiningTransport:
@@ -69,13 +71,33 @@ class JoiningTransport:
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 connection, with joined writes and an eye on clients that leave."""
+    """uvicorn's HTTP/1.1 connection, with joined writes, an eye on clients that leave, and a limit."""
 
     transport: Any
+    # Of a header that has begun and not ended, how much came since (bytes).
+    _header: int | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Put the joining transport between uvicorn and the socket."""
         super().connection_made(JoiningTransport(transport))  # type: ignore[arg-type]
+
+    def data_received(self, data: bytes) -> None:
+        """Hang up on a header that has no end."""
+        super().data_received(data)
+        if self._header is not None and not self.transport.is_closing():
+            self._header += len(data)
+            if self._header > _MAX_HEADER:
+                self.send_400_response("the header is too large")
+
+    def on_message_begin(self) -> None:
+        """A header begins."""
+        super().on_message_begin()
+        self._header = 0
+
+    def on_headers_complete(self) -> None:
+        """And ends."""
+        self._header = None
+        super().on_headers_complete()
 
     def on_response_complete(self) -> None:
         """An answer without a body (to HEAD, say) ends here."""

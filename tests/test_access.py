@@ -8,6 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,26 @@ def test_a_file_that_goes_bad(path: Path, caplog: pytest.LogCaptureFixture) -> N
     assert "secret" not in bad
     assert "No such file" in gone
     assert taken == f"API keys: 1 taken from {path}"
+
+
+def test_workers_that_are_forked_while_the_file_is_bad(path: Path) -> None:
+    """A process begins with the keys that another one of the replica read last, though it never read them itself."""
+    master = KeysFile(path)
+    worker = copy(master)  # as a fork has it: with the memory that both share
+    write(path, KEY)
+    assert worker.now() == digests(KEY)
+    write(path, "bad")
+    assert worker.now() == digests(KEY)
+    assert copy(master).now() == digests(KEY)
+
+
+def test_keys_that_are_being_told() -> None:
+    """What one process is halfway through telling the others, they do not take."""
+    shared = access.Shared()
+    shared.put(digests(KEY, OTHER_KEY))
+    assert shared.get() == digests(KEY, OTHER_KEY)
+    shared._memory[40] ^= 1
+    assert shared.get() is None
 
 
 def test_a_file_is_left_alone_while_it_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,3 +205,32 @@ def test_limits_of_this_process(programs: Path) -> None:
         ["/bin/sh", "-c", check], env={"PATH": str(programs)}, capture_output=True, text=True, check=True
     )
     assert {"NOFILE=600", "WORKER_CONNECTIONS=563", "WORKER_PROCESSES=2"} < set(shown.stdout.splitlines())
+
+
+def test_processes_of_nginx_that_were_told(programs: Path) -> None:
+    """A number of processes that is given stays, since a limit of CPU time is not seen from inside."""
+    (programs / "mkdir").write_text("#!/bin/sh\n")
+    check = f"ulimit -n 600; . {IMAGES}/nginx-limits.envsh; exec /usr/bin/env"
+    environ = {"PATH": str(programs), "WORKER_PROCESSES": "1"}
+    shown = subprocess.run(["/bin/sh", "-c", check], env=environ, capture_output=True, text=True, check=True)
+    assert "WORKER_PROCESSES=1" in shown.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("told", "resolver"),
+    [
+        ({}, "10.96.0.10 [fd00::a]"),
+        ({"RESOLVER": ""}, "10.96.0.10 [fd00::a]"),
+        ({"RESOLVER": "auto"}, "10.96.0.10 [fd00::a]"),
+        ({"RESOLVER": "127.0.0.11"}, "127.0.0.11"),
+    ],
+)
+def test_resolver_of_nginx(tmp_path: Path, told: dict[str, str], resolver: str) -> None:
+    """Nginx asks the container's own name servers for addresses, unless another one is named."""
+    (tmp_path / "resolv.conf").write_text(
+        "# nameserver 192.0.2.1\nsearch svc.cluster.local\nnameserver 10.96.0.10\nnameserver fd00::a\noptions ndots:5\n"
+    )
+    check = f'. {IMAGES}/nginx-resolver.envsh; echo "$RESOLVER"'
+    environ = {"PATH": "/usr/bin:/bin", "RESOLV_CONF": str(tmp_path / "resolv.conf"), **told}
+    shown = subprocess.run(["/bin/sh", "-c", check], env=environ, capture_output=True, text=True, check=True)
+    assert (shown.stdout, shown.stderr) == (f"{resolver}\n", "")

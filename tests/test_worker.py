@@ -465,6 +465,23 @@ async def test_malformed_http(text: str) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("part", ["x" * 1000, "x: y\r\n" * 100], ids=["one", "many"])
+async def test_header_without_an_end(part: str) -> None:
+    """A header that does not end, of one line or of many, is hung up on; one that is long and ends is read."""
+    async with listening() as site:
+        client = await site.connect()
+        client.send("GET /ready HTTP/1.1\r\nx: " + part)
+        await asyncio.sleep(0.05)
+        client.send(part.removesuffix("\r\n") + "\r\n\r\n")
+        assert (await client.answer()).status == 200
+        start = "GET /ready HTTP/1.1\r\nx: "
+        client.send(start)
+        client.send((part * 200)[: 65_537 - len(start)])  # no more, or what nobody reads would reset the connection
+        answer = await client.answer()
+        assert (answer.status, json.loads(answer.body)["detail"]) == (400, "the header is too large")
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("inline", [QUICK, SLOW], ids=["loop", "thread"])
 async def test_unforeseen_is_logged(inline: float, caplog: pytest.LogCaptureFixture) -> None:
     """A model that breaks is a bare 500 on a connection that stays, and a traceback in the server's log."""

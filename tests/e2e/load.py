@@ -34,6 +34,7 @@ WORKSHOP_ROW = {
 class Counts:
     """What came back: answers by status, by who served them, by version, and by that and prediction; and what broke.
 
+    Of every answer, how long it took (ms).
     A version is that of the answer's head, or ``head/body`` where the two do not agree.
     """
 
@@ -42,6 +43,7 @@ class Counts:
     versions: Counter[str] = field(default_factory=Counter)
     predictions: Counter[tuple[str, str]] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
+    milliseconds: list[float] = field(default_factory=list)
 
     @property
     def answered(self) -> int:
@@ -62,20 +64,22 @@ class Counts:
         return total
 
 
-def request_bytes(document: object, port: int, *, close: bool = False) -> bytes:
-    """A whole POST /predict."""
+def request_bytes(document: object, port: int, *, close: bool = False, headers: str = "") -> bytes:
+    """A whole POST /predict; ``headers`` are more lines of its head."""
     body = json.dumps(document).encode()
     head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-    head += f"Content-Length: {len(body)}\r\n" + ("Connection: close\r\n" if close else "")
+    head += f"Content-Length: {len(body)}\r\n" + ("Connection: close\r\n" if close else "") + headers
     return head.encode() + b"\r\n" + body
 
 
 async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes, counts: Counts) -> None:
+    started = time.perf_counter()
     writer.write(request)
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     status_line, *lines = head.split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
     body = await reader.readexactly(int(headers["content-length"]))
+    counts.milliseconds.append(1000 * (time.perf_counter() - started))
     counts.statuses[int(status_line.split()[1])] += 1
     version = headers.get("x-model-version", "?")
     told = body.rpartition(b'"model_version":"')[2].rstrip(b'"}').decode()
@@ -93,17 +97,29 @@ class Load:
     """
 
     def __init__(
-        self, port: int, connections: int = 64, most: int = 200_000, document: object = None, *, rest: float = 0
+        self,
+        port: int,
+        connections: int = 64,
+        most: int = 200_000,
+        document: object = None,
+        *,
+        rest: float = 0,
+        headers: str = "",
     ) -> None:
         self.counts = Counts()
         self._port = port
         self._connections = connections
         self._most = most
         self._rest = rest
-        self._request = request_bytes(document or WORKSHOP_ROW, port)
+        self._document = document or WORKSHOP_ROW
+        self.use(headers)
         self._sent = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+
+    def use(self, headers: str) -> None:
+        """Send these lines in the head of each request from now on."""
+        self._request = request_bytes(self._document, self._port, headers=headers)
 
     def __enter__(self) -> Load:
         self._thread.start()

@@ -1,0 +1,162 @@
+"""Known holes in the pinned packages: every lock file, asked of a database of advisories by pip-audit.
+
+`python -m deploy.audit [URL]` fails if a package has a known hole that `ignored-holes.txt` does not give a reason for.
+A database that cannot be reached, or does not know a hole that everybody knows, is no reason to fail and none to call
+the packages sound: it is told as "not audited". So is a package that pip-audit passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.errors import CommandError
+from deploy.layout import ROOT
+
+LOCKS = ROOT / "deploy/requirements"
+IGNORED = ROOT / "deploy/ignored-holes.txt"
+DATABASE = "https://api.osv.dev/v1/query"
+# A hole that every database of advisories knows: one that does not is no answer about the others.
+_KNOWN = ("jinja2", "2.10")
+_SECONDS = 10
+_PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;]+)")
+
+Pin = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Hole:
+    """An advisory about a pinned package, with all its names."""
+
+    pin: Pin
+    names: Sequence[str]
+    fixed: Sequence[str]
+
+    def __str__(self) -> str:
+        remedy = f"fixed in {', '.join(self.fixed)}" if self.fixed else "not fixed yet"
+        return f"{self.pin[0]} {self.pin[1]}: {', '.join(self.names)}, {remedy}"
+
+
+def pins(files: Iterable[Path]) -> set[Pin]:
+    """Every package and version of some lock files, for whatever platform or Python.
+
+    Raises:
+        CommandError: a line that is no pin.
+    """
+    found = set()
+    for file in files:
+        for line in filter(None, (line.partition("#")[0].strip() for line in file.read_text().splitlines())):
+            match = _PIN.match(line)
+            if match is None:
+                raise CommandError(f"{file.name}: {line!r} is no pinned package, so it cannot be audited")
+            found.add((re.sub(r"[-_.]+", "-", match[1]).lower(), match[2]))
+    return found
+
+
+def ignored(file: Path) -> dict[str, str]:
+    """Holes that are known and borne: the reason for each.
+
+    Raises:
+        CommandError: a line without a reason.
+    """
+    reasons = {}
+    for line in file.read_text().splitlines():
+        if line.strip() and not line.startswith("#"):
+            name, _, reason = line.partition(":")
+            if not reason.strip():
+                raise CommandError(f"{file.name}: {line.strip()!r} gives no reason; write NAME: reason")
+            reasons[name.strip()] = reason.strip()
+    return reasons
+
+
+def unreachable(url: str) -> str:
+    """Why this database cannot be believed; nothing if it can."""
+    query = {"package": {"name": _KNOWN[0], "ecosystem": "PyPI"}, "version": _KNOWN[1]}
+    request = urllib.request.Request(url, json.dumps(query).encode(), {"Content-Type": "application/json"})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310  (the user's own address)
+            known = json.loads(answer.read()).get("vulns")
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{url} did not answer: {error}"
+    return "" if known else f"{url} knows no hole in {_KNOWN[0]} {_KNOWN[1]}, which has some"
+
+
+def rounds(packages: Iterable[Pin]) -> Iterator[list[Pin]]:
+    """The packages in lists that have each name once, as pip-audit wants it."""
+    left = sorted(packages)
+    while left:
+        once = dict(reversed(left))
+        yield sorted(once.items())
+        left = sorted(set(left) - set(once.items()))
+
+
+def ask(packages: Sequence[Pin], url: str) -> list[dict[str, Any]]:
+    """What pip-audit says of each package.
+
+    Raises:
+        CommandError: it said nothing, with its last line.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.writelines(f"{name}=={version}\n" for name, version in packages)
+        file.flush()
+        options = ["--no-deps", "--disable-pip", "--progress-spinner", "off", "--format", "json", "--desc", "off"]
+        command = [sys.executable, "-m", "pip_audit", "-r", file.name, "-s", "osv", "--osv-url", url, *options]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        answers: list[dict[str, Any]] = json.loads(ran.stdout)["dependencies"]
+    except (ValueError, KeyError):
+        last = (ran.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise CommandError(f"pip-audit failed: {last}") from None
+    return answers
+
+
+def holes(answers: Iterable[Mapping[str, Any]]) -> Iterator[Hole]:
+    """The advisories among what pip-audit says."""
+    for answer in answers:
+        for hole in answer.get("vulns", ()):
+            names = sorted({hole["id"], *hole["aliases"]})
+            yield Hole((answer["name"], answer["version"]), names, hole["fix_versions"])
+
+
+def audit(packages: set[Pin], borne: Mapping[str, str], url: str) -> tuple[list[str], bool]:
+    """What is to be told, in lines, and whether the packages may be used.
+
+    Raises:
+        CommandError: pip-audit failed, although the database answers.
+    """
+    if reason := unreachable(url):
+        return [f"not audited: {reason}"], True
+    answers = [answer for once in rounds(packages) for answer in ask(once, url)]
+    seen = {(answer["name"], answer["version"]) for answer in answers if "vulns" in answer}
+    lines, sound = [], True
+    for hole in holes(answers):
+        reason = next((borne[name] for name in hole.names if name in borne), "")
+        sound = sound and bool(reason)
+        lines.append(f"{'borne' if reason else 'error'}: {hole}" + (f": {reason}" if reason else ""))
+    if missing := sorted(f"{name} {version}" for name, version in packages - seen):
+        lines.append(f"not audited: {', '.join(missing)}")
+    return [*lines, f"audited: {len(packages & seen)} packages of {len(packages)}"], sound
+
+
+def main() -> None:
+    """From the command line; the status is 1 if a package has a hole."""
+    try:
+        lines, sound = audit(
+            pins(LOCKS.glob("*.txt")), ignored(IGNORED), sys.argv[1] if len(sys.argv) > 1 else DATABASE
+        )
+    except CommandError as error:
+        sys.exit(f"error: {error}")
+    print("\n".join(lines))
+    sys.exit(not sound)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Manifests as `kubectl kustomize` renders them, and the pods in them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy.errors import CommandError
+
+OVERLAYS = Path(__file__).parent / "overlays"
+# The first Kustomize that can do all that ours use; Debian 12 and Ubuntu 22.04 have kubectl with an older one.
+_OLDEST = 5
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What a Deployment or a Job makes."""
+
+    owner: str
+    kind: str
+    labels: dict[str, str]
+    spec: dict[str, Any]
+
+    @property
+    def containers(self) -> list[dict[str, Any]]:
+        """All, those that run first included."""
+        return [*self.spec.get("initContainers", []), *self.spec["containers"]]
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The numbers of the ports that its containers name."""
+        served = self.spec["containers"]
+        return {port["name"]: port["containerPort"] for one in served for port in one.get("ports", [])}
+
+
+def name(manifest: Manifest) -> str:
+    """As kubectl says it: `Deployment/server`."""
+    return f"{manifest['kind']}/{manifest['metadata']['name']}"
+
+
+def pods(manifests: Sequence[Manifest]) -> Iterator[Pod]:
+    """The pod of each manifest that makes some."""
+    for one in manifests:
+        template = one.get("spec", {}).get("template")
+        if template:
+            labels = template.get("metadata", {}).get("labels", {})
+            yield Pod(one["metadata"]["name"], one["kind"], labels, template["spec"])
+
+
+def missing() -> str | None:
+    """Why nothing can be rendered here; None where it can."""
+    if shutil.which("kubectl") is None:
+        return "there is no kubectl here"
+    found = re.search(r"Kustomize Version: v(\d+)", _kubectl("version", "--client"))
+    if found is None or int(found[1]) < _OLDEST:
+        return f"the Kustomize of kubectl is older than version {_OLDEST}"
+    return None
+
+
+def render(folder: Path) -> list[Manifest]:
+    """All manifests of an overlay.
+
+    Raises:
+        CommandError: with kubectl's own words.
+    """
+    return [one for one in yaml.safe_load_all(_kubectl("kustomize", str(folder))) if one]
+
+
+def _kubectl(*arguments: str) -> str:
+    ran = subprocess.run(["kubectl", *arguments], capture_output=True, text=True, check=False, timeout=60)
+    if ran.returncode:
+        raise CommandError(f"kubectl {' '.join(arguments)}: {ran.stderr.strip()}")
+    return ran.stdout

@@ -1,0 +1,85 @@
+"""Bombs: headers and bodies that are larger, deeper or longer than they look."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+
+from tests.e2e.hostile.wire import CHUNKED, POST, Got, connection, each, got, many
+from tests.e2e.load import WORKSHOP_ROW
+
+
+def _headers() -> Iterator[tuple[str, bytes]]:
+    for name, lines in (
+        ("100 headers of 8 KB", b"".join(b"X-%d: %s\r\n" % (i, b"x" * 8000) for i in range(100))),
+        ("a header of 1 MB", b"X: " + b"x" * 2**20 + b"\r\n"),
+        ("10,000 headers", b"".join(b"X-%d: x\r\n" % i for i in range(10_000))),
+        ("900 headers", b"a:b\r\n" * 900),
+    ):
+        yield name, b"GET /ping HTTP/1.1\r\nHost: x\r\n" + lines + b"Connection: close\r\n\r\n"
+    yield "an address of 100 KB", b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+async def header_bombs(place: str, count: int, seconds: float) -> Got:  # noqa: ARG001  (all attacks are called alike)
+    """Headers that are too long, too large, too many."""
+    return await each(place, max(1, count // 20), _headers())
+
+
+def _bodies() -> Iterator[tuple[str, bytes]]:
+    deep = b'{"instances": ' + b'{"a":' * 1000 + b"1" + b"}" * 1001
+    yield "Content-Length 10 GB", POST + b"Content-Length: 10000000000\r\n\r\n"
+    for name, body in (
+        ("1 MB of [", b"[" * (2**20 - 100)),
+        ("deep", deep),
+        ("a number of 1 MB", b'{"features": [' + b"9" * 1_000_000 + b"]}"),
+        ("1e400", b'{"features": [1e400]}'),
+        ("gzip bomb", gzip.compress(b"[" * 10_000_000)),
+    ):
+        encoding = b"Content-Encoding: gzip\r\n" if "gzip" in name else b""
+        yield name, POST + encoding + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    body = json.dumps(WORKSHOP_ROW).encode()
+    parts = b"".join(b"1;a=b\r\n%c\r\n" % byte for byte in body)
+    yield "chunks of a byte, extensions, trailers", CHUNKED + parts + b"0\r\nX-Trailer: x\r\n\r\n"
+
+
+async def body_bombs(place: str, count: int, seconds: float) -> Got:  # noqa: ARG001
+    """Bodies that are larger, deeper or longer than they look."""
+    return await each(place, max(1, count // 50), _bodies())
+
+
+async def _pour(place: str, head: bytes, part: bytes, seconds: float) -> str:
+    """Send the same part again and again, until it is answered or the time is over."""
+    async with connection(place) as (reader, writer):
+        writer.write(head)
+        answer = asyncio.ensure_future(got(reader, seconds))
+        end = asyncio.get_running_loop().time() + seconds
+        while not answer.done() and asyncio.get_running_loop().time() < end:
+            writer.write(part)
+            with suppress(ConnectionError):
+                await asyncio.wait_for(writer.drain(), 1)
+            await asyncio.sleep(0.05)
+        if not answer.done():
+            writer.transport.abort()
+            answer.cancel()
+            return "open"
+        return await answer
+
+
+async def endless_chunks(place: str, count: int, seconds: float) -> Got:
+    """Chunked bodies without an end."""
+    part = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
+    return await many(max(1, count // 50), lambda: _pour(place, CHUNKED, part, seconds))
+
+
+async def endless_extension(place: str, count: int, seconds: float) -> Got:
+    """A chunk whose extension has no end."""
+    return await many(max(1, count // 100), lambda: _pour(place, CHUNKED + b"1;", b"x" * 16384, seconds))
+
+
+async def endless_trailers(place: str, count: int, seconds: float) -> Got:
+    """Trailers without an end."""
+    part = b"X-Trailer: x\r\n" * 1000
+    return await many(max(1, count // 100), lambda: _pour(place, CHUNKED + b"0\r\n", part, seconds))

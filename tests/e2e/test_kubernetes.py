@@ -1,0 +1,108 @@
+"""The manifests of the overlay `demo`, run by plain Docker: there is no cluster here, and all else is as they say."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.kubernetes import manifests
+from deploy.probe import ask_address
+from tests.e2e.conftest import ROOT, free_port
+from tests.e2e.containers import ContainerStack, require_engine
+from tests.e2e.kubelet import Cluster, docker
+from tests.e2e.load import WORKSHOP_ROW, Load
+
+PORT = free_port()
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterator[Cluster]:
+    """A registry, a trained model, one replica and Nginx."""
+    require_engine()
+    if (why_not := manifests.missing()) and not os.environ.get("REQUIRE_KUBECTL"):
+        pytest.skip(why_not)
+    images = ContainerStack(tmp_path_factory.mktemp("images") / "var")
+    images.environ = {"BACKEND": "docker", "COMPOSE_PROJECT_NAME": f"forkcast-test-{images.port}"}
+    rows = ("-v", f"{covertype_csv}:/rows.csv:ro", "-e", "COVERTYPE_PATH=/rows.csv")
+    folder = tmp_path_factory.mktemp("cluster")
+    folder.chmod(0o755)
+    one = Cluster(
+        f"forkcast-pods-{images.port}",
+        manifests.render(manifests.OVERLAYS / "demo"),
+        images.environ["COMPOSE_PROJECT_NAME"],
+        folder,
+    )
+    try:
+        images.docker("compose", "build", "--quiet", "server", "model", "nginx", "locust")
+        with one.up():
+            one.start("mlflow", "mlflow")
+            assert "covertype version 1 is @champion" in one.job("train", *rows)
+            one.start("nginx", "nginx", "--publish", f"127.0.0.1:{PORT}:8080")
+            one.start("server", "server-1")
+            # Nginx asks for addresses every second.
+            wait_until(lambda: ask_address(f"http://127.0.0.1:{PORT}", "GET", "/ready")[0] == 200)
+            yield one
+    finally:
+        images.make("clean", "YES=1")
+
+
+def test_pods_answer(cluster: Cluster) -> None:
+    """As rendered, the init container brings the model, the replica serves it, and Nginx finds it by its whole name."""
+    status, answer = ask_address(f"http://127.0.0.1:{PORT}", "POST", "/predict", WORKSHOP_ROW)
+    assert (status, answer["model_version"]) == (200, "1")
+    resolver = docker("exec", f"{cluster.name}-nginx", "grep", "^resolver ", "/tmp/upstream.conf")  # noqa: S108
+    assert resolver.split()[1] == cluster.dns
+
+
+@pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
+def test_probes(cluster: Cluster, probe: str) -> None:
+    """Every probe finds its container well."""
+    for name, pod in cluster.running.items():
+        assert cluster.content(pod, name, probe), name
+
+
+def test_a_training_that_is_applied_again(cluster: Cluster) -> None:
+    """The Job of the demo trains once: applied again, it finds the model and makes no version."""
+    docker("rm", f"{cluster.name}-train")
+    assert cluster.job("train").startswith("covertype version 1 is ready to be served")
+
+
+def test_locust_finds_its_master(cluster: Cluster) -> None:
+    """Locust's worker finds its master by its name."""
+    cluster.start("locust", "locust")
+    cluster.start("locust-worker", "worker")
+    master = f"http://{cluster.address('locust')}:8089"
+    wait_until(lambda: bool((ask_address(master, "GET", "/stats/requests")[1] or {}).get("workers")))
+    told = ask_address(master, "GET", "/stats/requests")[1]
+    assert [worker["state"] for worker in told["workers"]] == ["ready"]
+
+
+@pytest.mark.skipif("8082" not in (ROOT / "deploy/images/Dockerfile").read_text(), reason="Nginx has no inner door yet")
+def test_locust_finds_nginx(cluster: Cluster) -> None:
+    """What Locust's users ask is there, at Nginx's inner door."""
+    code = "import os, urllib.request as r; print(r.urlopen(os.environ['SERVICE'] + '/null').status)"
+    assert docker("exec", f"{cluster.name}-locust", "python", "-c", code) == "200"
+
+
+def test_a_rolling_update_fails_no_request(cluster: Cluster) -> None:
+    """A new replica first, then the old one out of the DNS, then its signal: no request fails, and it ends well."""
+    with Load(PORT, connections=16) as load:
+        load.wait_for(200)
+        cluster.start("server", "server-2")
+        load.wait_for(200)
+        status, _ = cluster.stop("server-1", withdrawn=3)
+        load.wait_for(200)
+    assert load.counts.failed == 0, load.counts
+    assert len(load.counts.replicas) == 2
+    assert status == 0
