@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
-from deploy import interrupt
+from deploy import exposure, interrupt, tls
 from deploy.backend import Backend, choose, containers_used
 from deploy.docker.backend import DockerBackend
 from deploy.errors import CommandError
+from deploy.keys import client_key
 from deploy.layout import ROOT, Layout, env_file
 from deploy.lock import alone
-from deploy.probe import ask_address
+from deploy.probe import Access, ask_address
 from deploy.registry import page
 from deploy.stack import Stack
 from server.errors import StartError
@@ -51,7 +54,19 @@ class Verbs:
         print(f"  Locust   http://127.0.0.1:{stack.locust_port}")
         if stack.full:
             print(f"  MLflow   {page(stack)}")
-        print(f"  try      {_curl(stack)}")
+        print(f"  try      {self._curl(stack)}")
+        if line := exposure.warning(stack):
+            print(f"note: {line}")
+
+    def _curl(self, stack: Stack) -> str:
+        """A command to paste, with the model's own example."""
+        key = client_key(stack, self._environ)
+        _, index = ask_address(stack.address, "GET", "/", access=Access.of(stack, self._layout, key))
+        example = json.dumps((index or {}).get("example", {}).get("POST /predict"))
+        address, options = _place(stack, self._layout)
+        words = ["curl", *options, "-H 'Content-Type: application/json'"]
+        words += ['-H "Authorization: Bearer $API_KEY"'] if "API_KEYS_FILE" in stack.environment else []
+        return " ".join([*words, f"-d '{example}'", f"{address}/predict"])
 
     def scale(self) -> None:
         """Change the number of replicas."""
@@ -179,11 +194,18 @@ def _say(stack: Stack) -> None:
     print(f"{stack.replicas} replica(s) answer at {stack.address}")
 
 
-def _curl(stack: Stack) -> str:
-    """A command to paste, with the model's own example."""
-    _, index = ask_address(stack.address, "GET", "/")
-    example = json.dumps((index or {}).get("example", {}).get("POST /predict"))
-    return f"curl -H 'Content-Type: application/json' -d '{example}' {stack.address}/predict"
+def _place(stack: Stack, layout: Layout) -> tuple[str, list[str]]:
+    """Where curl is to ask, and how it knows the service: by its certificate, and by a name in that."""
+    if not stack.has_tls:
+        return stack.address, []
+    place, names = urlsplit(stack.address), tls.names(layout)
+    options = ["--cacert", shlex.quote(stack.tls_cert)]
+    if place.hostname in names or not names:
+        return stack.address, options
+    host, port = place.netloc.removesuffix(f":{place.port}"), place.port or 443
+    name = names[0].replace("*", "www")
+    address = f"https://{name}" if port == 443 else f"https://{name}:{port}"
+    return address, [*options, "--connect-to", f"{name}:{port}:{host}:{port}"]
 
 
 def _confirmed(folder: Path) -> bool:

@@ -60,6 +60,31 @@ class Layout:
         return self.var / "stack.json"
 
     @property
+    def tls(self) -> Path:
+        """The certificate that Nginx shows, and its key."""
+        return self.var / "tls"
+
+    @property
+    def tls_cert(self) -> Path:
+        """The certificate, with what leads to its authority."""
+        return self.tls / "tls.crt"
+
+    @property
+    def tls_key(self) -> Path:
+        """Its key."""
+        return self.tls / "tls.key"
+
+    @property
+    def client_key(self) -> Path:
+        """The API key that Locust's page sends, where the stack runs locally."""
+        return self.run / "api-key"
+
+    def forget(self) -> None:
+        """What a stack that is down leaves nothing of: its record, its key to its certificate."""
+        for path in (self.state, self.tls_cert, self.tls_key, self.client_key):
+            path.unlink(missing_ok=True)
+
+    @property
     def project(self) -> Path:
         """The name of the Compose project that this checkout has used: its volumes outlive its containers."""
         return self.var / "compose-project"
@@ -72,7 +97,7 @@ class Layout:
     @property
     def contents(self) -> list[Path]:
         """All that a stack, its registry and its training ever write here."""
-        folders = ["log", "run", "programs", "tmp", "nginx", "models", "data", "mlartifacts"]
+        folders = ["log", "run", "programs", "tmp", "nginx", "tls", "models", "data", "mlartifacts"]
         files = [
             "mlflow.db",
             "stack.json",

@@ -9,6 +9,8 @@ from deploy.errors import CommandError
 
 HTTP_DEFAULT = 80
 HTTP_UNPRIVILEGED = 8080
+HTTPS_DEFAULT = 443
+HTTPS_UNPRIVILEGED = 8443
 
 
 def choose_http_port(host: str, wanted: int | None) -> int:
@@ -17,15 +19,25 @@ def choose_http_port(host: str, wanted: int | None) -> int:
     Raises:
         CommandError: the port is in use, or may not be bound.
     """
-    if wanted is not None:
-        check_free(host, wanted, "HTTP_PORT")
-        return wanted
-    if _error(host, HTTP_DEFAULT) == errno.EACCES:
-        print(f"port {HTTP_DEFAULT} may not be bound by this user: Nginx listens on {HTTP_UNPRIVILEGED}")
-        check_free(host, HTTP_UNPRIVILEGED, "HTTP_PORT")
-        return HTTP_UNPRIVILEGED
-    check_free(host, HTTP_DEFAULT, "HTTP_PORT")
-    return HTTP_DEFAULT
+    return _choose(host, wanted, "HTTP_PORT", HTTP_DEFAULT, HTTP_UNPRIVILEGED)
+
+
+def choose_https_port(host: str, wanted: int | None) -> int:
+    """Likewise 443, or 8443, for TLS.
+
+    Raises:
+        CommandError: the port is in use, or may not be bound.
+    """
+    return _choose(host, wanted, "HTTPS_PORT", HTTPS_DEFAULT, HTTPS_UNPRIVILEGED)
+
+
+def _choose(host: str, wanted: int | None, variable: str, default: int, unprivileged: int) -> int:
+    if wanted is None and _error(host, default) == errno.EACCES:
+        print(f"port {default} may not be bound by this user: Nginx listens on {unprivileged}")
+        wanted = unprivileged
+    port = default if wanted is None else wanted
+    check_free(host, port, variable)
+    return port
 
 
 def free() -> int:

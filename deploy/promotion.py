@@ -116,12 +116,12 @@ def promote(
     return wanted
 
 
-def settle(address: str, version: Version, replicas: int) -> None:
+def settle(address: str, version: Version, replicas: int, access: probe.Access = probe.OPEN) -> None:
     """Wait until the last old worker has closed its door: what comes after this is answered by the new version."""
     deadline = time.monotonic() + _SETTLING
     witnesses = 0
     while witnesses < _WITNESSES * replicas and time.monotonic() < deadline:
-        witnesses = witnesses + 1 if probe.marks(address).version == version.number else 0
+        witnesses = witnesses + 1 if probe.marks(address, access).version == version.number else 0
 
 
 def _well(replica: Replica) -> Health:

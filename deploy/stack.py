@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout
+from deploy.layout import ROOT, Layout, at
 from server.settings import Settings
 
-# What `up` hands to the replicas and keeps until `down`; the last five are for containers alone, the one before for
-# Locust.
+# What `up` hands to the replicas and keeps until `down`; LOCUST_WORKERS is for Locust, and those from IMAGE to EXTRAS
+# are for containers alone.
 SETTINGS = (
     "MODEL_URI", "MLFLOW_TRACKING_URI", "WEB_CONCURRENCY", "ENGINE", "MAX_BATCH_ROWS", "MAX_PENDING",
     "MAX_BODY_BYTES", "KEEP_ALIVE", "GRACEFUL_TIMEOUT", "LOG_LEVEL", "LOCUST_WORKERS", "IMAGE", "TAG", "LOCUST_CPUS",
-    "LOCUST_MEMORY", "EXTRAS",
+    "LOCUST_MEMORY", "EXTRAS", "API_KEYS_FILE",
 )  # fmt: skip
 
 
@@ -51,13 +52,43 @@ class Stack:
     monitoring: bool = False
     prometheus_port: int = 9090
     grafana_port: int = 3000
+    tls_cert: str = ""
+    tls_key: str = ""
+    https_port: int | None = None
+    client_requests: int = 0
+    client_connections: int = 0
 
     @property
     def address(self) -> str:
         """Where a client on this machine reaches Nginx."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.http_host, self.http_host)  # noqa: S104
         host = f"[{host}]" if ":" in host else host
-        return f"http://{host}" if self.http_port == 80 else f"http://{host}:{self.http_port}"
+        scheme, port, usual = ("https", self.https_port, 443) if self.has_tls else ("http", self.http_port, 80)
+        return f"{scheme}://{host}" if port == usual else f"{scheme}://{host}:{port}"
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether Nginx speaks TLS."""
+        return bool(self.tls_cert)
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Where it listens on this machine, by the variables that say so."""
+        ports = {"HTTP_PORT": self.http_port or 80, "LOCUST_PORT": self.locust_port}
+        ports |= {"HTTPS_PORT": self.https_port or 443} if self.has_tls else {}
+        return ports | ({"MLFLOW_PORT": self.mlflow_port} if self.full else {})
+
+    def check_ports(self) -> None:
+        """No two services are to listen at one port.
+
+        Raises:
+            CommandError: two are.
+        """
+        taken: dict[int, str] = {}
+        for name, port in self.ports.items():
+            if port in taken:
+                raise CommandError(f"{name}={port}: {taken[port]} is that port already; expected another port")
+            taken[port] = name
 
     def changed(self, environ: Mapping[str, str]) -> Stack:
         """The same stack with what the command line or ``.env`` asks for.
@@ -69,6 +100,9 @@ class Stack:
         for name in ("MODEL_URI", "MLFLOW_TRACKING_URI"):
             if name in environment:
                 environment[name] = _anchored(environment[name])
+        if "API_KEYS_FILE" in environment:
+            environment["API_KEYS_FILE"] = _absolute("API_KEYS_FILE", environment["API_KEYS_FILE"])
+        cert, key = self._pair(environ)
         Settings.from_env(environment)
         whole(environment, "LOCUST_WORKERS", 1, 1, MOST_WORKERS)
         return replace(
@@ -80,7 +114,19 @@ class Stack:
             prometheus_port=whole(environ, "PROMETHEUS_PORT", self.prometheus_port, 1, 65535),
             grafana_port=whole(environ, "GRAFANA_PORT", self.grafana_port, 1, 65535),
             environment=environment,
+            tls_cert=cert,
+            tls_key=key,
+            https_port=whole(environ, "HTTPS_PORT", self.https_port, 1, 65535),
+            client_requests=whole(environ, "CLIENT_REQUESTS", self.client_requests, 1, 1_000_000),
+            client_connections=whole(environ, "CLIENT_CONNECTIONS", self.client_connections, 1, 65535),
         )
+
+    def _pair(self, environ: Mapping[str, str]) -> tuple[str, str]:
+        cert = _absolute("TLS_CERT", environ.get("TLS_CERT") or self.tls_cert)
+        key = _absolute("TLS_KEY", environ.get("TLS_KEY") or self.tls_key)
+        if bool(cert) != bool(key):
+            raise CommandError(f"{'TLS_KEY' if cert else 'TLS_CERT'} is missing: TLS_CERT and TLS_KEY go together")
+        return cert, key
 
     @property
     def locust_workers(self) -> int:
@@ -90,12 +136,13 @@ class Stack:
     @property
     def _is_sound(self) -> bool:
         ports = (self.http_port or 80, self.locust_port, self.mlflow_port, self.prometheus_port, self.grafana_port)
+        doors = (self.https_port or 443, self.client_requests, self.client_connections)
         return (
             self.backend in MOST
             and isinstance(self.environment, dict)
             and isinstance(self.registry, dict)
-            and isinstance(self.http_host, str)
-            and all(isinstance(number, (int, float)) for number in (self.replicas, self.cpus or 1, *ports))
+            and all(isinstance(text, str) for text in (self.http_host, self.tls_cert, self.tls_key))
+            and all(isinstance(number, (int, float)) for number in (self.replicas, self.cpus or 1, *ports, *doors))
         )
 
     def serving(self, model: str) -> Stack:
@@ -137,6 +184,11 @@ class Stack:
             cls.load(layout)
         except CommandError:
             layout.state.unlink()
+
+
+def _absolute(name: str, value: str) -> str:
+    """A path as seen from the checkout; an empty one stays empty. Links stay: what they lead to may change."""
+    return os.path.normpath(at(name, value)) if value else ""
 
 
 def _anchored(uri: str) -> str:

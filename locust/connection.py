@@ -6,6 +6,7 @@ An answer's end is told by its head, as Nginx does; one that ends with its conne
 from __future__ import annotations
 
 import socket
+import ssl
 from dataclasses import dataclass
 
 from gevent import Timeout  # type: ignore[import-untyped]
@@ -22,16 +23,18 @@ class Address:
 
     family: int
     place: tuple[str, int]
+    host: str = ""
+    tls: ssl.SSLContext | None = None
 
     @classmethod
-    def find(cls, host: str, port: int, timeout: float) -> Address:
+    def find(cls, host: str, port: int, timeout: float, tls: ssl.SSLContext | None = None) -> Address:
         """The first of the host's addresses that takes a connection.
 
         Raises:
             OSError: none does.
         """
         with socket.create_connection((host, port), timeout) as connection:
-            return cls(connection.family, connection.getpeername())
+            return cls(connection.family, connection.getpeername(), host, tls)
 
 
 class Connection:
@@ -66,7 +69,7 @@ class Connection:
         if self._socket is not None:
             try:
                 return self._once(self._socket, request)
-            except (ConnectionError, EOFError):
+            except (ConnectionError, EOFError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 # A server may close an idle connection while a request is on its way: nothing was answered, and a
                 # prediction changes nothing, so it is sent once more.
                 if self._begun:
@@ -78,6 +81,8 @@ class Connection:
         self._socket = socket.socket(self._address.family, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.connect(self._address.place)
+        if self._address.tls is not None:
+            self._socket = self._address.tls.wrap_socket(self._socket, server_hostname=self._address.host)
         self._parser = HttpResponseParser(self)
         return self._socket
 

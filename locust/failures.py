@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 
 from httptools import HttpParserError
 
@@ -28,6 +29,10 @@ _NAMES: tuple[tuple[type[BaseException], str], ...] = (
     (EOFError, "closed"),
     (HttpParserError, "malformed"),
     (socket.gaierror, "unknown host"),
+    (ssl.SSLCertVerificationError, "unknown certificate"),
+    (ssl.SSLEOFError, "closed"),
+    (ssl.SSLZeroReturnError, "closed"),
+    (ssl.SSLError, "no TLS"),
 )
 
 

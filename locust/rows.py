@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import random
 from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPException
 from pathlib import Path
+from ssl import SSLContext
 from typing import Any
-
-import requests
+from urllib.parse import SplitResult
+from urllib.request import Request, urlopen
 
 from failures import CannotStartError
 
@@ -21,17 +24,18 @@ _UNLIMITED = (0, 1000)
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
-def describe(host: str) -> Mapping[str, Feature]:
+def describe(place: SplitResult, tls: SSLContext | None, headers: Mapping[str, str]) -> Mapping[str, Feature]:
     """The features by name, from the service's own OpenAPI document.
 
     Raises:
         CannotStartError: it does not answer, or not with that.
     """
+    host = f"{place.scheme}://{place.netloc}{place.path.rstrip('/')}"
+    asked = Request(f"{host}/openapi.json", headers=dict(headers))  # noqa: S310  (http or https, as was checked)
     try:
-        answer = requests.get(f"{host}/openapi.json", timeout=10)
-        answer.raise_for_status()
-        features: Mapping[str, Feature] = answer.json()["components"]["schemas"]["Features"]["properties"]
-    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+        with urlopen(asked, timeout=10, context=tls) as answer:  # noqa: S310
+            features: Mapping[str, Feature] = json.load(answer)["components"]["schemas"]["Features"]["properties"]
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         raise CannotStartError(f"{host} does not describe its model: {error}") from None
     return features
 

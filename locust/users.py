@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import choice, uniform
+from ssl import SSLContext
 from time import perf_counter
 from typing import ClassVar
 
@@ -78,14 +79,25 @@ class FastUser(_Working, FastHttpUser):
 
     def __init__(self, environment: Environment) -> None:
         self.network_timeout = self.connection_timeout = self.work.timeout
+        self.ssl_context_factory = self._tls
+        tls = self.work.address.tls
+        # What the context checks is left as it is: its own rule for names.
+        self.insecure = tls is None or not tls.check_hostname
         super().__init__(environment)
+
+    def _tls(self, **_kwargs: object) -> SSLContext | None:
+        return self.work.address.tls
 
     @task
     def predict(self) -> None:
         """Send one request; the session tells Locust."""
         work = self.work
         with self.client.post(
-            work.target, data=choice(work.texts), headers=_JSON, name=work.target, catch_response=True
+            work.target,
+            data=choice(work.texts),
+            headers={**_JSON, **work.headers},
+            name=work.target,
+            catch_response=True,
         ) as response:
             try:
                 if not response.status_code:

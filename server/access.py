@@ -15,10 +15,12 @@ import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
-
-from starlette.types import Scope
+from typing import TYPE_CHECKING
 
 from server.errors import SettingsError, Unauthorized, WrongKey
+
+if TYPE_CHECKING:  # the verbs read the file too, where no Starlette is
+    from starlette.types import Scope
 
 logger = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import fnmatch
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from deploy.stack import MOST, SETTINGS
 from server.settings import Settings
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
+TLS = (ROOT / "deploy/docker/tls.yml").read_text()
+TEMPLATES = sorted(path.name for path in (ROOT / "nginx").glob("*.conf") if path.name != "upstream-local.conf")
 DOCKERFILE = (ROOT / "deploy/images/Dockerfile").read_text()
 LOCKS = ROOT / "deploy/requirements"
 EVERY_SERVICE = ("model", *SERVICES, *registry.SERVICES, *MONITORING)
@@ -52,7 +55,7 @@ def stage(name: str) -> str:
 def settings_of(name: str) -> dict[str, str]:
     """The variables that a stage of the Dockerfile sets."""
     (block,) = re.findall(r"^ENV ((?:.*\\\n)*.*)$", stage(name), re.MULTILINE)
-    pairs = (pair.split("=", 1) for pair in block.replace("\\\n", " ").split())
+    pairs = (pair.split("=", 1) for pair in shlex.split(block.replace("\\\n", " ")))
     return {name: value.strip('"') for name, value in pairs}
 
 
@@ -115,7 +118,8 @@ def test_replicas_can_be_many(services: dict[str, dict[str, Any]]) -> None:
     """A replica has no name and no port of its own, and cannot change the model that all of them read."""
     server = services["server"]
     assert not {"container_name", "ports", "hostname", "deploy"} & set(server)
-    assert server["volumes"] == ["models:/var/lib/forkcast/models:ro"]
+    keys = "${API_KEYS_FOLDER:-/dev/null}:/run/secrets/forkcast:ro"
+    assert server["volumes"] == ["models:/var/lib/forkcast/models:ro", keys]
 
 
 def test_volumes(services: dict[str, dict[str, Any]]) -> None:
@@ -170,15 +174,17 @@ def handed_on(services: dict[str, dict[str, Any]]) -> set[str]:
 
 def test_variables_come_from_the_stack(services: dict[str, dict[str, Any]]) -> None:
     """What the file asks for is kept out of the user's shell, and nothing is that it does not ask for."""
-    asked = set(re.findall(r"\$\{([A-Z0-9_]+)", code(COMPOSE))) | handed_on(services)
-    assert asked - NOT_OURS == set(ASKED_FOR) - {"COMPOSE_PROFILES"}
+    asked = set(re.findall(r"\$\{([A-Z0-9_]+)", code(COMPOSE) + code(TLS))) | handed_on(services)
+    assert asked - NOT_OURS == set(ASKED_FOR) - {"COMPOSE_PROFILES", "API_KEYS_FILE"}
     assert set(ASKED_FOR).isdisjoint(NOT_OURS)
 
 
 def test_every_setting_reaches_its_container(services: dict[str, dict[str, Any]]) -> None:
     """Each setting of a stack is handed to the service that reads it."""
     places = ("MODEL_URI", "MLFLOW_TRACKING_URI")
-    replica = set(SETTINGS) - {*places, *FOR_COMPOSE}
+    # The file's place in the container is another.
+    replica = set(SETTINGS) - {*places, *FOR_COMPOSE, "API_KEYS_FILE"}
+    assert services["server"]["environment"]["API_KEYS_FILE"].startswith("${API_KEYS_FOLDER:+/run/secrets/forkcast/")
     assert {name for name, value in services["server"]["environment"].items() if value is None} == replica
     assert {*places, "ENGINE"} < handed_on({"model": services["model"]})
 
@@ -264,25 +270,44 @@ def test_replica_reads_what_was_brought() -> None:
 
 def filtered() -> set[str]:
     pattern = settings_of("nginx")["NGINX_ENVSUBST_FILTER"]
-    assert re.fullmatch(r"\^\([A-Z_|]+\)\$", pattern)
+    assert re.fullmatch(r"\^\([A-Z0-9_|]+\)\$", pattern)
     return set(pattern.strip("^()$").split("|"))
 
 
-@pytest.mark.parametrize("name", ["nginx.conf", "upstream-docker.conf"])
+@pytest.mark.parametrize("name", TEMPLATES)
 def test_templates_use_what_is_filled_in(name: str) -> None:
     """A template uses no variable that Nginx's entrypoint would leave as it is."""
     text = code((ROOT / "nginx" / name).read_text())
-    assert set(re.findall(r"\$\{?([A-Z][A-Z_]*)", text)) <= filtered()
+    assert set(re.findall(r"\$\{?([A-Z][A-Z0-9_]*)", text)) <= filtered()
+
+
+def test_image_has_every_template() -> None:
+    """Each file that Nginx may include is in its image."""
+    copied = re.findall(r"^COPY --link nginx/(\S+) /etc/nginx/templates/(\S+)\.template$", stage("nginx"), re.MULTILINE)
+    assert sorted(name for name, _ in copied) == TEMPLATES
+    assert all(name in (target, "upstream-docker.conf") for name, target in copied)
+
+
+def test_tls_is_for_the_door_and_its_clients() -> None:
+    """The key is seen by Nginx alone, the certificate by it and by Locust, and each is there to be read only."""
+    services = yaml.safe_load(TLS)["services"]
+    assert services["nginx"]["ports"] == ["${HTTP_HOST:-0.0.0.0}:${HTTPS_PORT:-443}:8443"]
+    mounts = {name: one["volumes"] for name, one in services.items()}
+    assert all(mount.endswith(":ro") for volumes in mounts.values() for mount in volumes)
+    assert {name for name, volumes in mounts.items() if "TLS_KEY" in str(volumes)} == {"nginx"}
+    assert set(mounts) == {"nginx", "locust", "locust-worker"}
 
 
 def test_every_variable_of_the_templates_has_a_value() -> None:
     """Each variable that is filled in is used, and has a value in the image or from its limits."""
     used = {
         variable
-        for name in ("nginx.conf", "upstream-docker.conf")
-        for variable in re.findall(r"\$\{([A-Z_]+)\}", code((ROOT / "nginx" / name).read_text()))
+        for name in TEMPLATES
+        for variable in re.findall(r"\$\{([A-Z0-9_]+)\}", code((ROOT / "nginx" / name).read_text()))
     }
-    (exported,) = re.findall(r"^export (.*)$", (ROOT / "deploy/images/nginx-limits.envsh").read_text(), re.MULTILINE)
+    exported = " ".join(
+        re.findall(r"^export (.*)$", (ROOT / "deploy/images/nginx-limits.envsh").read_text(), re.MULTILINE)
+    )
     assert used == filtered()
     assert used <= set(settings_of("nginx")) | set(exported.split())
 

@@ -19,6 +19,7 @@ from deploy.docker.engine import Compose
 from deploy.docker.topology import DEFAULT
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
+from deploy.probe import OPEN
 from deploy.promotion import Version
 from deploy.stack import Stack
 from server.errors import SettingsError
@@ -215,7 +216,7 @@ def test_looking_claims_no_project(verb: str, make: Make, layout: Layout) -> Non
 def test_ports_that_are_one(make: Make, engine: FakeDocker, free: int) -> None:
     """Nginx and Locust cannot share a port."""
     told = refusal(make(HTTP_PORT=str(free), LOCUST_PORT=str(free)).up)
-    assert told == f"LOCUST_PORT={free}: Nginx listens there already; expected another port"
+    assert told == f"LOCUST_PORT={free}: HTTP_PORT is that port already; expected another port"
     assert changes(engine) == []
 
 
@@ -386,7 +387,7 @@ def test_promoted_model_is_remembered(
     assert make().promote("2", force=False) == Version("hills", "2", DIGEST)
     assert Stack.load(layout) == replace(UP, promoted="0123456789ab-2")
     assert [arguments[5] for arguments in changes(registered)] == ["run", "run"]
-    assert settled == [(UP.address, Version("hills", "2", DIGEST), 2)]
+    assert settled == [(UP.address, Version("hills", "2", DIGEST), 2, OPEN)]
 
 
 @pytest.mark.usefixtures("up")

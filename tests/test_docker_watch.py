@@ -14,10 +14,11 @@ from deploy.docker.engine import MONITORING, SERVICES, Compose
 from deploy.docker.topology import DEFAULT
 from deploy.docker.watch import become_stats, show_logs, status
 from deploy.errors import CommandError
-from deploy.layout import ROOT
+from deploy.layout import ROOT, Layout
 from tests.fake_docker import FakeDocker, container
 
 COMPOSE = Compose({})
+LAYOUT = Layout(Path("var"))
 M = 1 << 20
 MODEL = {"name": "covertype", "version": "3", "engine": "forest", "trained_on": "fetch_covtype"}
 HEALTH = {"status": "ok", "workers": 2, "model": MODEL}
@@ -47,7 +48,7 @@ def rows(lines: list[str]) -> dict[str, list[str]]:
 
 def test_status() -> None:
     """A line a container, with the replica's limits and model, and where to reach the stack."""
-    lines = status(replace(DEFAULT, http_port=8080), COMPOSE)
+    lines = status(replace(DEFAULT, http_port=8080), COMPOSE, LAYOUT)
     table = rows(lines)
     titles = ["NAME", "STATE", "REPLICA", "UPTIME", "CPUS", "MEMORY", "MODEL", "ENGINE", "WORKERS"]
     assert table["NAME"] == titles
@@ -57,12 +58,15 @@ def test_status() -> None:
     )
     assert table["forkcast-nginx-1"] == ["forkcast-nginx-1", "running", "s"]
     assert table["forkcast-locust-1"] == ["forkcast-locust-1", "running", "s"]
-    assert lines[lines.index("") + 1 :] == ["service http://127.0.0.1:8080   Locust http://127.0.0.1:8089"]
+    assert lines[lines.index("") + 1 :] == [
+        "service http://127.0.0.1:8080   Locust http://127.0.0.1:8089",
+        "no API keys, no TLS, no limits per client",
+    ]
 
 
 def test_replica_is_asked_from_within(engine: FakeDocker) -> None:
     """A replica has no port of its own: it is asked by the program in its image, and no other container is."""
-    status(DEFAULT, COMPOSE)
+    status(DEFAULT, COMPOSE, LAYOUT)
     (asked,) = engine.ran("exec")
     assert asked == ["exec", container()["Id"], "python", "-IS", "/usr/local/lib/forkcast/ask.py", "8000", "/health"]
 
@@ -72,7 +76,7 @@ def test_replica_that_does_not_answer(engine: FakeDocker, answer: str, code: int
     """A replica that runs and does not answer has a line without a model."""
     engine.answer("exec", out=answer, status=code)
     engine.containers(container(Health={"Status": "starting"}), *OTHERS)
-    table = rows(status(DEFAULT, COMPOSE))
+    table = rows(status(DEFAULT, COMPOSE, LAYOUT))
     assert table["forkcast-server-1"] == ["forkcast-server-1", "running", "(starting)", "server100000", "s"]
 
 
@@ -82,8 +86,8 @@ def test_what_one_should_know(engine: FakeDocker) -> None:
     engine.answer("exec", out={**HEALTH, "stale": "no registry", "refused": "no signature", "model": synthetic})
     engine.answer("logs", out="worker 7 was killed: out of memory at 128M\n")
     engine.containers(container())
-    lines = status(DEFAULT, COMPOSE)
-    assert lines[lines.index("") + 2 :] == [
+    lines = status(DEFAULT, COMPOSE, LAYOUT)
+    assert lines[lines.index("") + 3 :] == [
         "forkcast-server-1 lost 1 worker(s) of late: killed: out of memory at 128M",
         "forkcast-server-1 serves the last good copy: no registry",
         "forkcast-server-1 was to load another model, and serves the one before: no signature",
@@ -100,10 +104,11 @@ def test_status_of_a_stack_that_is_watched(engine: FakeDocker) -> None:
     engine.answer("logs", out=f"{told}\n")
     ended = container("nginx-exporter", Status="exited", Health=None, restarts=3)
     engine.containers(container(), *OTHERS, container("prometheus"), ended)
-    lines = status(replace(DEFAULT, http_port=8080, monitoring=True, prometheus_port=9191), COMPOSE)
+    lines = status(replace(DEFAULT, http_port=8080, monitoring=True, prometheus_port=9191), COMPOSE, LAYOUT)
     assert rows(lines)["forkcast-prometheus-1"] == ["forkcast-prometheus-1", "running", "s"]
     assert lines[lines.index("") + 1 :] == [
         "service http://127.0.0.1:8080   Locust http://127.0.0.1:8089   Prometheus http://127.0.0.1:9191",
+        "no API keys, no TLS, no limits per client",
         f"forkcast-nginx-exporter-1 {told}; started again 3 time(s)",
         "grafana is not there: make monitoring brings it back",
     ]
@@ -113,7 +118,7 @@ def test_status_of_a_stack_that_is_watched(engine: FakeDocker) -> None:
 def test_what_somebody_has_stopped(engine: FakeDocker, service: str) -> None:
     """What stands beside the stack and was stopped by hand is noted as that, and not as a failure."""
     engine.containers(container(), *OTHERS, container(service, Status="exited", Health=None))
-    assert status(DEFAULT, COMPOSE)[-1] == (
+    assert status(DEFAULT, COMPOSE, LAYOUT)[-1] == (
         f"forkcast-{service}-1 is stopped: make up starts it; what is served is served on"
     )
 
@@ -122,7 +127,7 @@ def test_container_that_ended(engine: FakeDocker) -> None:
     """A container that does not run has no uptime, is not asked, and is noted with its reason."""
     engine.answer("logs", out="forkcast: the model has no signature\n")
     engine.containers(container(Status="exited", Health=None), *OTHERS)
-    lines = status(DEFAULT, COMPOSE)
+    lines = status(DEFAULT, COMPOSE, LAYOUT)
     assert rows(lines)["forkcast-server-1"] == ["forkcast-server-1", "exited", "server100000"]
     assert lines[-1] == "forkcast-server-1 the model has no signature; started again 0 time(s)"
     assert engine.ran("exec") == []

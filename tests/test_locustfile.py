@@ -94,7 +94,10 @@ def test_service_that_is_not_there(count: int) -> None:
         (["--batch-rows", "0"], "--batch-rows 0: expected from 1 to 100000"),
         (["--step-users", "-1"], "--step-users -1: expected at least 0"),
         (["--users", "99000000"], "99000000 users in one process need 99000200 open files, and it may have "),
-        (["--host", "https://127.0.0.1"], "--host https://127.0.0.1: expected http:// and the balancer's address"),
+        (
+            ["--host", "ftp://127.0.0.1"],
+            "--host ftp://127.0.0.1: expected http:// or https:// and the balancer's address",
+        ),
     ],
 )
 def test_tests_that_would_measure_nothing(options: list[str], line: str) -> None:

@@ -92,7 +92,8 @@ def test_every_name_is_filled_in(layout: Layout) -> None:
     assert "client_max_body_size 4321;" in text
     assert "the body is larger than 4321 bytes" in text
     assert f"proxy_next_upstream_tries {2 * SLOTS};" in text
-    assert text == (layout.var / "nginx/nginx.conf").read_text() + (layout.var / "nginx/upstream.conf").read_text()
+    files = ("nginx.conf", "door-plain.conf", "service.conf", "problems.conf", "upstream.conf")
+    assert text == "".join((layout.var / "nginx" / name).read_text() for name in files)
 
 
 def test_same_stack_same_text(layout: Layout) -> None:
@@ -100,6 +101,39 @@ def test_same_stack_same_text(layout: Layout) -> None:
     once = nginx.write_config(layout, Stack(http_port=8080))
     assert nginx.write_config(layout, Stack(http_port=8080, replicas=3)) == once
     assert nginx.write_config(layout, Stack(http_port=8081)) != once
+
+
+@pytest.mark.parametrize("limits", [{}, {"CLIENT_REQUESTS": "5"}, {"CLIENT_CONNECTIONS": "7"}])
+@pytest.mark.parametrize("tls", [False, True])
+def test_nginx_reads_locks(layout: Layout, binary: str, limits: dict[str, str], *, tls: bool) -> None:
+    """Nginx accepts every way to have TLS and limits, with what its version has; nothing of what is off is there."""
+    settings = {"TLS_CERT": "/tls.crt", "TLS_KEY": "/tls.key", "HTTPS_PORT": "8443"} if tls else {}
+    stack = Stack(http_port=free_port()).changed(limits | settings)
+    text = nginx.write_config(layout, stack, nginx.version_of(binary))
+    nginx.check_config(binary, layout)
+    told = directives(text)
+    assert not re.findall(r"\$\{[A-Z0-9_]+\}", told)
+    assert ("ssl_certificate" in told) is tls
+    assert ("limit_req zone=requests burst=5 nodelay;" in told) is ("CLIENT_REQUESTS" in limits)
+    assert ("limit_conn connections 7;" in told) is ("CLIENT_CONNECTIONS" in limits)
+
+
+def test_words_of_newer_versions(layout: Layout) -> None:
+    """HTTP/2 and the certificates' cache are asked for as each version of Nginx has them."""
+    stack = Stack().changed({"TLS_CERT": "/tls.crt", "TLS_KEY": "/tls.key"})
+    old, new = (directives(nginx.write_config(layout, stack, version)) for version in ((1, 22, 1), (1, 30, 0)))
+    assert "listen 127.0.0.1:443 backlog=4096 ssl http2;" in old
+    assert "http2 on;" not in old
+    assert "ssl_certificate_cache" not in old
+    assert "listen 127.0.0.1:443 backlog=4096 ssl;" in new
+    assert "http2 on;" in new
+    assert "ssl_certificate_cache" in new
+
+
+def test_version_of_nginx(binary: str) -> None:
+    """The version is the one that Nginx tells; of what tells none, the oldest."""
+    assert nginx.version_of(binary) >= nginx.OLDEST
+    assert nginx.version_of("true") == nginx.OLDEST
 
 
 def test_broken_configuration_is_refused(layout: Layout, binary: str) -> None:
@@ -145,7 +179,7 @@ def running(
     """Nginx itself, with no replica behind it or with other lists of them, and a change of its text; its port."""
     port = free_port()
     nginx.write_config(layout, Stack(http_port=port))
-    config = layout.var / "nginx/nginx.conf"
+    config = layout.var / "nginx/service.conf"
     assert change[0] in config.read_text()
     config.write_text(config.read_text().replace(*change) if change[0] else config.read_text())
     if upstream is not None:
@@ -236,7 +270,7 @@ def test_request_that_starts_once_more(layout: Layout, binary: str, replica: int
         f"upstream new-list {{ server 127.0.0.1:{replica}; }}\n"
     )
     # The list cannot be made to change between the two starts, so the second one is given another.
-    first, second = "location @again {\n            proxy_pass http://", "replicas;"
+    first, second = "location @again {\n    proxy_pass http://", "replicas;"
     with running(binary, layout, lists, (first + second, first + "new-list;")) as port:
         connection = HTTPConnection("127.0.0.1", port, timeout=30)
         connection.request("POST", "/predict", body=b"x" * 100_000)

@@ -19,7 +19,9 @@ NOTE = "the example is made up from the columns: the model was logged without in
 def service(monkeypatch: pytest.MonkeyPatch, status: int, **index: Any) -> None:
     """Let the address answer its index and then the prediction."""
 
-    def ask(_address: str, method: str, _target: str, document: object = None) -> tuple[int, Any]:
+    def ask(
+        _address: str, method: str, _target: str, document: object = None, _access: object = None
+    ) -> tuple[int, Any]:
         if method == "GET":
             return 200, {"example": {"POST /predict": {"x": 1}}, **index}
         assert document == {"x": 1}
@@ -49,6 +51,13 @@ def test_example_that_is_not_predicted(monkeypatch: pytest.MonkeyPatch, status: 
     service(monkeypatch, status, **index)
     with pytest.raises(CommandError, match=f"the model's own example was answered with {status}"):
         probe.predict_example("http://127.0.0.1:1")
+
+
+def test_client_that_has_asked_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that is busy with others of this machine is asked again, and in the end believed to serve them."""
+    service(monkeypatch, 429)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    assert "was answered with 429" in (probe.predict_example("http://127.0.0.1:1") or "")
 
 
 @contextmanager

@@ -352,7 +352,7 @@ def settled(monkeypatch: pytest.MonkeyPatch, *answers: str) -> int:
     """How many requests it took for two replicas to settle; the last answer goes on for ever."""
     asked = 0
 
-    def marks(address: str) -> probe.Marks:
+    def marks(address: str, _access: probe.Access) -> probe.Marks:
         nonlocal asked
         assert address == "http://127.0.0.1:1"
         asked += 1

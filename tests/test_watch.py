@@ -135,7 +135,7 @@ def test_status(supervisord: Supervisord) -> None:
     """A replica that answers is ready with its model; what is not there is missing; what one should know is noted."""
     wait_for_family(supervisord)
     with replica("run/1.sock"):
-        lines = status(Stack(replicas=2, http_port=8080, locust_port=8090), supervisord)
+        lines = status(Stack(replicas=2, http_port=8080, locust_port=8090), supervisord, Layout(Path.cwd()))
     assert lines[0].split() == ["NAME", "STATE", "PID", "UPTIME", "READY", "MODEL", "ENGINE", "WORKERS"]
     one = lines[1].split()
     assert one[:3] == ["replica-1", "running", str(supervisord.info()["replica-1"]["pid"])]
@@ -144,7 +144,8 @@ def test_status(supervisord: Supervisord) -> None:
     assert lines[3].split()[:2] == ["nginx", "running"]
     assert lines[4].split() == ["locust", "missing"]
     assert lines[6] == "service http://127.0.0.1:8080   Locust http://127.0.0.1:8090"
-    assert lines[7:] == [
+    assert lines[7] == "no API keys, no TLS, no limits per client"
+    assert lines[8:] == [
         "replica-1 serves the last good copy: no registry",
         "replica-1 was to load another model, and serves the one before: no signature",
         "replica-1 serves a model trained on SYNTHETIC data: its predictions mean nothing",

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
-from deploy import ports, probe
-from deploy.docker import images, monitoring, provider, registry
+from deploy import keys, ports, probe, tls
+from deploy.docker import images, locks, monitoring, provider, registry
 from deploy.docker.convergence import converge
 from deploy.docker.engine import MONITORING, Compose, Container, is_local
 from deploy.docker.promotion import ContainerRegistrar, ContainerReplica
@@ -42,6 +42,9 @@ class DockerBackend:
         stack = asked(before or DEFAULT, self._environ)
         stack = with_registry(stack, self._environ, registry.ADDRESS, full=full)
         self._environ = registry.secrets(self._compose(stack), stack, self._environ)
+        tls.check(stack)
+        keys.check(stack, self._environ)
+        keys.check_mountable(stack)
         compose = self._claim(stack, data(self._environ))
         self._place(stack, before)
         self._get_images(compose, stack)
@@ -51,6 +54,8 @@ class DockerBackend:
             self._start_registry(compose, stack, before)
             stack = stack.serving(provider.provide(compose))
         with self._undone_on_failure(before), _taken_back_on_failure(compose):
+            # Readable to all within a folder of this user alone: containers have other users.
+            tls.install(self._layout, stack, mode=0o644)
             self._converge(stack)
             self._predict(stack)
         self._watch_again(stack)
@@ -108,7 +113,7 @@ class DockerBackend:
         promoted = promote(replicas, ContainerRegistrar(compose), version, force=force, patience=patience)
         if before is not None:
             replace(before, promoted=provider.identity(promoted.digest, promoted.number)).save(self._layout)
-            settle(before.address, promoted, before.replicas)
+            settle(before.address, promoted, before.replicas, probe.Access.of(before, self._layout))
         return promoted
 
     def train(self) -> None:
@@ -147,7 +152,7 @@ class DockerBackend:
     def status(self) -> list[str]:
         """A line a container, and what is wrong with those that are not well."""
         stack = self._require_running()
-        return status(stack, self._compose(stack))
+        return status(stack, self._compose(stack), self._layout)
 
     def stats(self) -> None:
         """Become `docker stats`."""
@@ -160,7 +165,7 @@ class DockerBackend:
     def down(self) -> None:
         """Stop and remove every container of this stack; its volumes stay."""
         self._claim(_whole(self._running() or DEFAULT)).run("down", "--remove-orphans")
-        self._layout.state.unlink(missing_ok=True)
+        self._layout.forget()
 
     def delete(self) -> None:
         """The volumes too, the registry and the models, and the images that were built here."""
@@ -196,7 +201,8 @@ class DockerBackend:
         return stack
 
     def _compose(self, stack: Stack, more: Mapping[str, str] | None = None) -> Compose:
-        chosen = variables(stack) | registry.variables(stack, self._environ) | dict(more or {})
+        chosen = variables(stack) | locks.variables(stack, self._layout, self._environ)
+        chosen |= registry.variables(stack, self._environ) | dict(more or {})
         chosen["SOURCE"] = self._environ.get("SOURCE") or images.source()
         if project := self._environ.get("COMPOSE_PROJECT_NAME"):
             chosen["COMPOSE_PROJECT_NAME"] = project
@@ -222,12 +228,14 @@ class DockerBackend:
 
     def _place(self, stack: Stack, before: Stack | None) -> None:
         """Refuse ports that somebody else listens on, before anything is built."""
-        if stack.locust_port == stack.http_port:
-            raise CommandError(f"LOCUST_PORT={stack.locust_port}: Nginx listens there already; expected another port")
+        stack.check_ports()
         if not is_local():
             return
         if before is None or (stack.http_host, stack.http_port) != (before.http_host, before.http_port):
             ports.check_unused(stack.http_host, stack.http_port or 80, "HTTP_PORT")
+        had = before.https_port or 443 if before and before.has_tls else None
+        if stack.has_tls and had != (stack.https_port or 443):
+            ports.check_unused(stack.http_host, stack.https_port or 443, "HTTPS_PORT")
         if before is None or stack.locust_port != before.locust_port:
             ports.check_unused("127.0.0.1", stack.locust_port, "LOCUST_PORT")
         if stack.full and (before is None or not before.full or stack.mlflow_port != before.mlflow_port):
@@ -280,7 +288,8 @@ class DockerBackend:
 
     def _predict(self, stack: Stack) -> None:
         """One prediction through Nginx, as a user's client would make it."""
-        if note := probe.predict_example(stack.address):
+        access = probe.Access.of(stack, self._layout, keys.client_key(stack, self._environ))
+        if note := probe.predict_example(stack.address, access):
             print(f"note: {note}")
 
 

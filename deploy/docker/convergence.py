@@ -27,14 +27,14 @@ def converge(compose: Compose, stack: Stack, layout: Layout, *, anew: bool) -> N
     fresh, old = _sorted(compose, anew=anew)
     while len(fresh) < stack.replicas:
         # One at a time while there are old ones: the machine may have no room for twice as many.
-        fresh += _start(compose, stack, 1 if old else stack.replicas - len(fresh))
+        fresh += _start(compose, stack, layout, 1 if old else stack.replicas - len(fresh))
         _stop(old[:1])
         old = old[1:]
     compose.run("up", "--detach", "--no-deps", "--no-build", *SERVICES[1:])
     wait_ready(compose, [one.id for one in compose.containers() if one.service in SERVICES[1:]])
     wait_ready(compose, [container.id for container in fresh])
     stack.save(layout)
-    _introduce(stack, fresh)
+    _introduce(stack, layout, fresh)
     _stop(old + fresh[stack.replicas :])
 
 
@@ -52,7 +52,7 @@ def _sorted(compose: Compose, *, anew: bool) -> tuple[list[Container], list[Cont
     return fresh, old
 
 
-def _start(compose: Compose, stack: Stack, count: int) -> list[Container]:
+def _start(compose: Compose, stack: Stack, layout: Layout, count: int) -> list[Container]:
     """As many replicas more, ready and known to Nginx; none where one of them does not start."""
     before = {container.id for container in compose.containers("server")}
     try:
@@ -67,7 +67,7 @@ def _start(compose: Compose, stack: Stack, count: int) -> list[Container]:
     except BaseException:
         _stop(_added(compose, before))
         raise
-    _introduce(stack, started)
+    _introduce(stack, layout, started)
     return started
 
 
@@ -94,12 +94,13 @@ def wait_ready(compose: Compose, ids: Sequence[str]) -> None:
     raise CommandError(f"{', '.join(c.name for c in found)}: not ready in {_READY_TIMEOUT} s; see make logs")
 
 
-def _introduce(stack: Stack, started: Sequence[Container]) -> None:
+def _introduce(stack: Stack, layout: Layout, started: Sequence[Container]) -> None:
     """Wait until Nginx has met new replicas, so that the old ones may go."""
+    access = probe.Access.of(stack, layout)
     unseen = {container.hostname for container in started}
     deadline = time.monotonic() + _INTRODUCTION
     while unseen and time.monotonic() < deadline and probe.listens(stack.address):
-        unseen.discard(probe.marks(stack.address).replica)
+        unseen.discard(probe.marks(stack.address, access).replica)
 
 
 def _stop(containers: Sequence[Container]) -> None:

@@ -7,10 +7,12 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from deploy.docker import locks
 from deploy.docker.engine import Compose, docker
 from deploy.docker.statistics import Statistics, engine_socket
 from deploy.docker.topology import file, variables
 from deploy.errors import CommandError
+from deploy.layout import Layout
 from deploy.scaling.generator import Generator, Load
 from deploy.scaling.ladder import Ladder
 from deploy.scaling.placement import Placement
@@ -26,8 +28,9 @@ _MEMORY = "2G"
 class DockerLab:
     """The lab on one Compose project."""
 
-    def __init__(self, stack: Stack, environ: Mapping[str, str]) -> None:
-        chosen = variables(stack)
+    def __init__(self, layout: Layout, stack: Stack, environ: Mapping[str, str]) -> None:
+        chosen = variables(stack) | locks.variables(stack, layout, environ)
+        self._host = f"{'https' if stack.has_tls else 'http'}://nginx:8082"
         if project := environ.get("COMPOSE_PROJECT_NAME"):
             chosen["COMPOSE_PROJECT_NAME"] = project
         self._variables = chosen
@@ -51,7 +54,7 @@ class DockerLab:
         for mount in mounts:
             options += ["--volume", mount]
         inside = f"{_DATA}{''.join(data.suffixes)}" if data else ""
-        arguments = load.arguments(ladder, "http://nginx:8080", "locust/locustfile.py", _FOLDER, inside)
+        arguments = load.arguments(ladder, self._host, "locust/locustfile.py", _FOLDER, inside)
         compose = Compose(self._variables | self._limits(placement))
         command = compose.command("run", *options, "locust-worker", *_LOCUST, *arguments)
         return Generator(command, folder / "locust.log", self._stop, compose.environ)

@@ -96,7 +96,7 @@ def file(name: str, environ: Mapping[str, str]) -> Path | None:
     path = at(name, given)
     if not path.is_file():
         raise CommandError(f"{name}={given!r}: there is no such file")
-    return Path(_mountable(name, path.resolve()))
+    return Path(mountable(name, path.resolve()))
 
 
 def _first(environ: Mapping[str, str], *names: str) -> tuple[str, str] | None:
@@ -122,12 +122,12 @@ def _check_model(uri: str) -> None:
     folder = local_folder(uri) if uri else None
     if folder is None:
         return
-    _mountable("MODEL_URI", folder)
+    mountable("MODEL_URI", folder)
     if not (folder / "MLmodel").is_file():
         raise CommandError(f"MODEL_URI={uri!r}: there is no MLflow model in that folder (no file MLmodel)")
 
 
-def _mountable(name: str, path: Path) -> str:
+def mountable(name: str, path: Path) -> str:
     """A path as Docker's short form of a mount takes it."""
     if ":" in str(path) or not path.is_absolute():
         raise CommandError(f"{name}={str(path)!r}: expected a whole path without a colon, for a container to see it")

@@ -13,7 +13,9 @@ from deploy.docker.engine import MONITORING, SERVICES, Compose, Container, docke
 from deploy.docker.monitoring import pages
 from deploy.docker.reasons import note
 from deploy.errors import CommandError
+from deploy.exposure import description
 from deploy.health import disagreement, notes
+from deploy.layout import Layout
 from deploy.stack import Stack
 from deploy.table import table
 from server import memory
@@ -21,7 +23,7 @@ from server import memory
 _ASK = ("python", "-IS", "/usr/local/lib/forkcast/ask.py", "8000")
 
 
-def status(stack: Stack, compose: Compose) -> list[str]:
+def status(stack: Stack, compose: Compose, layout: Layout) -> list[str]:
     """A line a container, where to reach the stack, and what is wrong."""
     rows = [("NAME", "STATE", "REPLICA", "UPTIME", "CPUS", "MEMORY", "MODEL", "ENGINE", "WORKERS")]
     lines = []
@@ -38,7 +40,7 @@ def status(stack: Stack, compose: Compose) -> list[str]:
     lines.extend(f"{service} is not there: make up brings it back" for service in missing)
     unwatched = [service for service in MONITORING if stack.monitoring and service not in there]
     lines.extend(f"{service} is not there: make monitoring brings it back" for service in unwatched)
-    return [*table(rows), "", _places(stack, containers), *lines]
+    return [*table(rows), "", _places(stack, containers), description(stack, layout), *lines]
 
 
 def _places(stack: Stack, containers: list[Container]) -> str:

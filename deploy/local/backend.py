@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from deploy import ports, probe
+from deploy import keys, ports, probe, tls
 from deploy.errors import CommandError
 from deploy.layout import ROOT, Layout
 from deploy.local import nginx, registry
@@ -52,12 +52,16 @@ class LocalBackend:
         if before is None:
             self._supervisord.stop_leftovers()
         binary = nginx.find_nginx()
+        tls.check(stack)
+        keys.check(stack, self._environ)
         stack = self._place(stack, before)
         with self._undone_on_failure(before) if stack.full else nullcontext():
             self._start_registry(stack, before, binary)
             ensure_model({**self._environ, **stack.environment, **self._own(stack), "VAR_DIR": str(self._layout.var)})
         with self._undone_on_failure(before):
-            self._supervisord.start(public(self._environ))
+            tls.install(self._layout, stack, mode=0o600)
+            self._write_key(stack)
+            self._supervisord.start(_inherited(self._environ))
             self._change(before, stack, binary)
             self._predict(stack)
         return stack
@@ -117,13 +121,14 @@ class LocalBackend:
         patience = stack.settings(self._layout).graceful_timeout
         promoted = promote(replicas, LocalRegistrar(environ), version, force=force, patience=patience)
         if before is not None:
-            settle(before.address, promoted, before.replicas)
+            settle(before.address, promoted, before.replicas, probe.Access.of(before, self._layout))
         return promoted
 
     def down(self) -> None:
         """Stop everything that this stack started."""
         self._supervisord.shut_down()
-        for path in [self._layout.state, *self._layout.run.iterdir()]:
+        self._layout.forget()
+        for path in self._layout.run.iterdir():
             path.unlink(missing_ok=True)
 
     def train(self) -> None:
@@ -162,7 +167,7 @@ class LocalBackend:
 
     def status(self) -> list[str]:
         """A line a program, and where to reach the stack."""
-        return status(self._require_running(), self._supervisord)
+        return status(self._require_running(), self._supervisord, self._layout)
 
     def stats(self) -> None:
         """CPU and memory; again and again while there is a terminal."""
@@ -191,19 +196,29 @@ class LocalBackend:
         """Settle the ports: those that this very stack listens on already are its own."""
         if before is None or stack.http_port != before.http_port:
             stack = replace(stack, http_port=ports.choose_http_port(stack.http_host, stack.http_port))
+        had = before.https_port if before and before.has_tls else None
+        if stack.has_tls and (had is None or stack.https_port != had):
+            stack = replace(stack, https_port=ports.choose_https_port(stack.http_host, stack.https_port))
         if before is None or stack.locust_port != before.locust_port:
             ports.check_free("127.0.0.1", stack.locust_port, "LOCUST_PORT")
         if stack.full and (before is None or not before.full or stack.mlflow_port != before.mlflow_port):
             ports.check_free("127.0.0.1", stack.mlflow_port, "MLFLOW_PORT")
-        if stack.locust_port == stack.http_port:
-            raise CommandError(f"LOCUST_PORT={stack.locust_port}: Nginx listens there already; expected another port")
+        stack.check_ports()
         return stack
+
+    def _write_key(self, stack: Stack) -> None:
+        """For Locust's page, which reads it before each test."""
+        path = self._layout.client_key
+        path.unlink(missing_ok=True)
+        if key := keys.client_key(stack, self._environ):
+            path.touch(mode=0o600)
+            path.write_text(key)
 
     def _start_registry(self, stack: Stack, before: Stack | None, binary: str) -> None:
         """The stack's own MLflow, if it has one. What has been served goes on being so without it."""
         if not stack.full:
             return
-        self._supervisord.start(public(self._environ))
+        self._supervisord.start(_inherited(self._environ))
         others = programs(replace(before, full=False), self._layout, binary) if before else []
         try:
             registry.start(self._supervisord, stack, others, self._layout)
@@ -265,8 +280,14 @@ class LocalBackend:
 
     def _predict(self, stack: Stack) -> None:
         """One prediction through Nginx, as a user's client would make it."""
-        if note := probe.predict_example(stack.address):
+        access = probe.Access.of(stack, self._layout, keys.client_key(stack, self._environ))
+        if note := probe.predict_example(stack.address, access):
             print(f"note: {note}")
+
+
+def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """What every program of the stack may know."""
+    return {name: value for name, value in public(environ).items() if name != "API_KEY"}
 
 
 def _cannot_be_reached(name: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deploy import ports
 from deploy.errors import CommandError
+from deploy.keys import client_key
 from deploy.layout import ROOT, Layout, at
 from deploy.local.statistics import Statistics
 from deploy.local.supervisord import Supervisord
@@ -46,7 +47,10 @@ class LocalLab:
         if placement.generator:
             limits = ["taskset", "--cpu-list", placement.generator, *limits]
         command = [*limits, str(Path(sys.executable).parent / "locust"), *arguments]
-        return Generator(command, folder / "locust.log", subprocess.Popen.terminate, self._environ)
+        access = {"TLS_CERT": str(self._layout.tls_cert) if self._stack.has_tls else ""}
+        access |= {"API_KEY": client_key(self._stack, self._environ), "API_KEY_FILE": ""}
+        environ = {**self._environ, **access}
+        return Generator(command, folder / "locust.log", subprocess.Popen.terminate, environ)
 
     def reader(self, generator: Generator) -> Callable[[], list[Reading]]:
         """The kernel's own counts."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +22,11 @@ from server.cgroup import available_cpus
 
 # Where Nginx tells of itself, relative to ``var``.
 STATUS_SOCKET = "run/nginx.sock"
+Version = tuple[int, int, int]
+OLDEST: Version = (1, 22, 0)
+# Since when HTTP/2 is a directive, and certificates in variables are kept in memory.
+_HTTP2_ON, _CACHED = (1, 25, 1), (1, 27, 4)
+_CACHE = "ssl_certificate_cache max=8 valid=1s inactive=1d;"
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 
 
@@ -69,10 +75,17 @@ def _no_service() -> Iterator[None]:
         policy.unlink()
 
 
-def write_config(layout: Layout, stack: Stack) -> str:
-    """Fill in ``nginx/nginx.conf`` for this stack; the text, so that a change can be told.
+def version_of(binary: str) -> Version:
+    """Of an Nginx; of one that does not tell it, the oldest that is known to do."""
+    ran = subprocess.run([binary, "-v"], capture_output=True, text=True, check=False)
+    found = re.search(r"/(\d+)\.(\d+)\.(\d+)", ran.stderr)
+    return (int(found[1]), int(found[2]), int(found[3])) if found else OLDEST
 
-    The folder ``var/nginx`` gets the two files that Nginx reads.
+
+def write_config(layout: Layout, stack: Stack, version: Version = OLDEST) -> str:
+    """Fill in the templates of ``nginx/`` for this stack; the text, so that a change can be told.
+
+    The folder ``var/nginx`` gets the files that an Nginx of this version reads.
     """
     files = allow_files()
     values = {
@@ -85,18 +98,65 @@ def write_config(layout: Layout, stack: Stack) -> str:
         "ACCESS_LOG": "log/access.log",
         "MAX_BODY_BYTES": stack.settings(layout).max_body_bytes,
         "HTTP_LISTEN": listen_address(stack.http_host, stack.http_port or 80),
+        # Locust comes from this machine, and needs no listener of its own.
+        "LOCUST_LISTEN": "",
+        **_tls(layout, stack, version),
+        **_limits(stack),
         "STATUS_LISTEN": f"unix:{STATUS_SOCKET}",
         "TRIES": 2 * SLOTS,
     }
-    text = (ROOT / "nginx/nginx.conf").read_text()
-    for name, value in values.items():
-        text = text.replace(f"${{{name}}}", str(value))
     folder = layout.var / "nginx"
     folder.mkdir(exist_ok=True)
-    (folder / "nginx.conf").write_text(text)
-    upstream = (ROOT / "nginx/upstream-local.conf").read_text()
-    (folder / "upstream.conf").write_text(upstream)
-    return text + upstream
+    written = [_fill(ROOT / "nginx" / name, folder / name, values) for name in _used(stack)]
+    written.append(_fill(ROOT / "nginx/upstream-local.conf", folder / "upstream.conf", {}))
+    return "".join(written)
+
+
+def _used(stack: Stack) -> list[str]:
+    """The templates that this stack's configuration is made of."""
+    limits = {"limit-requests.conf": stack.client_requests, "limit-connections.conf": stack.client_connections}
+    door = "door-tls.conf" if stack.has_tls else "door-plain.conf"
+    return ["nginx.conf", door, "service.conf", "problems.conf", *(name for name, most in limits.items() if most)]
+
+
+def _fill(template: Path, path: Path, values: Mapping[str, object]) -> str:
+    text = template.read_text()
+    for name, value in values.items():
+        text = text.replace(f"${{{name}}}", str(value))
+    path.write_text(text)
+    return text
+
+
+def _tls(layout: Layout, stack: Stack, version: Version) -> dict[str, object]:
+    """Which listener there is, in the words of this Nginx."""
+    if not stack.has_tls:
+        return {"DOOR": "door-plain.conf"}
+    own = version >= _HTTP2_ON
+    port = stack.https_port or 443
+    return {
+        "DOOR": "door-tls.conf",
+        "HTTPS_LISTEN": listen_address(stack.http_host, port),
+        "HTTPS_SUFFIX": "" if port == 443 else f":{port}",
+        "HTTP2_LISTEN": "" if own else " http2",
+        "HTTP2": "http2 on;" if own else "",
+        # What every OpenSSL knows; a name that it does not would keep Nginx from its start.
+        "TLS_GROUPS": "X25519:prime256v1:secp384r1",
+        "TLS_CERT": layout.tls_cert,
+        "TLS_KEY": layout.tls_key,
+        "CERTIFICATE_CACHE": _CACHE if version >= _CACHED else "",
+    }
+
+
+def _limits(stack: Stack) -> dict[str, object]:
+    """What one client may have."""
+    return {
+        "CLIENT_REQUESTS": stack.client_requests,
+        "CLIENT_CONNECTIONS": stack.client_connections,
+        "LIMIT_REQUESTS": "limit-requests.conf" if stack.client_requests else "/dev/null",
+        "LIMIT_CONNECTIONS": "limit-connections.conf" if stack.client_connections else "/dev/null",
+        # Whoever comes from the one address that Nginx listens on is on this machine, too.
+        "UNLIMITED": rf"^(127\.|::1 |unix:|{re.escape(stack.http_host)} )",
+    }
 
 
 def connections(files: int) -> int:

@@ -26,7 +26,7 @@ def programs(stack: Stack, layout: Layout, binary: str) -> Sequence[Program]:
     Raises:
         CommandError: Nginx does not take its configuration.
     """
-    config = nginx.write_config(layout, stack)
+    config = nginx.write_config(layout, stack, nginx.version_of(binary))
     nginx.check_config(binary, layout)
     balancer = [sys.executable, "-m", "deploy.local.takeover", *nginx.command(binary, layout)]
     balancer = [*_pinned(stack.environment.get("SERVICE_CPUSET")), *balancer]
@@ -36,7 +36,7 @@ def programs(stack: Stack, layout: Layout, binary: str) -> Sequence[Program]:
         *registry.programs(stack, layout),
         *(_replica(stack, layout, slot) for slot in range(1, stack.replicas + 1)),
         Program("nginx", balancer, digest, stop_seconds=10),
-        Program("locust", _locust(stack), {}, stop_seconds=10),
+        Program("locust", _locust(stack), _clients(stack, layout), stop_seconds=10),
         Program("log-rotation", ["/bin/sh", str(ROOT / "deploy/local/rotate.sh"), *_ROTATION], {}, stop_seconds=5),
     ]
 
@@ -53,6 +53,12 @@ def _replica(stack: Stack, layout: Layout, slot: int) -> Program:
     }
     graceful = stack.settings(layout).graceful_timeout
     return Program(replica_name(slot), gunicorn, environment, stop_seconds=graceful + 5)
+
+
+def _clients(stack: Stack, layout: Layout) -> dict[str, str]:
+    """What Locust needs of a service with locks. Its key comes by a file: what `env` is told, everybody may see."""
+    environment = {"TLS_CERT": str(layout.tls_cert)} if stack.has_tls else {}
+    return environment | ({"API_KEY_FILE": str(layout.client_key)} if "API_KEYS_FILE" in stack.environment else {})
 
 
 def _locust(stack: Stack) -> list[str]:

@@ -56,11 +56,12 @@ class Readiness:
 
     def introduce(self, stack: Stack) -> None:
         """Let Nginx meet the new replicas: after a failed try, a slot regains its share of requests one by one."""
+        access = probe.Access.of(stack, self._layout)
         seen: set[str] = set()
         deadline = time.monotonic() + _INTRODUCING
         asked = 0
         while time.monotonic() < deadline and (asked < _INTRODUCTIONS or len(seen) < stack.replicas):
-            seen.add(probe.marks(stack.address).replica)
+            seen.add(probe.marks(stack.address, access).replica)
             asked += 1
 
     def wait_for_addresses(self, stack: Stack) -> None:

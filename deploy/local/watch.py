@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from deploy.errors import CommandError
+from deploy.exposure import description
 from deploy.health import disagreement, notes
 from deploy.layout import Layout
 from deploy.local.slots import replica_name, replica_socket
@@ -32,7 +33,7 @@ _LOGS = {
 }
 
 
-def status(stack: Stack, supervisord: Supervisord) -> list[str]:
+def status(stack: Stack, supervisord: Supervisord, layout: Layout) -> list[str]:
     """A line a program, and where to reach the stack."""
     info = supervisord.info()
     rows = [("NAME", "STATE", "PID", "UPTIME", "READY", "MODEL", "ENGINE", "WORKERS")]
@@ -50,7 +51,7 @@ def status(stack: Stack, supervisord: Supervisord) -> list[str]:
     rows.extend((*_process(name, info.get(name, {})), "", "", "", "") for name in others)
     mlflow = f"   MLflow {page(stack)}" if stack.full else ""
     places = f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}{mlflow}"
-    return [*table(rows), "", places, *lines]
+    return [*table(rows), "", places, description(stack, layout), *lines]
 
 
 def _process(name: str, process: dict[str, object], *, ready: bool = True) -> tuple[str, str, str, str]:

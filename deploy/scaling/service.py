@@ -88,7 +88,9 @@ class Service:
 
     def health(self) -> dict[str, Any]:
         """What a replica says of itself; empty where none answers."""
-        status, document = probe.ask_address(self.stack.address, "GET", "/health")
+        status, document = probe.ask_address(
+            self.stack.address, "GET", "/health", access=probe.Access.of(self.stack, self.layout)
+        )
         return document if status == 200 and isinstance(document, dict) else {}
 
     def check(self, topology: Topology) -> None:

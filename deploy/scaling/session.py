@@ -119,7 +119,7 @@ class Session:
     def _lab(self) -> Lab:
         service = self.service
         if service.backend == "docker":
-            return DockerLab(service.stack, service.environ)
+            return DockerLab(service.layout, service.stack, service.environ)
         # Imported here: a machine that runs containers has none of its packages.
         from deploy.local.lab import LocalLab  # noqa: PLC0415
 

@@ -42,11 +42,11 @@ def free_port() -> int:
 def clean_environ() -> dict[str, str]:
     """The environment without what another stack or a user's shell may have set."""
     ours = (
-        "MODEL_URI", "MLFLOW_", "WEB_CONCURRENCY", "HTTP_", "VAR_DIR", "N", "MAKE", "MFLAGS", "SOCKET", "REPLICA",
+        "MODEL_URI", "MLFLOW_", "WEB_CONCURRENCY", "HTTP", "VAR_DIR", "N", "MAKE", "MFLAGS", "SOCKET", "REPLICA",
         "BACKEND", "COMPOSE_", "SERVER_", "LOCUST_", "CPUS", "MEMORY", "IMAGE", "TAG", "USERS", "STEP_", "SPAWN_RATE",
         "SETTLE_", "SLO_", "RUN_TIME", "PROFILE", "TOPOLOGIES", "WORKERS", "CLIENT", "DATA", "RESULTS", "RESUME",
         "DATABASE_", "PROMETHEUS_", "GRAFANA_", "S3_", "AWS_", "OBJECT_STORE", "ENV_FILE", "VERSION", "FORCE",
-        "API_KEY",
+        "API_KEY", "TLS_", "CLIENT_",
     )  # fmt: skip
     return {name: value for name, value in os.environ.items() if not name.startswith(ours) or name == "NODE"}
 

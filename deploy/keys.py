@@ -1,0 +1,88 @@
+"""API keys as the verbs see them: whether replicas can follow the file, and which key our own clients send."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.errors import CommandError
+from deploy.stack import Stack
+from server.access import parse
+
+# Whom the replicas run as in containers (deploy/images/Dockerfile): user and group.
+CONTAINER = 10001
+_KEY = re.compile(r"[!-~]{16,256}")
+
+
+def client_key(stack: Stack, environ: Mapping[str, str]) -> str:
+    """What our own clients send: API_KEY, else the first plain key of the file; empty where there is none.
+
+    It is not remembered: a secret belongs into ``.env``, or the file.
+    """
+    path = stack.environment.get("API_KEYS_FILE")
+    if not path:
+        return ""
+    if key := environ.get("API_KEY"):
+        return key
+    try:
+        lines = Path(path).read_text(errors="replace").split("\n")
+    except OSError:
+        return ""
+    plain = (line.strip() for line in lines if not line.strip().startswith(("#", "sha256:")))
+    return next(filter(None, plain), "")
+
+
+def check(stack: Stack, environ: Mapping[str, str]) -> None:
+    """The file is one that replicas take, and our own clients have one of its keys.
+
+    Raises:
+        CommandError: naming the variable and what was expected, and no key.
+    """
+    value = stack.environment.get("API_KEYS_FILE")
+    if not value:
+        return
+    try:
+        keys = parse(Path(value).read_bytes())
+    except OSError as error:
+        raise CommandError(f"API_KEYS_FILE={value!r}: it cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise CommandError(f"API_KEYS_FILE={value!r}: {error}") from None
+    key = client_key(stack, environ)
+    if not key:
+        raise CommandError("API_KEY is missing: API_KEYS_FILE has digests alone; expected one of its keys, in .env")
+    if not _KEY.fullmatch(key) or hashlib.sha256(key.encode()).digest() not in keys:
+        raise CommandError(f"API_KEY is none of the keys in API_KEYS_FILE={value!r}")
+
+
+def check_mountable(stack: Stack) -> None:
+    """Containers can be given the file's folder, and read it.
+
+    Raises:
+        CommandError: they cannot, and what to do.
+    """
+    value = stack.environment.get("API_KEYS_FILE")
+    if not value:
+        return
+    path = Path(value)
+    place = f"API_KEYS_FILE={value!r}"
+    if others := sorted(one.name for one in path.parent.iterdir() if one != path):
+        raise CommandError(
+            f"{place}: containers see its whole folder, which holds {others[0]!r} too; expected a folder of its own"
+        )
+    if path.is_symlink():
+        raise CommandError(f"{place}: containers see its folder alone, and not where this link leads; expected a file")
+    if not (_lets(path.parent, 0o5) and _lets(path, 0o4)):
+        folder = path.parent
+        raise CommandError(
+            f"{place}: replicas run as user and group {CONTAINER}, who may not read it: "
+            f"chgrp -R {CONTAINER} {folder} && chmod 750 {folder} && chmod 640 {path}"
+        )
+
+
+def _lets(path: Path, bits: int) -> bool:
+    """Whether the replicas' user may do that, by the mode."""
+    found = path.stat()
+    shift = 6 if found.st_uid == CONTAINER else 3 if found.st_gid == CONTAINER else 0
+    return (found.st_mode >> shift) & bits == bits

@@ -1,0 +1,115 @@
+"""API keys as the verbs see them: what is refused before anything is changed, and what our own clients send."""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from deploy import keys
+from deploy.errors import CommandError
+from deploy.stack import Stack
+
+KEY = "the-key-of-the-first-client"
+DIGEST = f"sha256:{sha256(KEY.encode()).hexdigest()}"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file of keys in a folder of its own, which others may read."""
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    folder.chmod(0o755)
+    path = folder / "keys"
+    path.write_text(f"# of the first\n\n{KEY}\nthe-key-of-the-second-client\n")
+    path.chmod(0o644)
+    return path
+
+
+def stack_of(file: Path) -> Stack:
+    return Stack().changed({"API_KEYS_FILE": str(file)})
+
+
+def refusal(file: Path, **environ: str) -> str:
+    with pytest.raises(CommandError) as caught:
+        keys.check(stack_of(file), environ)
+    assert "\n" not in str(caught.value)
+    assert KEY not in str(caught.value)
+    return str(caught.value)
+
+
+def test_keys_are_off() -> None:
+    """Without a file there is nothing to check, and no key is sent."""
+    keys.check(Stack(), {"API_KEY": KEY})
+    keys.check_mountable(Stack())
+    assert keys.client_key(Stack(), {"API_KEY": KEY}) == ""
+
+
+def test_key_of_our_own_clients(file: Path) -> None:
+    """API_KEY is sent, else the first plain key of the file; the stack does not remember it."""
+    stack = stack_of(file)
+    assert keys.client_key(stack, {}) == KEY
+    assert keys.client_key(stack, {"API_KEY": "the-key-of-the-second-client"}) == "the-key-of-the-second-client"
+    keys.check(stack, {})
+    assert "API_KEY" not in Stack().changed({"API_KEYS_FILE": str(file), "API_KEY": KEY}).environment
+
+
+def test_digests_alone(file: Path) -> None:
+    """A file of digests needs API_KEY, and takes it."""
+    file.write_text(f"{DIGEST}\n")
+    assert refusal(file).startswith("API_KEY is missing: ")
+    keys.check(stack_of(file), {"API_KEY": KEY})
+
+
+def test_key_of_somebody_else(file: Path) -> None:
+    """An API_KEY that the replicas would refuse is refused before."""
+    told = f"API_KEY is none of the keys in API_KEYS_FILE={str(file)!r}"
+    assert refusal(file, API_KEY="not-one-of-these-keys") == told
+    assert refusal(file, API_KEY="short") == told
+
+
+def test_bad_files(file: Path) -> None:
+    """What replicas would not start with is refused, with the number of the line and not what is in it."""
+    file.write_text(f"{KEY}\nshort\n")
+    assert "line 2 is no key" in refusal(file)
+    file.write_text("# nothing\n")
+    assert refusal(file) == f"API_KEYS_FILE={str(file)!r}: it has no key"
+    file.unlink()
+    assert refusal(file) == f"API_KEYS_FILE={str(file)!r}: it cannot be read: No such file or directory"
+    assert keys.client_key(stack_of(file), {}) == ""
+
+
+def test_folder_of_its_own(file: Path) -> None:
+    """What lies beside the file would be seen in the containers too."""
+    keys.check_mountable(stack_of(file))
+    (file.parent / "id_rsa").touch()
+    with pytest.raises(CommandError, match="holds 'id_rsa' too; expected a folder of its own"):
+        keys.check_mountable(stack_of(file))
+
+
+def test_link_out_of_the_folder(file: Path) -> None:
+    """A link leads nowhere in a container."""
+    file.rename(file.parents[1] / "elsewhere")
+    file.symlink_to(file.parents[1] / "elsewhere")
+    with pytest.raises(CommandError, match="expected a file"):
+        keys.check_mountable(stack_of(file))
+
+
+@pytest.mark.parametrize(("folder", "mode"), [(0o700, 0o644), (0o755, 0o640), (0o755, 0o600)])
+def test_file_that_replicas_cannot_read(folder: int, mode: int, file: Path) -> None:
+    """Replicas have a user of their own: where it may not read the file, the commands that let it are told."""
+    file.parent.chmod(folder)
+    file.chmod(mode)
+    with pytest.raises(CommandError, match=r"run as user and group 10001, who may not read it: chgrp -R 10001 "):
+        keys.check_mountable(stack_of(file))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another group")
+def test_file_of_the_replicas_group(file: Path) -> None:
+    """As those commands leave it, it can be read."""
+    for path, mode in ((file.parent, 0o750), (file, 0o640)):
+        os.chown(path, -1, keys.CONTAINER)
+        path.chmod(mode)
+    keys.check_mountable(stack_of(file))
