@@ -2,6 +2,7 @@
 
 `python -m tests.e2e.chaos PORT REQUESTS` does it to the stack of this checkout that `make up` started in containers,
 with its Nginx on PORT, under 64 connections of constant load, and prints the answers by status and by replica.
+API_KEY and TLS_CERT are for a stack with such locks (:func:`tests.e2e.load.locks`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.e2e.load import Counts, Load
+from tests.e2e.load import Counts, Load, locks
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,7 +95,7 @@ def main() -> None:
     if len(sys.argv) != 3:
         sys.exit("usage: python -m tests.e2e.chaos PORT REQUESTS")
     port, requests = int(sys.argv[1]), int(sys.argv[2])
-    with Load(port, most=100 * requests) as load:
+    with Load(port, most=100 * requests, **locks(os.environ)) as load:
         Chaos(os.environ, print).run(load, requests // 6)
         load.wait_for(max(0, requests - load.counts.answered), seconds=600)
     print("\n".join(report(load.counts)))

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import ssl
 import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+from deploy import tls
 
 WORKSHOP_ROW = {
     "elevation": 2596,
@@ -105,9 +112,11 @@ class Load:
         *,
         rest: float = 0,
         headers: str = "",
+        secure: ssl.SSLContext | None = None,
     ) -> None:
         self.counts = Counts()
         self._port = port
+        self._secure = secure
         self._connections = connections
         self._most = most
         self._rest = rest
@@ -148,7 +157,7 @@ class Load:
     async def _client(self) -> None:
         while not self._done():
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port, ssl=self._secure)
             except OSError as error:
                 self.counts.broken.append(f"connect: {error!r}")
                 await asyncio.sleep(0.05)
@@ -192,12 +201,24 @@ def post_once_each(port: int, count: int) -> Counts:
     return asyncio.run(run())
 
 
+def locks(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What programs run by hand tell a :class:`Load`: to send API_KEY; to trust TLS_CERT, where PORT is that of TLS.
+
+    Of limits per client it knows nothing: a stack in containers is to have none.
+    """
+    key, certificate = environ.get("API_KEY"), environ.get("TLS_CERT")
+    return {
+        "headers": f"Authorization: Bearer {key}\r\n" if key else "",
+        "secure": tls.pinned(Path(certificate)) if certificate else None,
+    }
+
+
 def main() -> None:
     """`python -m tests.e2e.load PORT [REQUESTS]`: 64 connections of the workshop's payload, counted."""
     if not 2 <= len(sys.argv) <= 3:
         sys.exit("usage: python -m tests.e2e.load PORT [REQUESTS]")
     port, most = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 20_000
-    with Load(port, most=most) as load:
+    with Load(port, most=most, **locks(os.environ)) as load:
         load.join()
     print(f"{load.counts.answered} answered, {load.counts.failed} failed")
     for name, count in sorted(load.counts.served_by.items()):

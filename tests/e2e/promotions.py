@@ -2,16 +2,18 @@
 
 `python -m tests.e2e.promotions PORT VERSION [ROUNDS]` promotes VERSION and rolls back, ROUNDS times (3), and prints
 what the replicas hold before and after, and the answers by version. The status is 1 if a request failed.
+API_KEY and TLS_CERT are for a stack with such locks (:func:`tests.e2e.load.locks`).
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from tests.e2e.load import Load
+from tests.e2e.load import Load, locks
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +37,7 @@ def main() -> None:
     if not 3 <= len(sys.argv) <= 4:
         sys.exit("usage: python -m tests.e2e.promotions PORT VERSION [ROUNDS]")
     port, version, rounds = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 3
-    with Load(port, most=100_000_000) as load:
+    with Load(port, most=100_000_000, **locks(os.environ)) as load:
         load.wait_for(5000)
         tell_memory()
         for _ in range(rounds):

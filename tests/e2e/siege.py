@@ -3,6 +3,7 @@
 `python -m tests.e2e.siege PORT [SOCKET]` has 16 connections ask the stack on PORT, does each attack to the same port,
 or to the Unix socket of a replica, and prints a table. The attackers are another process; the stack is one that `make
 up` started. `ATTACKS="slow header,silent"` chooses, `CLIENTS=1000` and `ATTACK_SECONDS=20` say how much.
+API_KEY and TLS_CERT are for the 16 (:func:`tests.e2e.load.locks`); attackers have no key and speak no TLS.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 from tests.e2e.hostile import ATTACKS, run
 from tests.e2e.hostile.wire import Got
-from tests.e2e.load import Load
+from tests.e2e.load import Load, locks
 
 CONNECTIONS = 16
 # So long is looked before each attack, and at least during it (seconds).
@@ -60,7 +61,7 @@ class Siege:
     def attack(self, name: str) -> Noticed:
         """One attack, and what was noticed of it."""
         attackers = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        with attackers, Load(self._port, CONNECTIONS, rest=_REST) as load:
+        with attackers, Load(self._port, CONNECTIONS, rest=_REST, **locks(os.environ)) as load:
             attackers.submit(os.getpid).result()  # it is there, with all that it imports
             load.counts.milliseconds.clear()
             time.sleep(_LOOK)

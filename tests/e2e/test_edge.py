@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import json
 import socket
-import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from deploy import tls
 from tests import certificates
-from tests.certificates import Pair
-from tests.e2e.conftest import ROOT, Stack, clean_environ, free_port
+from tests.e2e.conftest import ROOT, clean_environ
+from tests.e2e.edges import KEY, NEXT, Edge, wait_for
 from tests.e2e.load import WORKSHOP_ROW
-
-KEY, NEXT = "the-key-of-the-first-client", "the-key-of-the-next-client"
-HEADERS = {"Authorization": f"Bearer {KEY}"}
-
-
-class Edge(Stack):
-    """A stack that is asked over TLS."""
-
-    pair: Pair
-    keys: Path
-    https_port: int
-
-    @property
-    def address(self) -> str:
-        return f"https://127.0.0.1:{self.https_port}"
-
-    def client(self, **options: Any) -> httpx.Client:
-        """One that knows the certificate, and has a key."""
-        return httpx.Client(base_url=self.address, headers=HEADERS, verify=tls.pinned(self.pair.cert), **options)
-
-    def curl(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """A real client."""
-        return subprocess.run(["curl", "-sS", "-k", *words], capture_output=True, text=True, check=False, timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +24,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Itera
     """One replica behind every lock, on all addresses."""
     folder = tmp_path_factory.mktemp("edge")
     one = Edge(folder / "var")
-    one.pair, one.https_port = certificates.pair(folder), free_port()
-    (folder / "keys").mkdir()
-    one.keys = folder / "keys/keys"
-    one.keys.write_text(f"{KEY}\n")
-    one.environ = {
-        **one.pair.settings,
-        "COVERTYPE_PATH": str(covertype_csv),
-        "HTTP_HOST": "0.0.0.0",  # noqa: S104
-        "HTTPS_PORT": str(one.https_port),
-        "API_KEYS_FILE": str(one.keys),
-        "CLIENT_REQUESTS": "5",
-        "CLIENT_CONNECTIONS": "4",
-    }
+    one.environ = one.locks(folder, requests=5) | {"COVERTYPE_PATH": str(covertype_csv), "HTTP_HOST": "0.0.0.0"}  # noqa: S104
     try:
         told = one.done("up")
         assert f"service  {one.address} " in told
@@ -174,33 +136,23 @@ def test_locust_with_locks(edge: Edge, client: str) -> None:
 def test_rotation_of_keys(edge: Edge) -> None:
     """A key that is added is good soon after, one that is taken away is not, and no start is needed."""
     with edge.client() as client:
-        for text, good, bad in ((f"{NEXT}\n", NEXT, KEY), (f"{KEY}\n", KEY, NEXT)):
-            draft = edge.keys.with_name("draft")
-            draft.write_text(text)
-            draft.rename(edge.keys)
-            deadline = time.monotonic() + 20
-            while client.get("/version", headers={"Authorization": f"Bearer {bad}"}).status_code == 200:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            assert client.get("/version", headers={"Authorization": f"Bearer {good}"}).status_code == 200
-
-
-def shown(port: int) -> str:
-    """The certificate that a new connection is shown."""
-    return ssl.get_server_certificate(("127.0.0.1", port))
+        for good, bad in ((NEXT, KEY), (KEY, NEXT)):
+            edge.rotate(good)
+            wait_for(client, bad, 401)
+            wait_for(client, good, 200)
 
 
 def test_renewal_of_the_certificate(edge: Edge) -> None:
     """`make up` has new connections shown a renewed certificate, and leaves those that are there alone."""
     with edge.client() as client:
         client.get("/version")
-        before = shown(edge.https_port)
+        before = edge.shown()
         pids = edge.pids()
         certificates.pair(edge.pair.cert.parent)
         edge.done("up")
         assert client.get("/version").status_code == 200
     assert edge.pids() == pids
-    assert shown(edge.https_port) != before
+    assert edge.shown() != before
     with edge.client() as client:
         assert client.get("/version").status_code == 200
 

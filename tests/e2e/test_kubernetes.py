@@ -11,7 +11,7 @@ import pytest
 
 from deploy.kubernetes import manifests
 from deploy.probe import ask_address
-from tests.e2e.conftest import ROOT, free_port
+from tests.e2e.conftest import free_port
 from tests.e2e.containers import ContainerStack, require_engine
 from tests.e2e.kubelet import Cluster, docker
 from tests.e2e.load import WORKSHOP_ROW, Load
@@ -88,7 +88,6 @@ def test_locust_finds_its_master(cluster: Cluster) -> None:
     assert [worker["state"] for worker in told["workers"]] == ["ready"]
 
 
-@pytest.mark.skipif("8082" not in (ROOT / "deploy/images/Dockerfile").read_text(), reason="Nginx has no inner door yet")
 def test_locust_finds_nginx(cluster: Cluster) -> None:
     """What Locust's users ask is there, at Nginx's inner door."""
     code = "import os, urllib.request as r; print(r.urlopen(os.environ['SERVICE'] + '/null').status)"
