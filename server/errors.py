@@ -80,8 +80,12 @@ class Unauthorized(RequestError):
     status = 401
     headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer realm="forkcast"'}
 
-    def __init__(self, detail: str = "an API key is needed: Authorization: Bearer KEY, or X-API-Key: KEY") -> None:
-        super().__init__(detail)
+    def __init__(
+        self,
+        detail: str = "an API key is needed: Authorization: Bearer KEY, or X-API-Key: KEY",
+        faults: Sequence[Fault] = (),
+    ) -> None:
+        super().__init__(detail, faults)
 
 
 class WrongKey(Unauthorized):
@@ -89,8 +93,8 @@ class WrongKey(Unauthorized):
 
     headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer realm="forkcast", error="invalid_token"'}
 
-    def __init__(self, detail: str = "the API key is not a good one") -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str = "the API key is not a good one", faults: Sequence[Fault] = ()) -> None:
+        super().__init__(detail, faults)
 
 
 class NoSuchModel(RequestError):

@@ -30,10 +30,12 @@ from server.errors import (
     NotJson,
     QueueFull,
     RequestError,
+    Unauthorized,
     Unavailable,
     Unforeseen,
     UnsupportedEncoding,
     UnsupportedMedia,
+    WrongKey,
 )
 from server.model import Model
 from server.predict import Predict
@@ -299,6 +301,8 @@ def test_kinds_of_errors() -> None:
     assert {kind: kind.status for kind in kinds(RequestError)} == {
         NotJson: 400,
         BadForm: 400,
+        Unauthorized: 401,
+        WrongKey: 401,
         NoSuchModel: 404,
         NoTable: 422,
         Unforeseen: 500,

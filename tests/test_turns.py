@@ -99,7 +99,7 @@ def started(project: Path, *options: str, fail: str = "none", meet: str = "") ->
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Its status, and what it printed."""
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=240)
     return process.returncode, out
 
 

@@ -10,12 +10,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deploy.errors import CommandError
 from deploy.scaling.results import Results
+from deploy.scaling.step import PASS
 from tests.e2e.conftest import ROOT, Stack, clean_environ
 
 QUICK = {"USERS": "20", "STEP_USERS": "20", "SPAWN_RATE": "20", "STEP_SECONDS": "6", "SETTLE_SECONDS": "2"}
@@ -206,6 +208,10 @@ def test_results_are_deleted_and_nothing_else(lab: Stack, tmp_path: Path) -> Non
 
 def test_plan_and_report(lab: Stack) -> None:
     """What was measured is projected, and its report is written anew, without measuring."""
+    for results in map(Results.load, Path(lab.environ["RESULTS_DIR"]).iterdir()):
+        for run in results.runs:  # a busy neighbour may have spoilt them, and nothing is projected from what is spoilt
+            run.steps = [replace(step, verdict=PASS, reason="") for step in run.steps]
+        results.save()
     told = lab.done("plan", "USERS=1000000")
     assert "PROJECTION" in told
     page = max(Path(lab.environ["RESULTS_DIR"]).glob("*/report.html"))
