@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from deploy.errors import CommandError
 from deploy.stack import Stack
 from server.access import Keys, parse
+from server.files import read_small
 
 # Whom the replicas run as in containers (deploy/images/Dockerfile): user and group.
 CONTAINER = 10001
@@ -27,8 +27,8 @@ def client_key(stack: Stack, environ: Mapping[str, str]) -> str:
     if key := environ.get("API_KEY"):
         return key
     try:
-        lines = Path(path).read_text(errors="replace").split("\n")
-    except OSError:
+        lines = read_small(Path(path)).decode(errors="replace").split("\n")
+    except (OSError, ValueError):
         return ""
     plain = (line.strip() for line in lines if not line.strip().startswith(("#", "sha256:")))
     return next(filter(None, plain), "")
@@ -47,7 +47,7 @@ def check(stack: Stack, environ: Mapping[str, str]) -> None:
     key = client_key(stack, environ)
     if not key:
         raise CommandError("API_KEY is missing: API_KEYS_FILE has digests alone; expected one of its keys, in .env")
-    if not _KEY.fullmatch(key) or hashlib.sha256(key.encode()).digest() not in keys:
+    if not _KEY.fullmatch(key) or not keys.good(key.encode()):
         raise CommandError(f"API_KEY is none of the keys in API_KEYS_FILE={value!r}")
 
 
@@ -66,7 +66,7 @@ def trouble(stack: Stack) -> str:
 
 def _read(value: str) -> Keys:
     try:
-        return parse(Path(value).read_bytes())
+        return parse(read_small(Path(value)))
     except OSError as error:
         raise CommandError(f"API_KEYS_FILE={value!r}: it cannot be read: {error.strerror}") from None
     except ValueError as error:

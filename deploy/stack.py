@@ -202,6 +202,8 @@ class Stack:
 
 def _absolute(name: str, value: str) -> str:
     """A path as seen from the checkout; an empty one stays empty. Links stay: what they lead to may change."""
+    if not value.isprintable():
+        raise CommandError(f"{name}={value!r}: expected a path of printable characters")
     return os.path.normpath(at(name, value)) if value else ""
 
 

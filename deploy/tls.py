@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 import ssl
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from deploy.errors import CommandError
 from deploy.layout import Layout
 from deploy.stack import Stack
+from server.files import read_small
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 # OpenSSL's X509_V_FLAG_NO_CHECK_TIME: a stack whose certificate has expired can still be looked at, and renewed.
@@ -33,7 +35,7 @@ def pinned(certificate: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_flags = ssl.VerifyFlags(ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN | _WHENEVER)
-    found = _PEM.search(certificate.read_text())
+    found = _PEM.search(read_small(certificate).decode("latin-1"))
     if found is None:
         raise ValueError("expected a certificate in PEM")
     context.load_verify_locations(cadata=found[0])
@@ -50,6 +52,8 @@ def check(stack: Stack) -> None:
         return
     shown = _certificate(Path(stack.tls_cert), _server(stack.tls_cert, stack.tls_key))
     now, place = time.time(), f"TLS_CERT={stack.tls_cert!r}"
+    if b"PRIVATE KEY-----" in read_small(Path(stack.tls_cert)):
+        raise CommandError(f"{place}: it has a private key in it; expected certificates alone, which clients get too")
     if now < ssl.cert_time_to_seconds(shown["notBefore"]):
         raise CommandError(f"{place}: the certificate is not valid before {shown['notBefore']}")
     if now > ssl.cert_time_to_seconds(shown["notAfter"]):
@@ -64,6 +68,19 @@ def install(layout: Layout, stack: Stack, *, mode: int) -> bool:
     layout.tls.chmod(0o700)
     pairs = ((layout.tls_key, stack.tls_key), (layout.tls_cert, stack.tls_cert))
     return sum(_copy(Path(source), path, mode) for path, source in pairs) > 0
+
+
+@contextmanager
+def restored_on_failure(*paths: Path) -> Iterator[None]:
+    """Files that are written meanwhile become what they were, if what comes after fails."""
+    before = {path: path.read_bytes() for path in paths if path.exists()}
+    try:
+        yield
+    except BaseException:
+        for path, content in before.items():
+            path.touch(mode=0o600)
+            path.write_bytes(content)
+        raise
 
 
 def state(layout: Layout) -> str:
@@ -86,7 +103,7 @@ def names(layout: Layout) -> list[str]:
 
 def _copy(source: Path, path: Path, mode: int) -> bool:
     """Into the file that is there already: a container sees that one, and not one that takes its place."""
-    wanted = source.read_bytes()
+    wanted = read_small(source)
     if path.exists() and path.read_bytes() == wanted:
         return False
     path.touch(mode=mode)
@@ -101,9 +118,13 @@ def _server(cert: str, key: str) -> ssl.SSLContext:
     """What answers with this pair."""
     for name, value in (("TLS_CERT", cert), ("TLS_KEY", key)):
         try:
-            Path(value).read_bytes()
+            text = read_small(Path(value))
         except OSError as error:
             raise CommandError(f"{name}={value!r}: it cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise CommandError(f"{name}={value!r}: {error}") from None
+        if b"-----BEGIN " not in text:
+            raise CommandError(f"{name}={value!r}: expected PEM, which begins with -----BEGIN")
 
     def password() -> str:
         raise CommandError(f"TLS_KEY={key!r}: it is encrypted; expected one without a passphrase")

@@ -17,7 +17,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from server import access
-from server.access import OPEN, Keys, KeysFile, parse, sent
+from server.access import OPEN, Keys, KeysFile, check, parse, sent
 from server.app import Edge, GuardedEdge, create_app
 from server.errors import SettingsError
 from server.openapi import openapi_document
@@ -35,8 +35,9 @@ BARE = 'Bearer realm="forkcast"'
 WRONG = f'{BARE}, error="invalid_token"'
 
 
-def digests(*keys: str) -> Keys:
-    return Keys(digest(key) for key in keys)
+def kept(*keys: str) -> Keys:
+    """What is kept of a file with these keys."""
+    return parse("\n".join(keys).encode())
 
 
 def digest(key: str) -> bytes:
@@ -84,9 +85,11 @@ def client(path: Path) -> Iterator[TestClient]:
     ],
 )
 def test_good_files(text: str, keys: list[str]) -> None:
-    """Keys, plain or as digests, are read from one line each, and kept as digests alone."""
+    """Keys, plain or as digests, are read from one line each, and neither key nor digest is kept."""
     found = parse(text.encode())
-    assert found == digests(*keys)
+    assert len(found) == len({*keys})
+    assert not found & {digest(key) for key in keys}
+    assert not found & {key.encode() for key in keys}
     assert all(found.good(key.encode()) for key in keys)
     assert not found.good(b"")
     assert not found.good(digest(keys[0]))
@@ -97,6 +100,7 @@ def test_good_files(text: str, keys: list[str]) -> None:
     ("text", "words"),
     [
         (b"", "it has no key"),
+        (b"\xef\xbb\xbf# a byte order mark and no more", "it has no key"),
         (b"# nothing\n\n", "it has no key"),
         (b"%s\nshort\n", "line 2 is no key"),
         (b"%s\n\n# x\ntwo words in one line\n", "line 4 is no key"),
@@ -296,10 +300,10 @@ def test_a_symlink_is_followed(tmp_path: Path) -> None:
     (tmp_path / "..data").symlink_to("..1")
     (tmp_path / "keys").symlink_to("..data/keys")
     file = KeysFile(tmp_path / "keys")
-    assert file.now() == digests(KEY)
+    assert file.now() == kept(KEY)
     (tmp_path / "..tmp").symlink_to("..2")
     (tmp_path / "..tmp").rename(tmp_path / "..data")
-    assert file.now() == digests(OTHER_KEY)
+    assert file.now() == kept(OTHER_KEY)
 
 
 def test_a_file_that_goes_bad(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -313,7 +317,7 @@ def test_a_file_that_goes_bad(path: Path, caplog: pytest.LogCaptureFixture) -> N
     path.unlink()
     assert [file.now() for _ in range(3)] == [good] * 3
     write(path, KEY)
-    assert file.now() == file.now() == digests(KEY)
+    assert file.now() == file.now() == kept(KEY)
     bad, gone, taken = [record.getMessage() for record in caplog.records]
     assert "line 2 is no key" in bad
     assert "secret" not in bad
@@ -326,17 +330,17 @@ def test_workers_that_are_forked_while_the_file_is_bad(path: Path) -> None:
     master = KeysFile(path)
     worker = copy(master)  # as a fork has it: with the memory that both share
     write(path, KEY)
-    assert worker.now() == digests(KEY)
+    assert worker.now() == kept(KEY)
     write(path, "bad")
-    assert worker.now() == digests(KEY)
-    assert copy(master).now() == digests(KEY)
+    assert worker.now() == kept(KEY)
+    assert copy(master).now() == kept(KEY)
 
 
 def test_keys_that_are_being_told() -> None:
     """What one process is halfway through telling the others, they do not take."""
     shared = access.Shared()
-    shared.put(digests(KEY, OTHER_KEY))
-    assert shared.get() == digests(KEY, OTHER_KEY)
+    shared.put(kept(KEY, OTHER_KEY))
+    assert shared.get() == kept(KEY, OTHER_KEY)
     shared._memory[40] ^= 1
     assert shared.get() is None
 
@@ -364,3 +368,35 @@ def test_the_file_is_looked_at_once_a_second(path: Path, monkeypatch: pytest.Mon
     for _ in range(100):
         assert len(file.now()) == 2
     assert not looked
+
+
+def test_what_is_no_file_of_keys(tmp_path: Path) -> None:
+    """A pipe, a device, a folder or a huge file in its place is told at once, and the last good keys stay."""
+    path = tmp_path / "keys"
+    path.write_text(KEY)
+    file = KeysFile(path)
+    path.unlink()
+    os.mkfifo(path)
+    file.follow()
+    assert file.keys == kept(KEY)
+    for place, words in (
+        (path, "it is no regular file"),
+        (Path("/dev/zero"), "it is no regular file"),
+        (tmp_path, "it cannot be read: Is a directory"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            KeysFile(place)
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", 1 << 32)
+    with pytest.raises(SettingsError, match="larger than 1048576 bytes"):
+        KeysFile(tmp_path / "huge")
+
+
+def test_more_keys_than_anybody_needs(tmp_path: Path) -> None:
+    """A request with more keys than four is refused without a look at them, be a good one among them or not."""
+    (tmp_path / "keys").write_text(KEY)
+    file = KeysFile(tmp_path / "keys")
+    for count, status in ((3, None), (4, 401), (985, 401)):
+        headers = [(b"x-api-key", b"1")] * count + [(b"x-api-key", KEY.encode())]
+        refused = check(file, {"path": "/docs", "headers": headers})
+        assert (refused.status if refused else None) == status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
@@ -77,7 +78,40 @@ def test_files_of_something_else(broken: str, tmp_path: Path) -> None:
     """What is no PEM is refused."""
     pair = certificates.pair(tmp_path)
     getattr(pair, broken).write_text("nonsense")
+    name = f"TLS_{broken.upper()}={str(getattr(pair, broken))!r}"
+    assert refusal(pair) == f"{name}: expected PEM, which begins with -----BEGIN"
+    getattr(pair, broken).write_text("-----BEGIN NONSENSE-----")
     assert "expected a pair in PEM; OpenSSL says " in refusal(pair)
+
+
+def test_certificate_with_a_key_in_it(tmp_path: Path) -> None:
+    """What clients are given has no private key in it, and what is written above a certificate does not matter."""
+    pair = certificates.pair(tmp_path)
+    pair.cert.write_bytes("# café\n".encode("latin-1") + pair.cert.read_bytes())
+    tls.check(stack_of(pair))
+    pair.cert.write_bytes(pair.cert.read_bytes() + pair.key.read_bytes())
+    assert "it has a private key in it" in refusal(pair)
+
+
+def test_pipe_in_place_of_a_file(tmp_path: Path) -> None:
+    """Nobody waits for a pipe that nobody writes into."""
+    pair = certificates.pair(tmp_path)
+    pair.key.unlink()
+    os.mkfifo(pair.key)
+    assert refusal(pair) == f"TLS_KEY={str(pair.key)!r}: it is no regular file"
+
+
+def test_what_was_written_is_taken_back(tmp_path: Path) -> None:
+    """If what comes after fails, files have what they had before, and their modes."""
+    kept, gone = tmp_path / "kept", tmp_path / "gone"
+    for path in (kept, gone):
+        path.touch(mode=0o600)
+        path.write_text("before")
+    with suppress(CommandError), tls.restored_on_failure(kept, gone, tmp_path / "never"):
+        kept.write_text("after, and longer")
+        gone.unlink()
+        raise CommandError
+    assert (kept.read_text(), gone.read_text(), gone.stat().st_mode & 0o777) == ("before", "before", 0o600)
 
 
 def test_encrypted_key(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ class DockerBackend:
         with undone, registry.stopped_on_failure(compose, stack, before):
             self._start_registry(compose, stack, before)
             stack = stack.serving(provider.provide(compose))
-        with self._undone_on_failure(before), _taken_back_on_failure(compose):
+        shown = (self._layout.tls_key, self._layout.tls_cert)
+        with self._undone_on_failure(before), _taken_back_on_failure(compose), tls.restored_on_failure(*shown):
             # Readable to all within a folder of this user alone: containers have other users.
             tls.install(self._layout, stack, mode=0o644)
             self._converge(stack)

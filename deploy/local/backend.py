@@ -58,7 +58,8 @@ class LocalBackend:
         with self._undone_on_failure(before) if stack.full else nullcontext():
             self._start_registry(stack, before, binary)
             ensure_model({**self._environ, **stack.environment, **self._own(stack), "VAR_DIR": str(self._layout.var)})
-        with self._undone_on_failure(before):
+        written = (self._layout.tls_key, self._layout.tls_cert, self._layout.client_key)
+        with self._undone_on_failure(before), tls.restored_on_failure(*written):
             tls.install(self._layout, stack, mode=0o600)
             self._write_key(stack)
             self._supervisord.start(_inherited(self._environ))
