@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,18 +25,24 @@ class Database(BaseHTTPRequestHandler):
     """Answers as OSV does."""
 
     holes = HOLES
+    asked = 0
 
     def do_POST(self) -> None:
         query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        pin = (query["package"]["name"], query["version"])
+        self.answer((query["package"]["name"], query["version"]))
+
+    def answer(self, pin: tuple[str, str]) -> None:
         package = {"name": pin[0], "ecosystem": "PyPI"}
         events = {"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "9.9"}]}
         hole = {"id": self.holes.get(pin), "aliases": ["CVE-1"], "affected": [{"package": package, "ranges": [events]}]}
-        body = json.dumps({"vulns": [hole]} if pin in self.holes else {}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
+        self.say(200, json.dumps({"vulns": [hole]} if pin in self.holes else {}))
+
+    def say(self, status: int, body: str = "", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body.encode())
 
     def log_message(self, *_arguments: object) -> None:
         pass
@@ -47,8 +54,81 @@ class Empty(Database):
     holes: dict[tuple[str, str], str] = {}  # noqa: RUF012
 
 
+class Failing(Database):
+    """Answers rightly once, and then no more."""
+
+    def answer(self, pin: tuple[str, str]) -> None:
+        type(self).asked += 1
+        if self.asked == 1:
+            super().answer(pin)
+        else:
+            self.fail()
+
+    def fail(self) -> None:
+        self.close_connection = True
+
+
+class Broken(Failing):
+    def fail(self) -> None:
+        self.say(500)
+
+
+class Moved(Failing):
+    def fail(self) -> None:
+        self.say(302, Location="http://127.0.0.1:9/")
+
+
+class Void(Failing):
+    def fail(self) -> None:
+        self.say(200, "[]")
+
+
+class Vague(Failing):
+    def fail(self) -> None:
+        self.say(200, '{"vulns": [{"id": "A"}]}')
+
+
+class Short(Failing):
+    def fail(self) -> None:
+        self.say(200, "{", **{"Content-Length": "9"})
+
+
+class Dripping(Failing):
+    """Sends a byte now and then, so that no socket times out."""
+
+    def fail(self) -> None:
+        self.say(200, **{"Content-Length": "1000"})
+        try:
+            for _ in range(100):
+                self.wfile.write(b" ")
+                time.sleep(0.1)
+        except OSError:
+            pass
+
+
+class Unclear(Database):
+    """Knows the known hole well, and of the others only a name."""
+
+    vague = ""
+
+    def answer(self, pin: tuple[str, str]) -> None:
+        if pin in self.holes:
+            super().answer(pin)
+        else:
+            self.say(200, self.vague)
+
+
+class Nameless(Unclear):
+    vague = '{"vulns": [{"id": "A"}]}'
+
+
+class Later(Unclear):
+    vague = '{"vulns": [{"id": "A", "schema_version": "2.0.0"}]}'
+
+
 @pytest.fixture(params=[Database])
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    request.param.asked = 0
     with ThreadingHTTPServer(("127.0.0.1", 0), request.param) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -97,6 +177,40 @@ def test_a_database_of_nothing_is_told(url: str) -> None:
     (line,), sound = audit.audit({("holed", "1.0")}, {}, url)
     assert sound
     assert line == f"not audited: {url} knows no hole in jinja2 2.10, which has some"
+
+
+@pytest.mark.parametrize("url", [Failing, Broken, Moved, Void, Vague, Short], indirect=True)
+def test_a_database_that_fails_on_the_way_is_told(url: str) -> None:
+    """A database that answers rightly at first and then no more is told in one line, and does not fail."""
+    (line,), sound = audit.audit({("whole", "1.0")}, {}, url)
+    assert sound
+    assert line.startswith(f"not audited: {url} ")
+
+
+@pytest.mark.parametrize("url", [Dripping], indirect=True)
+def test_a_database_that_drips_is_told(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that never ends its answer is given up, for the packages and for the known hole."""
+    monkeypatch.setattr(audit, "_ROUND_SECONDS", 3)
+    line = f"not audited: {url} did not answer for all packages within 3 s"
+    assert audit.audit({("whole", "1.0")}, {}, url) == ([line], True)
+    monkeypatch.setattr(audit, "_SECONDS", 1)
+    assert audit.unreachable(url) == f"{url} did not answer within 1 s"
+
+
+@pytest.mark.parametrize("url", [Nameless, Later], indirect=True)
+def test_an_advisory_that_cannot_be_read_fails(url: str) -> None:
+    """An answer that names an advisory is not sound, even if pip-audit passes over it."""
+    with pytest.raises(CommandError, match="pip-audit passed over an advisory: "):
+        audit.audit({("whole", "1.0")}, {}, url)
+
+
+def test_a_hole_found_before_the_database_failed_counts(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found stays found, whatever the database does afterwards."""
+    doubts = iter(["", "it went away"])
+    monkeypatch.setattr(audit, "unreachable", lambda _: next(doubts))
+    lines, sound = audit.audit({("holed", "1.0")}, {}, url)
+    assert not sound
+    assert lines == ["error: holed 1.0: CVE-1, GHSA-hole, fixed in 9.9", "not audited: it went away"]
 
 
 def test_a_package_that_is_passed_over_is_told(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
