@@ -168,6 +168,24 @@ BROKEN: dict[str, tuple[Callable[[list[Manifest]], object], str]] = {
     ),
     "no limits": (lambda there: first(there)["resources"].pop("limits"), "server: no limits of memory"),
     "no probe": (lambda there: first(there).pop("readinessProbe"), "it listens, and has no readinessProbe"),
+    "a probe of what is not there": (
+        lambda there: first(there)["readinessProbe"]["httpGet"].update(path="/reddy"),
+        "server: readinessProbe asks for /reddy, which does not tell",
+    ),
+    "a probe of Nginx that asks a replica": (
+        lambda there: first(there, "nginx")["livenessProbe"]["httpGet"].update(path="/ready"),
+        "nginx: livenessProbe asks for /ready, which does not tell",
+    ),
+    "a rule for nodes that take no pods": (
+        lambda there: find(there, "Deployment", "server")["spec"]["template"]["spec"]["topologySpreadConstraints"][
+            0
+        ].update({"nodeTaintsPolicy": "Ignore", "whenUnsatisfiable": "DoNotSchedule"}),
+        "DoNotSchedule without nodeTaintsPolicy: Honor",
+    ),
+    "another namespace": (
+        lambda there: find(there, "Job", "train")["metadata"].pop("namespace"),
+        "Job/train has no namespace, as the others have",
+    ),
     "root": (
         lambda there: find(there, "Deployment", "nginx")["spec"]["template"]["spec"]["securityContext"].update(
             runAsUser=0
