@@ -109,6 +109,22 @@ def test_all_components_go_together(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.usefixtures("kubectl")
+def test_the_page_s_own_overlay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The overlay that the page prints passes the check in one line, and all that it changes arrives in every pod."""
+    (text,) = re.findall(r"```yaml\n(apiVersion: kustomize.*?)```", PAGE.read_text(), re.DOTALL)
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    (tmp_path / "forkcast").symlink_to(ROOT)
+    (folder / "kustomization.yaml").write_text(text)
+    assert check.main([folder]) == 0
+    there = manifests.render(folder)
+    assert capsys.readouterr().out == f"deploy/kubernetes: nothing is wrong with cluster ({len(there)} objects)\n"
+    images = {container["image"] for one in manifests.pods(there) for container in one.containers}
+    assert images == {f"registry.acme.example/forkcast-{name}:v2" for name in ("server", "model", "nginx", "locust")}
+    assert {"MODEL_URI": "models:/covertype/2"} in [one.get("data") for one in there]
+
+
+@pytest.mark.usefixtures("kubectl")
 def test_what_cannot_be_rendered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder that kubectl cannot render fails, with kubectl's words."""
     assert check.main([written(tmp_path, "- {op: remove, path: /spec/none}")]) == 1
@@ -168,6 +184,24 @@ BROKEN: dict[str, tuple[Callable[[list[Manifest]], object], str]] = {
     ),
     "no limits": (lambda there: first(there)["resources"].pop("limits"), "server: no limits of memory"),
     "no probe": (lambda there: first(there).pop("readinessProbe"), "it listens, and has no readinessProbe"),
+    "a probe of what is not there": (
+        lambda there: first(there)["readinessProbe"]["httpGet"].update(path="/reddy"),
+        "server: readinessProbe asks for /reddy, which does not tell",
+    ),
+    "a probe of Nginx that asks a replica": (
+        lambda there: first(there, "nginx")["livenessProbe"]["httpGet"].update(path="/ready"),
+        "nginx: livenessProbe asks for /ready, which does not tell",
+    ),
+    "a rule for nodes that take no pods": (
+        lambda there: find(there, "Deployment", "server")["spec"]["template"]["spec"]["topologySpreadConstraints"][
+            0
+        ].update({"nodeTaintsPolicy": "Ignore", "whenUnsatisfiable": "DoNotSchedule"}),
+        "DoNotSchedule without nodeTaintsPolicy: Honor",
+    ),
+    "another namespace": (
+        lambda there: find(there, "Job", "train")["metadata"].pop("namespace"),
+        "Job/train has no namespace, as the others have",
+    ),
     "root": (
         lambda there: find(there, "Deployment", "nginx")["spec"]["template"]["spec"]["securityContext"].update(
             runAsUser=0

@@ -1,4 +1,4 @@
-"""``python -m deploy.kubernetes [FOLDER..]``: render each overlay, and say what is wrong with it."""
+"""``python -m deploy.kubernetes [FOLDER..]``: render overlays, ours or those named, and say what is wrong."""
 
 from __future__ import annotations
 
@@ -19,21 +19,32 @@ def faults(rendered: Sequence[Manifest]) -> list[str]:
 
 
 def main(folders: Sequence[Path]) -> int:
-    """0 if every overlay is right; 1 after a line for each fault."""
+    """0 after one line if every overlay is right; 1 after a line for each fault."""
     if why := manifests.missing():
         required = bool(os.environ.get("REQUIRE_KUBECTL"))
         print(f"deploy/kubernetes was not checked: {why}", file=sys.stderr if required else sys.stdout)
         return int(required)
-    wrong = False
-    for folder in folders or sorted(path for path in OVERLAYS.iterdir() if path.is_dir()):
-        try:
-            found = faults(manifests.render(folder))
-        except CommandError as error:
-            found = [str(error)]
-        for fault in found:
-            print(f"{folder.name}: {fault}", file=sys.stderr)
-        wrong = wrong or bool(found)
-    return int(wrong)
+    overlays = folders or sorted(path for path in OVERLAYS.iterdir() if path.is_dir())
+    checked = [_checked(folder) for folder in overlays]
+    if None in checked:
+        return 1
+    told = ", ".join(
+        f"{folder.resolve().name} ({count} objects)" for folder, count in zip(overlays, checked, strict=True)
+    )
+    print(f"deploy/kubernetes: nothing is wrong with {told}")
+    return 0
+
+
+def _checked(folder: Path) -> int | None:
+    """How many objects it has; None after a line for each fault."""
+    try:
+        rendered = manifests.render(folder)
+        found = faults(rendered)
+    except CommandError as error:
+        rendered, found = [], [str(error)]
+    for fault in found:
+        print(f"{folder.resolve().name}: {fault}", file=sys.stderr)
+    return None if found else len(rendered)
 
 
 if __name__ == "__main__":

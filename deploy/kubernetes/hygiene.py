@@ -7,9 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from deploy.kubernetes.manifests import Manifest, Pod, pods
+from server.access import OPEN
 
 _IMAGE = re.compile(r"(?:[^\s@]+/)?[a-z0-9._-]+-(server|model|nginx|locust):[\w.-]+")
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+# Where each image answers that it is well, to anybody: replicas without a key, Nginx without asking a replica.
+_WELL = {
+    "server": OPEN - {"/metrics"},
+    "nginx": {"/null", "/stub_status"},
+    "locust": {"/"},
+    "model": {"/health"},
+}
 _POD = {"automountServiceAccountToken": False, "enableServiceLinks": False}
 _USER = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 _CONTAINER = {
@@ -68,11 +76,16 @@ def _container(one: Mapping[str, Any]) -> Iterator[str]:
 def _serving(one: Mapping[str, Any]) -> Iterator[str]:
     """A container that listens is asked how it is, on a port that it has."""
     ports = {port["name"] for port in one.get("ports", [])}
+    ours = _IMAGE.fullmatch(one["image"])
     for probe in _PROBES if ports else ():
-        if probe not in one:
-            yield f"it listens, and has no {probe}"
-        elif one[probe]["httpGet"]["port"] not in ports:
-            yield f"{probe} asks {one[probe]['httpGet']['port']}, which is no port of it"
+        asked = one.get(probe, {}).get("httpGet", {})
+        if not asked:
+            yield f"it listens, and has no {probe} by HTTP"
+            continue
+        if asked["port"] not in ports:
+            yield f"{probe} asks {asked['port']}, which is no port of it"
+        if ours and asked.get("path", "/") not in _WELL[ours[1]]:
+            yield f"{probe} asks for {asked.get('path', '/')}, which does not tell whether it is well"
 
 
 def _stop(pod: Pod, settings: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

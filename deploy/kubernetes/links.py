@@ -42,6 +42,9 @@ def _deployment(one: Manifest, there: list[Pod]) -> Faults:
     spread = one["spec"]["template"]["spec"].get("topologySpreadConstraints", [])
     if any(selected(rule["labelSelector"], found) != found for rule in spread):
         yield "what it spreads are not its own pods"
+    # Else tainted and cordoned nodes count as empty ones, and replicas wait for them for ever.
+    if any(rule["whenUnsatisfiable"] == "DoNotSchedule" and rule.get("nodeTaintsPolicy") != "Honor" for rule in spread):
+        yield "it spreads by DoNotSchedule without nodeTaintsPolicy: Honor"
 
 
 def _service(one: Manifest, there: list[Pod]) -> Faults:

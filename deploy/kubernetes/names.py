@@ -8,6 +8,8 @@ from deploy.kubernetes.manifests import Manifest, Pod, name, pods
 
 # What its user makes, as docs/kubernetes.md tells.
 SECRETS = {"forkcast-api-keys", "forkcast-tls", "forkcast-client", "forkcast-registry"}
+# What is in no namespace by its nature, as far as overlays of ours may meet it.
+_CLUSTER = {"Namespace", "PersistentVolume", "StorageClass", "PriorityClass", "ClusterRole", "ClusterRoleBinding"}
 _VOLUMES = {
     "configMap": ("ConfigMap", "name"),
     "secret": ("Secret", "secretName"),
@@ -25,9 +27,17 @@ def faults(manifests: Sequence[Manifest]) -> Iterator[str]:
     """One line for each name that means nothing, or two things."""
     names = [name(one) for one in manifests]
     yield from (f"{one} is there twice" for one in sorted({one for one in names if names.count(one) > 1}))
+    yield from _strays(manifests)
     known = {*names, *(f"Secret/{one}" for one in SECRETS)}
     for pod in pods(manifests):
         yield from (f"{pod.kind}/{pod.owner}: there is no {one}" for one in _wanted(pod) if one not in known)
+
+
+def _strays(manifests: Sequence[Manifest]) -> Iterator[str]:
+    """What an overlay that names no namespace leaves behind: it would land in another one than the rest."""
+    if any("namespace" in one["metadata"] for one in manifests):
+        bare = (one for one in manifests if "namespace" not in one["metadata"] and one["kind"] not in _CLUSTER)
+        yield from (f"{name(one)} has no namespace, as the others have" for one in bare)
 
 
 def _wanted(pod: Pod) -> Iterator[str]:
