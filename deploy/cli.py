@@ -50,7 +50,7 @@ class Verbs:
         started = time.monotonic()
         stack = self._backend(starting=True, full=full).up(full=full)
         print(f"up in {time.monotonic() - started:.0f} s: {stack.replicas} replica(s) behind Nginx")
-        print(f"  service  {stack.address}   (pages for people: {stack.address}/docs)")
+        print(f"  service  {stack.address}   {_remark(stack)}")
         print(f"  Locust   http://127.0.0.1:{stack.locust_port}")
         if stack.full:
             print(f"  MLflow   {page(stack)}")
@@ -192,6 +192,13 @@ def _tell_refusal(layout: Layout) -> None:
 
 def _say(stack: Stack) -> None:
     print(f"{stack.replicas} replica(s) answer at {stack.address}")
+
+
+def _remark(stack: Stack) -> str:
+    """What to know of its address: a browser has no way to send a key."""
+    if file := stack.environment.get("API_KEYS_FILE"):
+        return f"(with a key: API_KEY=, a line of {file})"
+    return f"(pages for people: {stack.address}/docs)"
 
 
 def _place(stack: Stack, layout: Layout) -> tuple[str, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from deploy import tls
+from deploy import keys, tls
 from deploy.layout import Layout
 from deploy.stack import Stack
 
@@ -27,8 +27,10 @@ def warning(stack: Stack) -> str | None:
 def description(stack: Stack, layout: Layout) -> str:
     """All of its locks, in a line."""
     file = stack.environment.get("API_KEYS_FILE")
-    keys = f"API keys of {file}" if file else "no API keys"
-    return ", ".join([keys, tls.state(layout) if stack.has_tls else "no TLS", _limits(stack)])
+    told = f"API keys of {file}" if file else "no API keys"
+    if trouble := keys.trouble(stack):
+        told = f"API keys read BEFORE, for {trouble}"
+    return ", ".join([told, tls.state(layout) if stack.has_tls else "no TLS", _limits(stack)])
 
 
 def _limits(stack: Stack) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deploy.errors import CommandError
 from deploy.stack import Stack
-from server.access import parse
+from server.access import Keys, parse
 
 # Whom the replicas run as in containers (deploy/images/Dockerfile): user and group.
 CONTAINER = 10001
@@ -43,17 +43,34 @@ def check(stack: Stack, environ: Mapping[str, str]) -> None:
     value = stack.environment.get("API_KEYS_FILE")
     if not value:
         return
-    try:
-        keys = parse(Path(value).read_bytes())
-    except OSError as error:
-        raise CommandError(f"API_KEYS_FILE={value!r}: it cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise CommandError(f"API_KEYS_FILE={value!r}: {error}") from None
+    keys = _read(value)
     key = client_key(stack, environ)
     if not key:
         raise CommandError("API_KEY is missing: API_KEYS_FILE has digests alone; expected one of its keys, in .env")
     if not _KEY.fullmatch(key) or hashlib.sha256(key.encode()).digest() not in keys:
         raise CommandError(f"API_KEY is none of the keys in API_KEYS_FILE={value!r}")
+
+
+def trouble(stack: Stack) -> str:
+    """Why replicas do not follow the file now, as far as can be seen from here; empty where they do."""
+    value = stack.environment.get("API_KEYS_FILE")
+    try:
+        if value:
+            _read(value)
+        if stack.backend == "docker":
+            check_mountable(stack)
+    except CommandError as error:
+        return str(error)
+    return ""
+
+
+def _read(value: str) -> Keys:
+    try:
+        return parse(Path(value).read_bytes())
+    except OSError as error:
+        raise CommandError(f"API_KEYS_FILE={value!r}: it cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise CommandError(f"API_KEYS_FILE={value!r}: {error}") from None
 
 
 def check_mountable(stack: Stack) -> None:

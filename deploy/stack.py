@@ -96,6 +96,7 @@ class Stack:
         Raises:
             CommandError, SettingsError: naming the variable, its value and what was expected.
         """
+        self._refuse_empty_locks(environ)
         environment = self.environment | {name: environ[name] for name in SETTINGS if environ.get(name)}
         for name in ("MODEL_URI", "MLFLOW_TRACKING_URI"):
             if name in environment:
@@ -120,6 +121,19 @@ class Stack:
             client_requests=whole(environ, "CLIENT_REQUESTS", self.client_requests, 1, 1_000_000),
             client_connections=whole(environ, "CLIENT_CONNECTIONS", self.client_connections, 1, 65535),
         )
+
+    def _refuse_empty_locks(self, environ: Mapping[str, str]) -> None:
+        # Elsewhere an empty value is none. Here somebody means to open a lock, or lost a variable: neither is to pass.
+        on = {
+            "API_KEYS_FILE": "API_KEYS_FILE" in self.environment,
+            "TLS_CERT": self.has_tls,
+            "TLS_KEY": self.has_tls,
+            "CLIENT_REQUESTS": self.client_requests,
+            "CLIENT_CONNECTIONS": self.client_connections,
+        }
+        for name, is_on in on.items():
+            if is_on and environ.get(name) == "":
+                raise CommandError(f"{name} is empty, and the stack has it: make down, then make up without it")
 
     def _pair(self, environ: Mapping[str, str]) -> tuple[str, str]:
         cert = _absolute("TLS_CERT", environ.get("TLS_CERT") or self.tls_cert)

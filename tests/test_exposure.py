@@ -13,7 +13,7 @@ from deploy.stack import Stack
 
 LOCKED = Stack(
     http_host="::",
-    environment={"API_KEYS_FILE": "/keys"},
+    environment={"API_KEYS_FILE": "/no/keys"},
     tls_cert="/tls.crt",
     tls_key="/tls.key",
     client_requests=20,
@@ -46,6 +46,21 @@ def test_description(tmp_path: Path) -> None:
     """`make status` tells every lock."""
     layout = Layout(tmp_path)
     assert description(Stack(), layout) == "no API keys, no TLS, no limits per client"
-    told = description(LOCKED, layout)
-    assert told.startswith("API keys of /keys, TLS, but TLS_CERT=")
+    file = tmp_path / "keys"
+    file.write_text("the-key-of-the-first-client\n")
+    told = description(replace(LOCKED, environment={"API_KEYS_FILE": str(file)}), layout)
+    assert told.startswith(f"API keys of {file}, TLS, but TLS_CERT=")
     assert told.endswith(", 20 requests/s and 5 connections a client")
+
+
+def test_keys_that_are_not_followed(tmp_path: Path) -> None:
+    """`make status` says that a file of keys which is bad now is not the one that replicas go by, and why."""
+    layout = Layout(tmp_path)
+    assert "API keys read BEFORE, for API_KEYS_FILE='/no/keys': it cannot be read" in description(LOCKED, layout)
+    folder = tmp_path / "keys"
+    folder.mkdir(mode=0o755)
+    (folder / "keys").write_text("the-key-of-the-first-client\n")
+    (folder / "keys").chmod(0o600)
+    stack = Stack(backend="docker", environment={"API_KEYS_FILE": str(folder / "keys")})
+    assert "replicas run as user and group 10001" in description(stack, layout)
+    assert description(replace(stack, backend="local"), layout).startswith("API keys of ")

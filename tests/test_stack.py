@@ -249,3 +249,14 @@ def test_sockets_are_short() -> None:
     """The path of a replica's socket does not depend on where the checkout is."""
     assert [replica_socket(slot) for slot in (1, SLOTS)] == ["run/1.sock", f"run/{SLOTS}.sock"]
     assert replica_name(SLOTS) == f"replica-{SLOTS}"
+
+
+@pytest.mark.parametrize("name", ["API_KEYS_FILE", "TLS_CERT", "TLS_KEY", "CLIENT_REQUESTS", "CLIENT_CONNECTIONS"])
+def test_lock_is_not_opened_by_an_empty_value(name: str) -> None:
+    """A lock that is on is taken off by `make down` alone, and an empty value of one that is off is none."""
+    locked = Stack(
+        environment={"API_KEYS_FILE": "/keys"}, tls_cert="/crt", tls_key="/key", client_requests=1, client_connections=1
+    )
+    with pytest.raises(CommandError, match=f"{name} is empty, and the stack has it: make down"):
+        locked.changed({name: ""})
+    assert Stack().changed({name: ""}) == Stack()
