@@ -143,3 +143,20 @@ def test_credentials_reach_the_resolver() -> None:
     """What names a credential's file is a variable that the resolver reads."""
     (service,) = read(FOLDER / "credentials.yml").values()
     assert set(service["environment"]) <= {f"{name}_FILE" for name in VARIABLES}
+
+
+def test_training_waits_for_the_registry_and_gives_up() -> None:
+    """The job is tried again for as long as MLflow may take to start, and a lasting error is tried a few times only."""
+    again = EVERY["registry.yml", "train"]["deploy"]["restart_policy"]
+    may_take = EVERY["registry.yml", "mlflow"]["healthcheck"]["start_period"]
+    assert again["condition"] == "on-failure"
+    assert again["max_attempts"] <= 10
+    assert again["max_attempts"] * int(again["delay"].rstrip("s")) >= int(may_take.rstrip("s"))
+
+
+def test_page_names_no_stack_like_a_checkout() -> None:
+    """No command of the page or of a stack file deploys under the name of a checkout, which Compose takes."""
+    texts = [path.read_text() for path in (ROOT / "docs/swarm.md", *sorted(FOLDER.glob("*.yml")))]
+    named = r"(?:\.yml|stack (?:ps|rm)) (forkcast[\w-]*)|(forkcast[\w-]*)_(?:server|train|locust)"
+    found = {first or second for text in texts for first, second in re.findall(named, text)}
+    assert found == {"forkcast-swarm"}
