@@ -26,7 +26,7 @@ FOLDER = ROOT / "deploy/swarm"
 class SwarmStack:
     """The stack of one name; ``environ`` has what its files ask for. Each call is done when the swarm has converged."""
 
-    name: str = "forkcast"
+    name: str = "forkcast-swarm"
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def deploy(self, *files: str) -> None:
