@@ -12,7 +12,7 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,22 +52,29 @@ WAYS: tuple[Callable[[Path, str], None], ...] = (by_rename, in_place, by_symlink
 
 def status(port: int, key: str) -> int:
     """What a prediction with a key is answered, on a connection of its own."""
+    return asked(port, key)[0]
+
+
+def asked(port: int, key: str) -> tuple[int, str]:
+    """That, and which worker answered."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     headers = {"Content-Type": "application/json", "X-API-Key": key, "Connection": "close"}
     connection.request("POST", "/predict", json.dumps(WORKSHOP_ROW), headers)
     answer = connection.getresponse()
     answer.read()
-    return answer.status
+    return answer.status, answer.headers["X-Served-By"]
 
 
-def seconds_until(port: int, key: str, wanted: int, *, times: int) -> float:
-    """How long it takes until a key is answered so on so many connections in a row, whichever worker takes them."""
-    started, seen, since = time.monotonic(), 0, 0.0
-    while seen < times:
-        if status(port, key) == wanted:
-            seen, since = seen + 1, since or time.monotonic() - started
+def seconds_until(port: int, key: str, wanted: int, *, times: int, workers: Set[str] = frozenset()) -> float:
+    """How long it takes until a key is answered so on so many connections in a row, by all these workers too."""
+    started, since = time.monotonic(), 0.0
+    seen: list[str] = []
+    while len(seen) < times or not workers <= {*seen}:
+        found, worker = asked(port, key)
+        if found == wanted:
+            seen, since = [*seen, worker], since or time.monotonic() - started
         else:
-            seen, since = 0, 0.0
+            seen, since = [], 0.0
         assert time.monotonic() - started < 30, f"after 30 s a key is not answered with {wanted}"
     return since
 
@@ -85,13 +92,15 @@ class Rotation:
     def turn(self, write: Callable[[Path, str], None], *, times: int = 16) -> None:
         """One rotation."""
         new = secrets.token_urlsafe(24)
+        self.load.wait_for(200)
+        workers = set(self.load.counts.served_by)  # each looks at the file by itself, within a second
         write(self.path, f"{self.key}\n{new}\n")
-        came = seconds_until(self.port, new, 200, times=times)
+        came = seconds_until(self.port, new, 200, times=times, workers=workers)
         old, self.key = self.key, new
         self.load.use(headers_of(new))
         self.load.wait_for(1000)  # no connection has the old one on the wire any more
         write(self.path, f"{new}\n")
-        went = seconds_until(self.port, old, 401, times=times)
+        went = seconds_until(self.port, old, 401, times=times, workers=workers)
         for name, seconds in ((f"{write.__name__}, new one taken", came), (f"{write.__name__}, old one refused", went)):
             self.slowest[name] = max(seconds, self.slowest.get(name, 0.0))
 
