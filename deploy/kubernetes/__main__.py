@@ -8,14 +8,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.errors import CommandError
-from deploy.kubernetes import hygiene, links, manifests, names, policies, schemas
+from deploy.kubernetes import (
+    confinement,
+    environment,
+    hygiene,
+    links,
+    manifests,
+    names,
+    policies,
+    probes,
+    scaling,
+    schemas,
+    spelling,
+)
 from deploy.kubernetes.manifests import OVERLAYS, Manifest
+
+# What is spelled wrong, or unknown to the API, comes alone: the rest reads what they promise.
+_FIRST = (schemas, spelling)
+_PARTS = (names, links, scaling, policies, confinement, hygiene, probes, environment)
 
 
 def faults(rendered: Sequence[Manifest]) -> list[str]:
-    """All that is wrong; what the schemas refuse comes alone, since the rest reads what they promise."""
-    refused = list(schemas.faults(rendered))
-    return refused or [fault for part in (names, links, policies, hygiene) for fault in part.faults(rendered)]
+    """All that is wrong."""
+    refused = [fault for part in _FIRST for fault in part.faults(rendered)]
+    return refused or [fault for part in _PARTS for fault in part.faults(rendered)]
 
 
 def main(folders: Sequence[Path]) -> int:
