@@ -410,6 +410,8 @@ DANGEROUS: dict[str, tuple[str, Any, str]] = {
     ),
     "a name that is none": ("Service/server metadata.name", "Server_1", "Service/Server_1: its name is no DNS label"),
     "a port that is none": ("Service/server spec.ports.0.port", 70000, "Service/server: port 70000 is not within 1 to"),
+    "a Service of nothing": ("Service/server spec", None, "Service/server: spec is missing"),
+    "a template of nothing": ("Deployment/nginx spec.template.spec", None, "Deployment/nginx: spec.template.spec is"),
     "no keys": (f"{SERVER}.env.name=API_KEYS_FILE", None, "server: API_KEYS_FILE is not set, and the overlay is for"),
     "no TLS": (f"{NGINX}.env.name=TLS_CERT.value", "", "nginx: TLS_CERT is not set, and the overlay is for the world"),
 }

@@ -23,15 +23,19 @@ from deploy.kubernetes import (
 )
 from deploy.kubernetes.manifests import OVERLAYS, Manifest
 
-# What is spelled wrong, or unknown to the API, comes alone: the rest reads what they promise.
-_FIRST = (schemas, spelling)
-_PARTS = (names, links, scaling, policies, confinement, hygiene, probes, environment)
+# Each stage reads what those before it promise; what one refuses comes alone.
+_STAGES = (
+    (schemas,),
+    (spelling,),
+    (names, links, scaling, policies, confinement, hygiene, probes, environment),
+)
 
 
 def faults(rendered: Sequence[Manifest]) -> list[str]:
     """All that is wrong."""
-    refused = [fault for part in _FIRST for fault in part.faults(rendered)]
-    return refused or [fault for part in _PARTS for fault in part.faults(rendered)]
+    there = [manifests.without_nulls(one) for one in rendered]
+    found = ([fault for part in stage for fault in part.faults(there)] for stage in _STAGES)
+    return next((refused for refused in found if refused), [])
 
 
 def main(folders: Sequence[Path]) -> int:

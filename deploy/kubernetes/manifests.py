@@ -88,6 +88,13 @@ def render(folder: Path) -> list[Manifest]:
     return [one for one in yaml.safe_load_all(_kubectl("kustomize", str(folder))) if one]
 
 
+def without_nulls(part: Any) -> Any:
+    """The same without fields that are null, which the API takes as not there."""
+    if isinstance(part, dict):
+        return {key: without_nulls(inner) for key, inner in part.items() if inner is not None}
+    return [without_nulls(inner) for inner in part if inner is not None] if isinstance(part, list) else part
+
+
 def _kubectl(*arguments: str) -> str:
     ran = subprocess.run(["kubectl", *arguments], capture_output=True, text=True, check=False, timeout=60)
     if ran.returncode:
