@@ -228,6 +228,239 @@ BROKEN: dict[str, tuple[Callable[[list[Manifest]], object], str]] = {
 }
 
 
+# One mutation of `production` each: where, what it sets (None: what it takes away), and words of the fault.
+DEPLOYMENT = {name: f"Deployment/{name} spec.template.spec" for name in ("server", "nginx")}
+SERVER, NGINX = (f"{path}.containers.0" for path in DEPLOYMENT.values())
+PODS = DEPLOYMENT["server"]
+DANGEROUS: dict[str, tuple[str, Any, str]] = {
+    "privileged": (f"{SERVER}.securityContext.privileged", True, "server: securityContext.privileged is set"),
+    "another user": (f"{SERVER}.securityContext.runAsUser", 0, "server: securityContext.runAsUser is set"),
+    "root after all": (f"{SERVER}.securityContext.runAsNonRoot", False, "securityContext.runAsNonRoot is set"),
+    "the node's network": (f"{PODS}.hostNetwork", True, "Deployment/server: hostNetwork is set"),
+    "the node's processes": (f"{PODS}.hostPID", True, "Deployment/server: hostPID is set"),
+    "the node's memory": (f"{PODS}.hostIPC", True, "Deployment/server: hostIPC is set"),
+    "an account": (f"{PODS}.serviceAccountName", "admin", "Deployment/server: serviceAccountName is set"),
+    "a port of the node": (f"{SERVER}.ports.0.hostPort", 8000, "hostPort 8000 is set"),
+    "the node's files": (
+        f"{PODS}.volumes.name=models",
+        {"name": "models", "hostPath": {"path": "/"}},
+        "Deployment/server: the volume models is hostPath",
+    ),
+    "another kind of volume": (
+        f"{PODS}.volumes.name=models",
+        {"name": "models", "nfs": {"server": "x", "path": "/"}},
+        "the volume models is nfs",
+    ),
+    "a token in a volume": (
+        f"{PODS}.volumes.name=models",
+        {"name": "models", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}},
+        "the volume models projects serviceAccountToken",
+    ),
+    "keys that may be missing": (
+        f"{PODS}.volumes.name=keys.secret.optional",
+        True,
+        "Deployment/server: the volume keys is a Secret that is optional",
+    ),
+    "keys that never change": (
+        f"{SERVER}.volumeMounts.name=keys.subPath",
+        "keys",
+        "Deployment/server: the volume keys is a Secret mounted by subPath",
+    ),
+    "a variable twice": (f"{SERVER}.env.+", {"name": "VAR_DIR", "value": "/x"}, "server: env VAR_DIR is there twice"),
+    "a volume twice": (f"{PODS}.volumes.+", {"name": "tmp", "emptyDir": {"sizeLimit": 1}}, "volume tmp is there twice"),
+    "a mount twice": (
+        f"{SERVER}.volumeMounts.name=tmp.mountPath",
+        "/var/lib/forkcast/models/",
+        "server: mountPath /var/lib/forkcast/models is there twice",
+    ),
+    "a service's port twice": ("Service/nginx spec.ports.name=http.port", 443, "port (443, 'TCP') is there twice"),
+    "no amount": (f"{SERVER}.resources.limits.memory", "1Gb", "server: limits.memory is no amount"),
+    "nothing as an amount": (f"{SERVER}.resources.limits.cpu", 0, "server: limits.cpu is no amount"),
+    "more than the limit": (f"{SERVER}.resources.requests.memory", "2Gi", "requests.memory is above limits.memory"),
+    "a key in the open": (
+        f"{SERVER}.env.+",
+        {"name": "MLFLOW_TRACKING_TOKEN", "value": "secret"},
+        "server: MLFLOW_TRACKING_TOKEN is told in the open",
+    ),
+    "a key in a ConfigMap": ("ConfigMap/forkcast data.API_KEY", "0123456789abcdef", "API_KEY is told in the open"),
+    "nothing shut": ("NetworkPolicy/nobody spec.policyTypes", ["Ingress"], "NetworkPolicy: none has podSelector {}"),
+    "a shut door with a rule": ("NetworkPolicy/nobody spec.ingress", [{}], "NetworkPolicy: none has podSelector {}"),
+    "replicas open to all": (
+        "NetworkPolicy/server spec.ingress.0.from",
+        None,
+        "NetworkPolicy/server: it opens [8000] to all",
+    ),
+    "replicas open to the internet": (
+        "NetworkPolicy/server spec.ingress.0.from.+",
+        {"ipBlock": {"cidr": "0.0.0.0/0"}},
+        "NetworkPolicy/server: it opens [8000] to all",
+    ),
+    "Nginx without limits open to all": (
+        "NetworkPolicy/nginx spec.ingress.0.ports.+",
+        {"protocol": "TCP", "port": 8082},
+        "NetworkPolicy/nginx: it opens [8080, 8082] to all",
+    ),
+    "a range of ports": ("NetworkPolicy/nginx spec.ingress.0.ports.0.endPort", 8443, "or a range of them"),
+    "all ports": ("NetworkPolicy/server spec.ingress.0.ports", None, "NetworkPolicy/server: a rule names no ports"),
+    "nobody let in": (
+        "NetworkPolicy/nginx-https",
+        None,
+        "Deployment/nginx: no NetworkPolicy lets anybody in to port 8443",
+    ),
+    "replicas that nobody reaches": (
+        "NetworkPolicy/server spec.ingress",
+        None,
+        "Deployment/server: no NetworkPolicy lets anybody in to port 8000",
+    ),
+    "another namespace": ("Service/server metadata.namespace", "x", "Service/server is in the namespace x"),
+    "no namespace": ("Namespace/forkcast", None, "there are 0 Namespaces"),
+    "a namespace that takes all": (
+        "Namespace/forkcast metadata.labels.pod-security/.kubernetes/.io//enforce",
+        "privileged",
+        "Namespace/forkcast: its label pod-security.kubernetes.io/enforce is not restricted",
+    ),
+    "replicas by another name": (f"{NGINX}.env.name=REPLICAS.value", "srv:8000", "Deployment/nginx: REPLICAS=srv:8000"),
+    "replicas on another port": (
+        f"{NGINX}.env.name=REPLICAS.value",
+        "server.$(NAMESPACE).svc.$(CLUSTER_DOMAIN):80",
+        "Deployment/nginx: REPLICAS=server.forkcast.svc.cluster.local:80 is no headless Service",
+    ),
+    "one address for all replicas": (
+        "Service/server spec.clusterIP",
+        None,
+        "REPLICAS=server.forkcast.svc.cluster.local",
+    ),
+    "a plain probe of TLS": (
+        f"{NGINX}.livenessProbe.httpGet.scheme",
+        "HTTP",
+        "Deployment/nginx: nginx: livenessProbe does not speak HTTPS to port 8443",
+    ),
+    "a probe of the door that leads on": (
+        f"{NGINX}.livenessProbe.httpGet",
+        {"path": "/null", "port": "http"},
+        "nginx: livenessProbe asks port 8080, and TLS is on",
+    ),
+    "a probe by TLS of what has none": (
+        f"{SERVER}.readinessProbe.httpGet.scheme",
+        "HTTPS",
+        "server: readinessProbe does not speak HTTP to port 8000",
+    ),
+    "less than the least": (
+        "HorizontalPodAutoscaler/server spec.maxReplicas",
+        2,
+        "HorizontalPodAutoscaler/server: minReplicas is not within 1 to maxReplicas",
+    ),
+    "nothing to scale by": (
+        "HorizontalPodAutoscaler/server spec.metrics",
+        [],
+        "HorizontalPodAutoscaler/server: it has no",
+    ),
+    "a budget of nothing": ("PodDisruptionBudget/server spec.maxUnavailable", 0, "server: it lets no pod go"),
+    "two budgets": ("PodDisruptionBudget/server spec.minAvailable", 1, "server: it needs one of minAvailable and"),
+    "a budget of all": (
+        "PodDisruptionBudget/nginx spec",
+        {"minAvailable": 2, "selector": {"matchLabels": {"app.kubernetes.io/component": "nginx"}}},
+        "PodDisruptionBudget/nginx: it lets no pod go",
+    ),
+    "no replicas": ("Deployment/nginx spec.replicas", 0, "Deployment/nginx: replicas is 0"),
+    "all at once": (
+        "Deployment/server spec.strategy",
+        {"type": "Recreate"},
+        "Deployment/server: its strategy is not RollingUpdate with maxUnavailable 0",
+    ),
+    "a rollout that cannot begin": (
+        "Deployment/server spec.strategy.rollingUpdate.maxSurge",
+        0,
+        "Deployment/server: maxSurge and maxUnavailable are both 0",
+    ),
+    "another door to the world": (
+        "Service/nginx-inside spec.type",
+        "NodePort",
+        "Service/nginx-inside: type is NodePort, and only Service/nginx",
+    ),
+    "the inner door to the world": (
+        "Service/nginx spec.ports.0.targetPort",
+        "inside",
+        "targetPort inside is not for the",
+    ),
+    "no selector": ("Service/server spec.selector", None, "Service/server: it has no selector"),
+    "no such key": (f"{NGINX}.env.name=CLUSTER_DOMAIN.valueFrom.configMapKeyRef.key", "X", "has no X"),
+    "no such key in a Secret": (
+        f"{PODS}.volumes.name=keys.secret.items",
+        [{"key": "kyes", "path": "keys"}],
+        "Deployment/server: Secret/forkcast-api-keys has no kyes",
+    ),
+    "a setting that is none": ("ConfigMap/forkcast data.MAX_BODY_BYTES", "1M", "server: MAX_BODY_BYTES='1M': expected"),
+    "a wait that is none": (
+        "ConfigMap/forkcast data.GRACEFUL_TIMEOUT",
+        "30s",
+        "server: GRACEFUL_TIMEOUT='30s': expected",
+    ),
+    "a limit that is none": ("ConfigMap/forkcast data.CLIENT_REQUESTS", "100r/s", "nginx: CLIENT_REQUESTS='100r/s'"),
+    "connections that are none": ("ConfigMap/forkcast data.CLIENT_CONNECTIONS", "-1", "nginx: CLIENT_CONNECTIONS='-1'"),
+    "keys from elsewhere": (
+        f"{SERVER}.env.name=API_KEYS_FILE.value",
+        "/srv/keys",
+        "server: API_KEYS_FILE=/srv/keys is no file of a Secret that is mounted",
+    ),
+    "a certificate that is not in its Secret": (
+        f"{NGINX}.env.name=TLS_CERT.value",
+        "/run/secrets/tls/cert.pem",
+        "nginx: TLS_CERT=/run/secrets/tls/cert.pem is no file of a Secret",
+    ),
+    "a name that is none": ("Service/server metadata.name", "Server_1", "Service/Server_1: its name is no DNS label"),
+    "a port that is none": ("Service/server spec.ports.0.port", 70000, "Service/server: port 70000 is not within 1 to"),
+    "a Service of nothing": ("Service/server spec", None, "Service/server: spec is missing"),
+    "a template of nothing": ("Deployment/nginx spec.template.spec", None, "Deployment/nginx: spec.template.spec is"),
+    "no keys": (f"{SERVER}.env.name=API_KEYS_FILE", None, "server: API_KEYS_FILE is not set, and the overlay is for"),
+    "no TLS": (f"{NGINX}.env.name=TLS_CERT.value", "", "nginx: TLS_CERT is not set, and the overlay is for the world"),
+}
+
+
+def spoilt(there: list[Manifest], where: str, value: Any) -> list[Manifest]:
+    """With the value at that path set; None takes away, `+` appends, `key=value` finds in a list, `/` escapes."""
+    thing, _, path = where.partition(" ")
+    kind, _, name = thing.partition("/")
+    named = (one for one in there if one["kind"] == kind)
+    inner: Any = next(one for one in named if re.fullmatch(rf"{name}(-[a-z0-9]{{10}})?", one["metadata"]["name"]))
+    if not path:
+        return [one for one in there if one is not inner]
+    *steps, last = [re.sub("/(.)", r"\1", step) for step in re.split(r"(?<!/)\.", path)]
+    for step in steps:
+        inner = inner[position(inner, step)]
+    if last == "+":
+        inner.append(value)
+    elif value is None:
+        del inner[position(inner, last)]
+    else:
+        inner[position(inner, last)] = value
+    return there
+
+
+def position(inner: Any, step: str) -> Any:
+    """A key of a mapping; of a list the place of what has this value under that key."""
+    if isinstance(inner, dict):
+        return step
+    key, _, value = step.partition("=")
+    return next(place for place, one in enumerate(inner) if one[key] == value) if value else int(step)
+
+
+@pytest.mark.parametrize("what", DANGEROUS)
+def test_dangerous_manifests(rendered: dict[str, list[Manifest]], what: str) -> None:
+    """One wrong field in what is for the world is refused by a line that names the object and the field."""
+    where, value, words = DANGEROUS[what]
+    found = check.faults(spoilt(copy.deepcopy(rendered["production"]), where, value))
+    assert any(words in fault for fault in found), found
+
+
+def test_what_is_for_the_world_stays_locked(rendered: dict[str, list[Manifest]]) -> None:
+    """Behind another door production still needs its keys: it says so by itself."""
+    there = spoilt(copy.deepcopy(rendered["production"]), "Service/nginx spec.type", "ClusterIP")
+    assert check.faults(there) == []
+    found = check.faults(spoilt(there, f"{SERVER}.env.name=API_KEYS_FILE", None))
+    assert found == ["Deployment/server: server: API_KEYS_FILE is not set, and the overlay is for the world"]
+
+
 @pytest.mark.parametrize("what", BROKEN)
 def test_broken_manifests(demo: list[Manifest], what: str) -> None:
     """The check that every overlay passes refuses what is broken, and says where."""

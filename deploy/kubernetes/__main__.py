@@ -8,14 +8,34 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.errors import CommandError
-from deploy.kubernetes import hygiene, links, manifests, names, policies, schemas
+from deploy.kubernetes import (
+    confinement,
+    environment,
+    hygiene,
+    links,
+    manifests,
+    names,
+    policies,
+    probes,
+    scaling,
+    schemas,
+    spelling,
+)
 from deploy.kubernetes.manifests import OVERLAYS, Manifest
+
+# Each stage reads what those before it promise; what one refuses comes alone.
+_STAGES = (
+    (schemas,),
+    (spelling,),
+    (names, links, scaling, policies, confinement, hygiene, probes, environment),
+)
 
 
 def faults(rendered: Sequence[Manifest]) -> list[str]:
-    """All that is wrong; what the schemas refuse comes alone, since the rest reads what they promise."""
-    refused = list(schemas.faults(rendered))
-    return refused or [fault for part in (names, links, policies, hygiene) for fault in part.faults(rendered)]
+    """All that is wrong."""
+    there = [manifests.without_nulls(one) for one in rendered]
+    found = ([fault for part in stage for fault in part.faults(there)] for stage in _STAGES)
+    return next((refused for refused in found if refused), [])
 
 
 def main(folders: Sequence[Path]) -> int:

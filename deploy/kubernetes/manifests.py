@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from deploy.errors import CommandError
 OVERLAYS = Path(__file__).parent / "overlays"
 # The first Kustomize that can do all that ours use; Debian 12 and Ubuntu 22.04 have kubectl with an older one.
 _OLDEST = 5
+
+_IMAGE = re.compile(r"(?:[^\s@]+/)?[a-z0-9._-]+-(server|model|nginx|locust):[\w.-]+")
 
 Manifest = dict[str, Any]
 
@@ -39,12 +41,23 @@ class Pod:
     def ports(self) -> dict[str, int]:
         """The numbers of the ports that its containers name."""
         served = self.spec["containers"]
-        return {port["name"]: port["containerPort"] for one in served for port in one.get("ports", [])}
+        return {port.get("name", ""): port["containerPort"] for one in served for port in one.get("ports", [])}
 
 
 def name(manifest: Manifest) -> str:
     """As kubectl says it: `Deployment/server`."""
     return f"{manifest['kind']}/{manifest['metadata']['name']}"
+
+
+def image(container: Mapping[str, Any]) -> str | None:
+    """Which image of ours it runs: server, model, nginx or locust; None for somebody else's, and without a tag."""
+    found = _IMAGE.fullmatch(container.get("image", ""))
+    return found[1] if found else None
+
+
+def home(manifests: Sequence[Manifest]) -> str:
+    """The namespace that they bring along."""
+    return next((str(one["metadata"]["name"]) for one in manifests if one["kind"] == "Namespace"), "")
 
 
 def pods(manifests: Sequence[Manifest]) -> Iterator[Pod]:
@@ -73,6 +86,13 @@ def render(folder: Path) -> list[Manifest]:
         CommandError: with kubectl's own words.
     """
     return [one for one in yaml.safe_load_all(_kubectl("kustomize", str(folder))) if one]
+
+
+def without_nulls(part: Any) -> Any:
+    """The same without fields that are null, which the API takes as not there."""
+    if isinstance(part, dict):
+        return {key: without_nulls(inner) for key, inner in part.items() if inner is not None}
+    return [without_nulls(inner) for inner in part if inner is not None] if isinstance(part, list) else part
 
 
 def _kubectl(*arguments: str) -> str:

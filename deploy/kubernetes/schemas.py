@@ -12,11 +12,18 @@ from deploy.kubernetes.manifests import Manifest, name
 
 # The oldest with a `sleep` in preStop, and one of today's.
 VERSIONS = ("1.30", "1.36")
+_WITHOUT_SPEC = {"Namespace", "ConfigMap", "Secret"}
 
 
 def faults(manifests: Sequence[Manifest]) -> Iterator[str]:
     """One line for each manifest that one of the versions refuses."""
     for one in manifests:
+        # Not required by the schemas, and read by all that comes after them.
+        spec = one.get("spec", {})
+        if not spec and one["kind"] not in _WITHOUT_SPEC:
+            yield f"{name(one)}: spec is missing"
+        if "template" in spec and "spec" not in spec["template"]:
+            yield f"{name(one)}: spec.template.spec is missing"
         for version in VERSIONS:
             if fault := _fault(json.dumps(one), version):
                 yield f"{name(one)}: Kubernetes {version}: {fault}"
