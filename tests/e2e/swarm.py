@@ -1,8 +1,8 @@
 """A stack in a Docker Swarm, by Docker's own commands, and what may happen to it while it is loaded.
 
-`python -m tests.e2e.swarm PORT REQUESTS MODEL_URI` does all of it to the stack `forkcast-swarm`, whose Nginx is on PORT,
-under 64 connections of constant load: 3 replicas become 5 and 3 again, all move to MODEL_URI and back, one is killed. It
-prints the answers of each phase by version; the status is 1 if a request failed.
+`python -m tests.e2e.swarm PORT REQUESTS MODEL_URI` does all of it to the stack `forkcast-swarm` with its Nginx on PORT,
+under 64 connections of constant load: 3 replicas become 5 and 3 again, all move to MODEL_URI and back, one is
+killed. It prints the answers of each phase by version; the status is 1 if a request failed.
 """
 
 from __future__ import annotations
