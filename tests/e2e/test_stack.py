@@ -376,7 +376,7 @@ def test_killed_supervisor_is_recovered_by_up(stack: Stack) -> None:
         ({"ENGINE": "turbo"}, "ENGINE='turbo': expected one of"),
         ({"BACKEND": "cloud"}, "BACKEND='cloud': expected"),
         ({"LOCUST_PORT": "no"}, "LOCUST_PORT='no'"),
-        ({"LOCUST_PORT": "the same"}, "Nginx listens there already"),
+        ({"LOCUST_PORT": "the same"}, "HTTP_PORT is that port already"),
     ],
 )
 def test_up_that_cannot_says_why_and_leaves_nothing(tmp_path: Path, environ: dict[str, str], reason: str) -> None:
