@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from server.errors import SettingsError
+from server.files import read_small
 
 VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
@@ -26,9 +27,11 @@ def with_credentials(environ: Mapping[str, str]) -> dict[str, str]:
 def _content(name: str, path: str) -> str:
     try:
         # The line break is the editor's.
-        text = Path(path).read_text().rstrip("\r\n")
+        text = read_small(Path(path)).decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise SettingsError(f"{name}={path!r}: cannot be read: it is no text") from None
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else error
         raise SettingsError(f"{name}={path!r}: cannot be read: {reason}") from None
     if not text:
         raise SettingsError(f"{name}={path!r}: the file is empty")

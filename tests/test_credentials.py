@@ -62,6 +62,14 @@ def test_file_without_a_secret(tmp_path: Path, content: bytes | None) -> None:
     assert "\n" not in str(refused.value)
 
 
+def test_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    """A named pipe, which would keep its reader waiting for ever, stops the start by name."""
+    path = tmp_path / "token"
+    os.mkfifo(path)
+    with pytest.raises(SettingsError, match=f"^MLFLOW_TRACKING_TOKEN_FILE='{path}': .*regular file"):
+        with_credentials({"MLFLOW_TRACKING_TOKEN_FILE": str(path)})
+
+
 def test_registry_is_told(tmp_path: Path, registry: HTTPServer) -> None:
     """The registry gets the token of the file, which this process's own environment has not."""
     (tmp_path / "token").write_text("from-a-file")

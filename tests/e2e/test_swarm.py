@@ -33,11 +33,7 @@ def swarm(covertype_csv: Path) -> Iterator[SwarmStack]:
         "COVERTYPE_PATH": str(covertype_csv), "COMPOSE_PROJECT_NAME": name,
     }  # fmt: skip
     stack = SwarmStack(name, clean_environ() | own)
-    if (state := stack.docker("info", "--format", "{{.Swarm.LocalNodeState}}")) != "inactive":
-        pytest.skip(f"needs an engine in no swarm; this one's is {state}")
-    if running := stack.docker("ps", "--format", "{{.Names}}").split():
-        # Leaving a swarm makes the engine forget the names of all containers that run, of any network.
-        why_not = f"needs an engine without running containers; this one has {running[0]}"
+    if why_not := occupied(stack):
         (pytest.fail if os.environ.get("REQUIRE_DOCKER") else pytest.skip)(why_not)
     gateway = _GATEWAY in stack.docker("network", "ls", "--format", "{{.Name}}").split()
     stack.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
@@ -46,6 +42,15 @@ def swarm(covertype_csv: Path) -> Iterator[SwarmStack]:
         yield stack
     finally:
         leave(stack, keep_gateway=gateway)
+
+
+def occupied(stack: SwarmStack) -> str:
+    """What is on this engine that a swarm which comes and goes would disturb, in words."""
+    if (state := stack.docker("info", "--format", "{{.Swarm.LocalNodeState}}")) != "inactive":
+        return f"needs an engine in no swarm; this one's is {state}"
+    # Leaving a swarm makes the engine forget the names of all containers that run, of any network.
+    running = stack.docker("ps", "--format", "{{.Names}}").split()
+    return f"needs an engine without running containers; this one has {running[0]}" if running else ""
 
 
 def leave(stack: SwarmStack, *, keep_gateway: bool) -> None:
