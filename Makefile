@@ -101,7 +101,7 @@ check: $(BIN)/.development ## linters, types, and the configuration files
 	@if command -v promtool >/dev/null; then \
 	  promtool check config deploy/monitoring/prometheus.yml >/dev/null && promtool test rules deploy/monitoring/rules_test.yml >/dev/null; else \
 	  echo "the rules of Prometheus were not checked: there is no promtool here; the tests do it in its image"; fi
-	@$(BIN)/python -m deploy.kubernetes
+	@$(BIN)/python -m deploy.checks.kubernetes
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else \
 	  echo "docker-compose.yml was not checked: there is no docker compose here"; fi
 	@if docker stack config --help >/dev/null 2>&1; then MODEL_URI=models:/any/1 MLFLOW_TRACKING_URI=http://any \
@@ -109,7 +109,7 @@ check: $(BIN)/.development ## linters, types, and the configuration files
 	  echo "deploy/swarm was not checked: there is no docker stack here"; fi
 
 audit: $(BIN)/.development ## known holes in the pinned packages; says so where no database of them can be reached
-	@$(BIN)/python -m deploy.audit
+	@$(BIN)/python -m deploy.checks.audit
 
 lock: $(BIN)/.development ## pin every dependency anew, for every platform and Python; the smaller locks follow the largest
 	@$(LOCK) pyproject.toml --upgrade --extra registry --extra onnx --group cli --group lab --group scaling --group local --group container --group dev -o $(LOCKS)/dev.txt
@@ -149,7 +149,7 @@ $(BIN)/.scaling: $(BIN)/.cli $(LOCKS)/scaling.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/scaling.txt
 	@touch $@
 
-# What the local backend runs. Asked for by deploy/backend.py where it is missing.
+# What the local backend runs. Asked for by deploy/backends/choice.py where it is missing.
 $(BIN)/.runtime: $(BIN)/.cli $(LOCKS)/local.txt
 	@echo "installing the packages of $(LOCKS)/local.txt into $(VENV) (a minute or two, once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/local.txt

@@ -20,10 +20,11 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from server import cgroup, main, memory  # noqa: E402
+from server import main  # noqa: E402
 from server.errors import SettingsError  # noqa: E402
 from server.metrics.folder import FOLDER  # noqa: E402
 from server.settings import Settings  # noqa: E402
+from server.system import cgroup, memory_sizes  # noqa: E402
 
 try:
     _settings = Settings.from_env(os.environ)
@@ -37,7 +38,7 @@ except OSError as _error:
 
 wsgi_app = "server.main:create()"
 preload_app = True  # the model is loaded once, here in the master
-worker_class = "server.worker.Worker"
+worker_class = "server.workers.worker.Worker"
 
 bind = _settings.bind
 # Connections that wait to be accepted; a full queue refuses at once on a Unix socket. The kernel caps it (somaxconn).
@@ -89,7 +90,7 @@ def child_exit(server, worker):  # type: ignore[no-untyped-def]
     kills = cgroup.oom_kills()
     if kills > server.oom_kills:
         server.oom_kills = kills
-        words = memory.killed(cgroup.memory_limit(), server.app.wsgi().model.needs)
+        words = memory_sizes.killed(cgroup.memory_limit(), server.app.wsgi().model.needs)
         server.log.error("worker %d was %s", worker.pid, words)
 
 

@@ -15,16 +15,17 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
-from deploy import exposure, interrupt, tls
-from deploy.backend import Backend, choose, containers_used
-from deploy.docker.backend import DockerBackend
+from deploy.backends.choice import Backend, choose, containers_used
+from deploy.backends.docker.backend import DockerBackend
 from deploy.errors import CommandError
-from deploy.keys import client_key
-from deploy.layout import ROOT, Layout, env_file
-from deploy.lock import alone
-from deploy.probe import Access, ask_address
-from deploy.registry import page
-from deploy.stack import Stack
+from deploy.rollout.replica_client import Access, ask_address
+from deploy.security import exposure, tls
+from deploy.security.api_keys import client_key
+from deploy.stack import interrupt
+from deploy.stack.lock import alone
+from deploy.stack.paths import ROOT, Layout, env_file
+from deploy.stack.registry_services import page
+from deploy.stack.specification import Stack
 from server.errors import StartError
 
 

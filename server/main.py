@@ -7,16 +7,16 @@ import os
 import sys
 from dataclasses import replace
 
-from server import cgroup, memory
-from server.access import KeysFile
-from server.app import Edge, Reload, create_app
-from server.copies import Copy
 from server.errors import StartError
+from server.http.api_keys import KeysFile
+from server.http.app import Edge, Reload, create_app
+from server.inference.model import Model, load_model
 from server.metrics.counts import Metrics
 from server.metrics.folder import FOLDER
-from server.model import Model, load_model
-from server.resolve import resolve_in_child
+from server.model_store.copies import Copy
+from server.model_store.resolve import resolve_in_child
 from server.settings import Settings
+from server.system import cgroup, memory_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def create() -> Edge:
         )
         keys = KeysFile(settings.api_keys_file) if settings.api_keys_file else None
         copy = resolve_in_child(os.environ)
-        if shortage := memory.shortage(cgroup.memory_limit(), copy.needs):
+        if shortage := memory_sizes.shortage(cgroup.memory_limit(), copy.needs):
             logger.warning(shortage)
         model = _load(copy, settings)
     except StartError as error:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from server.cgroup import available_cpus
 from server.errors import SettingsError
+from server.system.cgroup import available_cpus
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINES = ("auto", "forest", "onnx", "sklearn", "pyfunc")

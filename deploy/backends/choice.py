@@ -9,13 +9,13 @@ import sys
 from collections.abc import Mapping
 from typing import Protocol
 
-from deploy.docker import images
-from deploy.docker.backend import DockerBackend
-from deploy.docker.engine import engine_missing, engine_version
+from deploy.backends.docker import images
+from deploy.backends.docker.backend import DockerBackend
+from deploy.backends.docker.engine import engine_missing, engine_version
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout
-from deploy.promotion import Version
-from deploy.stack import Stack
+from deploy.rollout.promotion import Version
+from deploy.stack.paths import ROOT, Layout
+from deploy.stack.specification import Stack
 
 CHOICES = ("auto", "docker", "local")
 
@@ -62,7 +62,7 @@ class Backend(Protocol):
         ...
 
     def record(self, document: str) -> None:
-        """Measured runs (deploy/model/record.py), logged in the stack's registry."""
+        """Measured runs (deploy/models/registry/record.py), logged in the stack's registry."""
         ...
 
     def status(self) -> list[str]:
@@ -135,7 +135,7 @@ def _backend(name: str, layout: Layout, environ: Mapping[str, str]) -> Backend:
         return DockerBackend(layout, environ)
     _get_packages()
     # Imported here: a machine that runs containers has none of its packages.
-    from deploy.local.backend import LocalBackend  # noqa: PLC0415
+    from deploy.backends.local.backend import LocalBackend  # noqa: PLC0415
 
     return LocalBackend(layout, environ)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from dotenv import dotenv_values
 
+from deploy.backends.local.nginx import find_nginx
 from deploy.bench.plan import Plan
 from deploy.bench.progress import Progress
 from deploy.bench.report import Report
@@ -16,10 +17,9 @@ from deploy.bench.run import Run
 from deploy.bench.subject import Subject
 from deploy.bench.wrk import find_wrk
 from deploy.errors import CommandError
-from deploy.interrupt import Interrupted, ignore, listen
-from deploy.layout import ROOT, env_file
-from deploy.local.nginx import find_nginx
-from deploy.machine import Machine
+from deploy.stack.interrupt import Interrupted, ignore, listen
+from deploy.stack.machine import Machine
+from deploy.stack.paths import ROOT, env_file
 from server.errors import StartError
 from server.settings import Settings
 

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from deploy.bench.table import markdown
 from deploy.errors import CommandError
-from deploy.layout import ROOT
-from deploy.machine import Machine
+from deploy.stack.machine import Machine
+from deploy.stack.paths import ROOT
 from server.errors import StartError
 
 ENGINES = ("forest", "onnx", "treelite", "onedal", "sklearn")
@@ -56,12 +56,13 @@ def _prepare(environ: Mapping[str, str], folder: Path) -> None:
     import treelite  # noqa: PLC0415  (as the other imports here: only this process may hold them)
     from sklearnex.ensemble import RandomForestClassifier as OneDal  # noqa: PLC0415
 
-    from deploy.model import companion, package  # noqa: PLC0415
-    from deploy.model.covertype import load  # noqa: PLC0415
-    from deploy.model.pipeline import fit, large_forest  # noqa: PLC0415
+    from deploy.models.compile import companion  # noqa: PLC0415
+    from deploy.models.training import package  # noqa: PLC0415
+    from deploy.models.training.covertype import load  # noqa: PLC0415
+    from deploy.models.training.pipeline import fit, large_forest  # noqa: PLC0415
     from server.engines.sklearn import SklearnEngine  # noqa: PLC0415
-    from server.mlmodel import MLmodel  # noqa: PLC0415
-    from server.rows import Rows  # noqa: PLC0415
+    from server.inference.rows import Rows  # noqa: PLC0415
+    from server.model_store.mlmodel import MLmodel  # noqa: PLC0415
 
     _tell("fitting")
     data = load(environ, ROOT / "var" / "data")
@@ -124,9 +125,9 @@ def _microseconds(predict: Predict, batch: int, rows: int) -> float:
 
 
 def _own(engine: str, folder: Path) -> Predict:
-    from server.copies import Copy  # noqa: PLC0415
-    from server.model import load_model  # noqa: PLC0415
-    from server.rows import Rows  # noqa: PLC0415
+    from server.inference.model import load_model  # noqa: PLC0415
+    from server.inference.rows import Rows  # noqa: PLC0415
+    from server.model_store.copies import Copy  # noqa: PLC0415
 
     model = load_model(Copy(folder / "model", "covertype", "1", "", ""), engine, folder / "kernels")
     rows = np.load(folder / "rows.npy", mmap_mode="r")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.errors import CommandError
-from deploy.stack import whole
+from deploy.stack.specification import whole
 
 # From how many connections the floor is measured, bare HTTP without a prediction.
 FLOOR_CONNECTIONS = 64

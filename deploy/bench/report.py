@@ -11,7 +11,7 @@ from deploy.bench.plan import Plan
 from deploy.bench.row import Row
 from deploy.bench.subject import Subject
 from deploy.bench.table import table
-from deploy.machine import Machine
+from deploy.stack.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import psutil
 
-from deploy import ports
+from deploy.backends.local import nginx
+from deploy.backends.local.slots import replica_socket
 from deploy.bench.accesslog import AccessLog
 from deploy.bench.processes import Processes
 from deploy.bench.program import Program, running
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout
-from deploy.local import nginx
-from deploy.local.slots import replica_socket
-from deploy.probe import ask_address
-from deploy.stack import Stack
+from deploy.rollout.replica_client import ask_address
+from deploy.stack import ports
+from deploy.stack.paths import ROOT, Layout
+from deploy.stack.specification import Stack
 from server.settings import Settings
 
 # Seconds that a replica may take from its start to its first answer.

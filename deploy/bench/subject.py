@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from deploy.bench.plan import Plan
-from deploy.model.ensure import ensure_model
-from server.columns import Column
-from server.copies import Copy
+from deploy.models.ensure import ensure_model
 from server.engines import suitable_engines
 from server.engines.companion import FLAVORS
-from server.mlmodel import MLmodel
+from server.inference.columns import Column
+from server.model_store.copies import Copy
+from server.model_store.mlmodel import MLmodel
 from server.settings import Settings
 
 _BODIES = 1000
@@ -85,7 +85,7 @@ class Subject:
     def documents_of(self, data: Path) -> list[dict[str, object]]:
         """Rows of a CSV, in random order."""
         # It imports pandas and scikit-learn.
-        from deploy.model import samples  # noqa: PLC0415
+        from deploy.models.compile import samples  # noqa: PLC0415
 
         schema = self.mlmodel.schema
         rows = samples.documents(data, schema)

@@ -1,6 +1,6 @@
 """Known holes in the pinned packages: every lock file, asked of a database of advisories by pip-audit.
 
-`python -m deploy.audit [URL]` fails if a package has a known hole that `ignored-holes.txt` does not give a reason for.
+`python -m deploy.checks.audit [URL]` fails if a package has a known hole that `ignored-holes.txt` gives no reason for.
 A database that cannot be reached, or does not know a hole that everybody knows, is no reason to fail and none to call
 the packages sound: it is told as "not audited". So is a package that pip-audit passed over. The database is asked for
 that hole before and after. An empty answer in between, `[]` for `{}`, means no hole to pip-audit, so it does here too.
@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy.errors import CommandError
-from deploy.layout import ROOT
+from deploy.stack.paths import ROOT
 
 LOCKS = ROOT / "deploy/requirements"
-IGNORED = ROOT / "deploy/ignored-holes.txt"
+IGNORED = ROOT / "deploy/checks/ignored-holes.txt"
 DATABASE = "https://api.osv.dev/v1/query"
 # A hole that every database of advisories knows: one that does not is no answer about the others.
 _KNOWN = ("jinja2", "2.10")

@@ -1,1 +1,1 @@
-"""The Covertype model: its data, its training and its check."""
+"""What is done to models before they are served: provided, weighed, trained, compiled and registered."""

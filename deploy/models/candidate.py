@@ -10,16 +10,16 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 
 from deploy.errors import CommandError
-from deploy.model.connection import reported
-from deploy.model.pointer import Pointer
-from deploy.model.registry import CHECK_TAG
-from deploy.model.signature import difference
-from deploy.model.weigh import Weight, weigh
-from server.copies import Copies, Copy
+from deploy.models.registry.client import reported
+from deploy.models.registry.pointer import Pointer
+from deploy.models.registry.versions import CHECK_TAG
+from deploy.models.signature_difference import difference
+from deploy.models.weigh import Weight, weigh
 from server.engines import companion
 from server.errors import RegistryError
-from server.mlmodel import MLmodel
-from server.resolve import resolve
+from server.model_store.copies import Copies, Copy
+from server.model_store.mlmodel import MLmodel
+from server.model_store.resolve import resolve
 from server.settings import Settings
 
 

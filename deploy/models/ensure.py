@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.errors import CommandError
-from server.copies import Copy
 from server.errors import ModelError, StartError
-from server.resolve import resolve_in_child
+from server.model_store.copies import Copy
+from server.model_store.resolve import resolve_in_child
 from server.settings import ROOT, Settings
 
 
@@ -43,6 +43,8 @@ def _ours_to_train(error: StartError, environ: Mapping[str, str]) -> bool:
 
 
 def _train(environ: Mapping[str, str]) -> None:
-    trained = subprocess.run([sys.executable, "-m", "deploy.model.train"], env=dict(environ), cwd=ROOT, check=False)
+    trained = subprocess.run(
+        [sys.executable, "-m", "deploy.models.training.train"], env=dict(environ), cwd=ROOT, check=False
+    )
     if trained.returncode:
         raise CommandError("training failed; nothing was started")

@@ -1,4 +1,4 @@
-"""``python -m deploy.model.promote check|accept|undo``: what moving to another version asks of registry and copies.
+"""``python -m deploy.models.promote check|accept|undo``: what moving to another version asks of registry and copies.
 
 ``check VERSION`` (``--before``: the version before this one; ``--served DIGEST``: the model that answers now;
 ``--force``) tries the candidate and changes nothing. ``accept`` lets the alias or stage of MODEL_URI lead to it
@@ -18,10 +18,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from deploy.errors import CommandError
-from deploy.model.train import MLFLOW_VARIABLES
-from server.copies import Copies, Copy
+from deploy.models.training.train import MLFLOW_VARIABLES
 from server.errors import StartError
-from server.resolve import refuse_missing_database, resolve
+from server.model_store.copies import Copies, Copy
+from server.model_store.resolve import refuse_missing_database, resolve
 from server.settings import Settings
 
 # The modules that import MLflow are imported below: only after main() has set the variables that MLflow reads then.
@@ -33,8 +33,8 @@ def check(environ: Mapping[str, str], version: str | None, *, served: str | None
     Raises:
         CommandError, StartError: it may not take over, for this reason.
     """
-    from deploy.model import candidate  # noqa: PLC0415
-    from deploy.model.pointer import Pointer  # noqa: PLC0415
+    from deploy.models import candidate  # noqa: PLC0415
+    from deploy.models.registry.pointer import Pointer  # noqa: PLC0415
 
     settings = Settings.from_env(environ)
     pointer = Pointer.parse(settings.model_uri)
@@ -53,9 +53,9 @@ def accept(environ: Mapping[str, str], document: Mapping[str, Any], *, current: 
     Raises:
         CommandError, StartError: the registry does not answer; nothing was changed.
     """
-    from deploy.model.candidate import Candidate  # noqa: PLC0415
-    from deploy.model.connection import reported  # noqa: PLC0415
-    from deploy.model.pointer import Pointer  # noqa: PLC0415
+    from deploy.models.candidate import Candidate  # noqa: PLC0415
+    from deploy.models.registry.client import reported  # noqa: PLC0415
+    from deploy.models.registry.pointer import Pointer  # noqa: PLC0415
 
     settings = Settings.from_env(environ)
     copies = Copies(settings.models_dir)
@@ -84,8 +84,8 @@ def undo(environ: Mapping[str, str], document: Mapping[str, Any]) -> dict[str, A
     Raises:
         StartError: the registry does not answer; the copies are as they were, and its alias or stage is not.
     """
-    from deploy.model.connection import reported  # noqa: PLC0415
-    from deploy.model.pointer import Place, Pointer  # noqa: PLC0415
+    from deploy.models.registry.client import reported  # noqa: PLC0415
+    from deploy.models.registry.pointer import Place, Pointer  # noqa: PLC0415
 
     settings = Settings.from_env(environ)
     copies = Copies(settings.models_dir)
@@ -107,7 +107,7 @@ def _reach(settings: Settings) -> None:
     """
     import mlflow  # noqa: PLC0415
 
-    from deploy.model.connection import connect_to_database, reported  # noqa: PLC0415
+    from deploy.models.registry.client import connect_to_database, reported  # noqa: PLC0415
 
     refuse_missing_database(settings.tracking_uri)
     with reported(settings.tracking_uri):
@@ -116,7 +116,7 @@ def _reach(settings: Settings) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m deploy.model.promote")
+    parser = argparse.ArgumentParser(prog="python -m deploy.models.promote")
     steps = parser.add_subparsers(dest="step", required=True)
     checking = steps.add_parser("check")
     which = checking.add_mutually_exclusive_group(required=True)

@@ -1,4 +1,4 @@
-"""``python -m deploy.model.provide [--undo]``: bring the model to where replicas without a registry find it, and end.
+"""``python -m deploy.models.provide [--undo]``: bring the model to where replicas without a registry find it, and end.
 
 It resolves ``MODEL_URI``, training the default model first where the registry is empty, weighs it, and makes the copy
 current. What replicas serve until then stays what it was, whatever fails here; ``--undo`` takes the last change back.
@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from deploy.errors import CommandError
-from deploy.model.ensure import ensure_model
-from deploy.model.weigh import weigh
-from server import memory
-from server.copies import Copies, Copy
+from deploy.models.ensure import ensure_model
+from deploy.models.weigh import weigh
 from server.errors import StartError
+from server.model_store.copies import Copies, Copy
 from server.settings import Settings
+from server.system import memory_sizes
 
 
 def provide(environ: Mapping[str, str]) -> Copy:
@@ -61,7 +61,7 @@ def main() -> int:
         print(f"error: cannot keep a copy of the model: {error}", file=sys.stderr)
         return 1
     stale = f"; it is the last good copy: {copy.stale}" if copy.stale else ""
-    needs = memory.size(copy.needs or 0)
+    needs = memory_sizes.size(copy.needs or 0)
     print(f"{copy.name} version {copy.version} is ready to be served; it needs about {needs} of memory{stale}")
     return 0
 

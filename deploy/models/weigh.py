@@ -1,4 +1,4 @@
-"""``python -m deploy.model.weigh RECORD``: load a copy as a replica does, predict once, and print what that took.
+"""``python -m deploy.models.weigh RECORD``: load a copy as a replica does, predict once, and print what that took.
 
 A process of its own, so that the figures are the model's: what it held in memory, in bytes, while it loaded or with a
 worker beside it, without the pages of files, which the kernel gives up before it kills.
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from deploy.errors import CommandError
-from server.copies import Copy
-from server.model import Model, load_model
+from server.inference.model import Model, load_model
+from server.model_store.copies import Copy
 from server.settings import ROOT, Settings
 
 # How long loading and predicting may take, and of that one predict call: as long as a replica gives it (seconds).
@@ -57,7 +57,7 @@ def weigh(copy: Copy, environ: Mapping[str, str]) -> Weight:
     Raises:
         CommandError: it cannot be loaded.
     """
-    command = [sys.executable, "-m", "deploy.model.weigh", json.dumps(copy.to_json())]
+    command = [sys.executable, "-m", "deploy.models.weigh", json.dumps(copy.to_json())]
     try:
         ran = subprocess.run(
             command, env=dict(environ), cwd=ROOT, capture_output=True, text=True, check=False, timeout=_PATIENCE
@@ -79,8 +79,8 @@ def main() -> None:
     import gunicorn.app.wsgiapp  # noqa: F401, PLC0415
     import uvicorn_worker  # noqa: F401, PLC0415
 
-    from server.app import create_app  # noqa: PLC0415
     from server.errors import StartError  # noqa: PLC0415
+    from server.http.app import create_app  # noqa: PLC0415
 
     settings = Settings.from_env(os.environ)
     answer = _own_stdout()

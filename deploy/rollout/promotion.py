@@ -1,7 +1,7 @@
 """Moving to another version of the model without a lost request: first it is tried, then replica after replica reloads.
 
 What differs between the backends is behind two protocols: the :class:`Replica` that runs, and the :class:`Registrar`,
-which is :mod:`deploy.model.promote` in a process of its own.
+which is :mod:`deploy.models.promote` in a process of its own.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from deploy import probe
 from deploy.errors import CommandError
-from deploy.health import Health
-from server import memory
+from deploy.rollout import replica_client
+from deploy.rollout.health import Health
+from server.system import memory_sizes
 
 # Seconds that a replica may take to load the model, beside what it gives its old workers to finish.
 _LOADING = 180
@@ -49,7 +49,7 @@ class Replica(Protocol):
 
 
 class Registrar(Protocol):
-    """The three steps of :mod:`deploy.model.promote`. Each raises a CommandError with the reason."""
+    """The three steps of :mod:`deploy.models.promote`. Each raises a CommandError with the reason."""
 
     def check(self, version: str | None, served: str | None, *, force: bool) -> dict[str, Any]:
         """The candidate; nothing has changed."""
@@ -116,12 +116,12 @@ def promote(
     return wanted
 
 
-def settle(address: str, version: Version, replicas: int, access: probe.Access = probe.OPEN) -> None:
+def settle(address: str, version: Version, replicas: int, access: replica_client.Access = replica_client.OPEN) -> None:
     """Wait until the last old worker has closed its door: what comes after this is answered by the new version."""
     deadline = time.monotonic() + _SETTLING
     witnesses = 0
     while witnesses < _WITNESSES * replicas and time.monotonic() < deadline:
-        witnesses = witnesses + 1 if probe.marks(address, access).version == version.number else 0
+        witnesses = witnesses + 1 if replica_client.marks(address, access).version == version.number else 0
 
 
 def _well(replica: Replica) -> Health:
@@ -137,9 +137,9 @@ def _refuse_too_large(name: str, health: Health, wanted: Version, weight: Mappin
     more = weight["model"] + health["workers"] * weight["worker"]
     if used is not None and limit is not None and used + more > limit:
         raise CommandError(
-            f"{wanted} may not be promoted: it does not fit beside the one before: {name} uses {memory.size(used)} "
-            f"of {memory.size(limit)} and would take {memory.size(more)} more; "
-            f"a limit of {memory.size(round(_ROOM * (used + more)))} would do"
+            f"{wanted} may not be promoted: it does not fit beside the one before: {name} uses "
+            f"{memory_sizes.size(used)} of {memory_sizes.size(limit)} and would take {memory_sizes.size(more)} more; "
+            f"a limit of {memory_sizes.size(round(_ROOM * (used + more)))} would do"
         )
 
 

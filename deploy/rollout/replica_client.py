@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from deploy import tls
 from deploy.errors import CommandError
-from deploy.layout import Layout
-from deploy.stack import Stack
+from deploy.security import tls
+from deploy.stack.paths import Layout
+from deploy.stack.specification import Stack
 
 # What Nginx says to a client beyond its limits, and how often it is asked again, a second apart.
 _TOO_MANY, _TRIES = 429, 10

@@ -9,9 +9,9 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from deploy.errors import CommandError
-from deploy.interrupt import Interrupted, listen
-from deploy.layout import ROOT, Layout, env_file
 from deploy.scaling.verbs import VERBS, Lab
+from deploy.stack.interrupt import Interrupted, listen
+from deploy.stack.paths import ROOT, Layout, env_file
 from server.errors import StartError
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 
 from deploy.errors import CommandError
-from deploy.layout import ROOT
 from deploy.scaling.ladder import Ladder
 from deploy.scaling.records import Records
+from deploy.stack.paths import ROOT
 
 CLIENTS = ("light", "fast", "batch")
 # Seconds beyond the ladder after which Locust ends by itself, whatever became of the lab.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deploy.errors import CommandError
-from deploy.stack import whole
+from deploy.stack.specification import whole
 
 # What each `make load PROFILE=` is: users, and minutes.
 PROFILES: Mapping[str, tuple[int, int]] = {

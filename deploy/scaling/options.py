@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from deploy.errors import CommandError
-from deploy.layout import at
 from deploy.scaling.generator import CLIENTS, Load
 from deploy.scaling.placement import Placement
 from deploy.scaling.slo import Slo
 from deploy.scaling.topology import PRESETS, Topology, pairs
-from deploy.stack import whole
+from deploy.stack.paths import at
+from deploy.stack.specification import whole
 
 # All that changes what is measured: kept with the results, so that an interrupted command goes on as it began.
 VARIABLES = (

@@ -15,7 +15,7 @@ from deploy.scaling.held import NOISE
 from deploy.scaling.results import Results
 from deploy.scaling.spread import Range
 from deploy.scaling.topology import Topology
-from deploy.table import table
+from deploy.stack.text_table import table
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from deploy.scaling.results import Results
 from deploy.scaling.speedup import speedup
 from deploy.scaling.tables import all_steps, workshop
 from deploy.scaling.usl import fit, points, why_not
-from deploy.table import table
+from deploy.stack.text_table import table
 
 _HOW_TO_READ = (
     "A topology is written REPLICASxCPUS/MEMORY:WORKERS; CPUs, memory and workers are each replica's. The tables' CPU "

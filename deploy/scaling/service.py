@@ -9,16 +9,16 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from typing import Any
 
-from deploy import probe
-from deploy.backend import Backend, choose
-from deploy.docker.engine import engine_cpus
+from deploy.backends.choice import Backend, choose
+from deploy.backends.docker.engine import engine_cpus
+from deploy.backends.local.file_limits import WANTED, allow_files
+from deploy.backends.local.nginx import connections
 from deploy.errors import CommandError
-from deploy.layout import Layout
-from deploy.local.files import WANTED, allow_files
-from deploy.local.nginx import connections
+from deploy.rollout import replica_client
 from deploy.scaling.placement import Placement
 from deploy.scaling.topology import Topology, size
-from deploy.stack import MOST, Stack
+from deploy.stack.paths import Layout
+from deploy.stack.specification import MOST, Stack
 
 # What thirds of a CPU may lack of a whole one, three times.
 _ROUNDED = 0.01
@@ -63,7 +63,7 @@ class Service:
             CommandError: none is.
         """
         stack = Stack.load(layout)
-        if stack is None or not probe.listens(stack.address):
+        if stack is None or not replica_client.listens(stack.address):
             raise CommandError("nothing is running here to be measured; start it with: make up")
         return cls(layout, environ, choose(layout, environ, starting=False), stack)
 
@@ -88,8 +88,8 @@ class Service:
 
     def health(self) -> dict[str, Any]:
         """What a replica says of itself; empty where none answers."""
-        status, document = probe.ask_address(
-            self.stack.address, "GET", "/health", access=probe.Access.of(self.stack, self.layout)
+        status, document = replica_client.ask_address(
+            self.stack.address, "GET", "/health", access=replica_client.Access.of(self.stack, self.layout)
         )
         return document if status == 200 and isinstance(document, dict) else {}
 

@@ -8,10 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from deploy.docker.lab import DockerLab
 from deploy.errors import CommandError
-from deploy.machine import Machine
 from deploy.scaling import options
+from deploy.scaling.adapters.docker_lab import DockerLab
 from deploy.scaling.calibrate import Calibration, Null, at_limit, key, rungs_to_calibrate
 from deploy.scaling.ladder import Ladder
 from deploy.scaling.placement import Placement
@@ -22,6 +21,7 @@ from deploy.scaling.service import Service
 from deploy.scaling.slo import Slo
 from deploy.scaling.step import Step
 from deploy.scaling.topology import Topology
+from deploy.stack.machine import Machine
 
 # How long `/null` is held for each number of users, and how much of that is thrown away (seconds).
 _CALIBRATED, _SETTLED = 10, 4
@@ -121,7 +121,7 @@ class Session:
         if service.backend == "docker":
             return DockerLab(service.layout, service.stack, service.environ)
         # Imported here: a machine that runs containers has none of its packages.
-        from deploy.local.lab import LocalLab  # noqa: PLC0415
+        from deploy.scaling.adapters.local_lab import LocalLab  # noqa: PLC0415
 
         return LocalLab(service.layout, service.stack, service.environ)
 

@@ -16,7 +16,7 @@ _FILES = ("report.md", "report.html", "steps.csv")
 
 
 def document(results: Results) -> dict[str, Any]:
-    """What ``deploy.model.record`` reads; runs that measured nothing are left out."""
+    """What ``deploy.models.registry.record`` reads; runs that measured nothing are left out."""
     artifacts = {name: path.read_text() for name in _FILES if (path := results.folder / name).is_file()}
     runs = [_run(run, results) | {"artifacts": artifacts} for run in results.runs if run.steps]
     return {"experiment": EXPERIMENT, "runs": runs}

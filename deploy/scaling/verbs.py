@@ -9,9 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from deploy.errors import CommandError
-from deploy.interrupt import ignore
-from deploy.layout import Layout, at
-from deploy.lock import alone
 from deploy.scaling import options, plan
 from deploy.scaling.ladder import MOST_USERS, Ladder, number
 from deploy.scaling.placement import Placement
@@ -23,7 +20,10 @@ from deploy.scaling.service import Service
 from deploy.scaling.session import Session
 from deploy.scaling.topology import Topology
 from deploy.scaling.tracking import document
-from deploy.stack import whole
+from deploy.stack.interrupt import ignore
+from deploy.stack.lock import alone
+from deploy.stack.paths import Layout, at
+from deploy.stack.specification import whole
 
 # How the folders of the lab and of the benches are called, and the lock of whatever measures.
 _OURS = re.compile(r"\d{8}-\d{6}-[a-z-]+(-\d+)?")

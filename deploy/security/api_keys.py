@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.errors import CommandError
-from deploy.stack import Stack
-from server.access import Keys, parse
-from server.files import read_small
+from deploy.stack.specification import Stack
+from server.http.api_keys import Keys, parse
+from server.system.files import read_small
 
 # Whom the replicas run as in containers (deploy/images/Dockerfile): user and group.
 CONTAINER = 10001

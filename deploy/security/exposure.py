@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 
-from deploy import keys, tls
-from deploy.layout import Layout
-from deploy.stack import Stack
+from deploy.security import api_keys, tls
+from deploy.stack.paths import Layout
+from deploy.stack.specification import Stack
 
 
 def warning(stack: Stack) -> str | None:
@@ -28,7 +28,7 @@ def description(stack: Stack, layout: Layout) -> str:
     """All of its locks, in a line."""
     file = stack.environment.get("API_KEYS_FILE")
     told = f"API keys of {file}" if file else "no API keys"
-    if trouble := keys.trouble(stack):
+    if trouble := api_keys.trouble(stack):
         told = f"API keys read BEFORE, for {trouble}"
     return ", ".join([told, tls.state(layout) if stack.has_tls else "no TLS", _limits(stack)])
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from deploy.errors import CommandError
-from deploy.layout import Layout
-from deploy.stack import Stack
-from server.files import read_small
+from deploy.stack.paths import Layout
+from deploy.stack.specification import Stack
+from server.system.files import read_small
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 # OpenSSL's X509_V_FLAG_NO_CHECK_TIME: a stack whose certificate has expired can still be looked at, and renewed.

@@ -6,7 +6,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from deploy.layout import Layout
+from deploy.stack.paths import Layout
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.layout import ROOT
-from server.cgroup import available_cpus
+from deploy.stack.paths import ROOT
+from server.system.cgroup import available_cpus
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from deploy.errors import CommandError
-from deploy.stack import Stack, whole
+from deploy.stack.specification import Stack, whole
 
 MLFLOW, DATABASE, OBJECT_STORE = "mlflow", "database", "object-store"
 SERVICES = (DATABASE, OBJECT_STORE, MLFLOW)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout, at
+from deploy.stack.paths import ROOT, Layout, at
 from server.settings import Settings
 
 # What `up` hands to the replicas and keeps until `down`; LOCUST_WORKERS is for Locust, and those from IMAGE to EXTRAS
@@ -32,8 +32,9 @@ class Stack:
 
     ``cpus`` and ``memory`` (``512M``) are what each replica is held to, or None; ``model`` is the copy that containers
     were started with, and ``promoted`` the one that they were reloaded with since, if so. ``full`` is whether the stack
-    has a registry of its own (deploy/registry.py), its page at ``mlflow_port``; ``registry`` is what the user named in
-    place of its database or its object store. ``monitoring`` is whether containers are watched by others beside them.
+    has a registry of its own (deploy/stack/registry_services.py), its page at ``mlflow_port``; ``registry`` is what the
+    user named in place of its database or its object store. ``monitoring`` is whether containers are watched by others
+    beside them.
     """
 
     replicas: int = 1

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from server.engines.companion import FLAVORS
 from server.errors import CompanionRefused, ModelError
-from server.mlmodel import MLmodel
-from server.rows import Prediction, Rows
+from server.inference.rows import Prediction, Rows
+from server.model_store.mlmodel import MLmodel
 
 logger = logging.getLogger(__name__)
 

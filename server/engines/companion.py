@@ -10,9 +10,9 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from server.digest import folder_digest
 from server.errors import CompanionRefused
-from server.mlmodel import MLmodel
+from server.model_store.digest import folder_digest
+from server.model_store.mlmodel import MLmodel
 
 FLAVORS = {"forest": "forkcast_forest", "onnx": "forkcast_onnx"}
 # What a change of their files' meaning changes; a companion of another layout is compiled anew.

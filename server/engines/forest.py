@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from server.engines import companion, kernel, native
 from server.engines.packed import PackedForest
 from server.errors import CompanionRefused, Fault, InvalidRows, ModelError
-from server.mlmodel import MLmodel
-from server.rows import Prediction, Rows
-from server.schema import InputSchema
+from server.inference.rows import Prediction, Rows
+from server.inference.schema import InputSchema
+from server.model_store.mlmodel import MLmodel
 
 
 class _Answers:

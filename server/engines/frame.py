@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from server.columns import Column
-from server.rows import Rows
-from server.schema import InputSchema
+from server.inference.columns import Column
+from server.inference.rows import Rows
+from server.inference.schema import InputSchema
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from server.engines import companion
 from server.errors import CompanionRefused
-from server.mlmodel import MLmodel
-from server.rows import Prediction, Rows
-from server.schema import InputSchema
+from server.inference.rows import Prediction, Rows
+from server.inference.schema import InputSchema
+from server.model_store.mlmodel import MLmodel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from server.engines.frame import to_frame
-from server.engines.refusal import refused_rows
+from server.engines.refused_rows import refused_rows
 from server.errors import ModelError
-from server.mlmodel import MLmodel
-from server.rows import Prediction, Rows
-from server.schema import InputSchema
+from server.inference.rows import Prediction, Rows
+from server.inference.schema import InputSchema
+from server.model_store.mlmodel import MLmodel
 
 if TYPE_CHECKING:
     import pandas as pd

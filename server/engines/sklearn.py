@@ -19,11 +19,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from server.engines.frame import to_frame
-from server.engines.refusal import refused_rows
+from server.engines.refused_rows import refused_rows
 from server.errors import ModelError
-from server.mlmodel import MLmodel
-from server.rows import Prediction, Rows
-from server.schema import InputSchema
+from server.inference.rows import Prediction, Rows
+from server.inference.schema import InputSchema
+from server.model_store.mlmodel import MLmodel
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from server.errors import SettingsError, Unauthorized, WrongKey
-from server.files import LARGEST, read_small
+from server.system.files import LARGEST, read_small
 
 if TYPE_CHECKING:  # the verbs read the file too, where no Starlette is
     from starlette.types import Scope

@@ -18,19 +18,20 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import cgroup, protocol, scoring, v2
-from server.access import KeysFile, check
-from server.batching import Batcher
-from server.endpoint import Endpoint
 from server.errors import Draining, RequestError, Unauthorized, Unforeseen
+from server.http.api_keys import KeysFile, check
+from server.http.openapi import openapi_document
+from server.http.pages import asset_routes, redoc_page, swagger_page
+from server.inference.batcher import Batcher
+from server.inference.model import Model
+from server.inference.rows import Prediction, Row
 from server.metrics.counts import INVOCATIONS, OTHER, Metrics
 from server.metrics.scrape import Scrape
-from server.model import Model
-from server.openapi import openapi_document
-from server.pages import asset_routes, redoc_page, swagger_page
-from server.predict import Predict
-from server.rows import Prediction, Row
+from server.protocols import json_codec, mlflow_scoring, open_inference
+from server.protocols.endpoint import Endpoint
+from server.protocols.predict import Predict
 from server.settings import Settings
+from server.system import cgroup
 
 logger = logging.getLogger(__name__)
 
@@ -83,15 +84,15 @@ def create_app(
     endpoints = Endpoints(settings, model, reload, metrics, guarded=keys is not None)
     predict, invocations, infer = (
         Endpoint(wire(model, settings.max_pending), settings.max_body_bytes)
-        for wire in (Predict, scoring.Scoring, v2.Infer)
+        for wire in (Predict, mlflow_scoring.Scoring, open_inference.Infer)
     )
-    inference = v2.V2(model, infer)
+    inference = open_inference.V2(model, infer)
     app = Starlette(
         routes=[
             Route("/predict", predict, methods=["POST"]),
             Route("/invocations", invocations, methods=["POST"]),
-            Route("/ping", scoring.ping),
-            Route("/version", scoring.mlflow_version),
+            Route("/ping", mlflow_scoring.ping),
+            Route("/version", mlflow_scoring.mlflow_version),
             *inference.routes(),
             Route("/health", endpoints.health),
             Route("/ready", endpoints.ready),
@@ -122,7 +123,7 @@ class Endpoints:
         self._reload = reload
         self._metrics = metrics
         self._scrape = Scrape(metrics, model)
-        self._openapi = protocol.encode(openapi_document(model, settings.max_pending, guarded=guarded))
+        self._openapi = json_codec.encode(openapi_document(model, settings.max_pending, guarded=guarded))
 
     @asynccontextmanager
     async def lifespan(self, _app: Starlette) -> AsyncIterator[dict[str, object]]:
@@ -178,13 +179,13 @@ class Endpoints:
             document["stale"] = model.stale
         if self._reload.refused is not None:
             document["refused"] = self._reload.refused
-        return Response(protocol.encode(document), media_type=protocol.JSON)
+        return Response(json_codec.encode(document), media_type=json_codec.JSON)
 
     async def ready(self, request: Request) -> Response:
         """Whether the worker takes requests."""
         if request.state.serving.draining:
             raise Draining("this worker is draining")
-        return Response(protocol.encode({"status": "ready"}), media_type=protocol.JSON)
+        return Response(json_codec.encode({"status": "ready"}), media_type=json_codec.JSON)
 
     def metrics(self, request: Request) -> Response:
         """What Prometheus asks for. Starlette runs it in a thread: the kernel takes milliseconds to add up memory."""
@@ -194,7 +195,7 @@ class Endpoints:
 
     async def index(self, _request: Request) -> Response:
         """What this is, and its links."""
-        links = {"predict": "/predict", "invocations": "/invocations", "v2": v2.PREFIX, "health": "/health"}
+        links = {"predict": "/predict", "invocations": "/invocations", "v2": open_inference.PREFIX, "health": "/health"}
         links |= {"ready": "/ready", "docs": "/docs", "redoc": "/redoc", "openapi": "/openapi.json"}
         document: dict[str, object] = {
             "name": "Forkcast",
@@ -205,11 +206,11 @@ class Endpoints:
         }
         if self._model.example_made_up:
             document["note"] = "the example is made up from the columns: the model was logged without input_example"
-        return Response(protocol.encode(document), media_type=protocol.JSON)
+        return Response(json_codec.encode(document), media_type=json_codec.JSON)
 
     async def openapi(self, _request: Request) -> Response:
         """The contract, for programs."""
-        return Response(self._openapi, media_type=protocol.JSON)
+        return Response(self._openapi, media_type=json_codec.JSON)
 
     async def docs(self, _request: Request) -> Response:
         """The contract in Swagger UI."""
@@ -245,15 +246,15 @@ async def on_unforeseen(request: Request, _error: Exception) -> Response:
 def unauthorized(path: str, error: Unauthorized) -> Response:
     """The same for a request without a good API key, which has not come as far as the protocol's own endpoint."""
     if path == INVOCATIONS:
-        return Response(scoring.encode_error(error), error.status, error.headers, protocol.JSON)
+        return Response(mlflow_scoring.encode_error(error), error.status, error.headers, json_codec.JSON)
     return refusal(path, error.status, error.detail, error.headers)
 
 
 def refusal(path: str, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """An error as the protocol that the path belongs to has it: a problem document, but under ``/v2``."""
-    if path.startswith(v2.PREFIX):
-        return Response(v2.encode_error(detail), status, headers, protocol.JSON)
-    return Response(protocol.encode_problem(status, detail), status, headers, protocol.PROBLEM_JSON)
+    if path.startswith(open_inference.PREFIX):
+        return Response(open_inference.encode_error(detail), status, headers, json_codec.JSON)
+    return Response(json_codec.encode_problem(status, detail), status, headers, json_codec.PROBLEM_JSON)
 
 
 def marks(replica: str, version: str) -> tuple[Header, ...]:

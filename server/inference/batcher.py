@@ -19,7 +19,7 @@ from functools import partial
 from typing import Protocol
 
 from server.errors import Draining, QueueFull, Unavailable
-from server.rows import Prediction, Row
+from server.inference.rows import Prediction, Row
 
 # The longest that a predict call may keep the event loop from everything else (seconds).
 INLINE = 0.005

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from server.columns import Column
-from server.copies import Copy
 from server.engines import Engine, load_engine
 from server.errors import InvalidRows
-from server.mlmodel import MLmodel
-from server.rows import Row
-from server.schema import InputSchema
+from server.inference.columns import Column
+from server.inference.rows import Row
+from server.inference.schema import InputSchema
+from server.model_store.copies import Copy
+from server.model_store.mlmodel import MLmodel
 
 
 @dataclass(frozen=True, slots=True)

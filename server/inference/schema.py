@@ -13,9 +13,9 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from server.columns import Column, Policy, cast, column_of, mismatch, show
 from server.errors import Fault, InvalidRows, ModelError, NoTable
-from server.rows import Row, Rows
+from server.inference.columns import Column, Policy, cast, column_of, mismatch, show
+from server.inference.rows import Row, Rows
 
 # The most faults that one answer lists: enough to mend a client, not enough to be used for amplification.
 MAX_FAULTS = 20

@@ -1,8 +1,8 @@
 """The folder in memory where the workers of a replica keep their counts, so that each can answer for all.
 
 prometheus_client writes files for each process, by default under its id. Here they are under the slot of a worker
-(server/accept.py): the next worker in a slot goes on where the last one stopped. So no count is lost with a worker that
-was killed, none ever goes down, and there are only as many files as workers were alive at the same time.
+(server/workers/balancing.py): the next worker in a slot goes on where the last one stopped. So no count is lost with a
+worker that was killed, none ever goes down, and there are only as many files as workers were alive at the same time.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from server import cgroup, usage
+from server.inference.model import Model
 from server.metrics.counts import Metrics
-from server.model import Model
+from server.system import cgroup, process_memory
 
 
 class Scrape(Collector):
@@ -51,7 +51,7 @@ class Scrape(Collector):
         yield GaugeMetricFamily("forkcast_model_stale", words, model.stale is not None)
 
     def _memory(self) -> Iterator[Metric]:
-        used = usage.usage(self._master)
+        used = process_memory.usage(self._master)
         for name, words, figure in (
             (
                 "shared",

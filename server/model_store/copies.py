@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from server.digest import folder_digest
 from server.errors import ModelError
+from server.model_store.digest import folder_digest
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from server.errors import SettingsError
-from server.files import read_small
+from server.system.files import read_small
 
 VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from server.errors import ModelError
-from server.schema import InputSchema
+from server.inference.schema import InputSchema
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """MODEL_URI to a folder on this host. Run as its own short-lived process, the only one that uses MLflow.
 
-``python -m server.resolve`` prints one JSON document: ``{"copy": {...}}``, or ``{"error": "...", "found": ...}``.
+``python -m server.model_store.resolve`` prints one JSON document: ``{"copy": {...}}``, or ``{"error": "...", "found":
+...}``.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from subprocess import PIPE, run
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from server.copies import Copies, Copy
-from server.credentials import with_credentials
-from server.digest import DIGEST_TAG, folder_digest
 from server.errors import ModelError, RegistryError, StartError
+from server.model_store.copies import Copies, Copy
+from server.model_store.credentials import with_credentials
+from server.model_store.digest import DIGEST_TAG, folder_digest
 from server.settings import ROOT, Settings
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def resolve_in_child(environ: Mapping[str, str]) -> Copy:
         StartError: in the words of the child.
     """
     path = os.pathsep.join(filter(None, [str(ROOT), environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "server.resolve"]
+    command = [sys.executable, "-m", "server.model_store.resolve"]
     child = run(command, env={**_IMPATIENT, **with_credentials(environ), "PYTHONPATH": path}, stdout=PIPE, check=False)
     try:
         answer = json.loads(child.stdout)

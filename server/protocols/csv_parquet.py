@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from io import BytesIO, StringIO
 from typing import Any
 
-from server.columns import Column
 from server.errors import BadForm, RequestError
-from server.schema import Table, check_count
+from server.inference.columns import Column
+from server.inference.schema import Table, check_count
 
 # What pandas.read_csv takes for a missing value (its na_values), as MLflow's server does.
 _MISSING = frozenset([

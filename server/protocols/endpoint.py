@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from starlette.types import Receive, Scope, Send
 
 from server.errors import BodyTooLarge, ClientGone, RequestError, Unforeseen, UnsupportedEncoding
-from server.rows import Prediction, Row
+from server.inference.rows import Prediction, Row
 
 logger = logging.getLogger(__name__)
 

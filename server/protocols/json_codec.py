@@ -10,7 +10,7 @@ from http import HTTPStatus
 import orjson
 
 from server.errors import Fault, NotJson
-from server.rows import Prediction
+from server.inference.rows import Prediction
 
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"

@@ -1,7 +1,8 @@
 """MLflow's scoring protocol, as ``mlflow models serve`` speaks it: ``POST /invocations``, ``/ping``, ``/version``.
 
 Source: https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally, and mlflow/pyfunc/scoring_server of MLflow
-3.17. Its leniency is the columns' (:class:`server.columns.Policy`); its forms of a request are told in :meth:`_rows`.
+3.17. Its leniency is the columns' (:class:`server.inference.columns.Policy`); its forms of a request are told in
+:meth:`_rows`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from importlib.metadata import version
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server import protocol, tables
-from server.columns import show
-from server.endpoint import Ask, Headers, Reader, Refusal
 from server.errors import BadForm, NoTable, RequestError, UnsupportedMedia
+from server.inference.columns import show
+from server.inference.model import Model
+from server.inference.rows import Prediction, Row
+from server.inference.schema import Table
 from server.metrics.counts import INVOCATIONS
-from server.model import Model
-from server.rows import Prediction, Row
-from server.schema import Table
+from server.protocols import csv_parquet, json_codec
+from server.protocols.endpoint import Ask, Headers, Reader, Refusal
 
 CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"
@@ -37,8 +38,8 @@ class Scoring:
         self._schema = model.schema.lenient()
         self._params = model.params
         self._max_rows = max_rows
-        self._readers: dict[str, Callable[[bytes], Sequence[Row]]] = {protocol.JSON: self._json, CSV: self._csv}
-        if model.engine.frames and tables.parquet_is_read():
+        self._readers: dict[str, Callable[[bytes], Sequence[Row]]] = {json_codec.JSON: self._json, CSV: self._csv}
+        if model.engine.frames and csv_parquet.parquet_is_read():
             self._readers[PARQUET] = self._parquet
 
     def reader(self, media_type: bytes, _headers: Headers) -> Reader:
@@ -63,7 +64,7 @@ class Scoring:
         return f"the Content-Type must be one of {', '.join(self._readers)}, got {kind[:100]!r}"
 
     def _json(self, body: bytes) -> Sequence[Row]:
-        document = protocol.decode_with_nan(body)
+        document = json_codec.decode_with_nan(body)
         if not isinstance(document, dict):
             raise BadForm(f"{_ONE_OF}, got {show(document)}")
         given = [form for form in _FORMS if form in document]
@@ -96,17 +97,17 @@ class Scoring:
         return self._schema.table(_columns(form, data), self._max_rows)
 
     def _csv(self, body: bytes) -> Sequence[Row]:
-        return self._schema.table(tables.read_csv(body, self._schema.columns, self._max_rows), self._max_rows)
+        return self._schema.table(csv_parquet.read_csv(body, self._schema.columns, self._max_rows), self._max_rows)
 
     def _parquet(self, body: bytes) -> Sequence[Row]:
-        return self._schema.table(tables.read_parquet(body, self._schema.columns, self._max_rows), self._max_rows)
+        return self._schema.table(csv_parquet.read_parquet(body, self._schema.columns, self._max_rows), self._max_rows)
 
     def refuse(self, error: RequestError) -> Refusal:
         """MLflow's error document; a wrong Content-Type is answered in plain text there."""
         if isinstance(error, UnsupportedMedia):
             return Refusal(error.status, b"text/plain; charset=utf-8", error.detail.encode())
         status = 400 if error.status == 422 else error.status
-        return Refusal(status, protocol.JSON.encode(), encode_error(error))
+        return Refusal(status, json_codec.JSON.encode(), encode_error(error))
 
 
 def encode(prediction: Prediction) -> bytes:
@@ -115,17 +116,17 @@ def encode(prediction: Prediction) -> bytes:
     if columns is not None:
         rows = labels if len(columns) > 1 else [[label] for label in labels]
         labels = [dict(zip(columns, row, strict=True)) for row in rows]
-    return protocol.encode({"predictions": labels})
+    return json_codec.encode({"predictions": labels})
 
 
 async def ping(_request: Request) -> Response:
     """The process is there, and has its model."""
-    return Response(b"\n", media_type=protocol.JSON)
+    return Response(b"\n", media_type=json_codec.JSON)
 
 
 async def mlflow_version(_request: Request) -> Response:
     """The bare version of the MLflow that is installed here."""
-    return Response(version("mlflow-skinny"), media_type=protocol.JSON)
+    return Response(version("mlflow-skinny"), media_type=json_codec.JSON)
 
 
 def encode_error(error: RequestError) -> bytes:
@@ -141,7 +142,7 @@ def encode_error(error: RequestError) -> bytes:
     else:
         words = ("BAD_REQUEST", "KAM00", "INVALID_PARAMETER_VALUE")
     document = {"error_code": words[0], "message": error.detail, "sqlstate": words[1], "error_class": words[2]}
-    return protocol.encode(document)
+    return json_codec.encode(document)
 
 
 def _split(data: object) -> Table:

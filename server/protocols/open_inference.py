@@ -14,14 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from server import __version__, protocol
-from server.columns import show
-from server.endpoint import Ask, Endpoint, Headers, Reader, Refusal
+from server import __version__
 from server.errors import BadForm, Draining, NoSuchModel, RequestError, UnsupportedMedia
+from server.inference.columns import show
+from server.inference.model import Model
+from server.inference.rows import Prediction
 from server.metrics.counts import INFER
-from server.model import Model
-from server.rows import Prediction
-from server.tensors import DATATYPES, Tensor, outputs, to_table
+from server.protocols import json_codec
+from server.protocols.endpoint import Ask, Endpoint, Headers, Reader, Refusal
+from server.protocols.tensors import DATATYPES, Tensor, outputs, to_table
 
 PREFIX = "/v2"
 _BINARY = b"inference-header-content-length"
@@ -48,12 +49,12 @@ class Infer:
         if any(name == _BINARY for name, _ in headers):
             raise BadForm("the binary data extension is not supported; send tensors as JSON (binary_data=False)")
         kind = media_type.decode("latin-1").split(";")[0].strip().lower()
-        if kind not in ("", protocol.JSON):
-            raise UnsupportedMedia(f"the Content-Type must be {protocol.JSON}, got {kind[:100]!r}")
+        if kind not in ("", json_codec.JSON):
+            raise UnsupportedMedia(f"the Content-Type must be {json_codec.JSON}, got {kind[:100]!r}")
         return self._read
 
     def _read(self, body: bytes) -> Ask:
-        document = protocol.decode_with_nan(body)
+        document = json_codec.decode_with_nan(body)
         if not isinstance(document, dict):
             raise BadForm(f"the body must be an object, got {show(document)}")
         ident, given = document.get("id"), document.get("inputs")
@@ -74,17 +75,17 @@ class Infer:
         document: dict[str, object] = {"model_name": self._name, "model_version": self._version}
         if ident is not None:
             document["id"] = ident
-        return protocol.encode({**document, "outputs": [found[name] for name in wanted or found]})
+        return json_codec.encode({**document, "outputs": [found[name] for name in wanted or found]})
 
     def refuse(self, error: RequestError) -> Refusal:
         """``{"error": ..}``, with 400 for whatever is wrong with the tensors."""
         status = 400 if error.status == 422 else error.status
-        return Refusal(status, protocol.JSON.encode(), encode_error(error.detail))
+        return Refusal(status, json_codec.JSON.encode(), encode_error(error.detail))
 
 
 def encode_error(detail: str) -> bytes:
     """An error as this protocol has it."""
-    return protocol.encode({"error": detail})
+    return json_codec.encode({"error": detail})
 
 
 def _wanted(given: object) -> list[str]:
@@ -182,4 +183,4 @@ def _refuse_draining(request: Request) -> None:
 
 
 def _json(document: Mapping[str, Any]) -> Response:
-    return Response(protocol.encode(document), media_type=protocol.JSON)
+    return Response(json_codec.encode(document), media_type=json_codec.JSON)

@@ -12,10 +12,10 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from server.columns import Column, show
 from server.errors import BadForm
-from server.rows import Prediction
-from server.schema import Table
+from server.inference.columns import Column, show
+from server.inference.rows import Prediction
+from server.inference.schema import Table
 
 # A column's values as a tensor's.
 DATATYPES: Mapping[str, str] = {

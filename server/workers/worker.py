@@ -18,14 +18,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
-from server import protocol
-from server.accept import Acceptor, Shares
 from server.metrics.counts import OTHER
+from server.protocols import json_codec
+from server.workers.balancing import Acceptor, Shares
 
 if TYPE_CHECKING:
     import socket
 
-    from server.app import Serving
+    from server.http.app import Serving
 
 logger = logging.getLogger(__name__)
 
@@ -114,10 +114,10 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Malformed HTTP gets the same kind of answer as everything else, and is hung up on."""
-        body = protocol.encode_problem(400, msg)
+        body = json_codec.encode_problem(400, msg)
         lines = (
             "HTTP/1.1 400 Bad Request",
-            f"content-type: {protocol.PROBLEM_JSON}",
+            f"content-type: {json_codec.PROBLEM_JSON}",
             f"content-length: {len(body)}",
             *(f"{name.decode()}: {value.decode()}" for name, value in self.app_state["serving"].marks),
             "connection: close",

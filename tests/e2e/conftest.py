@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.local.slots import replica_name
-from deploy.model.form import COLUMNS
-from deploy.model.synthetic import generate
-from deploy.probe import ask_address, ask_socket
-from tests.e2e.load import WORKSHOP_ROW
+from deploy.backends.local.slots import replica_name
+from deploy.models.training.form import COLUMNS
+from deploy.models.training.synthetic import generate
+from deploy.rollout.replica_client import ask_address, ask_socket
+from tests.support.stress.load import WORKSHOP_ROW
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,14 +17,14 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
-from server.access import OPEN
-from server.app import create_app
+from server.http.api_keys import OPEN
+from server.http.app import create_app
 from server.settings import Settings
-from tests.e2e import models
 from tests.e2e.conftest import Replica, launch
-from tests.e2e.load import WORKSHOP_ROW, Load, request_bytes
-from tests.e2e.rotation import WAYS, Rotation, by_rename, headers_of, seconds_until, status
-from tests.test_app import Engine, model_of
+from tests.support.models import saved_models
+from tests.support.stress.load import WORKSHOP_ROW, Load, request_bytes
+from tests.support.stress.rotation import WAYS, Rotation, by_rename, headers_of, seconds_until, status
+from tests.unit.server.http.test_app import Engine, model_of
 
 KEY = secrets.token_urlsafe(24)
 PATIENCE = 5  # seconds, of a machine that does much else: without that it is two
@@ -35,7 +35,7 @@ BAD = [{}, {"Authorization": f"Bearer {KEY}x"}, {"X-API-Key": f"{KEY}x"}, {"Auth
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.covertype_forest(tmp_path_factory.mktemp("model") / "covertype")
+    return saved_models.covertype_forest(tmp_path_factory.mktemp("model") / "covertype")
 
 
 @pytest.fixture(scope="module")

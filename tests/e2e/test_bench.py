@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e import models
 from tests.e2e.conftest import ROOT, clean_environ
+from tests.support.models import saved_models
 
 pytestmark = pytest.mark.skipif(
     shutil.which("wrk") is None and (os.geteuid() != 0 or shutil.which("apt-get") is None),
@@ -32,7 +32,7 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     deep.mkdir()
     ours = ("QUICK", "ENGINE", "WORKERS", "CONNECTIONS", "BENCH_")
     return {name: value for name, value in clean_environ().items() if not name.startswith(ours)} | {
-        "MODEL_URI": str(models.iris_regression(folder / "model")),
+        "MODEL_URI": str(saved_models.iris_regression(folder / "model")),
         "VAR_DIR": str(folder / "var"),
         "TMPDIR": str(deep),
         "ENGINE": "sklearn",

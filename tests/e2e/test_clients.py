@@ -19,7 +19,7 @@ with warnings.catch_warnings():
 from tritonclient.utils import InferenceServerException
 
 from tests.e2e.conftest import Stack
-from tests.e2e.load import WORKSHOP_ROW
+from tests.support.stress.load import WORKSHOP_ROW
 
 ROWS = [{**WORKSHOP_ROW, "elevation": 1900 + 30 * i, "aspect": 5 * i} for i in range(64)]
 MODEL = "covertype"

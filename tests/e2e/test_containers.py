@@ -18,12 +18,12 @@ from urllib.parse import urlencode
 
 import pytest
 
-from deploy.probe import ask_address
-from tests.e2e import models
-from tests.e2e.chaos import Chaos, report
+from deploy.rollout.replica_client import ask_address
 from tests.e2e.conftest import ROOT, clean_environ, free_port
-from tests.e2e.containers import ContainerStack, require_engine
-from tests.e2e.load import Load, post_once_each
+from tests.support.models import saved_models
+from tests.support.stacks.containers import ContainerStack, require_engine
+from tests.support.stress.chaos import Chaos, report
+from tests.support.stress.load import Load, post_once_each
 
 # A replica's health, billionths of a CPU, and bytes of memory.
 AS_STARTED = ("healthy", 10**9, 1 << 30)
@@ -382,7 +382,7 @@ def test_port_in_use(running: ContainerStack) -> None:
 
 def test_model_in_a_folder_of_the_host(running: ContainerStack, tmp_path: Path) -> None:
     """A model's folder of this machine is served, by an engine that needs MLflow too, and says where it came from."""
-    folder = models.iris_regression(tmp_path / "iris")
+    folder = saved_models.iris_regression(tmp_path / "iris")
     running.done("up", f"MODEL_URI={folder}", "ENGINE=pyfunc")
     health = running.get("/health")[1]
     assert health["model"]["uri"] == str(folder)
@@ -409,7 +409,7 @@ def test_compiled_model_of_the_registry(running: ContainerStack) -> None:
 
 def test_compiled_model_of_a_folder(stack: ContainerStack, tmp_path: Path) -> None:
     """A model's folder of this machine gets a compiled one beside it, which is the user's own and is served."""
-    folder = models.diabetes_regressor(tmp_path / "diabetes")
+    folder = saved_models.diabetes_regressor(tmp_path / "diabetes")
     stack.done("down")
     uri = stack.done("compile", f"MODEL_URI={folder}").splitlines()[-1]
     assert uri == f"{folder}-compiled"
@@ -423,7 +423,7 @@ def test_compiled_model_of_a_folder(stack: ContainerStack, tmp_path: Path) -> No
 
 def test_registry_on_the_host(stack: ContainerStack, tmp_path: Path) -> None:
     """A registry served on the Docker host gives the model; when it is gone, the last good copy is served."""
-    folder = models.iris_regression(tmp_path / "iris")
+    folder = saved_models.iris_regression(tmp_path / "iris")
     # The host as containers see it: the address of the engine's bridge, on which nobody else can reach it.
     (bridge,) = json.loads(stack.docker("network", "inspect", "bridge"))
     host, port = bridge["IPAM"]["Config"][0]["Gateway"], free_port()

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy import tls
-from tests import certificates
+from deploy.security import tls
 from tests.e2e.conftest import ROOT, clean_environ
-from tests.e2e.edges import KEY, NEXT, Edge, wait_for
-from tests.e2e.load import WORKSHOP_ROW
+from tests.support import certificates
+from tests.support.stacks.locked import KEY, NEXT, Edge, wait_for
+from tests.support.stress.load import WORKSHOP_ROW
 
 
 @pytest.fixture(scope="module")

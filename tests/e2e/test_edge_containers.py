@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.keys import CONTAINER
-from tests import certificates
-from tests.e2e.containers import ContainerStack, require_engine
-from tests.e2e.edges import KEY, NEXT, Edge, wait_for, wait_until
-from tests.e2e.load import WORKSHOP_ROW
+from deploy.security.api_keys import CONTAINER
+from tests.support import certificates
+from tests.support.stacks.containers import ContainerStack, require_engine
+from tests.support.stacks.locked import KEY, NEXT, Edge, wait_for, wait_until
+from tests.support.stress.load import WORKSHOP_ROW
 
 REQUESTS = 10  # a second, of one address
 

@@ -14,9 +14,9 @@ from threading import Event
 import pytest
 from dotenv import dotenv_values
 
-from deploy.probe import ask_address
+from deploy.rollout.replica_client import ask_address
 from tests.e2e.conftest import free_port
-from tests.e2e.containers import ContainerStack, require_engine
+from tests.support.stacks.containers import ContainerStack, require_engine
 
 _SERVICES = ("database", "object-store", "mlflow")
 _OBJECTS = """
@@ -28,7 +28,7 @@ print(*(one["Key"] for one in s3.list_objects_v2(Bucket="mlflow").get("Contents"
 """
 _S3_ROOTED = """
 import mlflow, sys
-from deploy.model import registry
+from deploy.models import registry
 client = mlflow.MlflowClient()
 experiment = client.create_experiment("rooted", artifact_location="s3://mlflow/rooted")
 folder = mlflow.artifacts.download_artifacts("models:/covertype/1", dst_path="/tmp")
@@ -199,7 +199,7 @@ def test_a_model_straight_from_s3(stack: ContainerStack) -> None:
     }
     _once(stack, _S3_ROOTED, **keys)
     assert "rooted/" in "\n".join(_objects(stack))
-    resolve = "import os; from server.resolve import resolve; from server.settings import Settings; "
+    resolve = "import os; from server.model_store.resolve import resolve; from server.settings import Settings; "
     resolve += "print(resolve(Settings.from_env(os.environ)).name)"
     found = _once(stack, resolve, **keys, MODEL_URI="models:/rooted@champion", VAR_DIR="/tmp/var")  # noqa: S108 - in a container of its own
     assert found.splitlines()[-1] == "rooted"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.probe import ask_address
+from deploy.rollout.replica_client import ask_address
 from tests.e2e.conftest import Stack, free_port
 from tests.e2e.test_stack import wait_until
 

@@ -1,4 +1,4 @@
-"""Hostile clients against a stack that others ask for predictions. `tests/e2e/siege.py` does more, and times it."""
+"""Hostile clients against a stack that others ask for predictions. `tests.support.stress.siege` times more."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from concurrent.futures import ProcessPoolExecutor
 import psutil
 import pytest
 
-from deploy.local.nginx import STATUS_SOCKET
+from deploy.backends.local.nginx import STATUS_SOCKET
 from tests.e2e.conftest import Stack
-from tests.e2e.hostile import run
-from tests.e2e.hostile.malformed import MALFORMED
-from tests.e2e.hostile.wire import Got
-from tests.e2e.load import Load
-from tests.test_nginx import ask, short
+from tests.support.stress.hostile import run
+from tests.support.stress.hostile.malformed import MALFORMED
+from tests.support.stress.hostile.wire import Got
+from tests.support.stress.load import Load
+from tests.unit.nginx.test_nginx import ask, short
 
 CLIENTS = 300
 # As long as Nginx waits for the next byte, and some more: those whom it hangs up on are gone by then (seconds).

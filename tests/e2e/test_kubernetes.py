@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.kubernetes import manifests
-from deploy.probe import ask_address
+from deploy.checks.kubernetes import manifests
+from deploy.rollout.replica_client import ask_address
 from tests.e2e.conftest import free_port
-from tests.e2e.containers import ContainerStack, require_engine
-from tests.e2e.kubelet import Cluster, docker
-from tests.e2e.load import WORKSHOP_ROW, Load
+from tests.support.stacks.containers import ContainerStack, require_engine
+from tests.support.stacks.kubelet import Cluster, docker
+from tests.support.stress.load import WORKSHOP_ROW, Load
 
 PORT = free_port()
 

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.scaling.results import Results
 from deploy.scaling.step import FAIL, GENERATOR_BOUND, PASS, Step
-from tests.e2e.containers import ContainerStack, require_engine
+from tests.support.stacks.containers import ContainerStack, require_engine
 
 # One rung, long enough to be judged.
 RUNG = {"STEP_SECONDS": "10", "SETTLE_SECONDS": "4"}

@@ -9,7 +9,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.e2e.conftest import Stack
-from tests.loadtest import locust
+from tests.support.locust_process import locust
 
 # Too few requests to keep anybody waiting for another's.
 LOW = ("--users", "20", "--spawn-rate", "20", "--wait-min", "0.1", "--wait-max", "0.3", "--run-time", "8s", "--record")

@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.copies import Copies, Copy
-from server.digest import folder_digest
-from tests.e2e import models
+from server.model_store.copies import Copies, Copy
+from server.model_store.digest import folder_digest
 from tests.e2e.conftest import Replica, StartReplica
-from tests.e2e.load import Load, request_bytes
-from tests.scrapes import requests, samples
+from tests.support.models import saved_models
+from tests.support.scrapes import requests, samples
+from tests.support.stress.load import Load, request_bytes
 
 DOUBLING = {"x": 4.5}
 PATIENCE = 60  # seconds until a test that hangs fails instead
@@ -25,7 +25,7 @@ PATIENCE = 60  # seconds until a test that hangs fails instead
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    return models.save_pyfunc(tmp_path / "model", models.Doubling())
+    return saved_models.save_pyfunc(tmp_path / "model", saved_models.Doubling())
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def grows(series: str) -> bool:
 
 def test_other_model_after_a_reload(start_replica: StartReplica, model: Path, tmp_path: Path) -> None:
     """After HUP the model is the new one alone, while every count goes on from what it was."""
-    folders = {"1": model, "2": models.save_pyfunc(tmp_path / "other", models.Refusing())}
+    folders = {"1": model, "2": saved_models.save_pyfunc(tmp_path / "other", saved_models.Refusing())}
     copies = Copies(tmp_path / "models")
     (tmp_path / "models").mkdir()
 
@@ -174,7 +174,7 @@ def test_other_model_after_a_reload(start_replica: StartReplica, model: Path, tm
 def test_requests_that_were_shed_and_callers_that_left(start_replica: StartReplica, tmp_path: Path) -> None:
     """Each 503 counts as one that was shed, and a client that hung up as 499."""
     replica = start_replica(
-        models.save_pyfunc(tmp_path / "model", models.Sleeping()), WEB_CONCURRENCY="1", MAX_PENDING="4"
+        saved_models.save_pyfunc(tmp_path / "model", saved_models.Sleeping()), WEB_CONCURRENCY="1", MAX_PENDING="4"
     )
     with Load(replica.port, connections=12, most=12, document={"x": 1}) as load:
         load.join()

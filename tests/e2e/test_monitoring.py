@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 import pytest
 
-from deploy.docker.engine import MONITORING
-from deploy.probe import ask_address
+from deploy.backends.docker.engine import MONITORING
+from deploy.rollout.replica_client import ask_address
 from tests.e2e.conftest import ROOT, free_port
-from tests.e2e.containers import ContainerStack, require_engine
-from tests.e2e.load import Load
+from tests.support.stacks.containers import ContainerStack, require_engine
+from tests.support.stress.load import Load
 
 FOLDER = ROOT / "deploy/monitoring"
 RUNNING = MONITORING[:-1]  # Grafana's image may not be had

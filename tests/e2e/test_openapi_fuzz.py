@@ -1,4 +1,4 @@
-"""What the OpenAPI document says holds through Nginx and Gunicorn, too; see tests/test_openapi_fuzz.py."""
+"""What the OpenAPI document says holds through Nginx and Gunicorn, too."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 import schemathesis
 
 from tests.e2e.conftest import Stack
-from tests.e2e.load import WORKSHOP_ROW
-from tests.fuzzing import config, fuzz, operations
+from tests.support.fuzzing import config, fuzz, operations
+from tests.support.stress.load import WORKSHOP_ROW
 
 V2 = {"inputs": [{"name": "all", "shape": [1, 12], "datatype": "FP64", "data": list(WORKSHOP_ROW.values())}]}
 BODIES: dict[str, object] = {

@@ -17,18 +17,18 @@ import psutil
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
-from deploy.local.watch import family
-from deploy.model.form import FEATURES
-from deploy.model.synthetic import generate
-from tests.e2e import models
+from deploy.backends.local.watch import family
+from deploy.models.training.form import FEATURES
+from deploy.models.training.synthetic import generate
 from tests.e2e.conftest import Stack
-from tests.e2e.load import Load
 from tests.e2e.test_stack import wait_until
-from tests.registries import Registry, new_registry
+from tests.support.models import saved_models
+from tests.support.models.registries import Registry, new_registry
+from tests.support.stress.load import Load
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
-    from deploy.model.pointer import Place, Pointer
+    from deploy.models.registry.pointer import Place, Pointer
 
 # What each model holds beside its tree (bytes): one that is kept by mistake is more than a tenth of a replica.
 BALLAST = 40_000_000
@@ -59,7 +59,7 @@ def constant(path: Path, answer: int, columns: tuple[str, ...] = FEATURES) -> Pa
     frame = pd.DataFrame(generate(rows=50).x, columns=list(FEATURES))[list(columns)]
     tree = DecisionTreeClassifier().fit(frame, [answer] * len(frame))
     tree.ballast = bytes(str(answer), "ascii") * (BALLAST // 2)
-    return models.save_sklearn(path, tree, frame)
+    return saved_models.save_sklearn(path, tree, frame)
 
 
 def spoiled(folder: Path, path: Path, content: bytes) -> Path:

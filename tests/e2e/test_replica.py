@@ -18,10 +18,10 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy.probe import ask_address
-from tests.e2e import models
+from deploy.rollout.replica_client import ask_address
 from tests.e2e.conftest import Replica, StartReplica
-from tests.e2e.load import Load
+from tests.support.models import saved_models
+from tests.support.stress.load import Load
 
 IRIS = {"sepal length (cm)": 5.1, "sepal width (cm)": 3.5, "petal length (cm)": 1.4, "petal width (cm)": 0.2}
 DIABETES = dict.fromkeys(("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"), 0.01)
@@ -35,11 +35,15 @@ def is_class(answer: dict[str, Any]) -> bool:
 @pytest.mark.parametrize(
     ("save", "document", "good"),
     [
-        (models.histogram_boosting, {"features": COVERTYPE}, is_class),
-        (models.iris_regression, IRIS, lambda a: a["prediction"] == 0 and a["confidence"] > 0.9),
-        (models.diabetes_regressor, DIABETES, lambda a: 25 < a["prediction"] < 346 and a["confidence"] is None),
-        (models.mixed_columns, {"colour": "red", "size": 35}, lambda a: a["prediction"] == "large"),
-        (lambda path: models.save_pyfunc(path, models.Doubling()), {"x": 4.5}, lambda a: a["prediction"] == 9.0),
+        (saved_models.histogram_boosting, {"features": COVERTYPE}, is_class),
+        (saved_models.iris_regression, IRIS, lambda a: a["prediction"] == 0 and a["confidence"] > 0.9),
+        (saved_models.diabetes_regressor, DIABETES, lambda a: 25 < a["prediction"] < 346 and a["confidence"] is None),
+        (saved_models.mixed_columns, {"colour": "red", "size": 35}, lambda a: a["prediction"] == "large"),
+        (
+            lambda path: saved_models.save_pyfunc(path, saved_models.Doubling()),
+            {"x": 4.5},
+            lambda a: a["prediction"] == 9.0,
+        ),
     ],
     ids=["openmp", "iris", "regressor", "strings", "pyfunc"],
 )
@@ -65,7 +69,7 @@ def test_any_model_is_served_by_preloaded_workers(
 @pytest.fixture
 def sleeping(start_replica: StartReplica, tmp_path: Path) -> Replica:
     """One worker whose every predict call takes a second."""
-    model = models.save_pyfunc(tmp_path / "model", models.Sleeping())
+    model = saved_models.save_pyfunc(tmp_path / "model", saved_models.Sleeping())
     return start_replica(model, WEB_CONCURRENCY="1", MAX_PENDING="4")
 
 
@@ -174,7 +178,7 @@ def test_draining_worker_is_not_ready(sleeping: Replica) -> None:
 
 def test_poison_fails_alone(start_replica: StartReplica, tmp_path: Path) -> None:
     """A row that the model cannot compute is a 500 that tells nothing, and what was batched with it is answered."""
-    model = models.save_pyfunc(tmp_path / "model", models.Refusing())
+    model = saved_models.save_pyfunc(tmp_path / "model", saved_models.Refusing())
     replica = start_replica(model, WEB_CONCURRENCY="1")
     with Load(replica.port, connections=16, document={"x": 1}) as load:
         load.wait_for(50)
@@ -188,7 +192,7 @@ def test_poison_fails_alone(start_replica: StartReplica, tmp_path: Path) -> None
 
 def test_killed_worker_is_replaced_without_loading(start_replica: StartReplica, tmp_path: Path) -> None:
     """The master forks a new worker for one killed with -9, from the model that it holds."""
-    replica = start_replica(models.iris_regression(tmp_path / "model"), WEB_CONCURRENCY="1")
+    replica = start_replica(saved_models.iris_regression(tmp_path / "model"), WEB_CONCURRENCY="1")
     master = psutil.Process(replica.process.pid)
     (worker,) = master.children()
     worker.kill()
@@ -201,7 +205,7 @@ def test_killed_worker_is_replaced_without_loading(start_replica: StartReplica, 
 
 def test_orphaned_workers_leave(start_replica: StartReplica, tmp_path: Path) -> None:
     """When the master is killed with -9, its workers stop by themselves and free the port."""
-    replica = start_replica(models.iris_regression(tmp_path / "model"), WEB_CONCURRENCY="2")
+    replica = start_replica(saved_models.iris_regression(tmp_path / "model"), WEB_CONCURRENCY="2")
     workers = psutil.Process(replica.process.pid).children()
     os.kill(replica.process.pid, signal.SIGKILL)
     replica.process.wait(10)
@@ -211,7 +215,7 @@ def test_orphaned_workers_leave(start_replica: StartReplica, tmp_path: Path) -> 
 
 def test_workers_share_the_models_memory(start_replica: StartReplica, tmp_path: Path) -> None:
     """With eight workers that all answered, and about equally, each has at most 20 MB that it does not share."""
-    replica = start_replica(models.covertype_forest(tmp_path / "model"), WEB_CONCURRENCY="8")
+    replica = start_replica(saved_models.covertype_forest(tmp_path / "model"), WEB_CONCURRENCY="8")
     with Load(replica.port, connections=64, document={"features": COVERTYPE}) as load:
         load.wait_for(10_000)
     assert len(load.counts.served_by) == 8
@@ -222,7 +226,7 @@ def test_workers_share_the_models_memory(start_replica: StartReplica, tmp_path: 
 
 def test_master_has_no_thread_of_ours(start_replica: StartReplica, tmp_path: Path) -> None:
     """The master that forks runs one Python thread: threads do not survive a fork, their locks do."""
-    replica = start_replica(models.iris_regression(tmp_path / "model"), WEB_CONCURRENCY="1")
+    replica = start_replica(saved_models.iris_regression(tmp_path / "model"), WEB_CONCURRENCY="1")
     names = [path.read_text().strip() for path in Path(f"/proc/{replica.process.pid}/task").glob("*/comm")]
     # PyArrow's allocator, which pandas brings, has a thread of its own that is made for forks.
     assert len([name for name in names if name != "jemalloc_bg_thd"]) == 1
@@ -230,7 +234,7 @@ def test_master_has_no_thread_of_ours(start_replica: StartReplica, tmp_path: Pat
 
 def test_many_slow_connections_do_not_stop_others(start_replica: StartReplica, tmp_path: Path) -> None:
     """Half-sent requests that never go on do not keep the worker from answering."""
-    replica = start_replica(models.iris_regression(tmp_path / "model"), WEB_CONCURRENCY="1")
+    replica = start_replica(saved_models.iris_regression(tmp_path / "model"), WEB_CONCURRENCY="1")
 
     async def hold() -> None:
         pairs = [await asyncio.open_connection("127.0.0.1", replica.port) for _ in range(50)]

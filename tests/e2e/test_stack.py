@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e import models
 from tests.e2e.conftest import ROOT, Stack, free_port
-from tests.e2e.load import WORKSHOP_ROW, Load, post_once_each
+from tests.support.models import saved_models
+from tests.support.stress.load import WORKSHOP_ROW, Load, post_once_each
 
 
 def processes_of(stack: Stack) -> list[psutil.Process]:
@@ -409,14 +409,14 @@ def test_compiled_model(stack: Stack) -> None:
 
 def test_folder_that_was_compiled_before(stack: Stack, tmp_path: Path) -> None:
     """A model in a folder gets a folder beside it, which is not replaced by another try."""
-    folder = models.diabetes_regressor(tmp_path / "diabetes")
+    folder = saved_models.diabetes_regressor(tmp_path / "diabetes")
     assert stack.done("compile", f"MODEL_URI={folder}").splitlines()[-1] == f"{folder}-compiled"
     assert "diabetes-compiled exists" in stack.refused("compile", f"MODEL_URI={folder}")
 
 
 def test_model_without_a_compiled_form(stack: Stack, tmp_path: Path) -> None:
     """A model that has no compiled form is refused with the reason, and nothing is made."""
-    folder = models.histogram_boosting(tmp_path / "boosting")
+    folder = saved_models.histogram_boosting(tmp_path / "boosting")
     line = stack.refused("compile", f"MODEL_URI={folder}", "ENGINE=forest")
     assert "HistGradientBoostingClassifier is no forest, extra trees or decision tree of scikit-learn" in line
     assert [path.name for path in tmp_path.iterdir()] == ["boosting"]

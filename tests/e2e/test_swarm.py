@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.probe import ask_address
+from deploy.rollout.replica_client import ask_address
 from tests.e2e.conftest import ROOT, clean_environ, free_port
-from tests.e2e.containers import require_engine
-from tests.e2e.load import WORKSHOP_ROW, Load
-from tests.e2e.swarm import SwarmStack
+from tests.support.stacks.containers import require_engine
+from tests.support.stress.load import WORKSHOP_ROW, Load
+from tests.support.stress.swarm import SwarmStack
 
 # What Docker makes for the first swarm, and leaves behind.
 _GATEWAY = "docker_gwbridge"

@@ -11,7 +11,7 @@ import sys
 import venv
 from pathlib import Path
 
-from deploy.layout import ROOT
+from deploy.stack.paths import ROOT
 
 _HOME = ROOT / "var/peers/kserve"
 _CLIENT = "kserve==0.21.0"

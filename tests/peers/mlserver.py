@@ -21,8 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from deploy.layout import ROOT
-from deploy.probe import listens
+from deploy.rollout.replica_client import listens
+from deploy.stack.paths import ROOT
 from tests.e2e.conftest import free_port
 from tests.peers import v2, v2_tensors
 from tests.peers.exchange import Answer, Case, ask

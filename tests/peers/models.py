@@ -13,10 +13,10 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
-from deploy.model.form import FEATURES
-from deploy.model.pipeline import build_pipeline
-from deploy.model.synthetic import generate
-from tests.e2e.models import save_sklearn
+from deploy.models.training.form import FEATURES
+from deploy.models.training.pipeline import build_pipeline
+from deploy.models.training.synthetic import generate
+from tests.support.models.saved_models import save_sklearn
 
 Row = dict[str, Any]
 

@@ -2,8 +2,8 @@
 
 Its workers have those in one process, all at once. Then come those marked e2e, in two lanes, for they wait more than
 they compute: pytest's own process has those that need Docker's engine, one after another, and a second one beside it
-the others (:mod:`tests.lane`). Ctrl-C leaves both the time to stop what they started. A test needs the engine if its
-module imports ``require_engine``.
+the others (:mod:`tests.support.lane`). Ctrl-C leaves both the time to stop what they started. A test needs the engine
+if its module imports ``require_engine``.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lane import Beside, reporter
+from tests.support.lane import Beside, reporter
 
-_E2E = Path(__file__).parent / "e2e"
+_E2E = Path(__file__).parents[1] / "e2e"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import registry
-from deploy.docker.engine import ASKED_FOR, MONITORING, SERVICES
-from deploy.docker.registry import ADDRESS
-from deploy.docker.topology import DEFAULT, variables
-from deploy.layout import ROOT
-from deploy.stack import MOST, SETTINGS
+from deploy.backends.docker.engine import ASKED_FOR, MONITORING, SERVICES
+from deploy.backends.docker.registry import ADDRESS
+from deploy.backends.docker.topology import DEFAULT, variables
+from deploy.stack import registry_services
+from deploy.stack.paths import ROOT
+from deploy.stack.specification import MOST, SETTINGS
 from server.settings import Settings
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
-TLS = (ROOT / "deploy/docker/tls.yml").read_text()
+TLS = (ROOT / "deploy/backends/docker/tls.yml").read_text()
 TEMPLATES = sorted(path.name for path in (ROOT / "nginx").glob("*.conf") if path.name != "upstream-local.conf")
 DOCKERFILE = (ROOT / "deploy/images/Dockerfile").read_text()
 LOCKS = ROOT / "deploy/requirements"
-EVERY_SERVICE = ("model", *SERVICES, *registry.SERVICES, *MONITORING)
+EVERY_SERVICE = ("model", *SERVICES, *registry_services.SERVICES, *MONITORING)
 # Services that another one's image is built for.
 BUILT_BY = {"locust-worker": "locust", "mlflow": "model", "nginx-exporter": "prometheus"}
 # Those that run an image of somebody else's as it is.
@@ -213,29 +213,31 @@ def test_base_images_have_a_tag() -> None:
 def test_services_beside_the_stack_are_started_only_when_asked_for(services: dict[str, dict[str, Any]]) -> None:
     """The registry is in one profile, what watches in another, each service also in its own; nothing else is."""
     profiles = {name: one["profiles"] for name, one in services.items() if "profiles" in one}
-    full = {name: ["full", name] for name in registry.SERVICES}
+    full = {name: ["full", name] for name in registry_services.SERVICES}
     assert profiles == full | {name: ["monitoring", name] for name in MONITORING}
 
 
 def test_registry_is_not_needed(services: dict[str, dict[str, Any]]) -> None:
     """What waits for one of the registry's services starts without it, where another one stands in for it."""
     waits = [one.get("depends_on", {}) for one in services.values()]
-    needed = {name: how for one in waits for name, how in one.items() if name in registry.SERVICES}
-    assert set(needed) == set(registry.SERVICES)
+    needed = {name: how for one in waits for name, how in one.items() if name in registry_services.SERVICES}
+    assert set(needed) == set(registry_services.SERVICES)
     assert all(how == {"condition": "service_healthy", "required": False} for how in needed.values())
 
 
 def test_replicas_know_no_secret(services: dict[str, dict[str, Any]]) -> None:
     """Neither the replicas nor what stands around them is handed what opens the registry."""
     for name in SERVICES:
-        assert not {*registry.PRIVATE, *registry.CLIENT} & set(services[name].get("environment", {})), name
-    assert not registry.PRIVATE & set(services["model"]["environment"])
-    assert set(registry.CLIENT) < set(services["model"]["environment"])
+        assert not {*registry_services.PRIVATE, *registry_services.CLIENT} & set(
+            services[name].get("environment", {})
+        ), name
+    assert not registry_services.PRIVATE & set(services["model"]["environment"])
+    assert set(registry_services.CLIENT) < set(services["model"]["environment"])
 
 
 def test_registry_of_the_stack_is_where_the_verbs_have_it(services: dict[str, dict[str, Any]]) -> None:
     """The trainer knows the stack's own registry by the address that the verbs give it."""
-    assert services["model"]["environment"][registry.OWN] == ADDRESS
+    assert services["model"]["environment"][registry_services.OWN] == ADDRESS
 
 
 def test_no_default_password(services: dict[str, dict[str, Any]]) -> None:
@@ -347,14 +349,21 @@ def test_context_has_what_is_copied() -> None:
     for source in sources:
         assert (ROOT / source).exists(), source
         assert let_in(source), source
-    for kept_out in (".env", ".git", "var/mlflow.db", "tests/test_compose.py", "deploy/cli.py", ".venv/bin/python"):
+    for kept_out in (
+        ".env",
+        ".git",
+        "var/mlflow.db",
+        "tests/unit/test_compose.py",
+        "deploy/cli.py",
+        ".venv/bin/python",
+    ):
         assert not let_in(kept_out), kept_out
 
 
 def test_model_image_has_what_it_imports() -> None:
     """What brings the model imports nothing of `deploy` that its image lacks."""
     inside = [source.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for source in copied()]
-    for path in (ROOT / "deploy/model").glob("*.py"):
+    for path in (ROOT / "deploy/models").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deploy"):
                 module = str(node.module)

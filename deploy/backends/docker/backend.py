@@ -6,20 +6,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
-from deploy import keys, ports, probe, tls
-from deploy.docker import images, locks, monitoring, provider, registry
-from deploy.docker.convergence import converge
-from deploy.docker.engine import MONITORING, Compose, Container, is_local
-from deploy.docker.promotion import ContainerRegistrar, ContainerReplica
-from deploy.docker.topology import DEFAULT, asked, data, file, limited, variables
-from deploy.docker.watch import become_stats, show_logs, status
+from deploy.backends.docker import images, locks, monitoring, provider, registry
+from deploy.backends.docker.convergence import converge
+from deploy.backends.docker.engine import MONITORING, Compose, Container, is_local
+from deploy.backends.docker.rollout import ContainerRegistrar, ContainerReplica
+from deploy.backends.docker.topology import DEFAULT, asked, data, file, limited, variables
+from deploy.backends.docker.watch import become_stats, show_logs, status
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout
-from deploy.promotion import Version, promote, settle
-from deploy.registry import MLFLOW, OBJECT_STORE
-from deploy.registry import asked as with_registry
-from deploy.stack import MOST, Stack
-from server.resolve import local_folder
+from deploy.rollout import replica_client
+from deploy.rollout.promotion import Version, promote, settle
+from deploy.security import api_keys, tls
+from deploy.stack import ports
+from deploy.stack.paths import ROOT, Layout
+from deploy.stack.registry_services import MLFLOW, OBJECT_STORE
+from deploy.stack.registry_services import asked as with_registry
+from deploy.stack.specification import MOST, Stack
+from server.model_store.resolve import local_folder
 
 
 class DockerBackend:
@@ -43,8 +45,8 @@ class DockerBackend:
         stack = with_registry(stack, self._environ, registry.ADDRESS, full=full)
         self._environ = registry.secrets(self._compose(stack), stack, self._environ)
         tls.check(stack)
-        keys.check(stack, self._environ)
-        keys.check_mountable(stack)
+        api_keys.check(stack, self._environ)
+        api_keys.check_mountable(stack)
         compose = self._claim(stack, data(self._environ))
         self._place(stack, before)
         self._get_images(compose, stack)
@@ -114,7 +116,7 @@ class DockerBackend:
         promoted = promote(replicas, ContainerRegistrar(compose), version, force=force, patience=patience)
         if before is not None:
             replace(before, promoted=provider.identity(promoted.digest, promoted.number)).save(self._layout)
-            settle(before.address, promoted, before.replicas, probe.Access.of(before, self._layout))
+            settle(before.address, promoted, before.replicas, replica_client.Access.of(before, self._layout))
         return promoted
 
     def train(self) -> None:
@@ -289,8 +291,8 @@ class DockerBackend:
 
     def _predict(self, stack: Stack) -> None:
         """One prediction through Nginx, as a user's client would make it."""
-        access = probe.Access.of(stack, self._layout, keys.client_key(stack, self._environ))
-        if note := probe.predict_example(stack.address, access):
+        access = replica_client.Access.of(stack, self._layout, api_keys.client_key(stack, self._environ))
+        if note := replica_client.predict_example(stack.address, access):
             print(f"note: {note}")
 
 

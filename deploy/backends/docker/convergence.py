@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from deploy import probe
-from deploy.docker.engine import SERVICES, Compose, Container, docker, image_id, inspect
-from deploy.docker.reasons import reason
+from deploy.backends.docker.engine import SERVICES, Compose, Container, docker, image_id, inspect
+from deploy.backends.docker.reasons import reason
 from deploy.errors import CommandError
-from deploy.layout import Layout
-from deploy.stack import Stack
+from deploy.rollout import replica_client
+from deploy.stack.paths import Layout
+from deploy.stack.specification import Stack
 
 # Seconds that a container may take from its start to its first answer, on a small part of a CPU.
 _READY_TIMEOUT = 300
@@ -96,11 +96,11 @@ def wait_ready(compose: Compose, ids: Sequence[str]) -> None:
 
 def _introduce(stack: Stack, layout: Layout, started: Sequence[Container]) -> None:
     """Wait until Nginx has met new replicas, so that the old ones may go."""
-    access = probe.Access.of(stack, layout)
+    access = replica_client.Access.of(stack, layout)
     unseen = {container.hostname for container in started}
     deadline = time.monotonic() + _INTRODUCTION
-    while unseen and time.monotonic() < deadline and probe.listens(stack.address):
-        unseen.discard(probe.marks(stack.address, access).replica)
+    while unseen and time.monotonic() < deadline and replica_client.listens(stack.address):
+        unseen.discard(replica_client.marks(stack.address, access).replica)
 
 
 def _stop(containers: Sequence[Container]) -> None:

@@ -13,21 +13,21 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-from deploy import registry
 from deploy.errors import CommandError
-from deploy.stack import SETTINGS
+from deploy.stack import registry_services
+from deploy.stack.specification import SETTINGS
 from server.settings import ROOT
 
 SERVICES = ("server", "nginx", "locust", "locust-worker")
 MONITORING = ("prometheus", "nginx-exporter", "grafana")
-_KNOWN = (*SERVICES, *registry.SERVICES, *MONITORING)
-# What docker-compose.yml asks for beside the settings of a stack (deploy/stack.py).
+_KNOWN = (*SERVICES, *registry_services.SERVICES, *MONITORING)
+# What docker-compose.yml asks for beside the settings of a stack (deploy/stack/specification.py).
 ASKED_FOR = (
     *SETTINGS, "COVERTYPE_PATH", "FOREST", "MODEL_FOLDER", "SERVER_CPUS", "SERVER_MEMORY", "STOP_GRACE_PERIOD",
     "HTTP_HOST", "HTTP_PORT", "LOCUST_PORT", "SOURCE", "CONFIG_DIGEST", "SERVICE_CPUSET", "GENERATOR_CPUSET",
     "API_KEY", "API_KEYS_FOLDER", "API_KEYS_NAME", "TLS_CERT", "TLS_KEY", "HTTPS_PORT", "CLIENT_REQUESTS",
-    "CLIENT_CONNECTIONS", *registry.CLIENT, *sorted(registry.PRIVATE), "OBJECT_STORE_BYTES", "MLFLOW_PORT",
-    "PROMETHEUS_PORT", "GRAFANA_PORT", "COMPOSE_PROFILES",
+    "CLIENT_CONNECTIONS", *registry_services.CLIENT, *sorted(registry_services.PRIVATE), "OBJECT_STORE_BYTES",
+    "MLFLOW_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "COMPOSE_PROFILES",
 )  # fmt: skip
 # The label by which a replica's configuration is known again; Compose's own hash depends on how it is called.
 CONFIG_LABEL = "forkcast.config"
@@ -197,7 +197,7 @@ class Compose:
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
         # TLS brings a port along, which Compose cannot leave out of a file.
-        files = ("docker-compose.yml", "deploy/docker/tls.yml") if variables.get("TLS_CERT") else ()
+        files = ("docker-compose.yml", "deploy/backends/docker/tls.yml") if variables.get("TLS_CERT") else ()
         chosen = [word for file in files for word in ("--file", file)]
         self._arguments = ("compose", "--env-file", os.devnull, "--ansi", "never", *chosen)
         self._document: dict[str, Any] = {}

@@ -7,9 +7,9 @@ import shutil
 import subprocess
 from collections.abc import Collection, Mapping
 
-from deploy.docker.engine import Compose, docker, image_id, shown
+from deploy.backends.docker.engine import Compose, docker, image_id, shown
 from deploy.errors import CommandError
-from deploy.registry import DATABASE, EXTERNAL, OBJECT_STORE
+from deploy.stack.registry_services import DATABASE, EXTERNAL, OBJECT_STORE
 from server.settings import ROOT
 
 PLATFORMS = "linux/amd64,linux/arm64"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.docker.topology import mountable
-from deploy.keys import client_key
-from deploy.layout import Layout
-from deploy.stack import Stack
+from deploy.backends.docker.topology import mountable
+from deploy.security.api_keys import client_key
+from deploy.stack.paths import Layout
+from deploy.stack.specification import Stack
 
 
 def variables(stack: Stack, layout: Layout, environ: Mapping[str, str]) -> dict[str, str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from deploy import ports
-from deploy.docker.convergence import wait_ready
-from deploy.docker.engine import MONITORING, Compose, Container, docker, image_id, is_local
+from deploy.backends.docker.convergence import wait_ready
+from deploy.backends.docker.engine import MONITORING, Compose, Container, docker, image_id, is_local
 from deploy.errors import CommandError
-from deploy.stack import Stack
+from deploy.stack import ports
+from deploy.stack.specification import Stack
 
 PORTS = ("PROMETHEUS_PORT", "GRAFANA_PORT")
 _OWN, _GRAFANA = MONITORING[:-1], MONITORING[-1]

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from deploy.docker.engine import Compose
+from deploy.backends.docker.engine import Compose
 from deploy.errors import CommandError
 
 _ONCE = ("run", "--rm", "--no-TTY", "--no-deps", "model")
@@ -33,7 +33,7 @@ def identity(digest: str, version: str) -> str:
 
 def undo(compose: Compose) -> None:
     """Make the model before that the current one again."""
-    compose.run(*_ONCE, "python", "-m", "deploy.model.provide", "--undo")
+    compose.run(*_ONCE, "python", "-m", "deploy.models.provide", "--undo")
 
 
 def train(compose: Compose) -> None:
@@ -42,18 +42,18 @@ def train(compose: Compose) -> None:
     Raises:
         CommandError: for the reason that the service has printed.
     """
-    if compose.show(*_ONCE, "python", "-m", "deploy.model.train"):
+    if compose.show(*_ONCE, "python", "-m", "deploy.models.training.train"):
         raise CommandError("no model was trained")
 
 
 def record(compose: Compose, document: str) -> None:
-    """Log measured runs in the registry (deploy/model/record.py).
+    """Log measured runs in the registry (deploy/models/registry/record.py).
 
     Raises:
         CommandError: for the reason that the service has told.
     """
     try:
-        step(compose, "deploy.model.record", text=document)
+        step(compose, "deploy.models.registry.record", text=document)
     except CommandError as error:
         raise CommandError(f"no run was logged: {error}") from None
 
@@ -82,12 +82,12 @@ def compile_model(compose: Compose, folder: Path | None, rows: Path | None, engi
     if folder is not None:  # the result goes beside it, and is to be the user's
         options += ["--volume", f"{folder.parent}:{folder.parent}", "--user", f"{os.getuid()}:{os.getgid()}"]
     *run, service = _ONCE
-    if compose.show(*run, *options, service, "python", "-m", "deploy.model.compile"):
+    if compose.show(*run, *options, service, "python", "-m", "deploy.models.compile.compile_model"):
         raise CommandError("no model was compiled")
 
 
 def current(compose: Compose) -> dict[str, Any]:
-    """The record of the current copy (server/copies.py); empty where there is none."""
+    """The record of the current copy (server/model_store/copies.py); empty where there is none."""
     try:
         record = json.loads(compose.run(*_ONCE, "cat", _CURRENT))
     except (CommandError, ValueError):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from deploy.docker.engine import Compose, Container, docker, log_lines
-from deploy.docker.provider import current
-from server import memory
+from deploy.backends.docker.engine import Compose, Container, docker, log_lines
+from deploy.backends.docker.provider import current
+from server.system import memory_sizes
 
-# How our own lines in a replica's log begin, or what they say (server/main.py, server/memory.py, gunicorn.conf.py).
+# How our own lines in a replica's log begin, or what they say: server/main.py, server/system/memory_sizes.py and
+# gunicorn.conf.py write them.
 _OURS, _SHORT, _KILLED = "forkcast: ", "memory is limited to", "killed: out of memory"
 
 
@@ -18,8 +19,8 @@ def reason(container: Container, compose: Compose) -> str:
         needs = current(compose).get("needs") if container.service == "server" else None
         needs = needs if isinstance(needs, int) else None
         # Killed in its first moments, before it could say a word, it may not count as killed.
-        if told or memory.shortage(container.memory or None, needs):
-            return memory.killed(container.memory or None, needs)
+        if told or memory_sizes.shortage(container.memory or None, needs):
+            return memory_sizes.killed(container.memory or None, needs)
     ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
     # Nginx's lines of requests say nothing of itself.
     words = [line for line in lines if not line.startswith('{"time":')]

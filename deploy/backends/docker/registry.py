@@ -8,13 +8,13 @@ from contextlib import contextmanager, suppress
 
 from dotenv import dotenv_values
 
-from deploy import registry
-from deploy.docker.engine import Compose, docker, inspect
-from deploy.docker.reasons import reason
+from deploy.backends.docker.engine import Compose, docker, inspect
+from deploy.backends.docker.reasons import reason
 from deploy.errors import CommandError
-from deploy.layout import at
-from deploy.secrets import make_missing
-from deploy.stack import Stack
+from deploy.stack import registry_services
+from deploy.stack.paths import at
+from deploy.stack.secrets import make_missing
+from deploy.stack.specification import Stack
 
 # Where the containers reach the stack's own MLflow.
 ADDRESS = "http://mlflow:5000"
@@ -30,7 +30,7 @@ def secrets(compose: Compose, stack: Stack, environ: Mapping[str, str]) -> dict[
     Raises:
         CommandError: the file for them cannot be written, or the database was made with another one.
     """
-    missing = [name for name in registry.secrets(stack) if not environ.get(name)]
+    missing = [name for name in registry_services.secrets(stack) if not environ.get(name)]
     if not missing:
         return dict(environ)
     path = at("ENV_FILE", environ.get("ENV_FILE") or ".env")
@@ -51,9 +51,9 @@ def secrets(compose: Compose, stack: Stack, environ: Mapping[str, str]) -> dict[
 
 def variables(stack: Stack, environ: Mapping[str, str]) -> dict[str, str]:
     """What Compose is to fill in for the registry, and for those who ask one."""
-    chosen = {name: environ.get(name, "") for name in registry.CLIENT}
+    chosen = {name: environ.get(name, "") for name in registry_services.CLIENT}
     if stack.full:
-        chosen |= {name: environ.get(name, "") for name in (*registry.secrets(stack), "OBJECT_STORE_BYTES")}
+        chosen |= {name: environ.get(name, "") for name in (*registry_services.secrets(stack), "OBJECT_STORE_BYTES")}
         chosen |= stack.registry
     chosen["MLFLOW_PORT"] = str(stack.mlflow_port)
     return {name: value for name, value in chosen.items() if value}
@@ -65,9 +65,9 @@ def up(compose: Compose, stack: Stack) -> None:
     Raises:
         CommandError: one does not come up, with its reason.
     """
-    own = registry.services(stack)
-    stores = [one for one in own if one != registry.MLFLOW]
-    for services in (stores, [one for one in own if one == registry.MLFLOW]):
+    own = registry_services.services(stack)
+    stores = [one for one in own if one != registry_services.MLFLOW]
+    for services in (stores, [one for one in own if one == registry_services.MLFLOW]):
         if services:
             compose.run("up", "--detach", "--no-deps", "--no-build", *services)
             _wait(compose, services)
@@ -75,7 +75,7 @@ def up(compose: Compose, stack: Stack) -> None:
 
 def _database_volume(compose: Compose) -> str:
     """The name of the database's volume, if there is one."""
-    project, volume = f"project={compose.config()['name']}", f"volume={registry.DATABASE}"
+    project, volume = f"project={compose.config()['name']}", f"volume={registry_services.DATABASE}"
     filters = (part for one in (project, volume) for part in ("--filter", f"label=com.docker.compose.{one}"))
     return docker("volume", "ls", "--quiet", *filters).strip()
 
@@ -88,7 +88,7 @@ def stopped_on_failure(compose: Compose, stack: Stack, before: Stack | None) -> 
     except BaseException:
         if stack.full and before is not None and not before.full:
             with suppress(CommandError):  # the reason is the first one
-                compose.run("rm", "--stop", "--force", *registry.services(stack))
+                compose.run("rm", "--stop", "--force", *registry_services.services(stack))
         raise
 
 

@@ -1,4 +1,4 @@
-"""Replicas in containers as :mod:`deploy.promotion` sees them, and its registrar: the one-shot service `model`."""
+"""The replicas and the registrar of :mod:`deploy.rollout.promotion` in containers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.docker.engine import Compose, Container, docker, inspect
-from deploy.docker.provider import step
-from deploy.docker.reasons import reason
-from deploy.docker.watch import health
+from deploy.backends.docker.engine import Compose, Container, docker, inspect
+from deploy.backends.docker.provider import step
+from deploy.backends.docker.reasons import reason
+from deploy.backends.docker.watch import health
 
 # Seconds until the engine tells of a container for which memory was short that it was.
 _NEWS = 1.0
@@ -57,7 +57,7 @@ class ContainerReplica:
 
 @dataclass(frozen=True, slots=True)
 class ContainerRegistrar:
-    """The steps of :mod:`deploy.model.promote`, each in a container that is thrown away."""
+    """The steps of :mod:`deploy.models.promote`, each in a container that is thrown away."""
 
     compose: Compose
 
@@ -75,6 +75,6 @@ class ContainerRegistrar:
         self._step("undo", document=before)
 
     def _step(self, *arguments: str, document: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        printed = step(self.compose, "deploy.model.promote", *arguments, text=json.dumps(document or {}))
+        printed = step(self.compose, "deploy.models.promote", *arguments, text=json.dumps(document or {}))
         answer: dict[str, Any] = json.loads(printed.splitlines()[-1])
         return answer

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deploy import registry
-from deploy.docker.engine import MONITORING, engine_cpus
+from deploy.backends.docker.engine import MONITORING, engine_cpus
 from deploy.errors import CommandError
-from deploy.layout import at
-from deploy.stack import Stack
-from server.resolve import local_folder
+from deploy.stack import registry_services
+from deploy.stack.paths import at
+from deploy.stack.specification import Stack
+from server.model_store.resolve import local_folder
 from server.settings import Settings
 
 DEFAULT = Stack(http_host="0.0.0.0", http_port=80, cpus=1, memory="1G", backend="docker")  # noqa: S104
@@ -57,7 +57,7 @@ def variables(stack: Stack) -> dict[str, str]:
     """What Compose is to fill in."""
     settings = Settings.from_env(stack.environment)
     uri = stack.environment.get("MODEL_URI", "")
-    profiles = (*registry.services(stack), *(MONITORING if stack.monitoring else ()))
+    profiles = (*registry_services.services(stack), *(MONITORING if stack.monitoring else ()))
     chosen = {
         "SERVER_CPUS": f"{stack.cpus:g}",
         "SERVER_MEMORY": stack.memory or "",

@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from deploy import registry
-from deploy.docker.engine import MONITORING, SERVICES, Compose, Container, docker, log_lines, replace_process
-from deploy.docker.monitoring import pages
-from deploy.docker.reasons import note
+from deploy.backends.docker.engine import MONITORING, SERVICES, Compose, Container, docker, log_lines, replace_process
+from deploy.backends.docker.monitoring import pages
+from deploy.backends.docker.reasons import note
 from deploy.errors import CommandError
-from deploy.exposure import description
-from deploy.health import disagreement, notes
-from deploy.layout import Layout
-from deploy.stack import Stack
-from deploy.table import table
-from server import memory
+from deploy.rollout.health import disagreement, notes
+from deploy.security.exposure import description
+from deploy.stack import registry_services
+from deploy.stack.paths import Layout
+from deploy.stack.specification import Stack
+from deploy.stack.text_table import table
+from server.system import memory_sizes
 
 _ASK = ("python", "-IS", "/usr/local/lib/forkcast/ask.py", "8000")
 
@@ -36,7 +36,7 @@ def status(stack: Stack, compose: Compose, layout: Layout) -> list[str]:
         lines.extend(_notes(container, told, compose))
     lines.extend(disagreement(healths))
     there = {container.service for container in containers}
-    missing = [service for service in (*SERVICES, *registry.services(stack)) if service not in there]
+    missing = [service for service in (*SERVICES, *registry_services.services(stack)) if service not in there]
     lines.extend(f"{service} is not there: make up brings it back" for service in missing)
     unwatched = [service for service in MONITORING if stack.monitoring and service not in there]
     lines.extend(f"{service} is not there: make monitoring brings it back" for service in unwatched)
@@ -46,7 +46,7 @@ def status(stack: Stack, compose: Compose, layout: Layout) -> list[str]:
 def _places(stack: Stack, containers: list[Container]) -> str:
     places = {"service": stack.address, "Locust": f"http://127.0.0.1:{stack.locust_port}"}
     if stack.full:
-        places["MLflow"] = registry.page(stack)
+        places["MLflow"] = registry_services.page(stack)
     return "   ".join(f"{name} {address}" for name, address in (places | pages(stack, containers)).items())
 
 
@@ -59,7 +59,7 @@ def _container(container: Container) -> tuple[str, str, str, str, str, str]:
         container.hostname if container.service == "server" else "",
         up,
         f"{container.cpus:g}" if container.cpus else "",
-        memory.size(container.memory) if container.memory else "",
+        memory_sizes.size(container.memory) if container.memory else "",
     )
 
 
@@ -82,7 +82,7 @@ def _model(told: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _notes(container: Container, told: Mapping[str, Any], compose: Compose) -> list[str]:
-    beside = (*registry.SERVICES, *MONITORING)
+    beside = (*registry_services.SERVICES, *MONITORING)
     if container.service in beside and container.state == "exited" and container.restarts == 0:
         return [f"{container.name} is stopped: make up starts it; what is served is served on"]
     ill = note(container, compose)
@@ -104,7 +104,7 @@ def show_logs(compose: Compose, service: str) -> None:
     Raises:
         CommandError: there is no such service, or it has no container.
     """
-    services = (*SERVICES, *registry.SERVICES, *MONITORING, "all")
+    services = (*SERVICES, *registry_services.SERVICES, *MONITORING, "all")
     if service not in services:
         raise CommandError(f"S={service!r}: expected one of {', '.join(services)}")
     containers = compose.containers(None if service == "all" else service)

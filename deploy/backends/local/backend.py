@@ -10,21 +10,23 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from deploy import keys, ports, probe, tls
+from deploy.backends.local import nginx, registry
+from deploy.backends.local.programs import programs
+from deploy.backends.local.readiness import Readiness
+from deploy.backends.local.rollout import LocalRegistrar, LocalReplica
+from deploy.backends.local.slots import SLOTS, replica_name, replica_socket, slot_of
+from deploy.backends.local.supervisord import Supervisord
+from deploy.backends.local.watch import follow_logs, stats, status
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout
-from deploy.local import nginx, registry
-from deploy.local.programs import programs
-from deploy.local.promotion import LocalRegistrar, LocalReplica
-from deploy.local.readiness import Readiness
-from deploy.local.slots import SLOTS, replica_name, replica_socket, slot_of
-from deploy.local.supervisord import Supervisord
-from deploy.local.watch import follow_logs, stats, status
-from deploy.model.ensure import ensure_model
-from deploy.promotion import Version, promote, settle
-from deploy.registry import OWN, public
-from deploy.registry import asked as with_registry
-from deploy.stack import Stack
+from deploy.models.ensure import ensure_model
+from deploy.rollout import replica_client
+from deploy.rollout.promotion import Version, promote, settle
+from deploy.security import api_keys, tls
+from deploy.stack import ports
+from deploy.stack.paths import ROOT, Layout
+from deploy.stack.registry_services import OWN, public
+from deploy.stack.registry_services import asked as with_registry
+from deploy.stack.specification import Stack
 
 
 class LocalBackend:
@@ -53,7 +55,7 @@ class LocalBackend:
             self._supervisord.stop_leftovers()
         binary = nginx.find_nginx()
         tls.check(stack)
-        keys.check(stack, self._environ)
+        api_keys.check(stack, self._environ)
         stack = self._place(stack, before)
         with self._undone_on_failure(before) if stack.full else nullcontext():
             self._start_registry(stack, before, binary)
@@ -122,7 +124,7 @@ class LocalBackend:
         patience = stack.settings(self._layout).graceful_timeout
         promoted = promote(replicas, LocalRegistrar(environ), version, force=force, patience=patience)
         if before is not None:
-            settle(before.address, promoted, before.replicas, probe.Access.of(before, self._layout))
+            settle(before.address, promoted, before.replicas, replica_client.Access.of(before, self._layout))
         return promoted
 
     def down(self) -> None:
@@ -134,17 +136,17 @@ class LocalBackend:
 
     def train(self) -> None:
         """Become the trainer. Does not return."""
-        self._become("deploy.model.train")
+        self._become("deploy.models.training.train")
 
     def compile(self) -> None:
         """Become the compiler of models. Does not return."""
-        self._become("deploy.model.compile")
+        self._become("deploy.models.compile.compile_model")
 
     def record(self, document: str) -> None:
         """Log measured runs in the stack's registry."""
         environ = dict(self._environ) | (self._running() or Stack()).environment | {"VAR_DIR": str(self._layout.var)}
         ran = subprocess.run(
-            [sys.executable, "-m", "deploy.model.record"],
+            [sys.executable, "-m", "deploy.models.registry.record"],
             cwd=ROOT, env=environ, input=document, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if ran.returncode:
@@ -211,7 +213,7 @@ class LocalBackend:
         """For Locust's page, which reads it before each test."""
         path = self._layout.client_key
         path.unlink(missing_ok=True)
-        if key := keys.client_key(stack, self._environ):
+        if key := api_keys.client_key(stack, self._environ):
             path.touch(mode=0o600)
             path.write_text(key)
 
@@ -281,8 +283,8 @@ class LocalBackend:
 
     def _predict(self, stack: Stack) -> None:
         """One prediction through Nginx, as a user's client would make it."""
-        access = probe.Access.of(stack, self._layout, keys.client_key(stack, self._environ))
-        if note := probe.predict_example(stack.address, access):
+        access = replica_client.Access.of(stack, self._layout, api_keys.client_key(stack, self._environ))
+        if note := replica_client.predict_example(stack.address, access):
             print(f"note: {note}")
 
 

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from deploy.backends.local.file_limits import allow_files
+from deploy.backends.local.slots import SLOTS
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout
-from deploy.local.files import allow_files
-from deploy.local.slots import SLOTS
-from deploy.stack import Stack
-from server.cgroup import available_cpus
+from deploy.stack.paths import ROOT, Layout
+from deploy.stack.specification import Stack
+from server.system.cgroup import available_cpus
 
 # Where Nginx tells of itself, relative to ``var``.
 STATUS_SOCKET = "run/nginx.sock"

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from deploy.layout import ROOT, Layout
-from deploy.local import nginx, registry
-from deploy.local.slots import replica_name, replica_socket
-from deploy.local.supervisord import Program
-from deploy.stack import Stack
+from deploy.backends.local import nginx, registry
+from deploy.backends.local.slots import replica_name, replica_socket
+from deploy.backends.local.supervisord import Program
+from deploy.stack.paths import ROOT, Layout
+from deploy.stack.specification import Stack
 
 # How often the access log is looked at (seconds), and how large it may grow (bytes).
 _ROTATION = ("60", "100000000")
@@ -28,7 +28,7 @@ def programs(stack: Stack, layout: Layout, binary: str) -> Sequence[Program]:
     """
     config = nginx.write_config(layout, stack, nginx.version_of(binary))
     nginx.check_config(binary, layout)
-    balancer = [sys.executable, "-m", "deploy.local.takeover", *nginx.command(binary, layout)]
+    balancer = [sys.executable, "-m", "deploy.backends.local.takeover", *nginx.command(binary, layout)]
     balancer = [*_pinned(stack.environment.get("SERVICE_CPUSET")), *balancer]
     # A changed configuration makes a changed program, which supervisord then starts anew.
     digest = {"CONFIG_DIGEST": sha256(config.encode()).hexdigest(), "PYTHONPATH": str(ROOT)}
@@ -37,7 +37,9 @@ def programs(stack: Stack, layout: Layout, binary: str) -> Sequence[Program]:
         *(_replica(stack, layout, slot) for slot in range(1, stack.replicas + 1)),
         Program("nginx", balancer, digest, stop_seconds=10),
         Program("locust", _locust(stack), _clients(stack, layout), stop_seconds=10),
-        Program("log-rotation", ["/bin/sh", str(ROOT / "deploy/local/rotate.sh"), *_ROTATION], {}, stop_seconds=5),
+        Program(
+            "log-rotation", ["/bin/sh", str(ROOT / "deploy/backends/local/rotate.sh"), *_ROTATION], {}, stop_seconds=5
+        ),
     ]
 
 

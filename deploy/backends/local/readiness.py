@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from deploy import probe
+from deploy.backends.local.slots import replica_socket, slot_of
+from deploy.backends.local.supervisord import Supervisord
 from deploy.errors import CommandError
-from deploy.layout import Layout
-from deploy.local.slots import replica_socket, slot_of
-from deploy.local.supervisord import Supervisord
-from deploy.stack import Stack
+from deploy.rollout import replica_client
+from deploy.stack.paths import Layout
+from deploy.stack.specification import Stack
 
 # Seconds that a replica may take from its start to its first answer: resolving, loading and warming up.
 _READY_TIMEOUT = 180
@@ -39,7 +39,7 @@ class Readiness:
         socket, first_pid = replica_socket(slot_of(name)), 0
         deadline = time.monotonic() + _READY_TIMEOUT
         while time.monotonic() < deadline:
-            if probe.ask_socket(socket, "/ready", timeout=2)[0] == 200:
+            if replica_client.ask_socket(socket, "/ready", timeout=2)[0] == 200:
                 return
             process = self._supervisord.info().get(name, {})
             first_pid = first_pid or process.get("pid", 0)
@@ -56,12 +56,12 @@ class Readiness:
 
     def introduce(self, stack: Stack) -> None:
         """Let Nginx meet the new replicas: after a failed try, a slot regains its share of requests one by one."""
-        access = probe.Access.of(stack, self._layout)
+        access = replica_client.Access.of(stack, self._layout)
         seen: set[str] = set()
         deadline = time.monotonic() + _INTRODUCING
         asked = 0
         while time.monotonic() < deadline and (asked < _INTRODUCTIONS or len(seen) < stack.replicas):
-            seen.add(probe.marks(stack.address, access).replica)
+            seen.add(replica_client.marks(stack.address, access).replica)
             asked += 1
 
     def wait_for_addresses(self, stack: Stack) -> None:
@@ -73,7 +73,7 @@ class Readiness:
         places = {"nginx": f"{stack.address}/null", "locust": f"http://127.0.0.1:{stack.locust_port}/"}
         for name, address in places.items():
             deadline = time.monotonic() + 60
-            while not probe.listens(address):
+            while not replica_client.listens(address):
                 state = self._supervisord.info().get(name, {}).get("statename")
                 if time.monotonic() > deadline or state in ("FATAL", "EXITED", "BACKOFF"):
                     raise CommandError(f"{name} did not start: {self._reason(name)}")

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from deploy import probe, registry
+from deploy.backends.local.supervisord import Program, Supervisord
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout
-from deploy.local.supervisord import Program, Supervisord
-from deploy.stack import Stack
+from deploy.rollout import replica_client
+from deploy.stack import registry_services
+from deploy.stack.paths import ROOT, Layout
+from deploy.stack.specification import Stack
 
 # Where everything on this machine reaches the stack's own MLflow.
 ADDRESS = "http://127.0.0.1:{port}"
@@ -38,7 +39,14 @@ def programs(stack: Stack, layout: Layout) -> list[Program]:
         # Other settings make another program, which supervisord then starts anew.
         "CONFIG_DIGEST": sha256(settings.encode()).hexdigest(),
     }
-    return [Program(registry.MLFLOW, [sys.executable, "-m", "deploy.model.tracking"], environment, stop_seconds=20)]
+    return [
+        Program(
+            registry_services.MLFLOW,
+            [sys.executable, "-m", "deploy.models.registry.tracking_server"],
+            environment,
+            stop_seconds=20,
+        )
+    ]
 
 
 def start(supervisord: Supervisord, stack: Stack, others: Sequence[Program], layout: Layout) -> None:
@@ -49,18 +57,18 @@ def start(supervisord: Supervisord, stack: Stack, others: Sequence[Program], lay
     """
     supervisord.write([*others, *programs(stack, layout)])
     added, changed, _ = supervisord.difference()
-    if registry.MLFLOW in added:
-        supervisord.add(registry.MLFLOW)
-    elif registry.MLFLOW in changed:
-        supervisord.replace(registry.MLFLOW)
-    elif supervisord.info().get(registry.MLFLOW, {}).get("statename") in ("STOPPED", "EXITED", "FATAL"):
-        supervisord.revive(registry.MLFLOW)
+    if registry_services.MLFLOW in added:
+        supervisord.add(registry_services.MLFLOW)
+    elif registry_services.MLFLOW in changed:
+        supervisord.replace(registry_services.MLFLOW)
+    elif supervisord.info().get(registry_services.MLFLOW, {}).get("statename") in ("STOPPED", "EXITED", "FATAL"):
+        supervisord.revive(registry_services.MLFLOW)
     _wait(supervisord, stack, lambda: reason(layout))
 
 
 def reason(layout: Layout) -> str:
     """Our own last line in its log, else its last line."""
-    lines = layout.log(registry.MLFLOW).read_text(errors="replace").strip().splitlines()
+    lines = layout.log(registry_services.MLFLOW).read_text(errors="replace").strip().splitlines()
     ours = [line.removeprefix("error: ") for line in lines[-20:] if line.startswith("error: ")]
     return (ours or lines or ["it printed nothing"])[-1]
 
@@ -68,22 +76,24 @@ def reason(layout: Layout) -> str:
 def _wait(supervisord: Supervisord, stack: Stack, why: Callable[[], str]) -> None:
     deadline = time.monotonic() + _READY_TIMEOUT
     while time.monotonic() < deadline:
-        if probe.ask_address(registry.page(stack), "GET", _QUESTION)[0] == 200:
+        if replica_client.ask_address(registry_services.page(stack), "GET", _QUESTION)[0] == 200:
             return
-        state = supervisord.info().get(registry.MLFLOW, {}).get("statename")
+        state = supervisord.info().get(registry_services.MLFLOW, {}).get("statename")
         if state in ("BACKOFF", "EXITED", "FATAL"):
-            raise CommandError(f"{registry.MLFLOW} did not start: {why()}")
+            raise CommandError(f"{registry_services.MLFLOW} did not start: {why()}")
         time.sleep(0.2)
-    raise CommandError(f"{registry.MLFLOW} was not ready in {_READY_TIMEOUT} s; see make logs S={registry.MLFLOW}")
+    raise CommandError(
+        f"{registry_services.MLFLOW} was not ready in {_READY_TIMEOUT} s; see make logs S={registry_services.MLFLOW}"
+    )
 
 
 def _settings(stack: Stack, layout: Layout) -> dict[str, str]:
     """What the server is to work on."""
-    own = registry.services(stack)
+    own = registry_services.services(stack)
     settings = dict(stack.registry)
-    if registry.DATABASE in own:
+    if registry_services.DATABASE in own:
         settings["DATABASE_URL"] = f"sqlite:///{layout.var}/mlflow.db"
-    if registry.OBJECT_STORE in own:
+    if registry_services.OBJECT_STORE in own:
         settings["ARTIFACTS"] = str(layout.var / "mlartifacts")
     return settings
 

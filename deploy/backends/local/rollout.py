@@ -1,4 +1,4 @@
-"""Replicas under supervisord as :mod:`deploy.promotion` sees them, and its registrar: a process beside them."""
+"""Replicas under supervisord as :mod:`deploy.rollout.promotion` sees them, and its registrar: a process beside them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deploy import probe
+from deploy.backends.local.slots import replica_name, replica_socket
+from deploy.backends.local.supervisord import Supervisord
 from deploy.errors import CommandError
-from deploy.layout import ROOT
-from deploy.local.slots import replica_name, replica_socket
-from deploy.local.supervisord import Supervisord
+from deploy.rollout import replica_client
+from deploy.stack.paths import ROOT
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class LocalReplica:
 
     def health(self) -> Mapping[str, Any]:
         """What it says of itself."""
-        status, document = probe.ask_socket(replica_socket(self.slot), "/health")
+        status, document = replica_client.ask_socket(replica_socket(self.slot), "/health")
         return document if status == 200 else {}
 
     def hang_up(self) -> None:
@@ -57,7 +57,7 @@ class LocalReplica:
 
 @dataclass(frozen=True, slots=True)
 class LocalRegistrar:
-    """The steps of :mod:`deploy.model.promote`, each in a process that is thrown away."""
+    """The steps of :mod:`deploy.models.promote`, each in a process that is thrown away."""
 
     environ: Mapping[str, str]
 
@@ -76,7 +76,7 @@ class LocalRegistrar:
 
     def _step(self, *arguments: str, document: Mapping[str, Any] | None = None) -> dict[str, Any]:
         ran = subprocess.run(
-            [sys.executable, "-m", "deploy.model.promote", *arguments],
+            [sys.executable, "-m", "deploy.models.promote", *arguments],
             cwd=ROOT, env=dict(self.environ), input=json.dumps(document or {}), capture_output=True, text=True,
             check=False,
         )  # fmt: skip

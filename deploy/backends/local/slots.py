@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.stack import MOST
+from deploy.stack.specification import MOST
 
 SLOTS = MOST["local"]
 

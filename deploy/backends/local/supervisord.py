@@ -19,7 +19,7 @@ import psutil
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from deploy.errors import CommandError
-from deploy.layout import Layout
+from deploy.stack.paths import Layout
 
 # In the environment of everything that a stack starts: tells its processes from any other's.
 MARK = "FORKCAST_VAR"

@@ -1,4 +1,4 @@
-"""`python -m deploy.local.takeover nginx ...`: become Nginx, once the workers of one that was killed are gone.
+"""`python -m deploy.backends.local.takeover nginx ...`: become Nginx, once the workers of one that was killed are gone.
 
 Workers of a master that was killed with -9 live on and hold the port: the next Nginx could not bind it. Nor could it
 bind the socket of its status, which stays behind as a file.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from deploy.local.nginx import STATUS_SOCKET
+from deploy.backends.local.nginx import STATUS_SOCKET
 
 _PATIENCE = 2.0  # seconds; they let go of the port at once, and of their connections when those are done
 

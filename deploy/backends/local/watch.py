@@ -12,16 +12,16 @@ from pathlib import Path
 
 import psutil
 
+from deploy.backends.local.slots import replica_name, replica_socket
+from deploy.backends.local.supervisord import Supervisord
 from deploy.errors import CommandError
-from deploy.exposure import description
-from deploy.health import disagreement, notes
-from deploy.layout import Layout
-from deploy.local.slots import replica_name, replica_socket
-from deploy.local.supervisord import Supervisord
-from deploy.probe import ask_socket
-from deploy.registry import MLFLOW, page
-from deploy.stack import Stack
-from deploy.table import table
+from deploy.rollout.health import disagreement, notes
+from deploy.rollout.replica_client import ask_socket
+from deploy.security.exposure import description
+from deploy.stack.paths import Layout
+from deploy.stack.registry_services import MLFLOW, page
+from deploy.stack.specification import Stack
+from deploy.stack.text_table import table
 
 _MB = 1_000_000
 _LOGS = {

@@ -1,1 +1,1 @@
-"""Manifests for a cluster, and what checks them: ``python -m deploy.kubernetes``."""
+"""Manifests for a cluster, and what checks them: ``python -m deploy.checks.kubernetes``."""

@@ -1,4 +1,4 @@
-"""``python -m deploy.kubernetes [FOLDER..]``: render overlays, ours or those named, and say what is wrong."""
+"""``python -m deploy.checks.kubernetes [FOLDER..]``: render overlays, ours or those named, and say what is wrong."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.errors import CommandError
-from deploy.kubernetes import (
+from deploy.checks.kubernetes import (
     confinement,
     environment,
     hygiene,
@@ -17,17 +16,18 @@ from deploy.kubernetes import (
     names,
     policies,
     probes,
-    scaling,
+    replica_counts,
     schemas,
     spelling,
 )
-from deploy.kubernetes.manifests import OVERLAYS, Manifest
+from deploy.checks.kubernetes.manifests import OVERLAYS, Manifest
+from deploy.errors import CommandError
 
 # Each stage reads what those before it promise; what one refuses comes alone.
 _STAGES = (
     (schemas,),
     (spelling,),
-    (names, links, scaling, policies, confinement, hygiene, probes, environment),
+    (names, links, replica_counts, policies, confinement, hygiene, probes, environment),
 )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deploy.kubernetes.manifests import Manifest, Pod, pods
-from deploy.kubernetes.quantities import parsed
+from deploy.checks.kubernetes.manifests import Manifest, Pod, pods
+from deploy.checks.kubernetes.quantities import parsed
 
 _POD = {"automountServiceAccountToken": False, "enableServiceLinks": False}
 _NEVER = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "serviceAccountName", "serviceAccount")

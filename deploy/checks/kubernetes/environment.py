@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from deploy.checks.kubernetes import names
+from deploy.checks.kubernetes.manifests import Manifest, Pod, home, image, pods
 from deploy.errors import CommandError
-from deploy.kubernetes import names
-from deploy.kubernetes.manifests import Manifest, Pod, home, image, pods
-from deploy.stack import whole
+from deploy.stack.specification import whole
 from server.errors import SettingsError
 from server.settings import Settings
 

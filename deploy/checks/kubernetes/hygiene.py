@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deploy.kubernetes import quantities
-from deploy.kubernetes.environment import told
-from deploy.kubernetes.manifests import Manifest, Pod, image, name, pods
+from deploy.checks.kubernetes import quantities
+from deploy.checks.kubernetes.environment import told
+from deploy.checks.kubernetes.manifests import Manifest, Pod, image, name, pods
 
 # What a stop takes beside waiting: seconds.
 _MARGIN = 10

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deploy.kubernetes.environment import told
-from deploy.kubernetes.manifests import Manifest, Pod, home, image, name, pods
+from deploy.checks.kubernetes.environment import told
+from deploy.checks.kubernetes.manifests import Manifest, Pod, home, image, name, pods
 
 Faults = Iterator[str]
 # The one Service that may be open to the world, and the ports of its pods that are meant for it.

@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 
 from deploy.errors import CommandError
+from deploy.stack.paths import ROOT
 
-OVERLAYS = Path(__file__).parent / "overlays"
+OVERLAYS = ROOT / "deploy/kubernetes/overlays"
 # The first Kustomize that can do all that ours use; Debian 12 and Ubuntu 22.04 have kubectl with an older one.
 _OLDEST = 5
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deploy.kubernetes.manifests import Manifest, Pod, home, name, pods
+from deploy.checks.kubernetes.manifests import Manifest, Pod, home, name, pods
 
 # What its user makes, as docs/kubernetes.md tells, and the keys in it; those of the last are variables, by any name.
 SECRETS: dict[str, set[str] | None] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deploy.kubernetes.links import PUBLIC, PUBLIC_PORTS, selected
-from deploy.kubernetes.manifests import Manifest, Pod, name, pods
+from deploy.checks.kubernetes.links import PUBLIC, PUBLIC_PORTS, selected
+from deploy.checks.kubernetes.manifests import Manifest, Pod, name, pods
 
 
 def faults(manifests: Sequence[Manifest]) -> Iterator[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deploy.kubernetes.environment import told
-from deploy.kubernetes.manifests import Manifest, image, pods
-from server.access import OPEN
+from deploy.checks.kubernetes.environment import told
+from deploy.checks.kubernetes.manifests import Manifest, image, pods
+from server.http.api_keys import OPEN
 
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 # Where each image answers that it is well, to anybody: replicas without a key, Nginx without asking a replica.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from deploy.kubernetes.links import selected
-from deploy.kubernetes.manifests import Manifest, name, pods
+from deploy.checks.kubernetes.links import selected
+from deploy.checks.kubernetes.manifests import Manifest, name, pods
 
 _NONE = (0, "0", "0%")
 # Those that a rollout may not take away before there are others.

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import kubernetes_validate  # type: ignore[import-untyped]
 
-from deploy.kubernetes.manifests import Manifest, name
+from deploy.checks.kubernetes.manifests import Manifest, name
 
 # The oldest with a `sleep` in preStop, and one of today's.
 VERSIONS = ("1.30", "1.36")

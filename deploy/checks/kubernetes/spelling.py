@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from deploy.kubernetes.manifests import Manifest, Pod, name, pods
+from deploy.checks.kubernetes.manifests import Manifest, Pod, name, pods
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _PORT = re.compile(r"(?!\d+$)[a-z0-9](?:[a-z0-9-]{0,13}[a-z0-9])?")

@@ -11,18 +11,18 @@ from pathlib import Path
 
 from mlflow.models import Model
 
-from deploy.model.features import NotCompilable
-from deploy.model.packing import pack
-from deploy.model.parity import Check, Compiled, compare
-from server.digest import folder_digest
+from deploy.models.compile.features import NotCompilable
+from deploy.models.compile.packing import pack
+from deploy.models.compile.parity import Check, Compiled, compare
 from server.engines import forest
 from server.engines.companion import FLAVORS, LAYOUT, model_digest
 from server.engines.packed import PackedForest
 from server.engines.sklearn import SklearnEngine
 from server.errors import ModelError
-from server.mlmodel import MLmodel
-from server.rows import Rows
-from server.schema import InputSchema
+from server.inference.rows import Rows
+from server.inference.schema import InputSchema
+from server.model_store.digest import folder_digest
+from server.model_store.mlmodel import MLmodel
 
 # The rows to compare on, which may depend on where the trees split.
 Rowmaker = Callable[[PackedForest | None], Rows]
@@ -51,7 +51,7 @@ def add_onnx(folder: Path, reference: SklearnEngine, schema: InputSchema, rows: 
         ModelError: none of its forms agrees with the model, or can be compared with it.
     """
     try:
-        from deploy.model.convert import conversions  # noqa: PLC0415  (optional packages)
+        from deploy.models.compile.onnx_conversion import conversions  # noqa: PLC0415  (optional packages)
     except ImportError as error:
         how = "locally `make .venv/bin/.onnx`, in containers EXTRAS=onnx"
         raise NotCompilable(f"to convert it takes optional packages ({error}): {how}") from None

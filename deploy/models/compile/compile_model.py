@@ -1,7 +1,7 @@
-"""``python -m deploy.model.compile``: give the model that MODEL_URI names a compiled companion, checked against it.
+"""``python -m deploy.models.compile.compile_model``: give the model that MODEL_URI names a compiled companion.
 
-The model itself stays as it is: a registered one gets a new version, one in a folder a folder beside it, one of a run a
-run of its own. The last line printed is the URI of the result.
+The companion is checked against the model. The model itself stays as it is: a registered one gets a new version, one in
+a folder a folder beside it, one of a run a run of its own. The last line printed is the URI of the result.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.errors import CommandError
-from deploy.model.train import MLFLOW_VARIABLES
-from server.copies import Copy
+from deploy.models.training.train import MLFLOW_VARIABLES
 from server.engines import suitable_engines
 from server.engines.packed import PackedForest
 from server.errors import StartError
-from server.mlmodel import MLmodel
-from server.model import Model, load_model
-from server.resolve import local_folder, resolve_in_child
-from server.rows import Rows
+from server.inference.model import Model, load_model
+from server.inference.rows import Rows
+from server.model_store.copies import Copy
+from server.model_store.mlmodel import MLmodel
+from server.model_store.resolve import local_folder, resolve_in_child
 from server.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def compile_model(environ: Mapping[str, str]) -> str:
         _compile(folder, copy, settings, data)
         if beside is None:
             # It imports all of MLflow: only after main() has set the variables that MLflow reads at its import.
-            from deploy.model import registry  # noqa: PLC0415
+            from deploy.models.registry import versions  # noqa: PLC0415
 
-            return registry.publish_compiled(folder, copy, settings)
+            return versions.publish_compiled(folder, copy, settings)
         _put(folder, beside)
         return str(beside)
 
@@ -60,8 +60,8 @@ def _compile(folder: Path, copy: Copy, settings: Settings, data: Path | None) ->
         CommandError, StartError: there is none, or it does not agree with the model.
     """
     # They import MLflow and scikit-learn.
-    from deploy.model import companion, samples  # noqa: PLC0415
-    from deploy.model.features import NotCompilable  # noqa: PLC0415
+    from deploy.models.compile import companion, samples  # noqa: PLC0415
+    from deploy.models.compile.features import NotCompilable  # noqa: PLC0415
 
     model, reference = _loaded(copy)
     given = samples.from_file(data, model.schema) if data else None

@@ -26,10 +26,10 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from server.columns import Column
 from server.engines import kernel
 from server.engines.packed import Feature
-from server.schema import InputSchema
+from server.inference.columns import Column
+from server.inference.schema import InputSchema
 
 
 class NotCompilable(Exception):

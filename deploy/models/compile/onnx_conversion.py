@@ -11,10 +11,10 @@ from typing import Any
 import skl2onnx
 from skl2onnx.common import data_types
 
-from deploy.model.features import NotCompilable
+from deploy.models.compile.features import NotCompilable
 from server.engines import onnx
 from server.engines.onnx import ALL, OnnxEngine
-from server.schema import InputSchema
+from server.inference.schema import InputSchema
 
 _TENSORS = {
     "double": data_types.DoubleTensorType,

@@ -11,9 +11,9 @@ from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomFo
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
-from deploy.model.features import NotCompilable, formulas
+from deploy.models.compile.features import NotCompilable, formulas
 from server.engines.packed import PackedForest
-from server.schema import InputSchema
+from server.inference.schema import InputSchema
 
 # A subclass may predict in another way.
 _FORESTS = (RandomForestClassifier, ExtraTreesClassifier, RandomForestRegressor, ExtraTreesRegressor)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.engines.sklearn import SklearnEngine
-from server.rows import Prediction, Rows
+from server.inference.rows import Prediction, Rows
 
 # Probabilities may differ by this much; a regressor's values by this much of their size.
 TOLERANCE = 1e-6

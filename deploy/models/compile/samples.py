@@ -15,12 +15,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from deploy.errors import CommandError
-from server.columns import Column
 from server.engines import kernel
 from server.engines.packed import Feature, PackedForest
 from server.errors import InvalidRows
-from server.rows import Row, Rows
-from server.schema import InputSchema
+from server.inference.columns import Column
+from server.inference.rows import Row, Rows
+from server.inference.schema import InputSchema
 
 DRAWN = 4096
 

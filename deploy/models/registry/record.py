@@ -1,4 +1,4 @@
-"""``python -m deploy.model.record``: log measured runs, one JSON document on standard input, to MLflow.
+"""``python -m deploy.models.registry.record``: log measured runs, one JSON document on standard input, to MLflow.
 
 ``{"experiment": .., "runs": [{"name": .., "params": {..}, "metrics": [{"step": 500, "rps": ..}, ..], "tags": {..},
 "artifacts": {"report.md": "the text", ..}}]}``. Prints the id of each run.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.errors import CommandError
-from deploy.model.train import MLFLOW_VARIABLES
+from deploy.models.training.train import MLFLOW_VARIABLES
 from server.errors import StartError
 from server.settings import Settings
 
@@ -68,13 +68,13 @@ def record(experiment: str, records: Sequence[Record], settings: Settings) -> li
     # They import MLflow: only after main() has set the variables that MLflow reads at its import.
     import mlflow  # noqa: PLC0415
 
-    from deploy.model import connection, registry  # noqa: PLC0415
+    from deploy.models.registry import client, versions  # noqa: PLC0415
 
-    found = registry.open_experiment(settings, experiment)
+    found = versions.open_experiment(settings, experiment)
     ids = []
     for one in records:
         with (
-            connection.reported(settings.tracking_uri),
+            client.reported(settings.tracking_uri),
             mlflow.start_run(experiment_id=found, run_name=one.name, tags=dict(one.tags)) as run,
         ):
             mlflow.log_params(dict(one.params))

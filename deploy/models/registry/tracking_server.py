@@ -1,4 +1,4 @@
-"""``python -m deploy.model.tracking``: MLflow's server, on a database and a bucket, or on a folder, that it is told of.
+"""``python -m deploy.models.registry.tracking_server``: MLflow's server, on a database and a bucket or a folder.
 
 It waits for nothing: whoever starts it does so again. The database and the bucket are looked at before, so that what is
 wrong is one line, and reach MLflow by the environment: everybody may see the arguments of a process.
@@ -12,8 +12,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.model import database
-from deploy.model.objects import Bucket
+from deploy.models.registry import database
+from deploy.models.registry.bucket import Bucket
 from server.errors import SettingsError, StartError
 from server.settings import ROOT
 
@@ -22,7 +22,7 @@ ALLOWED_HOSTS = "mlflow,mlflow:*,localhost,localhost:*,127.0.0.1,127.0.0.1:*,hos
 # One process answers many requests at a time; each more would take 250 MB.
 _WORKERS = "1"
 
-# By which MLflow finds deploy/model/proxied.py.
+# By which MLflow finds deploy/models/registry/proxied_s3.py.
 _PLUGINS = Path(__file__).parent / "plugins"
 
 _QUIET = {

@@ -12,14 +12,14 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from deploy.model.connection import connect_to_database, first_line, reported
-from deploy.model.form import Covertype
-from deploy.model.package import fault_of, save
-from deploy.model.pipeline import HELD_OUT, Fitted
-from deploy.model.pointer import Pointer
-from server.copies import Copy
-from server.digest import DIGEST_TAG, folder_digest
+from deploy.models.registry.client import connect_to_database, first_line, reported
+from deploy.models.registry.pointer import Pointer
+from deploy.models.training.form import Covertype
+from deploy.models.training.package import fault_of, save
+from deploy.models.training.pipeline import HELD_OUT, Fitted
 from server.errors import ModelError, RegistryError
+from server.model_store.copies import Copy
+from server.model_store.digest import DIGEST_TAG, folder_digest
 from server.settings import Settings
 
 NAME = "covertype"

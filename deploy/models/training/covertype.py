@@ -15,8 +15,17 @@ import numpy as np
 import pandas as pd
 from sklearn.datasets import fetch_covtype
 
-from deploy.model.form import COLUMNS, FEATURES, LABEL, PUBLISHED_RANGES, UCI_COLUMNS, Covertype, DataError, from_frame
-from deploy.model.synthetic import generate
+from deploy.models.training.form import (
+    COLUMNS,
+    FEATURES,
+    LABEL,
+    PUBLISHED_RANGES,
+    UCI_COLUMNS,
+    Covertype,
+    DataError,
+    from_frame,
+)
+from deploy.models.training.synthetic import generate
 
 __all__ = ["FEATURES", "LABEL", "PUBLISHED_RANGES", "Covertype", "DataError", "load"]
 

@@ -13,13 +13,13 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, Schema
 
-from deploy.model import companion
-from deploy.model.form import FEATURES, LABEL, PUBLISHED_RANGES, Covertype
-from deploy.model.pipeline import Fitted
-from server.digest import folder_digest
+from deploy.models.compile import companion
+from deploy.models.training.form import FEATURES, LABEL, PUBLISHED_RANGES, Covertype
+from deploy.models.training.pipeline import Fitted
 from server.engines.sklearn import SklearnEngine
-from server.mlmodel import MLmodel
-from server.rows import Rows
+from server.inference.rows import Rows
+from server.model_store.digest import folder_digest
+from server.model_store.mlmodel import MLmodel
 
 # The workshop's first row: what the model's users see as its example.
 EXAMPLE = (2596, 51, 3, 258, 0, 510, 221, 232, 148, 6279, 1, 29)

@@ -15,8 +15,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from deploy.model.form import FEATURES, NUMBERS, PUBLISHED_RANGES, Covertype
-from server.cgroup import available_cpus
+from deploy.models.training.form import FEATURES, NUMBERS, PUBLISHED_RANGES, Covertype
+from server.system.cgroup import available_cpus
 
 HELD_OUT = 0.2
 

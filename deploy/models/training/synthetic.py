@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from deploy.model.form import FEATURES, MIN_ROWS_PER_CLASS, PUBLISHED_RANGES, Covertype
+from deploy.models.training.form import FEATURES, MIN_ROWS_PER_CLASS, PUBLISHED_RANGES, Covertype
 
 # One entry a class, 1 to 7, near what the real set has: so a forest finds about as much to learn.
 _SHARE = np.array([0.365, 0.487, 0.062, 0.005, 0.016, 0.030, 0.035])

@@ -1,4 +1,4 @@
-"""``python -m deploy.model.train``: fit Covertype's forest, register it, check it, and make it the champion."""
+"""``python -m deploy.models.training.train``: fit Covertype's forest, register and check it, make it the champion."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from sklearn.base import BaseEstimator
 
-from deploy.model.covertype import load
-from deploy.model.pipeline import FORESTS, fit
+from deploy.models.training.covertype import load
+from deploy.models.training.pipeline import FORESTS, fit
 from server.errors import SettingsError, StartError
 from server.settings import Settings
 
@@ -34,17 +34,17 @@ def train(environ: Mapping[str, str], forest: BaseEstimator) -> str:
     """
     settings = Settings.from_env(environ)
     # It imports MLflow: only after main() has set the variables that MLflow reads at its import.
-    from deploy.model import registry  # noqa: PLC0415
+    from deploy.models.registry import versions  # noqa: PLC0415
 
-    experiment = registry.open_experiment(settings)
+    experiment = versions.open_experiment(settings)
     _say("loading Covertype")
     data = load(environ, settings.var_dir / "data")
     _say(f"fitting on {len(data.y):,} rows ({data.source})")
     fitted = fit(data, forest)
     _say(f"fitted in {fitted.seconds:.0f} s; registering and checking")
-    version = registry.publish(fitted, data, experiment, settings)
+    version = versions.publish(fitted, data, experiment, settings)
     return (
-        f"{registry.NAME} version {version.number} is @{registry.ALIAS}: accuracy {fitted.accuracy:.3f},"
+        f"{versions.NAME} version {version.number} is @{versions.ALIAS}: accuracy {fitted.accuracy:.3f},"
         f" macro-F1 {fitted.macro_f1:.3f}, {fitted.nodes:,} nodes, trained on {data.source}"
     )
 

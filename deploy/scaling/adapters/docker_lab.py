@@ -7,17 +7,17 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deploy.docker import locks
-from deploy.docker.engine import Compose, docker
-from deploy.docker.statistics import Statistics, engine_socket
-from deploy.docker.topology import file, variables
+from deploy.backends.docker import locks
+from deploy.backends.docker.engine import Compose, docker
+from deploy.backends.docker.topology import file, variables
 from deploy.errors import CommandError
-from deploy.layout import Layout
+from deploy.scaling.adapters.docker_statistics import Statistics, engine_socket
 from deploy.scaling.generator import Generator, Load
 from deploy.scaling.ladder import Ladder
 from deploy.scaling.placement import Placement
 from deploy.scaling.usage import Reading
-from deploy.stack import Stack
+from deploy.stack.paths import Layout
+from deploy.stack.specification import Stack
 
 _LOCUST = ("python", "-m", "locust")
 # Where the generator finds what it is given.

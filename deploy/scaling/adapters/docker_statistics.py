@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from deploy.docker.engine import docker
+from deploy.backends.docker.engine import docker
 from deploy.errors import CommandError
-from deploy.probe import UnixConnection
+from deploy.rollout.replica_client import UnixConnection
 from deploy.scaling.usage import LOCUST, NGINX, SERVER, Reading
 
 _LABEL = "com.docker.compose"

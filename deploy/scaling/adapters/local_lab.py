@@ -7,17 +7,17 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deploy import ports
+from deploy.backends.local.supervisord import Supervisord
 from deploy.errors import CommandError
-from deploy.keys import client_key
-from deploy.layout import ROOT, Layout, at
-from deploy.local.statistics import Statistics
-from deploy.local.supervisord import Supervisord
+from deploy.scaling.adapters.local_statistics import Statistics
 from deploy.scaling.generator import Generator, Load
 from deploy.scaling.ladder import Ladder
 from deploy.scaling.placement import Placement
 from deploy.scaling.usage import Reading
-from deploy.stack import Stack
+from deploy.security.api_keys import client_key
+from deploy.stack import ports
+from deploy.stack.paths import ROOT, Layout, at
+from deploy.stack.specification import Stack
 
 # Bytes that each process of the generator may hold: one without a limit froze the machine that it measured.
 _MEMORY = 2 << 30

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from deploy.local.supervisord import Supervisord
-from deploy.local.watch import family
+from deploy.backends.local.supervisord import Supervisord
+from deploy.backends.local.watch import family
 from deploy.scaling.usage import LOCUST, NGINX, SERVER, Reading
 
 # Seconds after which programs, their children and their memory are looked at anew: that costs far more than their CPU.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.model import Model
-from server.openapi import access, predict, scoring, service, v2
-from server.openapi.parts import balanced
+from server.http.openapi import mlflow_scoring, open_inference, predict, security_schemes, service
+from server.http.openapi.parts import balanced
+from server.inference.model import Model
 
 _TAGS = {
     predict.TAG: "Forkcast's own: strict, with confidences",
-    scoring.TAG: "What `mlflow models serve` answers, for clients that are made for it",
-    v2.TAG: "Version 2, by REST: for the clients of KServe, Triton and MLServer",
+    mlflow_scoring.TAG: "What `mlflow models serve` answers, for clients that are made for it",
+    open_inference.TAG: "Version 2, by REST: for the clients of KServe, Triton and MLServer",
     service.TAG: "What runs here",
 }
 
@@ -22,11 +22,11 @@ def openapi_document(model: Model, max_rows: int, *, guarded: bool = False) -> d
     ``guarded`` is whether requests need an API key.
     """
     document = _document(model, max_rows)
-    return access.guarded(document) if guarded else document
+    return security_schemes.guarded(document) if guarded else document
 
 
 def _document(model: Model, max_rows: int) -> dict[str, Any]:
-    parts = (predict, scoring, v2, service)
+    parts = (predict, mlflow_scoring, open_inference, service)
     return {
         "openapi": "3.1.0",
         "info": {

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from io import StringIO
 from typing import Any
 
-from server.columns import Column
-from server.model import Model
-from server.openapi.parts import answer, get, obj, ref, value
-from server.protocol import JSON
+from server.http.openapi.parts import answer, get, obj, ref, value
+from server.inference.columns import Column
+from server.inference.model import Model
+from server.protocols.json_codec import JSON
 
 TAG = "MLflow scoring"
 

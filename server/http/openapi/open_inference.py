@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from server.model import Model
-from server.openapi.parts import answer, get, obj, ref
-from server.protocol import JSON
-from server.tensors import DATATYPES, KINDS
+from server.http.openapi.parts import answer, get, obj, ref
+from server.inference.model import Model
+from server.protocols.json_codec import JSON
+from server.protocols.tensors import DATATYPES, KINDS
 
 TAG = "Open Inference Protocol"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from server.columns import Column
-from server.protocol import JSON, PROBLEM_JSON
+from server.inference.columns import Column
+from server.protocols.json_codec import JSON, PROBLEM_JSON
 
 _TYPES: Mapping[str, Mapping[str, Any]] = {
     "boolean": {"type": "boolean"},

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from server.model import Model
-from server.openapi.parts import answer, obj, problem, ref, value
-from server.protocol import JSON
+from server.http.openapi.parts import answer, obj, problem, ref, value
+from server.inference.model import Model
+from server.protocols.json_codec import JSON
 
 TAG = "predict"
 

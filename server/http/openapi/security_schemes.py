@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.access import OPEN
-from server.openapi.parts import answer, problem, ref
+from server.http.api_keys import OPEN
+from server.http.openapi.parts import answer, problem, ref
 
 _WORDS = "There is no API key, or not a good one"
 _SCHEMES = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.model import Model
-from server.openapi.parts import get, obj, problem, ref
+from server.http.openapi.parts import get, obj, problem, ref
+from server.inference.model import Model
 
 TAG = "service"
 

@@ -11,13 +11,13 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from deploy.model.packing import pack
+from deploy.models.compile.packing import pack
 from server.engines import kernel, native
 from server.engines.forest import ForestEngine
 from server.engines.packed import PackedForest
 from server.engines.sklearn import SklearnEngine
-from server.rows import Rows
-from server.schema import InputSchema
+from server.inference.rows import Rows
+from server.inference.schema import InputSchema
 
 Floats = npt.NDArray[np.float64]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from server.app import create_app
-from server.model import Model
-from server.rows import Prediction, Rows
-from server.schema import InputSchema
+from server.http.app import create_app
+from server.inference.model import Model
+from server.inference.rows import Prediction, Rows
+from server.inference.schema import InputSchema
 from server.settings import Settings
 
 with warnings.catch_warnings():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from server.digest import DIGEST_TAG, folder_digest
+from server.model_store.digest import DIGEST_TAG, folder_digest
 from server.settings import Settings
 
 with warnings.catch_warnings():

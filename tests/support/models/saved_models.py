@@ -21,9 +21,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from deploy.model.form import FEATURES
-from deploy.model.pipeline import build_pipeline
-from deploy.model.synthetic import generate
+from deploy.models.training.form import FEATURES
+from deploy.models.training.pipeline import build_pipeline
+from deploy.models.training.synthetic import generate
 
 REQUIREMENTS = ["scikit-learn"]  # given, so that MLflow does not go and look for them
 

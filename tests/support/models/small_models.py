@@ -12,12 +12,12 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from deploy.model.packing import pack
+from deploy.models.compile.packing import pack
 from server.engines import Engine
 from server.engines.sklearn import SklearnEngine
-from server.model import Model
-from server.schema import InputSchema
-from tests.forests import engine_of
+from server.inference.model import Model
+from server.inference.schema import InputSchema
+from tests.support.models.forests import engine_of
 
 ROWS = 60
 

@@ -1,4 +1,4 @@
-"""``names.py ZONE``: a cluster's DNS in a few lines: addresses by name, from a JSON file, read anew each time."""
+"""``cluster_dns.py ZONE``: a cluster's DNS in a few lines: addresses by name, from a JSON file, read anew each time."""
 
 from __future__ import annotations
 

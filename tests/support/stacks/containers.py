@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.docker.engine import engine_missing
+from deploy.backends.docker.engine import engine_missing
 from tests.e2e.conftest import ROOT, Stack, clean_environ
 
 _LABEL = "com.docker.compose.project"

@@ -18,7 +18,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
-from deploy.kubernetes.manifests import Manifest, Pod, pods
+from deploy.checks.kubernetes.manifests import Manifest, Pod, pods
 
 NAMESPACE = "forkcast"
 DOMAIN = f"{NAMESPACE}.svc.cluster.local"
@@ -51,9 +51,14 @@ class Cluster:
         try:
             self.zone()
             image = f"{self.images}-server:latest"
-            mounts = ("-v", f"{self.folder}:/zone:ro", "-v", f"{Path(__file__).with_name('names.py')}:/names.py:ro")
+            mounts = (
+                "-v",
+                f"{self.folder}:/zone:ro",
+                "-v",
+                f"{Path(__file__).with_name('cluster_dns.py')}:/cluster_dns.py:ro",
+            )
             run = ("run", "-d", "--no-healthcheck", "--name", f"{self.name}-dns", "--network", self.name, *mounts)
-            docker(*run, "--entrypoint", "python", image, "/names.py", "/zone/names.json")
+            docker(*run, "--entrypoint", "python", image, "/cluster_dns.py", "/zone/names.json")
             self.dns = self.address("dns")
             search = f"search {DOMAIN} svc.cluster.local cluster.local\nnameserver {self.dns}\noptions ndots:5\n"
             (self.folder / "resolv.conf").write_text(search)

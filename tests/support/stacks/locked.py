@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 
-from deploy import tls
-from tests import certificates
-from tests.certificates import Pair
+from deploy.security import tls
 from tests.e2e.conftest import Stack, free_port
+from tests.support import certificates
+from tests.support.certificates import Pair
 
 KEY, NEXT = "the-key-of-the-first-client", "the-key-of-the-next-client"
 

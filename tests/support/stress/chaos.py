@@ -1,8 +1,8 @@
 """What may happen to a stack in containers while it is loaded, with at least two replicas up at every moment.
 
-`python -m tests.e2e.chaos PORT REQUESTS` does it to the stack of this checkout that `make up` started in containers,
-with its Nginx on PORT, under 64 connections of constant load, and prints the answers by status and by replica.
-API_KEY and TLS_CERT are for a stack with such locks (:func:`tests.e2e.load.locks`).
+`python -m tests.support.stress.chaos PORT REQUESTS` does it to the stack of this checkout that `make up` started in
+containers, with its Nginx on PORT, under 64 connections of constant load, and prints the answers by status and by
+replica. API_KEY and TLS_CERT are for a stack with such locks (:func:`tests.support.stress.load.locks`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-from tests.e2e.load import Counts, Load, locks
-
-ROOT = Path(__file__).parents[2]
+from deploy.stack.paths import ROOT
+from tests.support.stress.load import Counts, Load, locks
 
 
 class Chaos:
@@ -93,7 +91,7 @@ def report(counts: Counts) -> list[str]:
 def main() -> None:
     """From the command line; the status is 1 if a request failed."""
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m tests.e2e.chaos PORT REQUESTS")
+        sys.exit("usage: python -m tests.support.stress.chaos PORT REQUESTS")
     port, requests = int(sys.argv[1]), int(sys.argv[2])
     with Load(port, most=100 * requests, **locks(os.environ)) as load:
         Chaos(os.environ, print).run(load, requests // 6)

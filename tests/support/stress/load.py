@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from deploy import tls
+from deploy.security import tls
 
 WORKSHOP_ROW = {
     "elevation": 2596,
@@ -214,9 +214,9 @@ def locks(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """`python -m tests.e2e.load PORT [REQUESTS]`: 64 connections of the workshop's payload, counted."""
+    """`python -m tests.support.stress.load PORT [REQUESTS]`: 64 connections of the workshop's payload, counted."""
     if not 2 <= len(sys.argv) <= 3:
-        sys.exit("usage: python -m tests.e2e.load PORT [REQUESTS]")
+        sys.exit("usage: python -m tests.support.stress.load PORT [REQUESTS]")
     port, most = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 20_000
     with Load(port, most=most, **locks(os.environ)) as load:
         load.join()

@@ -1,8 +1,8 @@
 """Promotions and rollbacks of the stack that is up, under 64 connections of constant load.
 
-`python -m tests.e2e.promotions PORT VERSION [ROUNDS]` promotes VERSION and rolls back, ROUNDS times (3), and prints
-what the replicas hold before and after, and the answers by version. The status is 1 if a request failed.
-API_KEY and TLS_CERT are for a stack with such locks (:func:`tests.e2e.load.locks`).
+`python -m tests.support.stress.promotions PORT VERSION [ROUNDS]` promotes VERSION and rolls back, ROUNDS times (3), and
+prints what the replicas hold before and after, and the answers by version. The status is 1 if a request failed.
+API_KEY and TLS_CERT are for a stack with such locks (:func:`tests.support.stress.load.locks`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-from tests.e2e.load import Load, locks
-
-ROOT = Path(__file__).parents[2]
+from deploy.stack.paths import ROOT
+from tests.support.stress.load import Load, locks
 
 
 def make(*arguments: str) -> str:
@@ -35,7 +33,7 @@ def tell_memory() -> None:
 def main() -> None:
     """From the command line."""
     if not 3 <= len(sys.argv) <= 4:
-        sys.exit("usage: python -m tests.e2e.promotions PORT VERSION [ROUNDS]")
+        sys.exit("usage: python -m tests.support.stress.promotions PORT VERSION [ROUNDS]")
     port, version, rounds = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 3
     with Load(port, most=100_000_000, **locks(os.environ)) as load:
         load.wait_for(5000)

@@ -1,8 +1,8 @@
 """API keys that change under load: the keys' file as people and Kubernetes change it, and who is let in meanwhile.
 
-`python -m tests.e2e.rotation PORT FOLDER ROUNDS` rotates the keys of a replica that runs on PORT (or of an Nginx before
-some) with ``API_KEYS_FILE=FOLDER/keys``, which this makes or takes over, in three ways in turn, under 64 connections,
-and prints what failed.
+`python -m tests.support.stress.rotation PORT FOLDER ROUNDS` rotates the keys of a replica that runs on PORT (or of an
+Nginx before some) with ``API_KEYS_FILE=FOLDER/keys``, which this makes or takes over, in three ways in turn, under 64
+connections, and prints what failed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.e2e.load import WORKSHOP_ROW, Load
+from tests.support.stress.load import WORKSHOP_ROW, Load
 
 
 def by_rename(path: Path, text: str) -> None:
@@ -113,7 +113,7 @@ def headers_of(key: str) -> str:
 def main() -> None:
     """From the command line; the status is 1 if a request with a good key failed."""
     if len(sys.argv) != 4:
-        sys.exit("usage: python -m tests.e2e.rotation PORT FOLDER ROUNDS")
+        sys.exit("usage: python -m tests.support.stress.rotation PORT FOLDER ROUNDS")
     port, path, rounds = int(sys.argv[1]), Path(sys.argv[2]) / "keys", int(sys.argv[3])
     key = secrets.token_urlsafe(24)
     by_rename(path, f"{key}\n")

@@ -1,9 +1,9 @@
 """What those who ask for predictions notice of attacks.
 
-`python -m tests.e2e.siege PORT [SOCKET]` has 16 connections ask the stack on PORT, does each attack to the same port,
-or to the Unix socket of a replica, and prints a table. The attackers are another process; the stack is one that `make
-up` started. `ATTACKS="slow header,silent"` chooses, `CLIENTS=1000` and `ATTACK_SECONDS=20` say how much.
-API_KEY and TLS_CERT are for the 16 (:func:`tests.e2e.load.locks`); attackers have no key and speak no TLS.
+`python -m tests.support.stress.siege PORT [SOCKET]` has 16 connections ask the stack on PORT, does each attack to the
+same port, or to the Unix socket of a replica, and prints a table. The attackers are another process; the stack is one
+that `make up` started. `ATTACKS="slow header,silent"` chooses, `CLIENTS=1000` and `ATTACK_SECONDS=20` say how much.
+API_KEY and TLS_CERT are for the 16 (:func:`tests.support.stress.load.locks`); attackers have no key and speak no TLS.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-from tests.e2e.hostile import ATTACKS, run
-from tests.e2e.hostile.wire import Got
-from tests.e2e.load import Load, locks
+from tests.support.stress.hostile import ATTACKS, run
+from tests.support.stress.hostile.wire import Got
+from tests.support.stress.load import Load, locks
 
 CONNECTIONS = 16
 # So long is looked before each attack, and at least during it (seconds).
@@ -75,7 +75,7 @@ class Siege:
 def main() -> None:
     """From the command line; the status is 1 if a request of the others failed."""
     if not 2 <= len(sys.argv) <= 3:
-        sys.exit("usage: python -m tests.e2e.siege PORT [SOCKET]")
+        sys.exit("usage: python -m tests.support.stress.siege PORT [SOCKET]")
     count, seconds = int(os.environ.get("CLIENTS", "1000")), float(os.environ.get("ATTACK_SECONDS", "20"))
     siege = Siege(int(sys.argv[1]), sys.argv[-1], count, seconds)
     print("| attack | P50 / P95 before, ms | during | answered | failed | what the attackers got |")

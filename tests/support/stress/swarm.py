@@ -1,8 +1,8 @@
 """A stack in a Docker Swarm, by Docker's own commands, and what may happen to it while it is loaded.
 
-`python -m tests.e2e.swarm PORT REQUESTS MODEL_URI` does all of it to the stack `forkcast-swarm` with its Nginx on PORT,
-under 64 connections of constant load: 3 replicas become 5 and 3 again, all move to MODEL_URI and back, one is
-killed. It prints the answers of each phase by version; the status is 1 if a request failed.
+`python -m tests.support.stress.swarm PORT REQUESTS MODEL_URI` does all of it to the stack `forkcast-swarm` with its
+Nginx on PORT, under 64 connections of constant load: 3 replicas become 5 and 3 again, all move to MODEL_URI and back,
+one is killed. It prints the answers of each phase by version; the status is 1 if a request failed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from tests.e2e.load import Counts, Load
+from deploy.stack.paths import ROOT
+from tests.support.stress.load import Counts, Load
 
-ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/swarm"
 
 
@@ -110,7 +109,7 @@ def run(stack: SwarmStack, load: Load, requests: int, model_uri: str) -> None:
 def main() -> None:
     """From the command line."""
     if len(sys.argv) != 4:
-        sys.exit("usage: python -m tests.e2e.swarm PORT REQUESTS MODEL_URI")
+        sys.exit("usage: python -m tests.support.stress.swarm PORT REQUESTS MODEL_URI")
     port, requests = int(sys.argv[1]), int(sys.argv[2])
     stack = SwarmStack()
     with Load(port, most=100 * requests) as load:

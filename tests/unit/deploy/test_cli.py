@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy import cli, interrupt
-from deploy.layout import ROOT, Layout
-from tests.fake_docker import FakeDocker, container
+from deploy import cli
+from deploy.stack import interrupt
+from deploy.stack.paths import ROOT, Layout
+from tests.support.fake_docker import FakeDocker, container
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

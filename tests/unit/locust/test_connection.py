@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from server.settings import ROOT
-from tests.loadtest import unused_port
+from tests.support.locust_process import unused_port
 
 _CLIENT = """
 from gevent import monkey; monkey.patch_all()

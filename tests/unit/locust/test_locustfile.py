@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.loadtest import finished, is_valid, locust, master_port, serving, started, unused_port, workers
+from tests.support.locust_process import finished, is_valid, locust, master_port, serving, started, unused_port, workers
 
 # Users that do not wait long.
 QUICK = ("--users", "4", "--spawn-rate", "4", "--wait-min", "0.05", "--wait-max", "0.1")

@@ -22,11 +22,11 @@ from urllib.parse import unquote, urlsplit
 import psutil
 import pytest
 
+from deploy.backends.local import nginx
+from deploy.backends.local.slots import SLOTS, replica_socket
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout
-from deploy.local import nginx
-from deploy.local.slots import SLOTS, replica_socket
-from deploy.stack import Stack
+from deploy.stack.paths import ROOT, Layout
+from deploy.stack.specification import Stack
 from server.settings import Settings
 
 UPSTREAM = (ROOT / "nginx/upstream-local.conf").read_text()
@@ -401,7 +401,7 @@ def test_nginx_after_one_that_was_killed(layout: Layout, binary: str) -> None:
     """An Nginx that is started where one was killed with -9 answers on the same port, and tells of itself."""
     port = free_port()
     nginx.write_config(layout, Stack(http_port=port))
-    command = [sys.executable, "-m", "deploy.local.takeover", *nginx.command(binary, layout)]
+    command = [sys.executable, "-m", "deploy.backends.local.takeover", *nginx.command(binary, layout)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     for end in (signal.SIGKILL, signal.SIGTERM):
         with subprocess.Popen(command, cwd=layout.var, env=environ, stderr=subprocess.DEVNULL) as process:

@@ -23,14 +23,14 @@ import yaml
 from prometheus_client import values
 from sklearn.tree import DecisionTreeClassifier
 
-from server import cgroup
-from server.accept import Shares
-from server.app import Edge, Reload
-from server.copies import Copies, Copy
-from server.digest import folder_digest
+from server.http.app import Edge, Reload
 from server.main import create, reload
 from server.metrics.folder import Folder
+from server.model_store.copies import Copies, Copy
+from server.model_store.digest import folder_digest
 from server.settings import ROOT
+from server.system import cgroup
+from server.workers.balancing import Shares
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx

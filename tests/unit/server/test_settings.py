@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from server.cgroup import available_cpus
 from server.errors import SettingsError, StartError
 from server.settings import ENGINES, LOG_LEVELS, ROOT, Settings
+from server.system.cgroup import available_cpus
 
 # Every variable, in the order of the settings, with a value that is not its default.
 VALUES = {

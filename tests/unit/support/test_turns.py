@@ -14,7 +14,9 @@ import pytest
 from server.settings import ROOT
 
 CONFIG = "[pytest]\nmarkers = e2e: x\n"
-CONFTEST = "from tests import turns\n\n\ndef pytest_configure(config):\n    config.pluginmanager.register(turns)\n"
+CONFTEST = (
+    "from tests.support import turns\n\n\ndef pytest_configure(config):\n    config.pluginmanager.register(turns)\n"
+)
 # Each test leaves a line: what it is, and which process it ran in; so does the end of each lane's fixture.
 TELL = """
 import os

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from tests.e2e.hostile import bombs, orders, slow
-from tests.e2e.hostile.wire import Got
+from tests.support.stress.hostile import bombs, orders, slow
+from tests.support.stress.hostile.wire import Got
 
 Attack = Callable[[str, int, float], Awaitable[Got]]
 

@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 
-from tests.e2e.hostile.wire import CHUNKED, POST, Got, connection, each, got, many
-from tests.e2e.load import WORKSHOP_ROW
+from tests.support.stress.hostile.wire import CHUNKED, POST, Got, connection, each, got, many
+from tests.support.stress.load import WORKSHOP_ROW
 
 
 def _headers() -> Iterator[tuple[str, bytes]]:

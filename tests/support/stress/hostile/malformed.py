@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from tests.e2e.load import WORKSHOP_ROW
+from tests.support.stress.load import WORKSHOP_ROW
 
 BODY = json.dumps(WORKSHOP_ROW).encode()
 INNER = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"

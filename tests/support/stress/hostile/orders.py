@@ -8,8 +8,8 @@ import struct
 from collections import Counter
 from contextlib import suppress
 
-from tests.e2e.hostile.malformed import MALFORMED
-from tests.e2e.hostile.wire import REQUEST, Got, connect, connection, each, got, many, plain
+from tests.support.stress.hostile.malformed import MALFORMED
+from tests.support.stress.hostile.wire import REQUEST, Got, connect, connection, each, got, many, plain
 
 _HALVES = (("whole", REQUEST), ("constant", b"GET /null HTTP/1.1\r\nHost: x\r\n\r\n"), ("cut", REQUEST[:-9]))
 

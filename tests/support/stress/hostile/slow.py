@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.e2e.hostile.wire import POST, Got, connection, got, many, plain
+from tests.support.stress.hostile.wire import POST, Got, connection, got, many, plain
 
 
 async def _drip(place: str, head: bytes, drop: bytes, seconds: float) -> str:

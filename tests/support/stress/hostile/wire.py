@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
-from tests.e2e.load import WORKSHOP_ROW, request_bytes
+from tests.support.stress.load import WORKSHOP_ROW, request_bytes
 
 Got = Counter[str]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

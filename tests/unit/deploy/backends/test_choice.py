@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from deploy import backend
-from deploy.backend import CHOICES, choose, containers_used
-from deploy.docker.backend import DockerBackend
-from deploy.docker.topology import DEFAULT
+from deploy.backends import choice
+from deploy.backends.choice import CHOICES, choose, containers_used
+from deploy.backends.docker.backend import DockerBackend
+from deploy.backends.docker.topology import DEFAULT
+from deploy.backends.local.backend import LocalBackend
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout
-from deploy.local.backend import LocalBackend
-from deploy.stack import Stack
-from tests.fake_docker import FakeDocker, container
+from deploy.stack.paths import ROOT, Layout
+from deploy.stack.specification import Stack
+from tests.support.fake_docker import FakeDocker, container
 
 PULL_FAILED = "docker pull --quiet: no such host"
 
@@ -269,7 +269,7 @@ def test_packages_are_installed(layout: Layout, bare: Callable[[int], None], mon
 
 def test_verbs_of_both() -> None:
     """Both backends have every verb that a backend is asked for."""
-    verbs = {name for name in vars(backend.Backend) if not name.startswith("_")} - {"name"}
+    verbs = {name for name in vars(choice.Backend) if not name.startswith("_")} - {"name"}
     assert verbs == {
         "up", "scale", "resources", "become", "restart", "monitoring", "promote", "train", "compile", "record",
         "status", "stats", "logs", "down",

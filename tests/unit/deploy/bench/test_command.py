@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from deploy import interrupt
 from deploy.bench import __main__ as command
 from deploy.bench.plan import Plan
 from deploy.bench.row import Row
 from deploy.errors import CommandError
+from deploy.stack import interrupt
 from server.errors import ModelError
-from tests.test_bench_row import a_row
-from tests.test_bench_subject import a_subject
+from tests.unit.deploy.bench.test_row import a_row
+from tests.unit.deploy.bench.test_subject import a_subject
 
 VARIABLES = ("QUICK", "WORKERS", "CONNECTIONS", "BENCH_SECONDS", "ENGINE")
 

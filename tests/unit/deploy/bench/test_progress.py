@@ -8,7 +8,7 @@ import pytest
 
 from deploy.bench.plan import Plan
 from deploy.bench.progress import Progress
-from tests.test_bench_row import a_row
+from tests.unit.deploy.bench.test_row import a_row
 
 
 def test_time_that_is_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

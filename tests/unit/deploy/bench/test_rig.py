@@ -17,8 +17,8 @@ from deploy.bench.processes import Processes
 from deploy.bench.program import Program, running
 from deploy.bench.rig import only_first_slot
 from deploy.errors import CommandError
-from deploy.layout import ROOT
-from deploy.machine import _commit, _cpu
+from deploy.stack.machine import _commit, _cpu
+from deploy.stack.paths import ROOT
 
 # A master with one worker; it says so when both run.
 FAMILY = "(while :; do sleep 0.05; done) & echo up; wait"

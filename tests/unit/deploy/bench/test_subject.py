@@ -12,11 +12,11 @@ import pytest
 
 from deploy.bench.plan import Plan
 from deploy.bench.subject import Subject
-from server.copies import Copy
 from server.engines import suitable_engines
 from server.engines.companion import FLAVORS
-from server.mlmodel import MLmodel
-from server.schema import InputSchema
+from server.inference.schema import InputSchema
+from server.model_store.copies import Copy
+from server.model_store.mlmodel import MLmodel
 from server.settings import Settings
 
 INPUTS: list[dict[str, Any]] = [

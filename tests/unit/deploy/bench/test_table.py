@@ -13,9 +13,9 @@ from deploy.bench.progress import duration
 from deploy.bench.report import Report
 from deploy.bench.table import table
 from deploy.bench.wrk import Answers
-from deploy.machine import Machine
-from tests.test_bench_row import NO_ERRORS, a_row
-from tests.test_bench_subject import a_subject
+from deploy.stack.machine import Machine
+from tests.unit.deploy.bench.test_row import NO_ERRORS, a_row
+from tests.unit.deploy.bench.test_subject import a_subject
 
 FLOOR = a_row(request="GET /health", floor=None, server_cpu=0.4)
 SPREAD = a_row(

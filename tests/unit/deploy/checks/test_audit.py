@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy import audit
+from deploy.checks import audit
 from deploy.errors import CommandError
-from deploy.layout import ROOT
+from deploy.stack.paths import ROOT
 
 HOLES = {("jinja2", "2.10"): "GHSA-known", ("holed", "1.0"): "GHSA-hole"}
 
@@ -252,7 +252,8 @@ def test_the_command(holed: bool, url: str, tmp_path: Path) -> None:
     """The command reads every lock file, and its status is 1 for a known hole."""
     (tmp_path / "dev.txt").write_text("whole==1.0\n")
     (tmp_path / "server.txt").write_text("holed==1.0\n" if holed else "")
-    program = "import sys, pathlib; from deploy import audit; audit.LOCKS = pathlib.Path(sys.argv.pop(1)); audit.main()"
+    program = "import sys, pathlib; from deploy.checks import audit; audit.LOCKS = pathlib.Path(sys.argv.pop(1))"
+    program += "; audit.main()"
     command = [sys.executable, "-c", program, str(tmp_path), url]
     ran = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
     assert (ran.returncode, "GHSA-hole" in ran.stdout) == (int(holed), holed), ran.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.layout import ROOT
+from deploy.stack.paths import ROOT
 
 IMAGES = ROOT / "deploy/images"
 Ran = subprocess.CompletedProcess[str]

@@ -19,21 +19,21 @@ import pytest
 from sklearn.tree import DecisionTreeClassifier
 
 from deploy.errors import CommandError
-from deploy.model.promote import accept, check, main, undo
-from server.copies import Copies, Copy
+from deploy.models.promote import accept, check, main, undo
 from server.errors import StartError
-from server.resolve import resolve
+from server.model_store.copies import Copies, Copy
+from server.model_store.resolve import resolve
 from server.settings import ROOT, Settings
-from tests.registries import QUIET, Registry, moved_away, new_registry
-from tests.test_main import write_model
+from tests.support.models.registries import QUIET, Registry, moved_away, new_registry
+from tests.unit.server.test_main import write_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
     import mlflow
 
-    from deploy.model import candidate
-    from deploy.model.pointer import Place, Pointer
-    from deploy.model.weigh import Weight
+    from deploy.models import candidate
+    from deploy.models.registry.pointer import Place, Pointer
+    from deploy.models.weigh import Weight
 
 pytestmark = QUIET
 M = 1 << 20
@@ -463,7 +463,7 @@ def test_program_goes_back(two: Hills, run: Run) -> None:
 
 def test_program_without_a_registry(two: Hills) -> None:
     """A process that has not seen the database before makes no empty one in its place."""
-    command = [sys.executable, "-m", "deploy.model.promote", "check", "2"]
+    command = [sys.executable, "-m", "deploy.models.promote", "check", "2"]
     with moved_away(two.registry) as database:
         ran = subprocess.run(command, cwd=ROOT, env=two.environ, capture_output=True, text=True, check=False)
         assert not database.exists()

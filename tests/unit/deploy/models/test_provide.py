@@ -17,14 +17,14 @@ import pytest
 from sklearn.tree import DecisionTreeClassifier
 
 from deploy.errors import CommandError
-from deploy.model.provide import provide
-from deploy.model.weigh import weigh
-from server.copies import Copies, Copy
-from server.digest import folder_digest
+from deploy.models.provide import provide
+from deploy.models.weigh import weigh
 from server.errors import ModelError
-from server.resolve import resolve
+from server.model_store.copies import Copies, Copy
+from server.model_store.digest import folder_digest
+from server.model_store.resolve import resolve
 from server.settings import ROOT, Settings
-from tests.test_main import write_model
+from tests.unit.server.test_main import write_model
 
 M = 1 << 20
 BALLAST = 64 * M
@@ -56,7 +56,7 @@ def write_other(folder: Path, estimator: Any, **changes: Any) -> Path:
 
 def run(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command, as its container runs it."""
-    command = [sys.executable, "-m", "deploy.model.provide", *arguments]
+    command = [sys.executable, "-m", "deploy.models.provide", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -221,7 +221,7 @@ def test_weight_is_the_models(environ: dict[str, str], model: Path, record: Path
 def test_weight_is_all_that_is_printed_last(environ: dict[str, str], model: Path) -> None:
     """The program prints bytes as JSON, for whoever weighs by hand."""
     document = json.dumps(Copy(model, "tree", "1", "", "").to_json())
-    command = [sys.executable, "-m", "deploy.model.weigh", document]
+    command = [sys.executable, "-m", "deploy.models.weigh", document]
     ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60)
     weight = json.loads(ran.stdout)
     assert weight["needs"] > 20 * M

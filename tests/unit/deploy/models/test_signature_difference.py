@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.test_main import write_model
+from tests.unit.server.test_main import write_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
-    from deploy.model.signature import difference
+    from deploy.models.signature_difference import difference
 
 Columns = list[dict[str, Any]]
 Compare = Callable[[Any, Any], str | None]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.layout import ROOT
 from deploy.scaling.slo import Slo
+from deploy.stack.paths import ROOT
 from server.metrics.counts import Metrics
 
 FOLDER = ROOT / "deploy/monitoring"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deploy.health import disagreement, notes
+from deploy.rollout.health import disagreement, notes
 
 
 def serving(version: str, **more: Any) -> dict[str, Any]:

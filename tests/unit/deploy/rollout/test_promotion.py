@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from deploy import probe, promotion
 from deploy.errors import CommandError
-from deploy.promotion import Version, promote, settle
+from deploy.rollout import promotion, replica_client
+from deploy.rollout.promotion import Version, promote, settle
 
 M = 1 << 20
 PATIENCE = 30.0
@@ -352,13 +352,13 @@ def settled(monkeypatch: pytest.MonkeyPatch, *answers: str) -> int:
     """How many requests it took for two replicas to settle; the last answer goes on for ever."""
     asked = 0
 
-    def marks(address: str, _access: probe.Access) -> probe.Marks:
+    def marks(address: str, _access: replica_client.Access) -> replica_client.Marks:
         nonlocal asked
         assert address == "http://127.0.0.1:1"
         asked += 1
-        return probe.Marks("replica-1", answers[min(asked, len(answers)) - 1])
+        return replica_client.Marks("replica-1", answers[min(asked, len(answers)) - 1])
 
-    monkeypatch.setattr(probe, "marks", marks)
+    monkeypatch.setattr(replica_client, "marks", marks)
     monkeypatch.setattr(promotion, "_SETTLING", 100)
     settle("http://127.0.0.1:1", NEW, 2)
     return asked

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from deploy import probe
 from deploy.errors import CommandError
+from deploy.rollout import replica_client
 
 NOTE = "the example is made up from the columns: the model was logged without input_example"
 
@@ -27,21 +27,21 @@ def service(monkeypatch: pytest.MonkeyPatch, status: int, **index: Any) -> None:
         assert document == {"x": 1}
         return status, {"detail": "city must be one of four"}
 
-    monkeypatch.setattr(probe, "ask_address", ask)
+    monkeypatch.setattr(replica_client, "ask_address", ask)
 
 
 def test_predicted_example(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that predicts its example needs no words, whoever made the example."""
     for index in ({}, {"note": NOTE}):
         service(monkeypatch, 200, **index)
-        assert probe.predict_example("http://127.0.0.1:1") is None
+        assert replica_client.predict_example("http://127.0.0.1:1") is None
 
 
 @pytest.mark.parametrize("status", [422, 500])
 def test_example_that_was_made_up(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     """An example that was made up may be one that the model does not take: that is told, and is no failure."""
     service(monkeypatch, status, note=NOTE)
-    told = probe.predict_example("http://127.0.0.1:1") or ""
+    told = replica_client.predict_example("http://127.0.0.1:1") or ""
     assert f"was answered with {status}: city must be one of four; log the model with input_example=" in told
 
 
@@ -50,14 +50,14 @@ def test_example_that_is_not_predicted(monkeypatch: pytest.MonkeyPatch, status: 
     """A model that does not predict the example it was logged with, or does not answer at all, is a failure."""
     service(monkeypatch, status, **index)
     with pytest.raises(CommandError, match=f"the model's own example was answered with {status}"):
-        probe.predict_example("http://127.0.0.1:1")
+        replica_client.predict_example("http://127.0.0.1:1")
 
 
 def test_client_that_has_asked_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that is busy with others of this machine is asked again, and in the end believed to serve them."""
     service(monkeypatch, 429)
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    assert "was answered with 429" in (probe.predict_example("http://127.0.0.1:1") or "")
+    assert "was answered with 429" in (replica_client.predict_example("http://127.0.0.1:1") or "")
 
 
 @contextmanager
@@ -90,19 +90,19 @@ def answering(status: int, **headers: str) -> Iterator[str]:
 def test_marks(status: int) -> None:
     """Every answer names the replica, whichever of its workers it was, and the version that it serves."""
     with answering(status, X_Served_By="replica-2/17", X_Model_Version="3") as address:
-        assert probe.marks(address) == probe.Marks("replica-2", "3")
+        assert replica_client.marks(address) == replica_client.Marks("replica-2", "3")
 
 
 def test_marks_of_somebody_else() -> None:
     """Who is no replica has no version."""
     with answering(502, X_Served_By="nginx/4711") as address:
-        assert probe.marks(address) == probe.Marks("nginx", "")
+        assert replica_client.marks(address) == replica_client.Marks("nginx", "")
     with answering(404) as address:
-        assert probe.marks(address) == probe.Marks()
+        assert replica_client.marks(address) == replica_client.Marks()
 
 
 def test_marks_of_nobody() -> None:
     """Where nobody listens, there are none."""
     with answering(200) as address:
         pass
-    assert probe.marks(address) == probe.Marks()
+    assert replica_client.marks(address) == replica_client.Marks()

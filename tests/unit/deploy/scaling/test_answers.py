@@ -11,7 +11,7 @@ import pytest
 from deploy.scaling.answers import answers, headline
 from deploy.scaling.results import Run
 from deploy.scaling.step import FAIL, GENERATOR_BOUND
-from tests.scaling import a_demo, a_folder, a_ladder, a_run, a_step
+from tests.support.lab_results import a_demo, a_folder, a_ladder, a_run, a_step
 
 
 def told(*runs: Run) -> list[str]:

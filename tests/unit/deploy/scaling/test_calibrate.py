@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deploy.scaling.calibrate import Calibration, Null, at_limit, generator_bound, key, rungs_to_calibrate
 from deploy.scaling.ladder import Ladder
-from tests.scaling import WAIT, a_step
+from tests.support.lab_results import WAIT, a_step
 
 BOUND = Null(1000, 500.0, 900.0, "Locust used 99 % of the CPU that it may use")
 

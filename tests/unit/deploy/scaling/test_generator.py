@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from deploy.errors import CommandError
-from deploy.layout import ROOT
 from deploy.scaling import generator
 from deploy.scaling.generator import CLIENTS, Generator, Load
 from deploy.scaling.ladder import Ladder
-from tests.test_scaling_follow import is_gone, until
+from deploy.stack.paths import ROOT
+from tests.unit.deploy.scaling.test_follow import is_gone, until
 
 LADDER = Ladder(1100, 500, 400, 20, 5)
 

@@ -9,7 +9,7 @@ import pytest
 from deploy.scaling.held import CUT, GENERATOR, LESS, MORE, SAME, SLO, TOP, UNKNOWN, Held, differ
 from deploy.scaling.results import Run
 from deploy.scaling.step import FAIL, GENERATOR_BOUND, PASS, Step
-from tests.scaling import a_ladder, a_run, a_step
+from tests.support.lab_results import a_ladder, a_run, a_step
 
 
 def a_held(holds: int, then: str = FAIL, to: int = 10_000) -> Held:

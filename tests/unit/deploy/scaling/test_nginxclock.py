@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.layout import ROOT
 from deploy.scaling.nginxclock import NginxClock
+from deploy.stack.paths import ROOT
 
 SECOND = int(datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc).timestamp())  # noqa: UP017
 USUAL = {

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import CommandError
-from deploy.layout import ROOT
 from deploy.scaling.generator import CLIENTS, Load
 from deploy.scaling.options import VARIABLES, check, given, load, topologies
 from deploy.scaling.placement import Placement
+from deploy.stack.paths import ROOT
 
 
 def names(cpus: int = 4, *, limits: bool = True, **environ: str) -> list[str]:

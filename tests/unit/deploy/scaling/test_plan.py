@@ -14,7 +14,7 @@ from deploy.scaling.plan import projection
 from deploy.scaling.results import Results, Run
 from deploy.scaling.spread import Range
 from deploy.scaling.step import FAIL, GENERATOR_BOUND
-from tests.scaling import a_demo, a_folder, a_ladder, a_run, a_step
+from tests.support.lab_results import a_demo, a_folder, a_ladder, a_run, a_step
 
 
 def a_result(*runs: Run, **conditions: Any) -> Results:

@@ -18,7 +18,7 @@ from deploy.scaling.results import Run
 from deploy.scaling.speedup import speedup
 from deploy.scaling.step import FAIL, GENERATOR_BOUND
 from deploy.scaling.usl import Point, fit
-from tests.scaling import a_demo, a_folder, a_ladder, a_run, a_step
+from tests.support.lab_results import a_demo, a_folder, a_ladder, a_run, a_step
 
 LADDER = a_ladder("1x1/1G", 1000)
 UNKNOWN = {"cpus": None, "cpu_percent": None, "memory": None, "memory_percent": None, "nginx_cpus": None}

@@ -16,7 +16,7 @@ from deploy.errors import CommandError
 from deploy.scaling.results import Results, Run
 from deploy.scaling.step import FAIL, Step
 from deploy.scaling.topology import Topology
-from tests.scaling import CONDITIONS, a_run, a_step
+from tests.support.lab_results import CONDITIONS, a_run, a_step
 
 RUNS = [
     a_run("1x1/1G:1", a_step(500), a_step(1000, verdict=FAIL, reason="P95 1500 ms"), ended="missed twice"),

@@ -31,7 +31,7 @@ from deploy.scaling.slo import Slo
 from deploy.scaling.step import FAIL, GENERATOR_BOUND, PASS
 from deploy.scaling.topology import Topology
 from deploy.scaling.usage import Reading
-from tests.test_scaling_follow import is_gone
+from tests.unit.deploy.scaling.test_follow import is_gone
 
 pytestmark = pytest.mark.e2e
 
@@ -342,9 +342,9 @@ class Interrupting(Progress):
 @pytest.mark.parametrize(("told_of", "kept"), [(20, 1), (3, 0)])
 def test_interrupted_in_a_step(take: Taken, monkeypatch: pytest.MonkeyPatch, told_of: int, kept: int) -> None:
     """Of a step that was under way, what was seen so far is kept if it is enough to tell percentiles of."""
-    monkeypatch.setattr("tests.test_scaling_run.BEGUN", int(time.time()) - told_of + 0.25)
-    monkeypatch.setattr("tests.test_scaling_run.EVERY", told_of)
-    monkeypatch.setattr("tests.test_scaling_run.STEP", 300)
+    monkeypatch.setattr("tests.unit.deploy.scaling.test_run.BEGUN", int(time.time()) - told_of + 0.25)
+    monkeypatch.setattr("tests.unit.deploy.scaling.test_run.EVERY", told_of)
+    monkeypatch.setattr("tests.unit.deploy.scaling.test_run.STEP", 300)
     told = take(GOOD, top=2, progress=Interrupting(io.StringIO()))
     assert isinstance(told.error, KeyboardInterrupt)
     assert [(step.seconds in {17, 18}, step.requests / step.seconds) for step in told.run.steps] == [(True, 2)] * kept
@@ -385,8 +385,8 @@ def test_no_log(take: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("begun", [0.0, 0.25, 0.999])
 def test_shortest_step(begun: float, take: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shortest step that a ladder may have is measured, whenever in a second it begins."""
-    monkeypatch.setattr("tests.test_scaling_run.BEGUN", int(BEGUN) + begun)
-    monkeypatch.setattr("tests.test_scaling_run.STEP", 3)
+    monkeypatch.setattr("tests.unit.deploy.scaling.test_run.BEGUN", int(BEGUN) + begun)
+    monkeypatch.setattr("tests.unit.deploy.scaling.test_run.STEP", 3)
     told = take(GOOD)
     assert told.error is None
     (step,) = told.run.steps

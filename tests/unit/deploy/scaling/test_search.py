@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from deploy.scaling.search import CPU_GRAIN, MEGABYTE, MEMORY_GRAIN, Search, Trial
 from deploy.scaling.step import FAIL, GENERATOR_BOUND, PASS, Step
 from deploy.scaling.topology import Topology
-from tests.scaling import a_step
+from tests.support.lab_results import a_step
 
 GIGABYTE = 1024 * MEGABYTE
 

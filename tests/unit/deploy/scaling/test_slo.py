@@ -8,7 +8,7 @@ import pytest
 
 from deploy.errors import CommandError
 from deploy.scaling.slo import Slo
-from tests.scaling import a_step
+from tests.support.lab_results import a_step
 
 GOOD = a_step(1000, requests=1000, failures=9, locust_p95=999.0, cpu_percent=89.9, memory_percent=89.9)
 

@@ -15,7 +15,7 @@ from deploy.errors import CommandError
 from deploy.scaling.results import Results, Run
 from deploy.scaling.step import FAIL, GENERATOR_BOUND, PASS, Step, read_steps, write_steps
 from deploy.scaling.topology import Topology
-from tests.scaling import a_step
+from tests.support.lab_results import a_step
 
 BARE = Step(
     topology="1x1:1", users=10, seconds=2, requests=12, failures=0, rps=6, locust_mean=1.5, locust_p50=1, locust_p95=2,

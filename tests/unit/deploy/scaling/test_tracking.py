@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from deploy.model.record import read
+from deploy.models.registry.record import read
 from deploy.scaling.results import Results, Run
 from deploy.scaling.step import FAIL, Step
 from deploy.scaling.topology import Topology

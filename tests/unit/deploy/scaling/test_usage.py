@@ -14,10 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy.layout import Layout
-from deploy.local.statistics import Statistics
-from deploy.local.supervisord import Supervisord
+from deploy.backends.local.supervisord import Supervisord
+from deploy.scaling.adapters.local_statistics import Statistics
 from deploy.scaling.usage import Reading, Sampler, Usage
+from deploy.stack.paths import Layout
 
 PATIENCE = 30  # seconds until a test that hangs fails instead
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deploy.scaling.step import GENERATOR_BOUND
 from deploy.scaling.usl import Point, fit, points, why_not
-from tests.scaling import a_folder, a_ladder, a_run
+from tests.support.lab_results import a_folder, a_ladder, a_run
 
 
 def law(n: float, rate: float = 1000, contention: float = 0.05, coherence: float = 0.01) -> float:

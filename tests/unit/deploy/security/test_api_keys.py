@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy import keys
 from deploy.errors import CommandError
-from deploy.stack import Stack
+from deploy.security import api_keys
+from deploy.stack.specification import Stack
 
 KEY = "the-key-of-the-first-client"
 DIGEST = f"sha256:{sha256(KEY.encode()).hexdigest()}"
@@ -34,7 +34,7 @@ def stack_of(file: Path) -> Stack:
 
 def refusal(file: Path, **environ: str) -> str:
     with pytest.raises(CommandError) as caught:
-        keys.check(stack_of(file), environ)
+        api_keys.check(stack_of(file), environ)
     assert "\n" not in str(caught.value)
     assert KEY not in str(caught.value)
     return str(caught.value)
@@ -42,17 +42,17 @@ def refusal(file: Path, **environ: str) -> str:
 
 def test_keys_are_off() -> None:
     """Without a file there is nothing to check, and no key is sent."""
-    keys.check(Stack(), {"API_KEY": KEY})
-    keys.check_mountable(Stack())
-    assert keys.client_key(Stack(), {"API_KEY": KEY}) == ""
+    api_keys.check(Stack(), {"API_KEY": KEY})
+    api_keys.check_mountable(Stack())
+    assert api_keys.client_key(Stack(), {"API_KEY": KEY}) == ""
 
 
 def test_key_of_our_own_clients(file: Path) -> None:
     """API_KEY is sent, else the first plain key of the file; the stack does not remember it."""
     stack = stack_of(file)
-    assert keys.client_key(stack, {}) == KEY
-    assert keys.client_key(stack, {"API_KEY": "the-key-of-the-second-client"}) == "the-key-of-the-second-client"
-    keys.check(stack, {})
+    assert api_keys.client_key(stack, {}) == KEY
+    assert api_keys.client_key(stack, {"API_KEY": "the-key-of-the-second-client"}) == "the-key-of-the-second-client"
+    api_keys.check(stack, {})
     assert "API_KEY" not in Stack().changed({"API_KEYS_FILE": str(file), "API_KEY": KEY}).environment
 
 
@@ -60,7 +60,7 @@ def test_digests_alone(file: Path) -> None:
     """A file of digests needs API_KEY, and takes it."""
     file.write_text(f"{DIGEST}\n")
     assert refusal(file).startswith("API_KEY is missing: ")
-    keys.check(stack_of(file), {"API_KEY": KEY})
+    api_keys.check(stack_of(file), {"API_KEY": KEY})
 
 
 def test_key_of_somebody_else(file: Path) -> None:
@@ -78,15 +78,15 @@ def test_bad_files(file: Path) -> None:
     assert refusal(file) == f"API_KEYS_FILE={str(file)!r}: it has no key"
     file.unlink()
     assert refusal(file) == f"API_KEYS_FILE={str(file)!r}: it cannot be read: No such file or directory"
-    assert keys.client_key(stack_of(file), {}) == ""
+    assert api_keys.client_key(stack_of(file), {}) == ""
 
 
 def test_folder_of_its_own(file: Path) -> None:
     """What lies beside the file would be seen in the containers too."""
-    keys.check_mountable(stack_of(file))
+    api_keys.check_mountable(stack_of(file))
     (file.parent / "id_rsa").touch()
     with pytest.raises(CommandError, match="holds 'id_rsa' too; expected a folder of its own"):
-        keys.check_mountable(stack_of(file))
+        api_keys.check_mountable(stack_of(file))
 
 
 def test_link_out_of_the_folder(file: Path) -> None:
@@ -94,7 +94,7 @@ def test_link_out_of_the_folder(file: Path) -> None:
     file.rename(file.parents[1] / "elsewhere")
     file.symlink_to(file.parents[1] / "elsewhere")
     with pytest.raises(CommandError, match="expected a file"):
-        keys.check_mountable(stack_of(file))
+        api_keys.check_mountable(stack_of(file))
 
 
 @pytest.mark.parametrize(("folder", "mode"), [(0o700, 0o644), (0o755, 0o640), (0o755, 0o600)])
@@ -103,13 +103,13 @@ def test_file_that_replicas_cannot_read(folder: int, mode: int, file: Path) -> N
     file.parent.chmod(folder)
     file.chmod(mode)
     with pytest.raises(CommandError, match=r"run as user and group 10001, who may not read it: chgrp -R 10001 "):
-        keys.check_mountable(stack_of(file))
+        api_keys.check_mountable(stack_of(file))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another group")
 def test_file_of_the_replicas_group(file: Path) -> None:
     """As those commands leave it, it can be read."""
     for path, mode in ((file.parent, 0o750), (file, 0o640)):
-        os.chown(path, -1, keys.CONTAINER)
+        os.chown(path, -1, api_keys.CONTAINER)
         path.chmod(mode)
-    keys.check_mountable(stack_of(file))
+    api_keys.check_mountable(stack_of(file))

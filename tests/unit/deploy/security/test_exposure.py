@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.exposure import description, warning
-from deploy.layout import Layout
-from deploy.stack import Stack
+from deploy.security.exposure import description, warning
+from deploy.stack.paths import Layout
+from deploy.stack.specification import Stack
 
 LOCKED = Stack(
     http_host="::",

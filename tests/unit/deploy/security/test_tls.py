@@ -16,12 +16,12 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from deploy import tls
 from deploy.errors import CommandError
-from deploy.layout import Layout
-from deploy.stack import Stack
-from tests import certificates
-from tests.certificates import NAME, Pair
+from deploy.security import tls
+from deploy.stack.paths import Layout
+from deploy.stack.specification import Stack
+from tests.support import certificates
+from tests.support.certificates import NAME, Pair
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy import ports
 from deploy.errors import CommandError
+from deploy.stack import ports
 
 
 @pytest.fixture

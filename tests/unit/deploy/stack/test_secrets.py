@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from deploy.secrets import make_missing
+from deploy.stack.secrets import make_missing
 
 NAMES = ("DATABASE_PASSWORD", "S3_ACCESS_KEY_ID")
 

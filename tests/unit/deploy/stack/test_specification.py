@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy.backends.local.slots import SLOTS, replica_name, replica_socket
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout
-from deploy.local.slots import SLOTS, replica_name, replica_socket
-from deploy.stack import MOST, SETTINGS, Stack
+from deploy.stack.paths import ROOT, Layout
+from deploy.stack.specification import MOST, SETTINGS, Stack
 from server.errors import SettingsError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.table import table
+from deploy.stack.text_table import table
 
 
 def test_table_is_aligned() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.layout import ROOT
-from server.credentials import VARIABLES
+from deploy.stack.paths import ROOT
+from server.model_store.credentials import VARIABLES
 
 FOLDER = ROOT / "deploy/swarm"
 FILES = sorted(path.name for path in FOLDER.glob("*.yml"))

@@ -35,13 +35,13 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from server.digest import folder_digest
 from server.engines import Engine, load_engine, suitable_engines
 from server.engines.sklearn import SklearnEngine
 from server.errors import CompanionRefused, InvalidRows, ModelError
-from server.mlmodel import MLmodel
-from server.protocol import decode, encode_many
-from server.rows import Prediction, Rows
+from server.inference.rows import Prediction, Rows
+from server.model_store.digest import folder_digest
+from server.model_store.mlmodel import MLmodel
+from server.protocols.json_codec import decode, encode_many
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed

@@ -17,12 +17,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
-from deploy.model.packing import pack, pack_trees
+from deploy.models.compile.packing import pack, pack_trees
 from server.engines import forest as forest_module
 from server.engines.packed import Feature, PackedForest
 from server.errors import InvalidRows
-from server.rows import Prediction, Rows
-from tests.forests import (
+from server.inference.rows import Prediction, Rows
+from tests.support.models.forests import (
     Floats,
     around_splits,
     assert_same,

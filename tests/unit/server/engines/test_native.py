@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
-from deploy.model.packing import pack
+from deploy.models.compile.packing import pack
 from server.engines import forest, kernel, native
 from server.engines.native import Function, object_file
 from server.errors import ModelError
 from server.settings import ROOT
-from tests.forests import compile_once, doubles, numbers
+from tests.support.models.forests import compile_once, doubles, numbers
 
 CODE = b"code of b for 7\n" * 1000
 

@@ -19,17 +19,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
-from deploy.model import companion
-from deploy.model.features import NotCompilable
-from server.digest import folder_digest
+from deploy.models.compile import companion
+from deploy.models.compile.features import NotCompilable
 from server.engines import load_engine
 from server.engines.sklearn import SklearnEngine
 from server.errors import CompanionRefused
-from server.mlmodel import MLmodel
-from server.rows import Prediction, Rows
-from server.schema import InputSchema
+from server.inference.rows import Prediction, Rows
+from server.inference.schema import InputSchema
+from server.model_store.digest import folder_digest
+from server.model_store.mlmodel import MLmodel
 from server.settings import ROOT
-from tests.forests import doubles, numbers, rows_of, schema_of
+from tests.support.models.forests import doubles, numbers, rows_of, schema_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
@@ -113,8 +113,8 @@ def test_forked_workers(tmp_path: Path) -> None:
         "import os, sys\n"
         "from pathlib import Path\n"
         "from server.engines import load_engine\n"
-        "from server.mlmodel import MLmodel\n"
-        "from tests.test_onnx import X, numbers\n"
+        "from server.model_store.mlmodel import MLmodel\n"
+        "from tests.unit.server.engines.test_onnx import X, numbers\n"
         "engine = load_engine(MLmodel.read(Path(sys.argv[1])), 'onnx')\n"
         "for _ in range(3):\n"
         "    if os.fork() == 0:\n"
@@ -149,7 +149,7 @@ def test_packages_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     compiled(mlmodel.folder, estimator, mlmodel.schema, numbers(X))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setitem(sys.modules, "skl2onnx", None)
-    monkeypatch.delitem(sys.modules, "deploy.model.convert")
+    monkeypatch.delitem(sys.modules, "deploy.models.compile.onnx_conversion")
     carried = MLmodel.read(mlmodel.folder)
     assert load_engine(carried, "auto").name == "sklearn"
     with pytest.raises(CompanionRefused, match="needs the package onnxruntime"):

@@ -16,14 +16,14 @@ import httpx
 import pytest
 from openapi_spec_validator import validate
 
-from server import access
-from server.access import OPEN, Keys, KeysFile, check, parse, sent
-from server.app import Edge, GuardedEdge, create_app
 from server.errors import SettingsError
-from server.openapi import openapi_document
+from server.http import api_keys
+from server.http.api_keys import OPEN, Keys, KeysFile, check, parse, sent
+from server.http.app import Edge, GuardedEdge, create_app
+from server.http.openapi import openapi_document
 from server.settings import Settings
-from tests.scrapes import requests, samples
-from tests.test_app import ROW, Engine, model_of
+from tests.support.scrapes import requests, samples
+from tests.unit.server.http.test_app import ROW, Engine, model_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
@@ -54,8 +54,8 @@ def write(path: Path, *lines: str) -> None:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is looked at for every request, and taken as soon as it is written."""
-    monkeypatch.setattr(access, "_EVERY", 0.0)
-    monkeypatch.setattr(access, "_STILL", 0.0)
+    monkeypatch.setattr(api_keys, "_EVERY", 0.0)
+    monkeypatch.setattr(api_keys, "_STILL", 0.0)
 
 
 @pytest.fixture
@@ -338,7 +338,7 @@ def test_workers_that_are_forked_while_the_file_is_bad(path: Path) -> None:
 
 def test_keys_that_are_being_told() -> None:
     """What one process is halfway through telling the others, they do not take."""
-    shared = access.Shared()
+    shared = api_keys.Shared()
     shared.put(kept(KEY, OTHER_KEY))
     assert shared.get() == kept(KEY, OTHER_KEY)
     shared._memory[40] ^= 1
@@ -349,17 +349,17 @@ def test_a_file_is_left_alone_while_it_is_written(path: Path, monkeypatch: pytes
     """A file that changed a moment ago is not taken yet: its writer may be halfway."""
     file = KeysFile(path)
     file.now()
-    monkeypatch.setattr(access, "_STILL", 60.0)
+    monkeypatch.setattr(api_keys, "_STILL", 60.0)
     path.write_text(f"{KEY}\n")
     assert len(file.now()) == 2
-    monkeypatch.setattr(access, "_STILL", 0.0)
+    monkeypatch.setattr(api_keys, "_STILL", 0.0)
     file.follow()
     assert len(file.now()) == 1
 
 
 def test_the_file_is_looked_at_once_a_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many requests come, the file is looked at again only when its time has come."""
-    monkeypatch.setattr(access, "_EVERY", 3600.0)
+    monkeypatch.setattr(api_keys, "_EVERY", 3600.0)
     file = KeysFile(path)
     file.now()
     path.unlink()

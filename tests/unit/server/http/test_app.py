@@ -21,14 +21,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from server import cgroup
-from server.app import Reload, Serving, create_app, marks
-from server.batching import Batcher
 from server.errors import Fault, InvalidRows
-from server.model import Model
-from server.rows import Prediction, Rows
-from server.schema import InputSchema
+from server.http.app import Reload, Serving, create_app, marks
+from server.inference.batcher import Batcher
+from server.inference.model import Model
+from server.inference.rows import Prediction, Rows
+from server.inference.schema import InputSchema
 from server.settings import Settings
+from server.system import cgroup
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
@@ -333,7 +333,7 @@ def test_every_fault_is_named(client: TestClient) -> None:
 
 def test_full_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests past MAX_PENDING get 503 with Retry-After at once, while /health answers; then there is room again."""
-    monkeypatch.setattr("server.batching.INLINE", -1.0)  # as for a slow model: its calls run in the thread
+    monkeypatch.setattr("server.inference.batcher.INLINE", -1.0)  # as for a slow model: its calls run in the thread
     gate, entered = threading.Event(), threading.Event()
     gate.set()
 
@@ -439,7 +439,7 @@ def test_warm_up() -> None:
 @pytest.mark.parametrize(("inline", "in_loop"), [(float("inf"), True), (-1.0, False)])
 def test_where_a_call_runs(monkeypatch: pytest.MonkeyPatch, inline: float, in_loop: bool) -> None:
     """A call that is quick enough runs in the loop, one that is not in the thread; the answers are the same."""
-    monkeypatch.setattr("server.batching.INLINE", inline)
+    monkeypatch.setattr("server.inference.batcher.INLINE", inline)
     threads: list[str] = []
 
     def answer(rows: Rows) -> Prediction:

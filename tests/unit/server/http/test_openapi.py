@@ -13,12 +13,12 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # its types are a package of their own
 from openapi_spec_validator import validate
 
-from server.app import create_app
 from server.errors import InvalidRows
-from server.model import Model
-from server.openapi import openapi_document
-from server.rows import Prediction, Rows
-from server.schema import InputSchema
+from server.http.app import create_app
+from server.http.openapi import openapi_document
+from server.inference.model import Model
+from server.inference.rows import Prediction, Rows
+from server.inference.schema import InputSchema
 from server.settings import Settings
 
 with warnings.catch_warnings():

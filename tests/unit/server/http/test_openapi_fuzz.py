@@ -2,7 +2,7 @@
 
 CI sends few requests of one seed. Tens of thousands, of another:
 
-    FUZZ_EXAMPLES=5000 FUZZ_SEED=1 .venv/bin/python -m pytest -s tests/test_openapi_fuzz.py
+    FUZZ_EXAMPLES=5000 FUZZ_SEED=1 .venv/bin/python -m pytest -s tests/unit/server/http/test_openapi_fuzz.py
 
 and through Nginx and Gunicorn the same with tests/e2e/test_openapi_fuzz.py. What they sent is printed (``-s``).
 """
@@ -14,11 +14,11 @@ from collections.abc import Callable
 import pytest
 import schemathesis
 
-from server.app import create_app
-from server.model import Model
+from server.http.app import create_app
+from server.inference.model import Model
 from server.settings import Settings
-from tests import small_models
-from tests.fuzzing import config, fuzz, operations
+from tests.support.fuzzing import config, fuzz, operations
+from tests.support.models import small_models
 
 SETTINGS = Settings.from_env({"REPLICA": "one", "MAX_BODY_BYTES": "100000", "MAX_PENDING": "50"})
 

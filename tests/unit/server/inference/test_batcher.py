@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.batching import INLINE, Batcher, Pace, Predict
 from server.errors import Draining, QueueFull
-from server.rows import Prediction, Row
+from server.inference.batcher import INLINE, Batcher, Pace, Predict
+from server.inference.rows import Prediction, Row
 
 pytestmark = pytest.mark.anyio
 
@@ -364,7 +364,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> MakeTimed:
 
     def timed(call: float, row: float, first: float = 0.0) -> Timed:
         model = Timed(call, row, first)
-        monkeypatch.setattr("server.batching.time", model)
+        monkeypatch.setattr("server.inference.batcher.time", model)
         return model
 
     return timed

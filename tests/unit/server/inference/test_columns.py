@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.columns import Column, cast, column_of
+from server.inference.columns import Column, cast, column_of
 
 KINDS = ("integer", "long", "float", "double", "boolean", "string")
 VALUES = (

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.columns import Column
 from server.errors import Fault, InvalidRows, ModelError
-from server.protocol import decode, encode_problem
-from server.schema import MAX_FAULTS, InputSchema, Query
+from server.inference.columns import Column
+from server.inference.schema import MAX_FAULTS, InputSchema, Query
+from server.protocols.json_codec import decode, encode_problem
 
 COVERTYPE = InputSchema.from_signature(
     [{"type": "long", "name": name} for name in ("elevation", "slope", "soil_type")],

@@ -17,7 +17,7 @@ from prometheus_client.exposition import generate_latest
 from server.metrics.counts import Metrics
 from server.metrics.folder import Folder
 from server.settings import ROOT
-from tests.scrapes import requests, samples
+from tests.support.scrapes import requests, samples
 
 Open = Callable[[], Folder]
 

@@ -16,14 +16,14 @@ from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from server import cgroup
-from server.app import create_app
+from server.http.app import create_app
+from server.inference.model import Model
+from server.inference.rows import Prediction, Rows
+from server.inference.schema import InputSchema
 from server.metrics.counts import PREDICTIONS, ROUTES
-from server.model import Model
-from server.rows import Prediction, Rows
-from server.schema import InputSchema
 from server.settings import Settings
-from tests.scrapes import requests, samples
+from server.system import cgroup
+from tests.support.scrapes import requests, samples
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
@@ -200,7 +200,7 @@ def test_rows_and_calls(client: TestClient) -> None:
 
 def test_full_and_draining(gate: Gate, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused requests count by reason, and what waits is told while it does."""
-    monkeypatch.setattr("server.batching.INLINE", -1.0)  # as for a slow model: its calls run in the thread
+    monkeypatch.setattr("server.inference.batcher.INLINE", -1.0)  # as for a slow model: its calls run in the thread
     gate.open.clear()
     gate.entered.clear()
     with ThreadPoolExecutor(2) as others:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from server.copies import Copies, Copy
-from server.digest import folder_digest
 from server.errors import ModelError
+from server.model_store.copies import Copies, Copy
+from server.model_store.digest import folder_digest
 
 URI = "models:/covertype@champion"
 REGISTRY = "sqlite:///registry.db"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from server.credentials import with_credentials
 from server.errors import RegistryError, SettingsError
-from server.resolve import resolve_in_child
+from server.model_store.credentials import with_credentials
+from server.model_store.resolve import resolve_in_child
 
 
 class _Asked(BaseHTTPRequestHandler):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.digest import folder_digest
+from server.model_store.digest import folder_digest
 
 
 @pytest.fixture

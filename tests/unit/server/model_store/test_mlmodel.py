@@ -15,10 +15,10 @@ import pytest
 import yaml
 from sklearn.linear_model import LinearRegression
 
-from server.copies import Copy
 from server.errors import ModelError
-from server.mlmodel import MLmodel
-from server.model import Model, load_model
+from server.inference.model import Model, load_model
+from server.model_store.copies import Copy
+from server.model_store.mlmodel import MLmodel
 from server.settings import ROOT
 
 with warnings.catch_warnings():
@@ -81,7 +81,7 @@ def test_saved_by_mlflow(saved: Path) -> None:
 def test_read_without_mlflow(saved: Path) -> None:
     """Neither MLflow nor pandas nor scikit-learn comes into memory by reading the description."""
     code = (
-        "import sys, pathlib; from server.mlmodel import MLmodel; MLmodel.read(pathlib.Path(sys.argv[1]));"
+        "import sys, pathlib; from server.model_store.mlmodel import MLmodel; MLmodel.read(pathlib.Path(sys.argv[1]));"
         "print({'mlflow', 'pandas', 'sklearn'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code, saved], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
-import server.resolve
-from server.copies import Copies, Copy
-from server.digest import DIGEST_TAG, folder_digest
 from server.errors import ModelError, RegistryError, StartError
-from server.resolve import local_folder, resolve, resolve_in_child
+from server.model_store import resolve as resolve_module
+from server.model_store.copies import Copies, Copy
+from server.model_store.digest import DIGEST_TAG, folder_digest
+from server.model_store.resolve import local_folder, resolve, resolve_in_child
 from server.settings import ROOT, Settings
-from tests.registries import QUIET, Registry, moved_away, new_registry
+from tests.support.models.registries import QUIET, Registry, moved_away, new_registry
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
@@ -317,7 +317,7 @@ def test_password_of_a_database(registry: Versions, tmp_path: Path, password: st
 def test_replicas_at_the_same_time(registry: Versions, tmp_path: Path) -> None:
     """Two replicas that resolve at once end with one good copy, and nothing half fetched beside it."""
     settings = registry.settings(tmp_path, "models:/tiny@champion")
-    command = [sys.executable, "-m", "server.resolve"]
+    command = [sys.executable, "-m", "server.model_store.resolve"]
     environ = environ_of(settings)
     both = [subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE) for _ in range(2)]
     answers = [json.loads(child.communicate(timeout=60)[0])["copy"] for child in both]
@@ -331,9 +331,9 @@ def test_mlflow_stays_outside(registry: Versions, tmp_path: Path) -> None:
     """Neither the server's modules nor a model from a folder bring MLflow into memory."""
     folder = registry.artifacts_of(registry.run_of["1"])
     program = (
-        "import os, sys, server.main, server.app, server.resolve, server.worker\n"
+        "import os, sys, server.main, server.http.app, server.model_store.resolve, server.workers.worker\n"
         "from server.settings import Settings\n"
-        "server.resolve.resolve(Settings.from_env(os.environ))\n"
+        "server.model_store.resolve.resolve(Settings.from_env(os.environ))\n"
         "server.main.create()\n"
         "print([name for name in sys.modules if name.split('.')[0] == 'mlflow'])"
     )
@@ -458,7 +458,7 @@ def test_unchanged_registry_is_not_asked(registry: Versions, tmp_path: Path, mon
     client.set_registered_model_alias(NAME, "moving", "1")
     first = resolve(settings)
     asked: list[str] = []
-    monkeypatch.setattr("server.resolve._find", lambda uri, _tracking_uri: asked.append(uri))
+    monkeypatch.setattr("server.model_store.resolve._find", lambda uri, _tracking_uri: asked.append(uri))
     assert resolve(settings) == first
     assert asked == []
     monkeypatch.undo()
@@ -481,7 +481,7 @@ def test_registry_that_cannot_tell_is_asked(
         asked.append(uri)
         return find(uri, tracking_uri)
 
-    find = server.resolve._find
-    monkeypatch.setattr(server.resolve, "_find", ask)
+    find = resolve_module._find
+    monkeypatch.setattr(resolve_module, "_find", ask)
     resolve(settings)
     assert asked == [settings.model_uri]

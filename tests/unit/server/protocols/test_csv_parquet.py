@@ -7,9 +7,9 @@ from io import BytesIO
 import pandas as pd
 import pytest
 
-from server.columns import column_of
 from server.errors import BadForm, InvalidRows
-from server.tables import parquet_is_read, read_csv, read_parquet
+from server.inference.columns import column_of
+from server.protocols.csv_parquet import parquet_is_read, read_csv, read_parquet
 
 KINDS = {"n": "long", "x": "double", "b": "boolean", "s": "string"}
 COLUMNS = [column_of(i, {"name": name, "type": kind}, {}) for i, (name, kind) in enumerate(KINDS.items())]

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from server import tables
-from server.app import create_app
 from server.errors import BadForm, InvalidRows, RequestError
-from server.schema import MAX_FAULTS
+from server.http.app import create_app
+from server.inference.schema import MAX_FAULTS
+from server.protocols import csv_parquet
 from server.settings import Settings
-from tests import small_models
+from tests.support.models import small_models
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
@@ -189,7 +189,7 @@ def test_a_wide_header_of_csv_is_not_filled_up() -> None:
     """Short rows under a wide header take what the model's columns take, and not the product of the two."""
     wide = [*NAMES, *(f"c{i}" for i in range(1000)), NAMES[0]]
     values = ",".join(str(ROW[name] if ROW[name] is not None else "") for name in NAMES)
-    table = tables.read_csv((",".join(wide) + f"\n{values}" * 50).encode(), COLUMNS, MAX_ROWS)
+    table = csv_parquet.read_csv((",".join(wide) + f"\n{values}" * 50).encode(), COLUMNS, MAX_ROWS)
     assert {len(row) for row in table.rows} == {WIDTH}
     assert MODEL.schema.lenient().table(table, MAX_ROWS)[49] == [ROW[name] for name in NAMES]
 
@@ -216,7 +216,7 @@ def test_rows_of_parquet_are_counted_before_they_are_read() -> None:
     body = written({"size": pa.nulls(3_000_000, pa.float64())})
     assert len(body) < 10_000
     with pytest.raises(InvalidRows, match="at most 100 rows, got 3000000"):
-        tables.read_parquet(body, COLUMNS, MAX_ROWS)
+        csv_parquet.read_parquet(body, COLUMNS, MAX_ROWS)
 
 
 def test_words_of_parquet_are_unpacked_to_a_limit() -> None:
@@ -225,7 +225,7 @@ def test_words_of_parquet_are_unpacked_to_a_limit() -> None:
     body = written({"colour": words})
     assert len(body) < 200_000
     with pytest.raises(BadForm, match="100000000 bytes when it is unpacked"):
-        tables.read_parquet(body, COLUMNS, MAX_ROWS)
+        csv_parquet.read_parquet(body, COLUMNS, MAX_ROWS)
 
 
 def test_size_of_parquet_is_looked_at_before_it_is_read() -> None:
@@ -233,14 +233,14 @@ def test_size_of_parquet_is_looked_at_before_it_is_read() -> None:
     body = written({f"c{i}": pa.array([bytes(1_000_000)] * 1) for i in range(100)})
     assert len(body) < 10_000_000
     with pytest.raises(BadForm, match="when it is unpacked"):
-        tables.read_parquet(body, COLUMNS, MAX_ROWS)
+        csv_parquet.read_parquet(body, COLUMNS, MAX_ROWS)
 
 
 def test_words_of_parquet_are_read_as_they_are() -> None:
     """Words in a dictionary or not, NaN, a column that the model has not, and an index are read as pandas would."""
     coded = pa.DictionaryArray.from_arrays(pa.array([1, None, 0]), pa.array(["a", "b"]))
     columns = {"note": coded, "colour": ["x", "y", "x"], "size": [1.5, float("nan"), None], "other": [1, 2, 3]}
-    table = tables.read_parquet(written(columns), COLUMNS, MAX_ROWS)
+    table = csv_parquet.read_parquet(written(columns), COLUMNS, MAX_ROWS)
     assert dict(zip(table.names, zip(*table.rows, strict=True), strict=True)) == {
         "colour": ("x", "y", "x"),
         "size": (1.5, None, None),
@@ -257,6 +257,6 @@ def test_broken_parquet_is_told_so() -> None:
         for _ in range(rng.randint(1, 3)):
             body[rng.randrange(len(body))] = rng.randrange(256)
         try:
-            tables.read_parquet(bytes(body), COLUMNS, MAX_ROWS)
+            csv_parquet.read_parquet(bytes(body), COLUMNS, MAX_ROWS)
         except RequestError:
             continue

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.errors import Fault, NotJson
-from server.protocol import decode, encode, encode_many, encode_one, encode_problem
-from server.rows import Prediction
+from server.inference.rows import Prediction
+from server.protocols.json_codec import decode, encode, encode_many, encode_one, encode_problem
 
 LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 DOCUMENTS = st.recursive(

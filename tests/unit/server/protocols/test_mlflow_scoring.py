@@ -12,8 +12,8 @@ import mlflow
 import pandas as pd
 import pytest
 
-from server.rows import Prediction, Rows
-from tests.protocols import ROW, Mirror, TestClient, client_of
+from server.inference.rows import Prediction, Rows
+from tests.support.models.mirror_app import ROW, Mirror, TestClient, client_of
 
 NAMES, VALUES = list(ROW), list(ROW.values())
 SHOWN = [3, 2.5, 1, 1, "a"]

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from server import __version__
-from server.app import create_app
-from server.rows import Prediction, Rows
-from server.schema import InputSchema
+from server.http.app import create_app
+from server.inference.rows import Prediction, Rows
+from server.inference.schema import InputSchema
 from server.settings import Settings
-from tests.protocols import ROW, Mirror, TestClient, client_of, model_of
+from tests.support.models.mirror_app import ROW, Mirror, TestClient, client_of, model_of
 
 INFER = "/v2/models/mirror/infer"
 TENSORS = [

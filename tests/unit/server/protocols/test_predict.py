@@ -15,9 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
-from server.app import Serving
-from server.batching import Batcher
-from server.endpoint import Endpoint, declared_of, read_body
 from server.errors import (
     BadForm,
     BodyTooLarge,
@@ -37,10 +34,13 @@ from server.errors import (
     UnsupportedMedia,
     WrongKey,
 )
-from server.model import Model
-from server.predict import Predict
-from server.rows import Prediction, Row, Rows
-from server.schema import InputSchema
+from server.http.app import Serving
+from server.inference.batcher import Batcher
+from server.inference.model import Model
+from server.inference.rows import Prediction, Row, Rows
+from server.inference.schema import InputSchema
+from server.protocols.endpoint import Endpoint, declared_of, read_body
+from server.protocols.predict import Predict
 from server.settings import Settings
 
 PATIENCE = 20  # seconds until a test that hangs fails instead
@@ -404,7 +404,9 @@ def test_unforeseen(engine: Double | None, batcher: object, named: str, caplog: 
     assert document["detail"] == "this is our fault, and it is logged"
     assert answer.headers == {}
     assert b"secret" not in answer.body
-    assert caplog.record_tuples == [("server.endpoint", logging.ERROR, "unforeseen, answered with 500: POST /predict")]
+    assert caplog.record_tuples == [
+        ("server.protocols.endpoint", logging.ERROR, "unforeseen, answered with 500: POST /predict")
+    ]
     assert "Traceback" in caplog.text
     assert named in caplog.text
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.columns import column_of
 from server.errors import BadForm
-from server.rows import Prediction
-from server.tensors import KINDS, Tensor, outputs, to_table
+from server.inference.columns import column_of
+from server.inference.rows import Prediction
+from server.protocols.tensors import KINDS, Tensor, outputs, to_table
 
 KIND_OF = {"a": "long", "b": "double"}
 COLUMNS = [column_of(i, {"name": name, "type": kind}, {}) for i, (name, kind) in enumerate(KIND_OF.items())]

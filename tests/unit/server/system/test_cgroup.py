@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.cgroup import available_cpus, cpu_limit, cpu_seconds, memory_limit, memory_used, oom_kills
+from server.system.cgroup import available_cpus, cpu_limit, cpu_seconds, memory_limit, memory_used, oom_kills
 
 USABLE = len(os.sched_getaffinity(0))
 

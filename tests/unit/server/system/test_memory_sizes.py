@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.memory import killed, shortage, size
+from server.system.memory_sizes import killed, shortage, size
 
 M, G = 1 << 20, 1 << 30
 

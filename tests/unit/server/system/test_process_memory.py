@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.usage import Usage, family, usage
+from server.system.process_memory import Usage, family, usage
 
 # A process with two children, the name of one as odd as a name can be, and memory that they share with it.
 TREE = """

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from server.accept import Acceptor, Shares
+from server.workers.balancing import Acceptor, Shares
 
 PATIENCE = 20  # seconds until a test that hangs fails instead
 A_WHILE = 0.02  # many turns of the loop, and longer than all of a step back
@@ -278,7 +278,7 @@ async def test_what_is_held_is_published() -> None:
 @pytest.mark.anyio
 async def test_workers_wait_for_their_siblings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first worker of a new replica takes nothing until the other is there too."""
-    monkeypatch.setattr("server.accept._PATIENCE", 3600.0)
+    monkeypatch.setattr("server.workers.balancing._PATIENCE", 3600.0)
     async with listening() as site:
         acceptor, held = site.worker(siblings=2)
         acceptor.start()
@@ -292,7 +292,7 @@ async def test_workers_wait_for_their_siblings(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.anyio
 async def test_siblings_are_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker whose sibling does not come up serves alone."""
-    monkeypatch.setattr("server.accept._PATIENCE", 0.05)
+    monkeypatch.setattr("server.workers.balancing._PATIENCE", 0.05)
     async with listening() as site:
         acceptor, _ = site.worker(siblings=2)
         acceptor.start()
@@ -320,9 +320,9 @@ async def test_close_lets_go_of_the_socket() -> None:
 @pytest.mark.parametrize("waiting", ["for siblings", "stepped back"])
 async def test_close_while_waiting(waiting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An acceptor that is closed while it waits does not come back."""
-    monkeypatch.setattr("server.accept._PATIENCE", 3600.0 if waiting == "for siblings" else 0.0)
-    monkeypatch.setattr("server.accept._TRIES", 1_000_000)
-    monkeypatch.setattr("server.accept._STEP_BACK", A_WHILE / 4)
+    monkeypatch.setattr("server.workers.balancing._PATIENCE", 3600.0 if waiting == "for siblings" else 0.0)
+    monkeypatch.setattr("server.workers.balancing._TRIES", 1_000_000)
+    monkeypatch.setattr("server.workers.balancing._STEP_BACK", A_WHILE / 4)
     async with listening() as site:
         acceptor, held = site.worker(siblings=2)
         acceptor._held = lambda: 1

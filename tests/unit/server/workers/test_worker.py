@@ -17,14 +17,14 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config
 
-from server.accept import Shares
-from server.app import Serving, create_app
-from server.model import Model
-from server.rows import Prediction, Rows
-from server.schema import InputSchema
+from server.http.app import Serving, create_app
+from server.inference.model import Model
+from server.inference.rows import Prediction, Rows
+from server.inference.schema import InputSchema
 from server.settings import Settings
-from server.worker import DrainingServer, JoiningTransport, Protocol, Worker
-from tests.scrapes import requests, samples
+from server.workers.balancing import Shares
+from server.workers.worker import DrainingServer, JoiningTransport, Protocol, Worker
+from tests.support.scrapes import requests, samples
 
 PATIENCE = 20  # seconds until a test that hangs fails instead
 QUICK, SLOW = float("inf"), -1.0  # whatever a call takes, it is quick enough for the loop, or is not
@@ -289,8 +289,8 @@ async def listening(
     worker = StandIn(config, drain_seconds)
     server = DrainingServer(worker)  # type: ignore[arg-type]
     with socket.socket() as listener, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("server.worker.Protocol", watched(writes))
-        patch.setattr("server.batching.INLINE", inline)
+        patch.setattr("server.workers.worker.Protocol", watched(writes))
+        patch.setattr("server.inference.batcher.INLINE", inline)
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         listener.setblocking(False)

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from deploy.docker.backend import DockerBackend
-from deploy.docker.convergence import wait_ready
-from deploy.docker.engine import Compose
-from deploy.docker.topology import DEFAULT
+from deploy.backends.docker.backend import DockerBackend
+from deploy.backends.docker.convergence import wait_ready
+from deploy.backends.docker.engine import Compose
+from deploy.backends.docker.topology import DEFAULT
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout
-from deploy.probe import OPEN
-from deploy.promotion import Version
-from deploy.stack import Stack
+from deploy.rollout.promotion import Version
+from deploy.rollout.replica_client import OPEN
+from deploy.stack.paths import ROOT, Layout
+from deploy.stack.specification import Stack
 from server.errors import SettingsError
-from tests.fake_docker import FakeDocker, config, container
+from tests.support.fake_docker import FakeDocker, config, container
 
 Make = Callable[..., DockerBackend]
 UP = Stack(2, "127.0.0.1", 8080, 8089, 1, {}, "1G", "docker")
@@ -329,10 +329,10 @@ def test_container_that_does_not_start(engine: FakeDocker) -> None:
 def test_training_that_fails(make: Make, engine: FakeDocker) -> None:
     """A training that fails is told in one line after its own; it starts nothing that stays."""
     engine.answer("compose", "build")
-    engine.answer("compose", "run", "deploy.model.train", status=1)
+    engine.answer("compose", "run", "deploy.models.training.train", status=1)
     assert refusal(make().train) == "no model was trained"
     (ran,) = engine.ran("run")
-    assert ran[5:] == ["run", "--rm", "--no-TTY", "--no-deps", "model", "python", "-m", "deploy.model.train"]
+    assert ran[5:] == ["run", "--rm", "--no-TTY", "--no-deps", "model", "python", "-m", "deploy.models.training.train"]
 
 
 def test_build_without_its_bases(make: Make, engine: FakeDocker) -> None:
@@ -383,7 +383,7 @@ def test_promoted_model_is_remembered(
 ) -> None:
     """What replicas were reloaded to is written down beside what they were started with; no container is replaced."""
     settled: list[object] = []
-    monkeypatch.setattr("deploy.docker.backend.settle", lambda *told: settled.append(told))
+    monkeypatch.setattr("deploy.backends.docker.backend.settle", lambda *told: settled.append(told))
     assert make().promote("2", force=False) == Version("hills", "2", DIGEST)
     assert Stack.load(layout) == replace(UP, promoted="0123456789ab-2")
     assert [arguments[5] for arguments in changes(registered)] == ["run", "run"]

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from deploy.docker import engine
-from deploy.docker.engine import ASKED_FOR, Compose, Container
+from deploy.backends.docker import engine
+from deploy.backends.docker.engine import ASKED_FOR, Compose, Container
 from deploy.errors import CommandError
-from deploy.layout import ROOT
-from deploy.stack import SETTINGS
-from tests.fake_docker import FakeDocker, config, container
+from deploy.stack.paths import ROOT
+from deploy.stack.specification import SETTINGS
+from tests.support.fake_docker import FakeDocker, config, container
 
 
 def test_output_is_returned(docker: FakeDocker) -> None:
@@ -60,7 +60,7 @@ def test_become_docker(docker: FakeDocker) -> None:
     """A process that becomes the command prints what it had to say first, and ends with its status."""
     docker.answer("stats", out="a table\n", status=5)
     script = (
-        "import os; from deploy.docker.engine import replace_process; print('first'); "
+        "import os; from deploy.backends.docker.engine import replace_process; print('first'); "
         "replace_process('stats', 'one', environ={**os.environ, 'TAG': 'v1'})"
     )
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -259,7 +259,7 @@ def test_compose_that_fails(docker: FakeDocker) -> None:
 def test_become_compose(docker: FakeDocker) -> None:
     """A process can become Compose, with the stack's variables."""
     docker.answer("compose", "logs", out="lines\n")
-    script = "from deploy.docker.engine import Compose; Compose({'TAG': 'v1'}).become('logs', 'server')"
+    script = "from deploy.backends.docker.engine import Compose; Compose({'TAG': 'v1'}).become('logs', 'server')"
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout == "lines\n"
     assert docker.calls[0].environ["TAG"] == "v1"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.docker import images
-from deploy.docker.engine import Compose
+from deploy.backends.docker import images
+from deploy.backends.docker.engine import Compose
 from deploy.errors import CommandError
-from deploy.layout import ROOT
-from deploy.registry import OBJECT_STORE
-from tests.fake_docker import FakeDocker
+from deploy.stack.paths import ROOT
+from deploy.stack.registry_services import OBJECT_STORE
+from tests.support.fake_docker import FakeDocker
 
 PUBLISHED = {"IMAGE": "registry.example.com/forkcast", "TAG": "v1"}
 COMPOSE = Compose({"TAG": "v1"})

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from deploy.docker import monitoring
-from deploy.docker.backend import DockerBackend
-from deploy.docker.engine import MONITORING, Compose
+from deploy.backends.docker import monitoring
+from deploy.backends.docker.backend import DockerBackend
+from deploy.backends.docker.engine import MONITORING, Compose
+from deploy.backends.local.backend import LocalBackend
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout
-from deploy.local.backend import LocalBackend
-from deploy.stack import Stack
-from tests.fake_docker import FakeDocker, config, container
+from deploy.stack.paths import ROOT, Layout
+from deploy.stack.specification import Stack
+from tests.support.fake_docker import FakeDocker, config, container
 
 UP = Stack(1, "127.0.0.1", 8080, 8089, 1, {}, "1G", "docker")
 IMAGES = {"prometheus": "forkcast-prometheus", "nginx-exporter": "forkcast-prometheus", "grafana": "grafana/grafana:1"}

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from deploy.docker import provider
-from deploy.docker.engine import Compose
+from deploy.backends.docker import provider
+from deploy.backends.docker.engine import Compose
 from deploy.errors import CommandError
-from tests.fake_docker import FakeDocker
+from tests.support.fake_docker import FakeDocker
 
 COMPOSE = Compose({"TAG": "v1"})
 ONCE = ["run", "--rm", "--no-TTY", "--no-deps", "model"]
@@ -50,7 +50,7 @@ def test_no_model(docker: FakeDocker, capfd: pytest.CaptureFixture[str]) -> None
 def test_undo(docker: FakeDocker) -> None:
     """The service itself takes its last change back; that it could not is an error."""
     provider.undo(COMPOSE)
-    assert ran(docker) == [[*ONCE, "python", "-m", "deploy.model.provide", "--undo"]]
+    assert ran(docker) == [[*ONCE, "python", "-m", "deploy.models.provide", "--undo"]]
     docker.answer("compose", "run", err="error: disk full\n", status=1)
     with pytest.raises(CommandError, match=r"disk full$"):
         provider.undo(COMPOSE)
@@ -59,7 +59,7 @@ def test_undo(docker: FakeDocker) -> None:
 def test_train(docker: FakeDocker) -> None:
     """The service trains, in words where it cannot."""
     provider.train(COMPOSE)
-    assert ran(docker) == [[*ONCE, "python", "-m", "deploy.model.train"]]
+    assert ran(docker) == [[*ONCE, "python", "-m", "deploy.models.training.train"]]
     docker.answer("compose", "run", status=1)
     with pytest.raises(CommandError, match=r"^no model was trained$"):
         provider.train(COMPOSE)
@@ -67,9 +67,9 @@ def test_train(docker: FakeDocker) -> None:
 
 def test_step(docker: FakeDocker) -> None:
     """Another program of the service reads a text and gives back what it printed."""
-    docker.answer("compose", "run", "deploy.model.other", out="printed\n")
-    assert provider.step(COMPOSE, "deploy.model.other", "--loud", "7", text="{}") == "printed\n"
-    assert ran(docker) == [[*ONCE, "python", "-m", "deploy.model.other", "--loud", "7"]]
+    docker.answer("compose", "run", "deploy.models.other", out="printed\n")
+    assert provider.step(COMPOSE, "deploy.models.other", "--loud", "7", text="{}") == "printed\n"
+    assert ran(docker) == [[*ONCE, "python", "-m", "deploy.models.other", "--loud", "7"]]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_step_that_fails(docker: FakeDocker, err: str, told: str) -> None:
     """Its own reason is told without what was said around it; else the engine's."""
     docker.answer("compose", "run", err=err, status=3)
     with pytest.raises(CommandError) as caught:
-        provider.step(COMPOSE, "deploy.model.other")
+        provider.step(COMPOSE, "deploy.models.other")
     assert str(caught.value) == told
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from deploy.docker.engine import Compose, Container
-from deploy.docker.reasons import note, reason
-from tests.fake_docker import FakeDocker, container
+from deploy.backends.docker.engine import Compose, Container
+from deploy.backends.docker.reasons import note, reason
+from tests.support.fake_docker import FakeDocker, container
 
 COMPOSE = Compose({})
 M = 1 << 20

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from deploy.docker import registry
-from deploy.docker.engine import Compose
+from deploy.backends.docker import registry
+from deploy.backends.docker.engine import Compose
 from deploy.errors import CommandError
-from deploy.registry import asked
-from deploy.stack import Stack
-from tests.fake_docker import FakeDocker, container
+from deploy.stack.registry_services import asked
+from deploy.stack.specification import Stack
+from tests.support.fake_docker import FakeDocker, container
 
 FULL = asked(Stack(), {}, registry.ADDRESS, full=True)
 SERVICES = ("database", "object-store", "mlflow")

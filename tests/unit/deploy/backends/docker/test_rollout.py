@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from deploy.docker.engine import Compose, Container
-from deploy.docker.promotion import ContainerRegistrar, ContainerReplica
+from deploy.backends.docker.engine import Compose, Container
+from deploy.backends.docker.rollout import ContainerRegistrar, ContainerReplica
 from deploy.errors import CommandError
-from tests.fake_docker import FakeDocker, container
+from tests.support.fake_docker import FakeDocker, container
 
 COMPOSE = Compose({"TAG": "v1"})
-ONCE = ["run", "--rm", "--no-TTY", "--no-deps", "model", "python", "-m", "deploy.model.promote"]
+ONCE = ["run", "--rm", "--no-TTY", "--no-deps", "model", "python", "-m", "deploy.models.promote"]
 CANDIDATE = {"copy": {"version": "2"}, "weight": {"needs": 7}}
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from deploy.docker import topology
-from deploy.docker.topology import DEFAULT, asked, data, limited, variables
+from deploy.backends.docker import topology
+from deploy.backends.docker.topology import DEFAULT, asked, data, limited, variables
 from deploy.errors import CommandError
-from deploy.layout import ROOT
-from deploy.stack import MOST, Stack
+from deploy.stack.paths import ROOT
+from deploy.stack.specification import MOST, Stack
 from server.errors import SettingsError
-from tests.fake_docker import FakeDocker
+from tests.support.fake_docker import FakeDocker
 
 
 @pytest.fixture(autouse=True)

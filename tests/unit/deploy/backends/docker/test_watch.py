@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from deploy.docker.engine import MONITORING, SERVICES, Compose
-from deploy.docker.topology import DEFAULT
-from deploy.docker.watch import become_stats, show_logs, status
+from deploy.backends.docker.engine import MONITORING, SERVICES, Compose
+from deploy.backends.docker.topology import DEFAULT
+from deploy.backends.docker.watch import become_stats, show_logs, status
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout
-from tests.fake_docker import FakeDocker, container
+from deploy.stack.paths import ROOT, Layout
+from tests.support.fake_docker import FakeDocker, container
 
 COMPOSE = Compose({})
 LAYOUT = Layout(Path("var"))
@@ -145,7 +145,7 @@ def test_stats(engine: FakeDocker) -> None:
     engine.answer("stats", out="a table\n")
     engine.containers(container(), container(number=2, Status="exited"), container("nginx"))
     script = (
-        "from deploy.docker.engine import Compose; from deploy.docker.watch import become_stats; "
+        "from deploy.backends.docker.engine import Compose; from deploy.backends.docker.watch import become_stats; "
         "become_stats(Compose({}))"
     )
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from deploy import probe
+from deploy.backends.local.rollout import LocalRegistrar, LocalReplica
+from deploy.backends.local.supervisord import Supervisord
 from deploy.errors import CommandError
-from deploy.layout import Layout
-from deploy.local.promotion import LocalRegistrar, LocalReplica
-from deploy.local.supervisord import Supervisord
+from deploy.rollout import replica_client
+from deploy.stack.paths import Layout
 
 # Stands in for the program: it says what it was started with.
 PROGRAM = """
@@ -43,7 +43,7 @@ def registrar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalRegistrar
     folder = tmp_path / "deploy" / "model"
     folder.mkdir(parents=True)
     (folder / "promote.py").write_text(PROGRAM)
-    monkeypatch.setattr("deploy.local.promotion.ROOT", tmp_path)
+    monkeypatch.setattr("deploy.backends.local.rollout.ROOT", tmp_path)
     return LocalRegistrar({"PATH": os.environ["PATH"], "MODEL_URI": "models:/tree@champion"})
 
 
@@ -76,7 +76,7 @@ def test_health(
         asked.append((path, target))
         return answer
 
-    monkeypatch.setattr(probe, "ask_socket", ask)
+    monkeypatch.setattr(replica_client, "ask_socket", ask)
     assert LocalReplica(2, 7, supervisord).health() == told
     assert asked == [("run/2.sock", "/health")]
 

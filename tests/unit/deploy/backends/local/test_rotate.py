@@ -22,7 +22,7 @@ def test_large_log_is_set_aside_and_nginx_told(tmp_path: Path) -> None:
         while not (tmp_path / "armed").exists():
             time.sleep(0.02)
         (tmp_path / "run/nginx.pid").write_text(str(stand_in.pid))
-        rotation = subprocess.Popen(["sh", str(ROOT / "deploy/local/rotate.sh"), "0.1", "50"], cwd=tmp_path)
+        rotation = subprocess.Popen(["sh", str(ROOT / "deploy/backends/local/rotate.sh"), "0.1", "50"], cwd=tmp_path)
         assert stand_in.wait(30) == 0
         assert (tmp_path / "reopened").exists()
         assert (tmp_path / "log/access.log.1").read_text() == "x" * 100
@@ -39,7 +39,7 @@ def test_small_log_is_left_alone(tmp_path: Path) -> None:
     """A log under the limit stays where it is."""
     (tmp_path / "log").mkdir()
     (tmp_path / "log/access.log").write_text("x")
-    rotation = subprocess.Popen(["sh", str(ROOT / "deploy/local/rotate.sh"), "0.01", "50"], cwd=tmp_path)
+    rotation = subprocess.Popen(["sh", str(ROOT / "deploy/backends/local/rotate.sh"), "0.01", "50"], cwd=tmp_path)
     try:
         time.sleep(0.3)
         assert (tmp_path / "log/access.log").read_text() == "x"

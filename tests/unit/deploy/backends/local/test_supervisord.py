@@ -16,11 +16,11 @@ import psutil
 import pytest
 from supervisor.options import ServerOptions
 
+from deploy.backends.local import nginx
+from deploy.backends.local.supervisord import MARK, Program, Supervisord
 from deploy.errors import CommandError
-from deploy.layout import Layout
-from deploy.local import nginx
-from deploy.local.supervisord import MARK, Program, Supervisord
-from deploy.stack import Stack
+from deploy.stack.paths import Layout
+from deploy.stack.specification import Stack
 
 PATIENCE = 30  # seconds until a test that hangs fails instead
 NASTY = [

@@ -16,11 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from deploy.backends.local.supervisord import Program, Supervisord
+from deploy.backends.local.watch import _mb, _memory, _process, family, follow_logs, stats, status, usage
 from deploy.errors import CommandError
-from deploy.layout import ROOT, Layout
-from deploy.local.supervisord import Program, Supervisord
-from deploy.local.watch import _mb, _memory, _process, family, follow_logs, stats, status, usage
-from deploy.stack import Stack
+from deploy.stack.paths import ROOT, Layout
+from deploy.stack.specification import Stack
 
 # A parent whose two children share what it holds.
 FAMILY = "import os, time; held = b'x' * 30_000_000; os.fork(); os.fork(); time.sleep(600)"
@@ -182,8 +182,8 @@ def test_logs(service: str, shown: list[str], layout: Layout) -> None:
     for name in ("replica-1", "replica-2", "nginx", "access", "locust"):
         layout.log(name).write_text(f"of {name}\n")
     script = (
-        "import sys; from pathlib import Path; from deploy.layout import Layout; "
-        "from deploy.local.watch import follow_logs; follow_logs(Layout(Path(sys.argv[1])), sys.argv[2])"
+        "import sys; from pathlib import Path; from deploy.stack.paths import Layout; "
+        "from deploy.backends.local.watch import follow_logs; follow_logs(Layout(Path(sys.argv[1])), sys.argv[2])"
     )
     ran = subprocess.run(
         [sys.executable, "-c", script, str(layout.var), service],

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.docker.engine import SERVICES
-from deploy.kubernetes import __main__ as check
-from deploy.kubernetes import manifests, names
-from deploy.kubernetes.manifests import OVERLAYS, Manifest, Pod
-from deploy.layout import ROOT
+from deploy.backends.docker.engine import SERVICES
+from deploy.checks.kubernetes import __main__ as check
+from deploy.checks.kubernetes import manifests, names
+from deploy.checks.kubernetes.manifests import OVERLAYS, Manifest, Pod
+from deploy.stack.paths import ROOT
 from server.settings import Settings
-from tests.test_compose import settings_of
+from tests.unit.test_compose import settings_of
 
 EVERY = sorted(path.name for path in OVERLAYS.iterdir())
 PAGE = ROOT / "docs/kubernetes.md"

@@ -23,18 +23,18 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from deploy.model.features import NotCompilable
-from deploy.model.pipeline import fit
-from deploy.model.synthetic import generate
-from server.digest import folder_digest
+from deploy.models.compile.features import NotCompilable
+from deploy.models.training.pipeline import fit
+from deploy.models.training.synthetic import generate
 from server.engines import load_engine, suitable_engines
 from server.engines.companion import model_digest
 from server.engines.sklearn import SklearnEngine
 from server.errors import CompanionRefused, InvalidRows, ModelError
-from server.mlmodel import MLmodel
-from server.rows import Prediction, Rows
+from server.inference.rows import Prediction, Rows
+from server.model_store.digest import folder_digest
+from server.model_store.mlmodel import MLmodel
 from server.settings import ROOT
-from tests.forests import Floats, compile_once, rows_of
+from tests.support.models.forests import Floats, compile_once, rows_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
@@ -42,7 +42,8 @@ with warnings.catch_warnings():
     import mlflow.sklearn
     from mlflow.models import Model, infer_signature
 
-    from deploy.model import companion, package
+    from deploy.models.compile import companion
+    from deploy.models.training import package
 
 # MLflow's advice to annotate `predict`, given when it saves and when it loads; its input examples under pandas 3.
 pytestmark = [
@@ -226,7 +227,7 @@ def test_serving_needs_no_library(compiled: Path, tmp_path: Path) -> None:
 import json, sys
 from pathlib import Path
 from server.engines import load_engine
-from server.mlmodel import MLmodel
+from server.model_store.mlmodel import MLmodel
 mlmodel = MLmodel.read(Path(sys.argv[1]))
 engine = load_engine(mlmodel, "auto", Path(sys.argv[2]))
 rows = mlmodel.schema.rows(mlmodel.schema.parse(json.loads(sys.argv[3]), 1000).values)

@@ -26,16 +26,16 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
 from deploy.errors import CommandError
-from deploy.model import compile as compiler
-from deploy.model.parity import Check
-from deploy.model.train import MLFLOW_VARIABLES
-from server.digest import DIGEST_TAG, folder_digest
+from deploy.models.compile import compile_model as compiler
+from deploy.models.compile.parity import Check
+from deploy.models.training.train import MLFLOW_VARIABLES
 from server.errors import ModelError, SettingsError, StartError
-from server.mlmodel import MLmodel
-from server.model import load_model
-from server.resolve import resolve, resolve_in_child
+from server.inference.model import load_model
+from server.model_store.digest import DIGEST_TAG, folder_digest
+from server.model_store.mlmodel import MLmodel
+from server.model_store.resolve import resolve, resolve_in_child
 from server.settings import Settings
-from tests.forests import compile_once, rows_of
+from tests.support.models.forests import compile_once, rows_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
@@ -44,7 +44,8 @@ with warnings.catch_warnings():
     import mlflow.sklearn
     from mlflow.models import infer_signature
 
-    from deploy.model import companion, registry  # noqa: F401  (imported here, where their warnings are ignored)
+    from deploy.models.compile import companion
+    from deploy.models.registry import versions  # noqa: F401  (imported here, where their warnings are ignored)
 
 # MLflow 3.17 inside: its tables under SQLAlchemy 2.1, its own advice, and its input examples under pandas 3.
 pytestmark = [

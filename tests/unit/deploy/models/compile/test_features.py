@@ -31,15 +31,24 @@ from sklearn.preprocessing import (
 )
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from deploy.model.features import NotCompilable, formulas
-from deploy.model.packing import pack
+from deploy.models.compile.features import NotCompilable, formulas
+from deploy.models.compile.packing import pack
 from server.engines import kernel
 from server.engines.packed import Feature
 from server.engines.sklearn import SklearnEngine
 from server.errors import InvalidRows
-from server.rows import Rows
-from server.schema import InputSchema
-from tests.forests import Floats, assert_same, doubles, engine_of, numbers, rows_of, schema_of, with_thresholds
+from server.inference.rows import Rows
+from server.inference.schema import InputSchema
+from tests.support.models.forests import (
+    Floats,
+    assert_same,
+    doubles,
+    engine_of,
+    numbers,
+    rows_of,
+    schema_of,
+    with_thresholds,
+)
 
 RNG = np.random.default_rng(0)
 COUNT = 240

@@ -30,9 +30,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeRegressor
 
-from deploy.model.features import NotCompilable
-from deploy.model.packing import pack, pack_trees
-from tests.forests import doubles, trees_of
+from deploy.models.compile.features import NotCompilable
+from deploy.models.compile.packing import pack, pack_trees
+from tests.support.models.forests import doubles, trees_of
 
 X, Y = make_classification(200, 6, n_informative=4, n_classes=3, random_state=0)
 FOREST = RandomForestClassifier(7, random_state=0).fit(X, Y)

@@ -11,11 +11,11 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.tree import DecisionTreeClassifier
 
-from deploy.model.packing import pack
-from deploy.model.parity import TOLERANCE, Check, compare
+from deploy.models.compile.packing import pack
+from deploy.models.compile.parity import TOLERANCE, Check, compare
 from server.engines.sklearn import SklearnEngine
-from server.rows import Prediction, Rows
-from tests.forests import Floats, doubles, engine_of, numbers
+from server.inference.rows import Prediction, Rows
+from tests.support.models.forests import Floats, doubles, engine_of, numbers
 
 GOOD = Check("held-out rows", 2000, 0, 3, 1e-9)
 

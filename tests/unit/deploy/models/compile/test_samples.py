@@ -15,12 +15,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, OneHotEncoder, RobustScaler, StandardScaler
 
 from deploy.errors import CommandError
-from deploy.model.packing import pack
-from deploy.model.samples import drawn, from_file
+from deploy.models.compile.packing import pack
+from deploy.models.compile.samples import drawn, from_file
 from server.engines.sklearn import SklearnEngine
-from server.rows import Rows
-from server.schema import InputSchema
-from tests.forests import doubles, numbers, rows_of, schema_of, trees_of
+from server.inference.rows import Rows
+from server.inference.schema import InputSchema
+from tests.support.models.forests import doubles, numbers, rows_of, schema_of, trees_of
 
 KINDS = {"soil": "string", "depth": "double", "zone": "long", "wet": "boolean", "acid": "double"}
 RNG = np.random.default_rng(0)

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import pytest
 
 from deploy.errors import CommandError
-from tests.registries import QUIET, Registry, new_registry
+from tests.support.models.registries import QUIET, Registry, new_registry
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
     import mlflow
 
-    from deploy.model.pointer import Place, Pointer
+    from deploy.models.registry.pointer import Place, Pointer
 
 pytestmark = QUIET
 NOWHERE = Place(None, None)

@@ -13,22 +13,22 @@ from typing import Any
 
 import pytest
 
-from deploy.docker import provider
-from deploy.docker.backend import DockerBackend
-from deploy.docker.engine import Compose
+from deploy.backends.docker import provider
+from deploy.backends.docker.backend import DockerBackend
+from deploy.backends.docker.engine import Compose
+from deploy.backends.local.backend import LocalBackend
 from deploy.errors import CommandError
-from deploy.layout import Layout
-from deploy.local.backend import LocalBackend
-from deploy.model import record
-from deploy.model.train import MLFLOW_VARIABLES
-from tests.e2e.containers import require_engine
-from tests.fake_docker import FakeDocker
+from deploy.models.registry import record
+from deploy.models.training.train import MLFLOW_VARIABLES
+from deploy.stack.paths import Layout
+from tests.support.fake_docker import FakeDocker
+from tests.support.stacks.containers import require_engine
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
     import mlflow
 
-    from deploy.model import registry  # noqa: F401
+    from deploy.models.registry import versions  # noqa: F401
 
 # MLflow 3.17 inside: its tables under SQLAlchemy 2.1.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning")
@@ -123,7 +123,7 @@ def test_container_that_fails(docker: FakeDocker) -> None:
     """The container backend asks its service, which has the registry, and tells its reason."""
     docker.answer("compose", "run")
     provider.record(Compose({}), DOCUMENT)
-    assert docker.calls[0].arguments[5:] == [*provider._ONCE, "python", "-m", "deploy.model.record"]
+    assert docker.calls[0].arguments[5:] == [*provider._ONCE, "python", "-m", "deploy.models.registry.record"]
     docker.answer("compose", "run", err=" Container m  Created\nerror: the registry at x: refused\n", status=1)
     with pytest.raises(CommandError, match=r"^no run was logged: the registry at x: refused$"):
         provider.record(Compose({}), DOCUMENT)

@@ -12,8 +12,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from deploy.model import database, tracking
-from deploy.model.objects import Bucket
+from deploy.models.registry import database, tracking_server
+from deploy.models.registry.bucket import Bucket
 from server.errors import RegistryError, SettingsError
 
 STORE = {
@@ -98,7 +98,7 @@ def test_unreachable_database(given: str) -> None:
 def test_folder(tmp_path: Path) -> None:
     """On SQLite and a folder, artifacts have their own place, so that the database can be read without the server."""
     folder = tmp_path / "var/mlartifacts"
-    told = tracking.prepare({"DATABASE_URL": f"sqlite:///{tmp_path}/mlflow.db", "ARTIFACTS": str(folder)})
+    told = tracking_server.prepare({"DATABASE_URL": f"sqlite:///{tmp_path}/mlflow.db", "ARTIFACTS": str(folder)})
     assert folder.is_dir()
     assert told["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/mlflow.db"
     assert told["MLFLOW_ARTIFACTS_DESTINATION"] == told["MLFLOW_DEFAULT_ARTIFACT_ROOT"] == folder.as_uri()
@@ -110,7 +110,7 @@ def test_bucket_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     fake = s3(monkeypatch)
     environ = {"DATABASE_URL": f"sqlite:///{tmp_path}/mlflow.db", **STORE}
     for _ in range(2):
-        told = tracking.prepare(environ)
+        told = tracking_server.prepare(environ)
         assert fake.buckets == ["mlflow"]
     assert fake.options == {}
     assert told["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://mlflow"
@@ -162,18 +162,18 @@ def test_bad_address_of_a_store(url: str) -> None:
 
 def test_command() -> None:
     """MLflow's server listens where it is told to, for those names that clients have for it."""
-    line = tracking.command({"HOST": "0.0.0.0", "PORT": "5001", "ALLOWED_HOSTS": "mlflow.example.com"})  # noqa: S104
+    line = tracking_server.command({"HOST": "0.0.0.0", "PORT": "5001", "ALLOWED_HOSTS": "mlflow.example.com"})  # noqa: S104
     assert line[:4] == [sys.executable, "-m", "mlflow", "server"]
     options = dict(zip(line[4:-1:2], line[5:-1:2], strict=True))
     assert (options["--host"], options["--port"]) == ("0.0.0.0", "5001")  # noqa: S104
-    assert options["--allowed-hosts"].split(",") == [*tracking.ALLOWED_HOSTS.split(","), "mlflow.example.com"]
+    assert options["--allowed-hosts"].split(",") == [*tracking_server.ALLOWED_HOSTS.split(","), "mlflow.example.com"]
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http", "-1", "²"])
 def test_bad_port(port: str) -> None:
     """A port that cannot be is named with its value."""
     with pytest.raises(SettingsError, match=f"^PORT='{port}': expected"):
-        tracking.command({"PORT": port})
+        tracking_server.command({"PORT": port})
 
 
 def test_main_tells_why_not(
@@ -183,7 +183,7 @@ def test_main_tells_why_not(
     file = tmp_path / "mlflow.json"
     file.write_text(json.dumps({"DATABASE_URL": "mysql://u:hidden@127.0.0.1:1/n"}))
     monkeypatch.setenv("SETTINGS_FILE", str(file))
-    assert tracking.main() == 1
+    assert tracking_server.main() == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: the database mysql+pymysql://u:***@127.0.0.1:1/n: ")
@@ -199,7 +199,7 @@ def test_main_becomes_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PYTHONPATH", "/app:/packages")
     for name in ("SETTINGS_FILE", "HOST", "PORT"):
         monkeypatch.delenv(name, raising=False)
-    tracking.main()
+    tracking_server.main()
     program, line, environ = became
     assert program == line[0]
     assert "secret" not in " ".join(line)
@@ -207,4 +207,4 @@ def test_main_becomes_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     first, *rest = environ["PYTHONPATH"].split(":")
     assert rest == ["/app", "/packages"]
     (told,) = Path(first).glob("*.dist-info/entry_points.txt")
-    assert "s3 = deploy.model.proxied:ProxiedS3" in told.read_text()
+    assert "s3 = deploy.models.registry.proxied_s3:ProxiedS3" in told.read_text()

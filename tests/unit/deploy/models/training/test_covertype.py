@@ -17,9 +17,9 @@ import pytest
 from sklearn.datasets import _covtype
 from sklearn.datasets._base import RemoteFileMetadata
 
-from deploy.model.covertype import FEATURES, LABEL, PUBLISHED_RANGES, Covertype, DataError, load
-from deploy.model.form import UCI_COLUMNS
-from deploy.model.synthetic import generate
+from deploy.models.training.covertype import FEATURES, LABEL, PUBLISHED_RANGES, Covertype, DataError, load
+from deploy.models.training.form import UCI_COLUMNS
+from deploy.models.training.synthetic import generate
 from server.errors import StartError
 
 MADE = generate(rows=200, seed=1)
@@ -229,7 +229,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_silent_server_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes the connection and says nothing is given up after the timeout."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr("deploy.model.covertype.NETWORK_TIMEOUT", 0.2)
+    monkeypatch.setattr("deploy.models.training.covertype.NETWORK_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         monkeypatch.setattr(_covtype, "ARCHIVE", RemoteFileMetadata("covtype.data.gz", url, "0" * 64))

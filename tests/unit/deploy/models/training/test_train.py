@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from deploy.model import train as trainer
-from deploy.model.form import FEATURES, LABEL, PUBLISHED_RANGES, Covertype
-from deploy.model.pipeline import Fitted, build_pipeline, covertype_forest, fit
-from deploy.model.synthetic import generate
-from server.digest import DIGEST_TAG, folder_digest
+from deploy.models.training import train as trainer
+from deploy.models.training.form import FEATURES, LABEL, PUBLISHED_RANGES, Covertype
+from deploy.models.training.pipeline import Fitted, build_pipeline, covertype_forest, fit
+from deploy.models.training.synthetic import generate
 from server.errors import ModelError, RegistryError, SettingsError
+from server.model_store.digest import DIGEST_TAG, folder_digest
 from server.settings import Settings
 
 with warnings.catch_warnings():
@@ -30,7 +30,8 @@ with warnings.catch_warnings():
     import mlflow.pyfunc
     import mlflow.sklearn
 
-    from deploy.model import package, registry
+    from deploy.models.registry import versions
+    from deploy.models.training import package
 
 # MLflow 3.17 inside: its tables under SQLAlchemy 2.1, and its input examples under pandas 3.
 pytestmark = [
@@ -171,25 +172,25 @@ def test_registered_model(client: Any, tmp_path: Path) -> None:
 
 def test_corrupt_artifact(trained: Trained, client: Any) -> None:
     """A registered copy that has changed fails its check, says so in a tag, and leaves the champion alone."""
-    with mlflow.start_run(experiment_id=registry.open_experiment(trained.settings)) as run:
-        version = registry.register(trained.fitted, MADE, run.info.run_id)
+    with mlflow.start_run(experiment_id=versions.open_experiment(trained.settings)) as run:
+        version = versions.register(trained.fitted, MADE, run.info.run_id)
     stored = trained.settings.var_dir / "mlartifacts" / run.info.run_id / "artifacts" / "model" / "model.skops"
     content = bytearray(stored.read_bytes())
     content[len(content) // 2] ^= 1
     stored.write_bytes(content)
     with pytest.raises(ModelError, match=r"failed its check, @champion stays as it was: its digest is [0-9a-f]{12}"):
-        registry.promote(version, trained.fitted)
+        versions.promote(version, trained.fitted)
     assert champion(client) == "1"
     assert client.get_model_version("covertype", version.number).tags["check"].startswith("failed: its digest is")
 
 
 def test_lost_artifact(trained: Trained, client: Any) -> None:
     """A registered version whose files are gone fails its check and leaves the champion alone."""
-    with mlflow.start_run(experiment_id=registry.open_experiment(trained.settings)) as run:
-        version = registry.register(trained.fitted, MADE, run.info.run_id)
+    with mlflow.start_run(experiment_id=versions.open_experiment(trained.settings)) as run:
+        version = versions.register(trained.fitted, MADE, run.info.run_id)
     shutil.rmtree(trained.settings.var_dir / "mlartifacts" / run.info.run_id)
     with pytest.raises(ModelError, match="failed its check"):
-        registry.promote(version, trained.fitted)
+        versions.promote(version, trained.fitted)
     assert champion(client) == "1"
     assert client.get_model_version("covertype", version.number).tags["check"].startswith("failed: ")
 
@@ -213,9 +214,9 @@ def test_failed_check_fails_the_run(trained: Trained, client: Any) -> None:
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(1, 8), 60))
     noise = Covertype(MADE.x[:420], np.where(np.arange(420) % 3, 1, labels), "synthetic")
     fitted = fit(noise, RandomForestClassifier(n_estimators=1, random_state=0))
-    experiment = registry.open_experiment(trained.settings)
+    experiment = versions.open_experiment(trained.settings)
     with pytest.raises(ModelError, match="no better than always the commonest label"):
-        registry.publish(fitted, noise, experiment, trained.settings)
+        versions.publish(fitted, noise, experiment, trained.settings)
     assert last_run(client).info.status == "FAILED"
     assert champion(client) == "1"
 
@@ -245,11 +246,11 @@ def test_registry_that_refuses(
 def test_deleted_experiment(tmp_path: Path) -> None:
     """An experiment that was deleted is reported before the fit, with the command that brings it back."""
     settings = Settings.from_env({"VAR_DIR": str(tmp_path)})
-    experiment = registry.open_experiment(settings)
-    assert registry.open_experiment(settings) == experiment
+    experiment = versions.open_experiment(settings)
+    assert versions.open_experiment(settings) == experiment
     mlflow.delete_experiment(experiment)
     with pytest.raises(RegistryError, match=f"mlflow experiments restore -x {experiment}"):
-        registry.open_experiment(settings)
+        versions.open_experiment(settings)
 
 
 def test_foreign_registry_keeps_its_artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +258,7 @@ def test_foreign_registry_keeps_its_artifacts(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     uri = f"sqlite:///{tmp_path}/other.db"
     settings = Settings.from_env({"VAR_DIR": str(tmp_path / "var"), "MLFLOW_TRACKING_URI": uri})
-    experiment = mlflow.get_experiment(registry.open_experiment(settings))
+    experiment = mlflow.get_experiment(versions.open_experiment(settings))
     assert experiment.artifact_location == (tmp_path / "mlartifacts").as_uri()
 
 

@@ -17,11 +17,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from deploy.docker.statistics import Statistics, engine_socket
 from deploy.errors import CommandError
+from deploy.scaling.adapters.docker_statistics import Statistics, engine_socket
 from deploy.scaling.usage import Reading, Sampler
-from tests.e2e.containers import require_engine
-from tests.fake_docker import FakeDocker
+from tests.support.fake_docker import FakeDocker
+from tests.support.stacks.containers import require_engine
 
 # What engine 26.1.5 answered on cgroup v1, and what engines answer on v2, without the parts that nobody reads.
 V1: dict[str, Any] = {

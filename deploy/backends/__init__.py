@@ -1,0 +1,1 @@
+"""Where a stack runs: containers on a Docker engine, or local processes under supervisord."""

@@ -1,0 +1,1 @@
+"""What the Dockerfile puts into images beside the code."""

@@ -1,0 +1,1 @@
+"""Companions: compiled forms of a model, made, checked against it and stored inside it."""

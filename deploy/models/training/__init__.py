@@ -1,0 +1,1 @@
+"""The Covertype model: its data, its training and its registration."""

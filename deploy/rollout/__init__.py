@@ -1,0 +1,1 @@
+"""Replicas that run: asking how they are, and moving them to another model version."""

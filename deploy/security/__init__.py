@@ -1,0 +1,1 @@
+"""What protects a stack: TLS certificates, API keys, and warnings about what is exposed."""

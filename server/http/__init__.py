@@ -1,0 +1,1 @@
+"""The HTTP application: routes, middleware, API keys, documentation pages and the OpenAPI document."""

@@ -1,0 +1,1 @@
+"""What the operating system says: control groups, memory of processes, files."""

@@ -1,0 +1,1 @@
+"""Gunicorn's worker class: connections, their balance over the workers of a replica, and draining."""

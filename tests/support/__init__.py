@@ -1,0 +1,1 @@
+"""What tests share: fakes, small models, stacks to start, and clients."""

@@ -1,0 +1,1 @@
+"""Stacks that end-to-end tests start: local, in containers, locked, and as a kubelet would."""
