@@ -4,8 +4,8 @@ A start: ``environment -> Settings -> resolved folder -> Model``. What fails the
 composition root prints it as one line and exits.
 
 A request: ``bytes -> JSON -> Rows -> batch -> answer``. What fails there is a :class:`RequestError`; it carries its
-HTTP status and becomes one ``application/problem+json`` document (RFC 9457). Anything else that is raised was not
-foreseen: it is logged with its traceback and answered as a bare 500.
+HTTP status, and the protocol that owns the request's path renders it (``render_error`` in ``server/protocols``).
+Anything else that is raised was not foreseen: it is logged with its traceback and answered as a bare 500.
 """
 
 from __future__ import annotations
@@ -53,13 +53,28 @@ class Fault:
 class RequestError(ForkcastError):
     """A request that is answered with an error, not with a prediction."""
 
-    status: ClassVar[int]
-    headers: ClassVar[Mapping[str, str]] = {}
+    status: int
+    headers: Mapping[str, str] = {}
 
     def __init__(self, detail: str, faults: Sequence[Fault] = ()) -> None:
         super().__init__(detail)
         self.detail = detail
         self.faults = tuple(faults)
+
+
+class RoutingError(RequestError):
+    """HTTP's own refusal: there is no such path, or the path does not take the method."""
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.headers = headers or {}
+
+
+class MalformedHttp(RequestError):
+    """The bytes on the connection are not an HTTP request, or its header has no end."""
+
+    status = 400
 
 
 class NotJson(RequestError):
@@ -78,7 +93,7 @@ class Unauthorized(RequestError):
     """The request has no API key, where one is asked for (RFC 6750, section 3)."""
 
     status = 401
-    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer realm="forkcast"'}
+    headers: Mapping[str, str] = {"WWW-Authenticate": 'Bearer realm="forkcast"'}
 
     def __init__(
         self,
@@ -91,7 +106,7 @@ class Unauthorized(RequestError):
 class WrongKey(Unauthorized):
     """It has one, which is not good, or no longer."""
 
-    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer realm="forkcast", error="invalid_token"'}
+    headers: Mapping[str, str] = {"WWW-Authenticate": 'Bearer realm="forkcast", error="invalid_token"'}
 
     def __init__(self, detail: str = "the API key is not a good one", faults: Sequence[Fault] = ()) -> None:
         super().__init__(detail, faults)
@@ -118,7 +133,7 @@ class UnsupportedMedia(RequestError):
 class UnsupportedEncoding(UnsupportedMedia):
     """The body is compressed (RFC 9110, section 15.5.16)."""
 
-    headers: ClassVar[Mapping[str, str]] = {"Accept-Encoding": "identity"}
+    headers: Mapping[str, str] = {"Accept-Encoding": "identity"}
 
 
 class InvalidRows(RequestError):
@@ -136,7 +151,7 @@ class Unavailable(RequestError):
 
     status = 503
     reason: ClassVar[str]
-    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+    headers: Mapping[str, str] = {"Retry-After": "1"}
 
 
 class QueueFull(Unavailable):

@@ -7,10 +7,12 @@ import os
 import sys
 from dataclasses import replace
 
+from server.engines.loading import load_model
 from server.errors import StartError
 from server.http.api_keys import KeysFile
-from server.http.app import Edge, Reload, create_app
-from server.inference.model import Model, load_model
+from server.http.app import create_app
+from server.http.middleware import Reload, ReplicaApp
+from server.inference.model import Model
 from server.metrics.counts import Metrics
 from server.metrics.folder import FOLDER
 from server.model_store.copies import Copy
@@ -21,7 +23,7 @@ from server.system import cgroup, memory_sizes
 logger = logging.getLogger(__name__)
 
 
-def create() -> Edge:
+def create() -> ReplicaApp:
     """A factory, not a module-level app: that one would pin the first model through every reload.
 
     Raises:
@@ -44,7 +46,7 @@ def create() -> Edge:
     return create_app(settings, model, metrics=Metrics(FOLDER.path), keys=keys)
 
 
-def reload(before: Edge) -> Edge:
+def reload(before: ReplicaApp) -> ReplicaApp:
     """The application for the forks of a reload: of the model that MODEL_URI means now, else of the one before.
 
     It raises nothing: an exception in the master would end the replica. What went wrong is logged, and told by

@@ -125,7 +125,7 @@ def _microseconds(predict: Predict, batch: int, rows: int) -> float:
 
 
 def _own(engine: str, folder: Path) -> Predict:
-    from server.inference.model import load_model  # noqa: PLC0415
+    from server.engines.loading import load_model  # noqa: PLC0415
     from server.inference.rows import Rows  # noqa: PLC0415
     from server.model_store.copies import Copy  # noqa: PLC0415
 

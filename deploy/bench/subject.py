@@ -12,8 +12,8 @@ import numpy as np
 
 from deploy.bench.plan import Plan
 from deploy.models.ensure import ensure_model
-from server.engines import suitable_engines
 from server.engines.companion import FLAVORS
+from server.engines.loading import suitable_engines
 from server.inference.columns import Column
 from server.model_store.copies import Copy
 from server.model_store.mlmodel import MLmodel

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from deploy.errors import CommandError
-from server.inference.model import Model, load_model
+from server.engines.loading import load_model
+from server.inference.model import Model
 from server.model_store.copies import Copy
 from server.settings import ROOT, Settings
 

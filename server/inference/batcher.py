@@ -31,7 +31,7 @@ _MANY = 64
 _TRIES = 5
 _PATIENCE = 0.25
 
-Predict = Callable[[Sequence[Row]], Prediction]
+PredictCall = Callable[[Sequence[Row]], Prediction]
 
 
 class Observer(Protocol):
@@ -50,8 +50,8 @@ class Observer(Protocol):
         ...
 
 
-class Nobody:
-    """An observer who does not care."""
+class NullObserver:
+    """An observer that ignores what it is told."""
 
     def refused(self, reason: str) -> None:
         """Nothing."""
@@ -71,12 +71,12 @@ class Pace:
     row: float
 
     def seconds(self, rows: int, most: int) -> float:
-        """What so many rows take, in calls of ``most`` rows at most."""
+        """Estimate the seconds needed to predict rows in calls of at most ``most`` rows."""
         calls = -(-rows // most)
         return calls * self.call + (rows - calls) * self.row
 
     @classmethod
-    def measure(cls, predict: Predict, row: Row) -> Pace:
+    def measure(cls, predict: PredictCall, row: Row) -> Pace:
         """By calling ``predict`` on copies of ``row``; the first call, which makes things on demand, is not counted.
 
         Raises:
@@ -90,7 +90,7 @@ class Pace:
         return cls(one, max(many - one, 0.0) / (_MANY - 1))
 
 
-def _fastest(predict: Predict, rows: Sequence[Row]) -> float:
+def _fastest(predict: PredictCall, rows: Sequence[Row]) -> float:
     fastest, ends = float("inf"), time.perf_counter() + _PATIENCE
     for _ in range(_TRIES):
         started = time.perf_counter()
@@ -122,7 +122,7 @@ class Batcher:
 
     def __init__(
         self,
-        predict: Predict,
+        predict: PredictCall,
         executor: Executor,
         *,
         max_batch_rows: int,
@@ -131,7 +131,7 @@ class Batcher:
     ) -> None:
         self._predict = predict
         self._executor = executor
-        self._observer = observer or Nobody()
+        self._observer = observer or NullObserver()
         self._max_batch_rows = max_batch_rows
         self._max_pending = max_pending
         self._loop = asyncio.get_running_loop()
@@ -243,7 +243,7 @@ class Batcher:
         finally:
             self._observer.called(len(rows), time.perf_counter() - started)
 
-    def _call(self, rows: Sequence[Row], predict: Predict | None = None) -> Prediction:
+    def _call(self, rows: Sequence[Row], predict: PredictCall | None = None) -> Prediction:
         """One prediction of any number of rows; without ``predict``, as requests get it."""
         most, predict = self._max_batch_rows, predict or self._observed
         try:

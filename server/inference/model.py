@@ -1,19 +1,27 @@
-"""A model ready to serve: what it is called, what it takes, and the engine that computes it."""
+"""A model ready to serve: its name and version, its input schema, and the engine that computes predictions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
-import numpy as np
-
-from server.engines import Engine, load_engine
-from server.errors import InvalidRows
-from server.inference.columns import Column
-from server.inference.rows import Row
+from server.inference.rows import Prediction, Row, Rows
 from server.inference.schema import InputSchema
-from server.model_store.copies import Copy
-from server.model_store.mlmodel import MLmodel
+
+
+class Engine(Protocol):
+    """A loaded model that predicts. Made in the master, called only in workers, by one thread at a time.
+
+    ``frames`` is whether it computes on DataFrames, and so has pandas in memory.
+    """
+
+    name: str
+    frames: bool
+
+    def predict(self, rows: Rows) -> Prediction:
+        """Return a label, and a confidence where there are probabilities, for each row."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,46 +56,6 @@ class Model:
         """The example as a row, for the warm-up."""
         return self.schema.parse(self.example, 1).values[0]
 
-
-def load_model(copy: Copy, engine: str, kernels: Path | None = None) -> Model:
-    """Read the MLmodel file of ``copy`` and the engine's files, and nothing else; ``kernels`` keeps compiled code.
-
-    Raises:
-        ModelError: it cannot be served, with the reason.
-    """
-    mlmodel = MLmodel.read(copy.model_folder)
-    example = _own_example(mlmodel)
-    return Model(
-        name=copy.name,
-        version=copy.version,
-        uri=copy.uri,
-        digest=copy.digest,
-        trained_on=mlmodel.trained_on,
-        stale=copy.stale,
-        schema=mlmodel.schema,
-        engine=load_engine(mlmodel, engine, kernels),
-        example=example or {column.name: _typical(column) for column in mlmodel.schema.columns},
-        needs=copy.needs,
-        example_made_up=example is None,
-        params=mlmodel.params,
-    )
-
-
-def _own_example(mlmodel: MLmodel) -> dict[str, object] | None:
-    """The example that the model was logged with, where it is a valid row."""
-    if not isinstance(mlmodel.example, dict):
-        return None
-    try:
-        mlmodel.schema.parse(mlmodel.example, 1)
-    except InvalidRows:
-        return None
-    return mlmodel.example
-
-
-def _typical(column: Column) -> object:
-    if column.is_string:
-        return "string"
-    if column.type == "boolean":
-        return False
-    middle = (column.low + column.high) / 2 if column.limited else 0.0
-    return int(np.floor(middle)) if column.is_whole else middle
+    def predict(self, rows: Sequence[Row]) -> Prediction:
+        """Return the prediction for valid rows: their block of numbers is made once, then the engine is called."""
+        return self.engine.predict(self.schema.rows(rows))

@@ -1,7 +1,7 @@
-"""A prediction by HTTP, whatever the protocol: bytes -> object -> rows -> batch -> prediction -> bytes.
+"""A prediction over HTTP, whatever the protocol: bytes -> document -> rows -> batch -> prediction -> bytes.
 
-An ASGI application by itself. This is where the service spends its time, and a request needs none of what a framework
-would put around it. What a protocol has of its own is a :class:`Wire`; the queue and the engine are everybody's.
+:class:`Endpoint` is an ASGI application by itself: a request for predictions needs none of what a framework would put
+around it. What differs between the protocols is behind :class:`WireProtocol`; the queue and the engine are shared.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from server.inference.rows import Prediction, Row
 
 logger = logging.getLogger(__name__)
 
-Headers = Iterable[tuple[bytes, bytes]]
+Header = tuple[bytes, bytes]
+Headers = Iterable[Header]
 
 _JSON = b"application/json"
 _PROBLEM_JSON = b"application/problem+json"
 
 
-class Ask(NamedTuple):
-    """A parsed request: its valid rows, and how the answer to it is written."""
+class PredictionRequest(NamedTuple):
+    """A parsed request: its valid rows, and the function that writes the answer to it."""
 
-    values: Sequence[Row]
+    rows: Sequence[Row]
     write: Callable[[Prediction], bytes]
 
 
-class Refusal(NamedTuple):
+class ErrorAnswer(NamedTuple):
     """An error as a protocol writes it."""
 
     status: int
@@ -40,78 +41,83 @@ class Refusal(NamedTuple):
     body: bytes
 
 
-Reader = Callable[[bytes], Ask]
+BodyReader = Callable[[bytes], PredictionRequest]
 
 
-class Wire(Protocol):
-    """One protocol: how it writes a request for predictions, the answer and an error."""
+class WireProtocol(Protocol):
+    """How one protocol writes a request for predictions, the answer to it, and every error below its paths."""
 
     route: str
 
-    def reader(self, media_type: bytes, headers: Headers) -> Reader:
-        """What reads a body that is declared so; it raises what is wrong with one.
+    def owns(self, path: str) -> bool:
+        """Return whether errors at this path are written as this protocol writes them."""
+        ...
+
+    def reader(self, media_type: bytes, headers: Headers) -> BodyReader:
+        """Return the function that parses a body of this media type; it raises a RequestError for a bad body.
 
         Raises:
-            RequestError: there is none.
+            RequestError: bodies of this media type are not read.
         """
         ...
 
-    def refuse(self, error: RequestError) -> Refusal:
-        """The answer to a request that is not answered with predictions."""
+    def render_error(self, error: RequestError) -> ErrorAnswer:
+        """Return the answer to a request that is not answered with predictions."""
         ...
 
 
 class Endpoint:
-    """Where the predictions of one protocol are asked for; answers are JSON."""
+    """The ASGI application that answers requests for predictions in one protocol."""
 
-    def __init__(self, wire: Wire, max_body_bytes: int) -> None:
-        self._wire = wire
-        self.route = wire.route
+    def __init__(self, protocol: WireProtocol, max_body_bytes: int) -> None:
+        self._protocol = protocol
+        self.route = protocol.route
         self._max_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever goes wrong becomes an error of the protocol."""
         started = time.perf_counter()
-        serving = scope["state"]["serving"]
+        worker = scope["state"]["worker"]
         status, kind = 200, _JSON
-        more: tuple[tuple[bytes, bytes], ...] = ()
+        more: tuple[Header, ...] = ()
         try:
             body = await self._answer(scope, receive)
         except RequestError as error:
             error = _explained(error, scope["headers"])
-            status, kind, body = self._refuse(error)
+            status, kind, body = self._render(error)
             more = tuple((name.lower().encode(), value.encode()) for name, value in error.headers.items())
         except Exception:
-            logger.exception("unforeseen, answered with 500: POST %s", self._wire.route)
-            status, kind, body = self._refuse(Unforeseen())
+            logger.exception("unforeseen, answered with 500: POST %s", self.route)
+            status, kind, body = self._render(Unforeseen())
         headers = [
             (b"content-type", kind),
             (b"content-length", b"%d" % len(body)),
-            *serving.marks,
+            *worker.identity_headers,
             *more,
         ]
         # Before it is sent: who has an answer finds it counted, even if this process is killed at once.
-        serving.metrics.answered(self._wire.route, status, time.perf_counter() - started)
+        worker.metrics.answered(self.route, status, time.perf_counter() - started)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, scope: Scope, receive: Receive) -> bytes:
         headers = scope["headers"]
         media_type, declared = declared_of(headers)
-        read = self._wire.reader(media_type, headers)
-        ask = read(await read_body(receive, declared, self._max_bytes))
+        read = self._protocol.reader(media_type, headers)
+        request = read(await read_body(receive, declared, self._max_bytes))
         state = scope["state"]
-        # The worker class cancels it when the client goes away, so that it leaves the queue.
-        answer = state["answer"] = state["serving"].batcher.submit(ask.values)
-        return ask.write(await _wait(answer))
+        # The connection cancels it when the client goes away, so that it leaves the queue.
+        answer = state["answer"] = state["worker"].batcher.submit(request.rows)
+        return request.write(await _wait(answer))
 
-    def _refuse(self, error: RequestError) -> Refusal:
-        # Nobody reads the answer to a client that went away.
-        return Refusal(error.status, _PROBLEM_JSON, b"") if isinstance(error, ClientGone) else self._wire.refuse(error)
+    def _render(self, error: RequestError) -> ErrorAnswer:
+        if isinstance(error, ClientGone):  # nobody reads this answer
+            return ErrorAnswer(error.status, _PROBLEM_JSON, b"")
+        return self._protocol.render_error(error)
 
 
 def _explained(error: RequestError, headers: Headers) -> RequestError:
-    """A body that could not be read may have been compressed."""
+    """Return an error that names the compression, where a body that could not be read was compressed."""
     if error.status == 400:
         for name, value in headers:
             if name == b"content-encoding" and value.lower() != b"identity":

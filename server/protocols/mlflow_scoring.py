@@ -13,14 +13,15 @@ from importlib.metadata import version
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.errors import BadForm, NoTable, RequestError, UnsupportedMedia
+from server.errors import BadForm, NoTable, RequestError, RoutingError, UnsupportedMedia
 from server.inference.columns import show
 from server.inference.model import Model
 from server.inference.rows import Prediction, Row
 from server.inference.schema import Table
 from server.metrics.counts import INVOCATIONS
 from server.protocols import csv_parquet, json_codec
-from server.protocols.endpoint import Ask, Headers, Reader, Refusal
+from server.protocols.endpoint import BodyReader, ErrorAnswer, Headers, PredictionRequest
+from server.protocols.predict import problem
 
 CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"
@@ -29,8 +30,8 @@ _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _ONE_OF = "the body must be an object with exactly one of " + ", ".join(_FORMS)
 
 
-class Scoring:
-    """The wire of ``/invocations``; ``max_rows`` is the most rows of one request."""
+class ScoringProtocol:
+    """The protocol of ``/invocations``; ``max_rows`` is the largest number of rows in one request."""
 
     route = INVOCATIONS
 
@@ -42,8 +43,12 @@ class Scoring:
         if model.engine.frames and csv_parquet.parquet_is_read():
             self._readers[PARQUET] = self._parquet
 
-    def reader(self, media_type: bytes, _headers: Headers) -> Reader:
-        """For JSON and CSV in UTF-8, and for Parquet where pandas is in memory anyway.
+    def owns(self, path: str) -> bool:
+        """Return whether this is the protocol's only path that takes a body."""
+        return path == self.route
+
+    def reader(self, media_type: bytes, _headers: Headers) -> BodyReader:
+        """Return the function that parses JSON or CSV in UTF-8, or Parquet where pandas is in memory anyway.
 
         Raises:
             UnsupportedMedia: the body is declared as something else.
@@ -55,7 +60,7 @@ class Scoring:
         rows = self._readers.get(kind)
         if rows is None:
             raise UnsupportedMedia(self._unread(kind))
-        return lambda body: Ask(rows(body), encode)
+        return lambda body: PredictionRequest(rows(body), encode)
 
     def _unread(self, kind: str) -> str:
         if kind == PARQUET:
@@ -102,12 +107,14 @@ class Scoring:
     def _parquet(self, body: bytes) -> Sequence[Row]:
         return self._schema.table(csv_parquet.read_parquet(body, self._schema.columns, self._max_rows), self._max_rows)
 
-    def refuse(self, error: RequestError) -> Refusal:
-        """MLflow's error document; a wrong Content-Type is answered in plain text there."""
+    def render_error(self, error: RequestError) -> ErrorAnswer:
+        """Return MLflow's error document: plain text for a wrong Content-Type, and for HTTP's own errors a problem."""
         if isinstance(error, UnsupportedMedia):
-            return Refusal(error.status, b"text/plain; charset=utf-8", error.detail.encode())
+            return ErrorAnswer(error.status, b"text/plain; charset=utf-8", error.detail.encode())
+        if isinstance(error, RoutingError):
+            return problem(error)
         status = 400 if error.status == 422 else error.status
-        return Refusal(status, json_codec.JSON.encode(), encode_error(error))
+        return ErrorAnswer(status, json_codec.JSON.encode(), _encode_error(error))
 
 
 def encode(prediction: Prediction) -> bytes:
@@ -129,7 +136,7 @@ async def mlflow_version(_request: Request) -> Response:
     return Response(version("mlflow-skinny"), media_type=json_codec.JSON)
 
 
-def encode_error(error: RequestError) -> bytes:
+def _encode_error(error: RequestError) -> bytes:
     """As ``MlflowException.serialize_as_json`` writes one; the classes are those of mlflow/error_classification.py."""
     if isinstance(error, NoTable):
         words = ("INVALID_PARAMETER_VALUE", "KAM01", "SCHEMA_ENFORCEMENT_FAILED")

@@ -21,15 +21,15 @@ from server.inference.model import Model
 from server.inference.rows import Prediction
 from server.metrics.counts import INFER
 from server.protocols import json_codec
-from server.protocols.endpoint import Ask, Endpoint, Headers, Reader, Refusal
+from server.protocols.endpoint import BodyReader, Endpoint, ErrorAnswer, Headers, PredictionRequest
 from server.protocols.tensors import DATATYPES, Tensor, outputs, to_table
 
 PREFIX = "/v2"
 _BINARY = b"inference-header-content-length"
 
 
-class Infer:
-    """The wire of ``/v2/models/{name}/infer``; ``max_rows`` is the most rows of one request."""
+class InferProtocol:
+    """The protocol of ``/v2/models/{name}/infer``; ``max_rows`` is the largest number of rows in one request."""
 
     route = INFER
 
@@ -39,8 +39,12 @@ class Infer:
         self._version = model.version
         self._max_rows = max_rows
 
-    def reader(self, media_type: bytes, headers: Headers) -> Reader:
-        """For JSON, which clients of this protocol often do not declare.
+    def owns(self, path: str) -> bool:
+        """Return whether a path is below that of the protocol, whether or not there is such a path."""
+        return path.startswith(PREFIX)
+
+    def reader(self, media_type: bytes, headers: Headers) -> BodyReader:
+        """Return the function that parses JSON, which clients of this protocol often do not declare.
 
         Raises:
             BadForm: the body is in the binary form, an extension of the protocol.
@@ -53,7 +57,7 @@ class Infer:
             raise UnsupportedMedia(f"the Content-Type must be {json_codec.JSON}, got {kind[:100]!r}")
         return self._read
 
-    def _read(self, body: bytes) -> Ask:
+    def _read(self, body: bytes) -> PredictionRequest:
         document = json_codec.decode_with_nan(body)
         if not isinstance(document, dict):
             raise BadForm(f"the body must be an object, got {show(document)}")
@@ -65,7 +69,7 @@ class Infer:
         tensors = [Tensor.parse(one, f"inputs.{i}") for i, one in enumerate(given)]
         wanted = _wanted(document.get("outputs"))
         values = self._schema.table(to_table(tensors, self._schema.columns), self._max_rows)
-        return Ask(values, partial(self._write, ident, wanted))
+        return PredictionRequest(values, partial(self._write, ident, wanted))
 
     def _write(self, ident: str | None, wanted: Sequence[str], prediction: Prediction) -> bytes:
         found = {tensor.name: tensor.document() for tensor in outputs(prediction)}
@@ -77,15 +81,10 @@ class Infer:
             document["id"] = ident
         return json_codec.encode({**document, "outputs": [found[name] for name in wanted or found]})
 
-    def refuse(self, error: RequestError) -> Refusal:
-        """``{"error": ..}``, with 400 for whatever is wrong with the tensors."""
+    def render_error(self, error: RequestError) -> ErrorAnswer:
+        """Return ``{"error": ..}``, with 400 for whatever is wrong with the tensors."""
         status = 400 if error.status == 422 else error.status
-        return Refusal(status, json_codec.JSON.encode(), encode_error(error.detail))
-
-
-def encode_error(detail: str) -> bytes:
-    """An error as this protocol has it."""
-    return json_codec.encode({"error": detail})
+        return ErrorAnswer(status, json_codec.JSON.encode(), json_codec.encode({"error": error.detail}))
 
 
 def _wanted(given: object) -> list[str]:
@@ -102,8 +101,8 @@ def _wanted(given: object) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class V2:
-    """What the protocol tells of the server and of its one model; ``infer`` is its endpoint for predictions."""
+class OpenInferenceRoutes:
+    """The routes that describe the server and its one model; ``infer`` is the endpoint for predictions."""
 
     model: Model
     infer: Endpoint
@@ -152,7 +151,7 @@ class V2:
         """The model's tensors: one a column; those of the answer as its example's prediction has them."""
         self._check(request)
         inputs = [{"name": c.name, "datatype": DATATYPES[c.type], "shape": [-1, 1]} for c in self.model.schema.columns]
-        example: Prediction | None = request.state.serving.example
+        example: Prediction | None = request.state.worker.example
         found = outputs(example) if example is not None else []
         return _json(
             {
@@ -178,7 +177,7 @@ class V2:
 
 
 def _refuse_draining(request: Request) -> None:
-    if request.state.serving.draining:
+    if request.state.worker.draining:
         raise Draining("this worker is draining")
 
 

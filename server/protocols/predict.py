@@ -8,14 +8,14 @@ from server.errors import RequestError, UnsupportedMedia
 from server.inference.model import Model
 from server.metrics.counts import PREDICT
 from server.protocols import json_codec
-from server.protocols.endpoint import Ask, Headers, Reader, Refusal
+from server.protocols.endpoint import BodyReader, ErrorAnswer, Headers, PredictionRequest
 
 _JSON = json_codec.JSON.encode()
 _PROBLEM_JSON = json_codec.PROBLEM_JSON.encode()
 
 
-class Predict:
-    """The wire of ``/predict``; ``max_rows`` is the most rows of one request."""
+class PredictProtocol:
+    """The protocol of ``/predict``; ``max_rows`` is the largest number of rows in one request."""
 
     route = PREDICT
 
@@ -25,8 +25,12 @@ class Predict:
         self._one = partial(json_codec.encode_one, version=model.version)
         self._many = partial(json_codec.encode_many, version=model.version)
 
-    def reader(self, media_type: bytes, _headers: Headers) -> Reader:
-        """For JSON in UTF-8, and nothing else.
+    def owns(self, _path: str) -> bool:
+        """Return True: every path that belongs to no other protocol is Forkcast's own."""
+        return True
+
+    def reader(self, media_type: bytes, _headers: Headers) -> BodyReader:
+        """Return the function that parses JSON in UTF-8.
 
         Raises:
             UnsupportedMedia: the body is declared as something else.
@@ -35,13 +39,19 @@ class Predict:
             _check_media_type(media_type.decode("latin-1"))
         return self._read
 
-    def _read(self, body: bytes) -> Ask:
+    def _read(self, body: bytes) -> PredictionRequest:
         query = self._parse(json_codec.decode(body), self._max_rows)
-        return Ask(query.values, self._many if query.many else self._one)
+        return PredictionRequest(query.values, self._many if query.many else self._one)
 
-    def refuse(self, error: RequestError) -> Refusal:
-        """A problem document."""
-        return Refusal(error.status, _PROBLEM_JSON, json_codec.encode_problem(error.status, error.detail, error.faults))
+    def render_error(self, error: RequestError) -> ErrorAnswer:
+        """Return a problem document (RFC 9457)."""
+        return problem(error)
+
+
+def problem(error: RequestError) -> ErrorAnswer:
+    """Return an error as a problem document (RFC 9457)."""
+    body = json_codec.encode_problem(error.status, error.detail, error.faults)
+    return ErrorAnswer(error.status, _PROBLEM_JSON, body)
 
 
 def _check_media_type(header: str) -> None:

@@ -1,122 +1,22 @@
-"""What the end-to-end tests stand on: a stack started by `make`, and single replicas started by `gunicorn`."""
+"""Fixtures of the end-to-end tests: a data set, a stack started by `make`, and replicas started by `gunicorn`."""
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from deploy.backends.local.slots import replica_name
 from deploy.models.training.form import COLUMNS
 from deploy.models.training.synthetic import generate
-from deploy.rollout.replica_client import ask_address, ask_socket
-from tests.support.stress.load import WORKSHOP_ROW
-
-ROOT = Path(__file__).parents[2]
+from tests.support.stacks.local import Replica, Stack, StartReplica, launch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def clean_environ() -> dict[str, str]:
-    """The environment without what another stack or a user's shell may have set."""
-    ours = (
-        "MODEL_URI", "MLFLOW_", "WEB_CONCURRENCY", "HTTP", "VAR_DIR", "N", "MAKE", "MFLAGS", "SOCKET", "REPLICA",
-        "BACKEND", "COMPOSE_", "SERVER_", "LOCUST_", "CPUS", "MEMORY", "IMAGE", "TAG", "USERS", "STEP_", "SPAWN_RATE",
-        "SETTLE_", "SLO_", "RUN_TIME", "PROFILE", "TOPOLOGIES", "WORKERS", "CLIENT", "DATA", "RESULTS", "RESUME",
-        "DATABASE_", "PROMETHEUS_", "GRAFANA_", "S3_", "AWS_", "OBJECT_STORE", "ENV_FILE", "VERSION", "FORCE",
-        "API_KEY", "TLS_", "CLIENT_",
-    )  # fmt: skip
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours) or name == "NODE"}
-
-
-@dataclass
-class Stack:
-    """One local stack with a var folder and ports of its own."""
-
-    var: Path
-    environ: Mapping[str, str] = field(default_factory=dict)
-    port: int = field(default_factory=free_port)
-    locust_port: int = field(default_factory=free_port)
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run `make` as a user would; the ports are given to `up` and `up-full` only."""
-        ports = {"HTTP_PORT": str(self.port), "LOCUST_PORT": str(self.locust_port)}
-        extra = ports if arguments[0] in ("up", "up-full") else {}
-        own = {"BACKEND": "local", "ENV_FILE": str(self.var.parent / ".env")}
-        environ = {**clean_environ(), **own, **self.environ, "VAR_DIR": str(self.var), **extra}
-        command = ["make", "-s", *arguments]
-        return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=300)
-
-    def done(self, *arguments: str) -> str:
-        """Run `make`, which must succeed; what it printed."""
-        ran = self.make(*arguments)
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-        return ran.stdout
-
-    def refused(self, *arguments: str) -> str:
-        """Run `make`, which must fail with one line of ours; that line."""
-        ran = self.make(*arguments)
-        assert ran.returncode != 0, ran.stdout
-        lines = [line for line in ran.stderr.splitlines() if not line.startswith("make")]
-        assert len(lines) == 1, ran.stderr
-        assert lines[0].startswith("error: ")
-        return lines[0]
-
-    def predict(self, document: object = None) -> tuple[int, Any]:
-        return ask_address(self.address, "POST", "/predict", WORKSHOP_ROW if document is None else document)
-
-    def get(self, target: str) -> tuple[int, Any]:
-        return ask_address(self.address, "GET", target)
-
-    def health(self, slot: int) -> dict[str, Any]:
-        """What one replica says of itself."""
-        # The test's working directory is not the stack's: through /proc the socket's path stays short.
-        handle = os.open(self.var, os.O_PATH)
-        try:
-            status, document = ask_socket(f"/proc/self/fd/{handle}/run/{slot}.sock", "/health")
-        finally:
-            os.close(handle)
-        assert status == 200
-        assert isinstance(document, dict)
-        return document
-
-    def log(self, slot: int) -> str:
-        return (self.var / "log" / f"{replica_name(slot)}.log").read_text()
-
-    def pids(self) -> dict[str, int]:
-        """The process id of each program, from `make status`."""
-        rows = (
-            line.split()
-            for line in self.done("status").splitlines()
-            if line.startswith(("replica", "nginx", "locust ", "mlflow "))
-        )
-        return {row[0]: int(row[2]) for row in rows if row[1] in ("running", "starting")}
 
 
 @pytest.fixture(scope="session")
@@ -139,57 +39,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iter
         yield one
     finally:
         one.make("down")
-
-
-@dataclass
-class Replica:
-    """One Gunicorn master on a TCP port, without Nginx."""
-
-    process: subprocess.Popen[str]
-    port: int
-    log: Path
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def ask(self, method: str, target: str, document: object = None) -> tuple[int, Any]:
-        return ask_address(self.address, method, target, document)
-
-    def wait_ready(self) -> None:
-        for _ in range(600):
-            if self.ask("GET", "/ready")[0] == 200:
-                return
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.1)
-        raise AssertionError(self.log.read_text())
-
-    def stop(self) -> None:
-        """Let it drain."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
-
-
-def launch(model: Path, log: Path, **settings: str) -> Replica:
-    """`gunicorn -c gunicorn.conf.py` with a model's folder and settings, and its var folder beside the log."""
-    port = int(settings.get("PORT") or free_port())
-    environ = {
-        **clean_environ(),
-        "MODEL_URI": str(model),
-        "PORT": str(port),
-        "VAR_DIR": str(log.parent / "var"),
-        **settings,
-    }
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"],
-            cwd=ROOT, env=environ, stdout=output, stderr=output, text=True,
-        )  # fmt: skip
-    return Replica(process, port, log)
-
-
-StartReplica = Callable[..., Replica]
 
 
 @pytest.fixture

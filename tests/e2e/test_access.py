@@ -20,11 +20,12 @@ from starlette.routing import Mount, Route
 from server.http.api_keys import OPEN
 from server.http.app import create_app
 from server.settings import Settings
-from tests.e2e.conftest import Replica, launch
+from tests.support.stacks.local import Replica, launch
+from tests.support.waiting import wait_until
 from tests.support.models import saved_models
 from tests.support.stress.load import WORKSHOP_ROW, Load, request_bytes
 from tests.support.stress.rotation import WAYS, Rotation, by_rename, headers_of, seconds_until, status
-from tests.unit.server.http.test_app import Engine, model_of
+from tests.support.models.served_models import FakeEngine, served_model
 
 KEY = secrets.token_urlsafe(24)
 PATIENCE = 5  # seconds, of a machine that does much else: without that it is two
@@ -74,7 +75,7 @@ def replica(started: Replica, keys: Path) -> Replica:
 
 def requests_of(name: str, version: str) -> list[tuple[str, str]]:
     """Every method and path that the application has a route for."""
-    app = create_app(Settings.from_env({}), model_of(Engine()))._app
+    app = create_app(Settings.from_env({}), served_model(FakeEngine()))._app
     assert isinstance(app, Starlette)
     found = []
     for route in app.routes:
@@ -196,21 +197,24 @@ def test_a_bad_file_keeps_the_last_good_keys(replica: Replica, keys: Path) -> No
 def forked_anew(replica: Replica, before: set[int], count: int) -> bool:
     """Whether that many workers come in place of others, and answer."""
     served: set[str] = set()
-    deadline = time.monotonic() + 60
-    while len(workers(replica)) != 2 or len(workers(replica) - before) < count or len(served) < 2:
-        assert time.monotonic() < deadline, replica.log.read_text()
+
+    def answered() -> bool:
         answer = httpx.get(f"{replica.address}/health")
         if answer.json()["worker"] in workers(replica):
             served.add(answer.headers["x-served-by"])
-        time.sleep(0.05)
-    return True
+        return len(workers(replica)) == 2 and len(workers(replica) - before) >= count and len(served) >= 2
+
+    return wait_until(answered, describe=replica.log.read_text)
 
 
 def wait_for_log(replica: Replica, words: str) -> None:
-    deadline = time.monotonic() + 30
-    while words not in replica.log.read_text():
-        assert time.monotonic() < deadline, replica.log.read_text()
+    """Send requests until the log has these words: the file of keys is looked at when a request comes."""
+
+    def logged() -> bool:
         status(replica.port, KEY)
+        return words in replica.log.read_text()
+
+    wait_until(logged, seconds=30, pause=0, describe=replica.log.read_text)
 
 
 @pytest.mark.parametrize(

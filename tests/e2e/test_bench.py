@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.conftest import ROOT, clean_environ
+from deploy.stack.paths import ROOT
+from tests.support.stacks.local import clean_environ
 from tests.support.models import saved_models
 
 pytestmark = pytest.mark.skipif(

@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from tritonclient.utils import InferenceServerException
 
-from tests.e2e.conftest import Stack
+from tests.support.stacks.local import Stack
 from tests.support.stress.load import WORKSHOP_ROW
 
 ROWS = [{**WORKSHOP_ROW, "elevation": 1900 + 30 * i, "aspect": 5 * i} for i in range(64)]

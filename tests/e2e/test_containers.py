@@ -19,7 +19,10 @@ from urllib.parse import urlencode
 import pytest
 
 from deploy.rollout.replica_client import ask_address
-from tests.e2e.conftest import ROOT, clean_environ, free_port
+from deploy.stack.paths import ROOT
+from tests.support.ports import free_port
+from tests.support.stacks.local import clean_environ
+from tests.support.waiting import wait_until
 from tests.support.models import saved_models
 from tests.support.stacks.containers import ContainerStack, require_engine
 from tests.support.stress.chaos import Chaos, report
@@ -178,9 +181,7 @@ def test_cpu_limit_holds_under_load(running: ContainerStack) -> None:
     before = throttled()
     with Load(running.port) as load:
         load.wait_for(300)
-        deadline = time.monotonic() + 60
-        while throttled() == before:  # a busy machine may not let it come to its limit at once
-            assert time.monotonic() < deadline
+        wait_until(lambda: throttled() != before)  # a busy machine may not let it come to its limit at once
     assert load.counts.failed == 0
 
 
@@ -203,12 +204,12 @@ def test_out_of_memory_is_no_silent_loop(stack: ContainerStack) -> None:
     ports = {"HTTP_PORT": str(stack.port), "LOCUST_PORT": str(stack.locust_port)}
     try:
         stack.docker("compose", "up", "--detach", "--no-build", SERVER_MEMORY="64M", ENGINE="sklearn", **ports)
-        deadline = time.monotonic() + 120
-        while "killed: out of memory at 64M; the model needs about " not in stack.done("status"):
-            assert time.monotonic() < deadline, stack.done("status")
-            time.sleep(1)
+        killed = "killed: out of memory at 64M; the model needs about "
+        wait_until(
+            lambda: killed in stack.done("status"), seconds=120, pause=1, describe=lambda: stack.done("status")
+        )
         logs = stack.done("logs")
-        assert "killed: out of memory at 64M; the model needs about " in logs
+        assert killed in logs
         assert "memory is limited to 64M, and the model needs about " in logs
     finally:
         stack.done("down")
@@ -316,14 +317,16 @@ def test_promoted_version_stays(trained_twice: ContainerStack) -> None:
 
 def wait_until_well(stack: ContainerStack, restarts: int) -> None:
     """Wait for the replicas, one of which is to end and to be started again so often."""
-    deadline = time.monotonic() + 120
-    while True:
+
+    def are_well() -> bool:
         found = stack.containers("server")
         health = {one["State"]["Health"]["Status"] for one in found}
-        if health == {"healthy"} and max(one["RestartCount"] for one in found) == restarts:
-            return
-        assert time.monotonic() < deadline, [one["State"] for one in found]
-        time.sleep(0.5)
+        return health == {"healthy"} and max(one["RestartCount"] for one in found) == restarts
+
+    def states() -> list[Any]:
+        return [one["State"] for one in stack.containers("server")]
+
+    wait_until(are_well, seconds=120, pause=0.5, describe=states)
 
 
 def test_version_that_does_not_fit_is_refused(promoted: ContainerStack) -> None:
@@ -458,10 +461,8 @@ def test_registry_on_the_host(stack: ContainerStack, tmp_path: Path) -> None:
 
 def register(address: str, folder: Path, scratch: Path) -> None:
     """Register a model's folder as iris version 1, as soon as the registry answers."""
-    deadline = time.monotonic() + 120
-    while ask_address(address, "GET", "/api/2.0/mlflow/registered-models/search")[0] != 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    search = "/api/2.0/mlflow/registered-models/search"
+    wait_until(lambda: ask_address(address, "GET", search)[0] == 200, seconds=120, pause=0.2)
     script = scratch / "register.py"
     script.write_text(
         "import mlflow, sys\n"
@@ -491,14 +492,13 @@ def locust_page(two: ContainerStack, target: str, **form: str) -> Any:
 
 
 def wait_for_workers(two: ContainerStack, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while True:
+    def are_ready() -> bool:
         with suppress(OSError):  # the page may be on its way
             found = locust_page(two, "/stats/requests").get("workers", [])
-            if [worker["state"] for worker in found] == ["ready"] * count:
-                return
-        assert time.monotonic() < deadline
-        time.sleep(1)
+            return [worker["state"] for worker in found] == ["ready"] * count
+        return False
+
+    wait_until(are_ready, pause=1)
 
 
 def test_workers_of_locust(running: ContainerStack) -> None:
@@ -511,10 +511,12 @@ def test_workers_of_locust(running: ContainerStack) -> None:
     locust_page(
         running, "/swarm", user_count="10", spawn_rate="10", host="http://nginx:8080", run_time="6s", wait_max="1.5"
     )
-    deadline = time.monotonic() + 60
-    while (stats := locust_page(running, "/stats/requests"))["state"] != "stopped":
-        assert time.monotonic() < deadline
-        time.sleep(1)
+
+    def final_statistics() -> Any:
+        found = locust_page(running, "/stats/requests")
+        return found if found["state"] == "stopped" else None
+
+    stats = wait_until(final_statistics, pause=1)
     assert stats["stats"][0]["num_requests"] > 0
     assert stats["errors"] == []
     running.done("up", "LOCUST_WORKERS=1")

@@ -13,9 +13,10 @@ import httpx
 import pytest
 
 from deploy.security import tls
-from tests.e2e.conftest import ROOT, clean_environ
+from deploy.stack.paths import ROOT
+from tests.support.stacks.local import clean_environ
 from tests.support import certificates
-from tests.support.stacks.locked import KEY, NEXT, Edge, wait_for
+from tests.support.stacks.locked import KEY, NEXT, Edge, wait_for_status
 from tests.support.stress.load import WORKSHOP_ROW
 
 
@@ -138,8 +139,8 @@ def test_rotation_of_keys(edge: Edge) -> None:
     with edge.client() as client:
         for good, bad in ((NEXT, KEY), (KEY, NEXT)):
             edge.rotate(good)
-            wait_for(client, bad, 401)
-            wait_for(client, good, 200)
+            wait_for_status(client, bad, 401)
+            wait_for_status(client, good, 200)
 
 
 def test_renewal_of_the_certificate(edge: Edge) -> None:

@@ -11,7 +11,8 @@ import pytest
 from deploy.security.api_keys import CONTAINER
 from tests.support import certificates
 from tests.support.stacks.containers import ContainerStack, require_engine
-from tests.support.stacks.locked import KEY, NEXT, Edge, wait_for, wait_until
+from tests.support.stacks.locked import KEY, NEXT, Edge, wait_for_status
+from tests.support.waiting import wait_until
 from tests.support.stress.load import WORKSHOP_ROW
 
 REQUESTS = 10  # a second, of one address
@@ -86,8 +87,8 @@ def test_rotation_of_keys_in_containers(edge: ContainerEdge) -> None:
     with edge.client() as client:
         for good, bad in ((NEXT, KEY), (KEY, NEXT)):
             edge.rotate(good)
-            wait_for(client, bad, 401)
-            wait_for(client, good, 200)
+            wait_for_status(client, bad, 401)
+            wait_for_status(client, good, 200)
     assert edge.replicas() == before
 
 
@@ -105,7 +106,7 @@ def test_renewed_certificate_in_containers(edge: ContainerEdge) -> None:
         certificates.pair(edge.pair.cert.parent)
         edge.done("up")
         assert client.get("/health").status_code == 200
-    wait_until(lambda: edge.shown() != old)  # Nginx looks at the files once a second
+    wait_until(lambda: edge.shown() != old, seconds=20, pause=0.2)  # Nginx looks at the files once a second
     assert started(edge) == before
     with edge.client() as client:
         assert client.post("/predict", json=WORKSHOP_ROW).status_code == 200

@@ -15,7 +15,8 @@ import pytest
 from dotenv import dotenv_values
 
 from deploy.rollout.replica_client import ask_address
-from tests.e2e.conftest import free_port
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 from tests.support.stacks.containers import ContainerStack, require_engine
 
 _SERVICES = ("database", "object-store", "mlflow")
@@ -92,12 +93,15 @@ def _versions(stack: ContainerStack) -> list[str]:
 
 
 def _wait_well(stack: ContainerStack, service: str) -> None:
-    for _ in range(900):
+    def is_well() -> bool:
         (container,) = stack.containers(service)
-        if container["State"]["Status"] == "running" and container["State"]["Health"]["Status"] == "healthy":
-            return
-        time.sleep(0.2)
-    raise AssertionError(stack.docker("logs", "--tail", "20", f"{stack.project}-{service}-1"))
+        state = container["State"]
+        return bool(state["Status"] == "running" and state["Health"]["Status"] == "healthy")
+
+    def last_lines() -> str:
+        return stack.docker("logs", "--tail", "20", f"{stack.project}-{service}-1")
+
+    wait_until(is_well, seconds=180, pause=0.2, describe=last_lines)
 
 
 def _failures(stack: ContainerStack, work: Callable[[], object]) -> tuple[int, int]:

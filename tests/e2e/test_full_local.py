@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from deploy.rollout.replica_client import ask_address
-from tests.e2e.conftest import Stack, free_port
-from tests.e2e.test_stack import wait_until
+from tests.support.ports import free_port
+from tests.support.stacks.local import Stack
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

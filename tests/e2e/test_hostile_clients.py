@@ -12,12 +12,13 @@ import psutil
 import pytest
 
 from deploy.backends.local.nginx import STATUS_SOCKET
-from tests.e2e.conftest import Stack
+from tests.support.stacks.local import Stack
+from tests.support.waiting import wait_until
 from tests.support.stress.hostile import run
 from tests.support.stress.hostile.malformed import MALFORMED
 from tests.support.stress.hostile.wire import Got
 from tests.support.stress.load import Load
-from tests.unit.nginx.test_nginx import ask, short
+from tests.support.raw_http import ask, short_path
 
 CLIENTS = 300
 # As long as Nginx waits for the next byte, and some more: those whom it hangs up on are gone by then (seconds).
@@ -36,10 +37,7 @@ def nothing_left(stack: Stack) -> Iterator[None]:
     """After an attack Nginx lets go of its connections, the workers are those of before, and hold no more memory."""
     before = memory(stack)
     yield
-    deadline = time.monotonic() + 30
-    while (held := connections(stack)) > 5:
-        assert time.monotonic() < deadline, f"Nginx still holds {held} connections"
-        time.sleep(0.2)
+    wait_until(lambda: connections(stack) <= 5, seconds=30, pause=0.2, describe=lambda: f"Nginx holds {connections(stack)} connections")
     after = memory(stack)
     assert after.keys() == before.keys()
     assert sum(after.values()) - sum(before.values()) < 400_000_000
@@ -53,7 +51,7 @@ def memory(stack: Stack) -> dict[int, int]:
 
 def connections(stack: Stack) -> int:
     """How many clients' connections Nginx holds, this question's among them."""
-    with short(stack.var / STATUS_SOCKET) as socket:
+    with short_path(stack.var / STATUS_SOCKET) as socket:
         told = re.search(r"Active connections: (\d+)", ask(socket, "GET /stub_status")[2])
     assert told is not None
     return int(told[1])

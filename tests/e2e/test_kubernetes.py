@@ -11,19 +11,13 @@ import pytest
 
 from deploy.checks.kubernetes import manifests
 from deploy.rollout.replica_client import ask_address
-from tests.e2e.conftest import free_port
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 from tests.support.stacks.containers import ContainerStack, require_engine
 from tests.support.stacks.kubelet import Cluster, docker
 from tests.support.stress.load import WORKSHOP_ROW, Load
 
 PORT = free_port()
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +45,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> It
             one.start("nginx", "nginx", "--publish", f"127.0.0.1:{PORT}:8080")
             one.start("server", "server-1")
             # Nginx asks for addresses every second.
-            wait_until(lambda: ask_address(f"http://127.0.0.1:{PORT}", "GET", "/ready")[0] == 200)
+            wait_until(lambda: ask_address(f"http://127.0.0.1:{PORT}", "GET", "/ready")[0] == 200, seconds=120)
             yield one
     finally:
         images.make("clean", "YES=1")
@@ -83,7 +77,7 @@ def test_locust_finds_its_master(cluster: Cluster) -> None:
     cluster.start("locust", "locust")
     cluster.start("locust-worker", "worker")
     master = f"http://{cluster.address('locust')}:8089"
-    wait_until(lambda: bool((ask_address(master, "GET", "/stats/requests")[1] or {}).get("workers")))
+    wait_until(lambda: (ask_address(master, "GET", "/stats/requests")[1] or {}).get("workers"), seconds=120)
     told = ask_address(master, "GET", "/stats/requests")[1]
     assert [worker["state"] for worker in told["workers"]] == ["ready"]
 

@@ -18,7 +18,9 @@ import pytest
 from deploy.errors import CommandError
 from deploy.scaling.results import Results
 from deploy.scaling.step import PASS
-from tests.e2e.conftest import ROOT, Stack, clean_environ
+from deploy.stack.paths import ROOT
+from tests.support.stacks.local import Stack, clean_environ
+from tests.support.waiting import wait_until
 
 QUICK = {"USERS": "20", "STEP_USERS": "20", "SPAWN_RATE": "20", "STEP_SECONDS": "6", "SETTLE_SECONDS": "2"}
 
@@ -60,14 +62,15 @@ def interrupted(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, errors
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with suppress(CommandError, FileNotFoundError):  # results that are being made
-            if condition():
-                return
-        time.sleep(0.2)
-    raise AssertionError("it did not come to pass")
+def wait_for_results(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds; while results are being written, they may not be readable."""
+
+    def holds() -> object:
+        with suppress(CommandError, FileNotFoundError):
+            return condition()
+        return None
+
+    wait_until(holds, seconds=120, pause=0.2)
 
 
 def locusts(stack: Stack) -> list[str]:
@@ -110,7 +113,7 @@ def test_load_measures_the_stack_that_is_up(lab: Stack) -> None:
 def test_compare_interrupted_goes_on(lab: Stack) -> None:
     """Ctrl-C keeps what was measured and gives the stack back; RESUME measures the rest, and only that."""
     process = started(lab, "compare", "TOPOLOGIES=1x1:1 1x1:2 2x0.5:1", *words())
-    wait_for(lambda: newest(lab).conditions["verb"] == "compare" and len(newest(lab).runs) == 2 and locusts(lab))
+    wait_for_results(lambda: newest(lab).conditions["verb"] == "compare" and len(newest(lab).runs) == 2 and locusts(lab))
     status, errors = interrupted(process)
     assert status != 0
     assert "interrupted by SIGINT" in errors
@@ -132,7 +135,7 @@ def test_compare_interrupted_goes_on(lab: Stack) -> None:
 def test_service_that_goes_away(lab: Stack) -> None:
     """A service that stops in mid-run fails the steps that it did not answer; what was measured stays."""
     process = started(lab, "max-users", *words(USERS="120"))  # twice what is climbed before it has gone
-    wait_for(lambda: newest(lab).conditions["verb"] == "max-users" and newest(lab).steps)
+    wait_for_results(lambda: newest(lab).conditions["verb"] == "max-users" and newest(lab).steps)
     lab.done("down")
     _, errors = process.communicate(timeout=180)
     results = newest(lab)
@@ -176,12 +179,12 @@ def test_nothing_to_measure(tmp_path: Path) -> None:
 def test_killed_lab_leaves_no_generator(lab: Stack) -> None:
     """A lab that is killed takes its generator with it, and the next command measures."""
     process = started(lab, "max-users", *words(STEP_SECONDS="60"))
-    wait_for(lambda: locusts(lab))
+    wait_for_results(lambda: locusts(lab))
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for pid in children:
         os.kill(int(pid), signal.SIGKILL)
     process.communicate(timeout=60)
-    wait_for(lambda: not locusts(lab))
+    wait_for_results(lambda: not locusts(lab))
     lab.done("load", "USERS=20", "SPAWN_RATE=20", "RUN_TIME=8s")
     assert newest(lab).steps
 

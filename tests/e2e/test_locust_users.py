@@ -8,7 +8,8 @@ import urllib.request
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.e2e.conftest import Stack
+from tests.support.stacks.local import Stack
+from tests.support.waiting import wait_until
 from tests.support.locust_process import locust
 
 # Too few requests to keep anybody waiting for another's.
@@ -46,10 +47,7 @@ def test_workers_of_locust(stack: Stack) -> None:
     """Locust is given processes of its own, and they are taken away again, while the replicas go on."""
     before = stack.pids()
     stack.done("up", "LOCUST_WORKERS=2")
-    deadline = time.monotonic() + 60
-    while workers(stack) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    wait_until(lambda: workers(stack) >= 2, pause=0.5)
     stack.done("up", "LOCUST_WORKERS=1")
     assert workers(stack) == 0
     after = stack.pids()

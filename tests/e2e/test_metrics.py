@@ -14,7 +14,8 @@ import pytest
 
 from server.model_store.copies import Copies, Copy
 from server.model_store.digest import folder_digest
-from tests.e2e.conftest import Replica, StartReplica
+from tests.support.stacks.local import Replica, StartReplica
+from tests.support.waiting import wait_until
 from tests.support.models import saved_models
 from tests.support.scrapes import requests, samples
 from tests.support.stress.load import Load, request_bytes
@@ -49,15 +50,14 @@ def predictions(found: dict[str, float]) -> dict[int, int]:
     return {status: count for (route, status), count in requests(found).items() if route == "/predict"}
 
 
-def until(true: Callable[[dict[str, float]], bool], replica: Replica) -> dict[str, float]:
-    """The first scrape of which it is true."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
+def scrape_until(holds: Callable[[dict[str, float]], bool], replica: Replica) -> dict[str, float]:
+    """The first scrape for which a condition holds."""
+
+    def scraped() -> dict[str, float] | None:
         _, found = scrape(replica)
-        if true(found):
-            return found
-        assert time.monotonic() < deadline, found
-        time.sleep(0.05)
+        return found if holds(found) else None
+
+    return wait_until(scraped, PATIENCE, describe=lambda: scrape(replica)[1])
 
 
 def folder(replica: Replica) -> Path:
@@ -95,7 +95,7 @@ def test_counts_are_what_clients_got(replica: Replica) -> None:
         assert requests(found)["other", 404] == 1
         assert found["forkcast_workers"] == 2
     # What waits is told by another worker ten times a second.
-    until(lambda found: found["forkcast_pending_rows"] == 0, replica)
+    scrape_until(lambda found: found["forkcast_pending_rows"] == 0, replica)
 
 
 def test_worker_killed_under_load(replica: Replica) -> None:
@@ -105,11 +105,11 @@ def test_worker_killed_under_load(replica: Replica) -> None:
         load.wait_for(500)
         workers(replica)[0].kill()
         load.wait_for(500)
-    found = until(lambda found: found["forkcast_workers"] == 2, replica)
+    found = scrape_until(lambda found: found["forkcast_workers"] == 2, replica)
     got, lost = sum(load.counts.statuses.values()), len(load.counts.broken)
     assert set(load.counts.statuses) == {200}
     assert abs(predictions(found)[200] - got) <= connections, (got, lost)
-    until(lambda found: found["forkcast_pending_rows"] == 0, replica)
+    scrape_until(lambda found: found["forkcast_pending_rows"] == 0, replica)
 
 
 def test_many_killed_workers(replica: Replica) -> None:
@@ -127,7 +127,7 @@ def test_many_killed_workers(replica: Replica) -> None:
         assert {series for series, value in before.items() if grows(series) and found[series] < value} == set()
         assert predictions(found) == {200: asked}
         before = found
-    until(lambda found: found["forkcast_workers"] == 2, replica)
+    scrape_until(lambda found: found["forkcast_workers"] == 2, replica)
     assert sorted(folder(replica).iterdir()) == files
     assert asked == 50
 
@@ -158,7 +158,7 @@ def test_other_model_after_a_reload(start_replica: StartReplica, model: Path, tm
     replica.process.send_signal(signal.SIGHUP)
     assert not psutil.wait_procs(old, timeout=PATIENCE)[1]
     assert replica.ask("POST", "/predict", DOUBLING)[1]["model_version"] == "2"
-    found = until(lambda found: found["forkcast_workers"] == 2, replica)
+    found = scrape_until(lambda found: found["forkcast_workers"] == 2, replica)
     assert predictions(found) == {200: 401}
     assert [series for series in found if "model_info" in series] == [f"forkcast_model_info{{{second}}}"]
     assert found['forkcast_request_seconds_count{route="/predict"}'] == 401

@@ -15,7 +15,9 @@ import pytest
 
 from deploy.backends.docker.engine import MONITORING
 from deploy.rollout.replica_client import ask_address
-from tests.e2e.conftest import ROOT, free_port
+from deploy.stack.paths import ROOT
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 from tests.support.stacks.containers import ContainerStack, require_engine
 from tests.support.stress.load import Load
 
@@ -82,16 +84,9 @@ def query(asked: Callable[[str], Any]) -> Ask:
     return one
 
 
-def wait(for_what: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not for_what():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-
-
 def read_since(query: Ask, moment: float, replicas: int = REPLICAS) -> None:
     """Wait until every replica was read after a moment."""
-    wait(lambda: query(f"count(timestamp(forkcast_workers) > {moment})") == [({}, replicas)])
+    wait_until(lambda: query(f"count(timestamp(forkcast_workers) > {moment})") == [({}, replicas)], pause=0.5)
 
 
 def addresses(stack: ContainerStack) -> set[str]:
@@ -124,7 +119,7 @@ def loaded(stack: ContainerStack, query: Ask) -> tuple[Load, float]:
 
 def test_every_replica_is_read(stack: ContainerStack, asked: Callable[[str], Any]) -> None:
     """Prometheus finds all replicas by the name of their service, and reads each."""
-    wait(lambda: targets(asked) == dict.fromkeys(addresses(stack), "up"))
+    wait_until(lambda: targets(asked) == dict.fromkeys(addresses(stack), "up"), pause=0.5)
     assert len(targets(asked)) == REPLICAS
 
 
@@ -140,7 +135,7 @@ def test_counts_are_those_of_the_client(loaded: tuple[Load, float]) -> None:
 @pytest.mark.usefixtures("loaded")
 def test_killed_worker_is_replaced(query: Ask) -> None:
     """After a kill all workers are counted again, no more and no fewer."""
-    wait(lambda: query("sum(forkcast_workers)") == [({}, REPLICAS * WORKERS)])
+    wait_until(lambda: query("sum(forkcast_workers)") == [({}, REPLICAS * WORKERS)], pause=0.5)
     assert query("sum(forkcast_pending_rows)") == [({}, 0)]
 
 
@@ -158,7 +153,7 @@ def test_dashboard_has_everything_to_show(query: Ask) -> None:
     asking = [expression.replace("$__rate_interval", "2m") for expression in expressions()]
     assert not [one for one in asking if "$" in one]
     # What a rule records is there a moment after what it was made of.
-    wait(lambda: not [one for one in asking if not query(one) and MAY_BE_EMPTY not in one], 20)
+    wait_until(lambda: not [one for one in asking if not query(one) and MAY_BE_EMPTY not in one], seconds=20, pause=0.5)
     assert not [one for one in asking if any(math.isnan(value) for _, value in query(one))]
 
 
@@ -168,7 +163,7 @@ def test_rules_are_computed(asked: Callable[[str], Any]) -> None:
     def rules() -> list[dict[str, Any]]:
         return [rule for group in asked("rules")["groups"] for rule in group["rules"]]
 
-    wait(lambda: all(rule["health"] != "unknown" for rule in rules()))
+    wait_until(lambda: all(rule["health"] != "unknown" for rule in rules()), pause=0.5)
     assert {(rule["health"], rule.get("lastError", "")) for rule in rules()} == {("ok", "")}
     assert {rule["state"] for rule in rules() if rule["type"] == "alerting"} == {"inactive"}
 
@@ -222,7 +217,7 @@ def test_containers_may_do_next_to_nothing(stack: ContainerStack) -> None:
 def test_replicas_are_followed(stack: ContainerStack, asked: Callable[[str], Any]) -> None:
     """After a change of their number, exactly those replicas are read that there are."""
     stack.done("scale", "N=2")
-    wait(lambda: targets(asked) == dict.fromkeys(addresses(stack), "up"))
+    wait_until(lambda: targets(asked) == dict.fromkeys(addresses(stack), "up"), pause=0.5)
     assert len(targets(asked)) == 2
 
 

@@ -10,7 +10,7 @@ from email.parser import BytesHeaderParser
 import pytest
 import schemathesis
 
-from tests.e2e.conftest import Stack
+from tests.support.stacks.local import Stack
 from tests.support.fuzzing import config, fuzz, operations
 from tests.support.stress.load import WORKSHOP_ROW
 

@@ -15,7 +15,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # their own imports warn
     from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
-from tests.e2e.conftest import Replica, launch
+from tests.support.stacks.local import Replica, launch
 from tests.peers import mlflow, mlflow_differences, mlserver, mlserver_differences, v2
 from tests.peers.exchange import Answer, ask
 from tests.peers.models import MIXED, SAVE

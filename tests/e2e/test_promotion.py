@@ -20,8 +20,8 @@ from sklearn.tree import DecisionTreeClassifier
 from deploy.backends.local.watch import family
 from deploy.models.training.form import FEATURES
 from deploy.models.training.synthetic import generate
-from tests.e2e.conftest import Stack
-from tests.e2e.test_stack import wait_until
+from tests.support.stacks.local import Stack
+from tests.support.waiting import wait_until
 from tests.support.models import saved_models
 from tests.support.models.registries import Registry, new_registry
 from tests.support.stress.load import Load

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from deploy.rollout.replica_client import ask_address
-from tests.e2e.conftest import Replica, StartReplica
+from tests.support.stacks.local import Replica, StartReplica
 from tests.support.models import saved_models
 from tests.support.stress.load import Load
 

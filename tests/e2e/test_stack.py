@@ -16,7 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.conftest import ROOT, Stack, free_port
+from deploy.stack.paths import ROOT
+from tests.support.ports import free_port
+from tests.support.stacks.local import Stack
+from tests.support.waiting import wait_until
 from tests.support.models import saved_models
 from tests.support.stress.load import WORKSHOP_ROW, Load, post_once_each
 
@@ -30,14 +33,6 @@ def processes_of(stack: Stack) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
-
-
-def wait_until(condition: object, seconds: float = 60) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def unsigned_model(stack: Stack, folder: Path) -> Path:
@@ -259,11 +254,8 @@ def test_nginx_without_a_replica_says_try_again(stack: Stack) -> None:
         path.rename(path.with_suffix(".aside"))
     try:
         # A kept-alive connection to a replica would still be answered: every one of Nginx's has to be gone.
-        deadline = time.monotonic() + 60
         os.kill(stack.pids()["nginx"], signal.SIGHUP)
-        while stack.predict()[0] == 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        wait_until(lambda: stack.predict()[0] != 200, pause=0.2)
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(f"{stack.address}/health", timeout=10)
         with caught.value as answer:

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from deploy.rollout.replica_client import ask_address
-from tests.e2e.conftest import ROOT, clean_environ, free_port
+from deploy.stack.paths import ROOT
+from tests.support.ports import free_port
+from tests.support.stacks.local import clean_environ
 from tests.support.stacks.containers import require_engine
 from tests.support.stress.load import WORKSHOP_ROW, Load
 from tests.support.stress.swarm import SwarmStack

@@ -14,7 +14,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # their own imports warn
     from mlflow.pyfunc.scoring_server import get_cmd
 
-from tests.e2e.conftest import free_port
+from tests.support.ports import free_port
 from tests.peers import scoring, scoring_http, scoring_tables, scoring_values
 from tests.peers.exchange import Case, ask
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from deploy.errors import CommandError
 from deploy.models.training.train import MLFLOW_VARIABLES
-from server.engines import suitable_engines
+from server.engines.loading import load_model, suitable_engines
 from server.engines.packed import PackedForest
 from server.errors import StartError
-from server.inference.model import Model, load_model
+from server.inference.model import Model
 from server.inference.rows import Rows
 from server.model_store.copies import Copy
 from server.model_store.mlmodel import MLmodel

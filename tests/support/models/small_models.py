@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from deploy.models.compile.packing import pack
-from server.engines import Engine
+from server.inference.model import Engine
 from server.engines.sklearn import SklearnEngine
 from server.inference.model import Model
 from server.inference.schema import InputSchema

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from deploy.backends.docker.engine import engine_missing
-from tests.e2e.conftest import ROOT, Stack, clean_environ
+from deploy.stack.paths import ROOT
+from tests.support.stacks.local import Stack, clean_environ
 
 _LABEL = "com.docker.compose.project"
 

@@ -12,7 +12,9 @@ from typing import Any
 import httpx
 
 from deploy.security import tls
-from tests.e2e.conftest import Stack, free_port
+from tests.support.ports import free_port
+from tests.support.stacks.local import Stack
+from tests.support.waiting import wait_until
 from tests.support import certificates
 from tests.support.certificates import Pair
 
@@ -67,15 +69,7 @@ class Edge(Stack):
         return ssl.get_server_certificate(("127.0.0.1", self.https_port))
 
 
-def wait_for(client: httpx.Client, key: str, status: int) -> None:
-    """Wait until a key gets this status."""
+def wait_for_status(client: httpx.Client, key: str, status: int) -> None:
+    """Wait until requests with a key get this status."""
     headers = {"Authorization": f"Bearer {key}"}
-    wait_until(lambda: client.get("/version", headers=headers).status_code == status)
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for what comes by itself."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_until(lambda: client.get("/version", headers=headers).status_code == status, seconds=20, pause=0.2)

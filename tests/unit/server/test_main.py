@@ -23,7 +23,7 @@ import yaml
 from prometheus_client import values
 from sklearn.tree import DecisionTreeClassifier
 
-from server.http.app import Edge, Reload
+from server.http.middleware import ReplicaApp, Reload
 from server.main import create, reload
 from server.metrics.folder import Folder
 from server.model_store.copies import Copies, Copy
@@ -335,7 +335,7 @@ def seventh(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], model: Pat
 
 
 @pytest.fixture
-def edge(seventh: None) -> Edge:  # noqa: ARG001
+def edge(seventh: None) -> ReplicaApp:  # noqa: ARG001
     """The application of that replica's start."""
     return create()
 
@@ -345,7 +345,7 @@ def promote(folder: Path, models: Path, version: str = "8", uri: str = "models:/
     Copies(models).make_current(Copy(folder, "tree", version, uri, folder_digest(folder)))
 
 
-def test_reload(edge: Edge, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_reload(edge: ReplicaApp, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A reload gives an application of the model that MODEL_URI means then; the one before answers as before."""
     promote(write_model(tmp_path / "other", metadata={"trained_on": "file: rows.csv"}), tmp_path / "models")
     with caplog.at_level("INFO", "server.main"):
@@ -359,12 +359,12 @@ def test_reload(edge: Edge, tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert [line.partition(",")[0] for line in caplog.messages] == ["model loaded: tree version 8"]
 
 
-def test_reloads_are_counted(edge: Edge) -> None:
+def test_reloads_are_counted(edge: ReplicaApp) -> None:
     """Each reload says which one it was, whatever it brought."""
     assert [edge.reload.number, reload(edge).reload.number, reload(reload(edge)).reload.number] == [0, 1, 2]
 
 
-def test_reload_of_the_same_model(edge: Edge, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_reload_of_the_same_model(edge: ReplicaApp, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The same model is not loaded again: its memory is shared, and what leads to it now is told."""
     promote(model, tmp_path / "models", "7", "models:/tree@challenger")
     with caplog.at_level("INFO", "server.main"):
@@ -375,7 +375,7 @@ def test_reload_of_the_same_model(edge: Edge, model: Path, tmp_path: Path, caplo
     assert after.reload == Reload(1)
 
 
-def test_reload_of_the_same_files(edge: Edge, model: Path, tmp_path: Path) -> None:
+def test_reload_of_the_same_files(edge: ReplicaApp, model: Path, tmp_path: Path) -> None:
     """The same files under another version are another model: their answers name it."""
     promote(model, tmp_path / "models", "8")
     with TestClient(reload(edge)) as client:
@@ -394,7 +394,7 @@ def unsigned(folder: Path) -> None:
     ("spoil", "told"), [(damaged, "the model's file model.pkl does not load"), (unsigned, "the model has no signature")]
 )
 def test_reload_of_a_broken_model(
-    edge: Edge, tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None], told: str
+    edge: ReplicaApp, tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None], told: str
 ) -> None:
     """A model that cannot be served is refused in the log and in /health, and the one before is served on."""
     folder = write_model(tmp_path / "broken")
@@ -411,7 +411,7 @@ def test_reload_of_a_broken_model(
     assert logged == f"{health['refused']}; version 7 is served on"
 
 
-def test_reload_without_the_model(edge: Edge, tmp_path: Path) -> None:
+def test_reload_without_the_model(edge: ReplicaApp, tmp_path: Path) -> None:
     """Where nothing leads to a model any longer, the one before is served on, and the next reload may find one."""
     record = tmp_path / "models" / "current.json"
     record.rename(record.with_suffix(".moved"))
@@ -427,7 +427,7 @@ def test_reload_without_the_model(edge: Edge, tmp_path: Path) -> None:
     [LookupError("nobody thought of it"), MemoryError(), RecursionError("too deep"), SystemExit("licence expired")],
 )
 def test_reload_raises_nothing(
-    edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException
+    edge: ReplicaApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     """What nobody foresaw would end the master: it is logged with its traceback, told, and the model stays."""
 
@@ -461,7 +461,7 @@ def test_hook_of_a_reload(tmp_path: Path, hooks: dict[str, Any]) -> None:
         gc.enable()
 
 
-def test_hook_of_a_refused_reload(edge: Edge, tmp_path: Path, hooks: dict[str, Any]) -> None:
+def test_hook_of_a_refused_reload(edge: ReplicaApp, tmp_path: Path, hooks: dict[str, Any]) -> None:
     """Where the reload is refused, the forks get an application of the model before, which says so."""
     master = SimpleNamespace(app=SimpleNamespace(callable=edge))
     (tmp_path / "models" / "current.json").unlink()

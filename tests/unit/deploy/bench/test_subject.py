@@ -12,7 +12,7 @@ import pytest
 
 from deploy.bench.plan import Plan
 from deploy.bench.subject import Subject
-from server.engines import suitable_engines
+from server.engines.loading import suitable_engines
 from server.engines.companion import FLAVORS
 from server.inference.schema import InputSchema
 from server.model_store.copies import Copy

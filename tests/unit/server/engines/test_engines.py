@@ -35,7 +35,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from server.engines import Engine, load_engine, suitable_engines
+from server.inference.model import Engine
+from server.engines.loading import load_engine, suitable_engines
 from server.engines.sklearn import SklearnEngine
 from server.errors import CompanionRefused, InvalidRows, ModelError
 from server.inference.rows import Prediction, Rows

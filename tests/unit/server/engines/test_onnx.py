@@ -21,7 +21,7 @@ from sklearn.svm import LinearSVC
 
 from deploy.models.compile import companion
 from deploy.models.compile.features import NotCompilable
-from server.engines import load_engine
+from server.engines.loading import load_engine
 from server.engines.sklearn import SklearnEngine
 from server.errors import CompanionRefused
 from server.inference.rows import Prediction, Rows
@@ -112,7 +112,7 @@ def test_forked_workers(tmp_path: Path) -> None:
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from server.engines import load_engine\n"
+        "from server.engines.loading import load_engine\n"
         "from server.model_store.mlmodel import MLmodel\n"
         "from tests.unit.server.engines.test_onnx import X, numbers\n"
         "engine = load_engine(MLmodel.read(Path(sys.argv[1])), 'onnx')\n"

@@ -19,7 +19,8 @@ from openapi_spec_validator import validate
 from server.errors import SettingsError
 from server.http import api_keys
 from server.http.api_keys import OPEN, Keys, KeysFile, check, parse, sent
-from server.http.app import Edge, GuardedEdge, create_app
+from server.http.middleware import ReplicaApp, GuardedReplicaApp
+from server.http.app import create_app
 from server.http.openapi import openapi_document
 from server.settings import Settings
 from tests.support.scrapes import requests, samples
@@ -258,7 +259,7 @@ def test_without_keys_there_is_no_guard() -> None:
     """Where no file is set, requests meet the edge itself, and nothing of keys is documented."""
     settings = Settings.from_env({})
     app = create_app(settings, MODEL)
-    assert type(app) is Edge
+    assert type(app) is ReplicaApp
     with TestClient(app) as client:
         assert client.post("/predict", json=ROW).status_code == 200
         document = client.get("/openapi.json").text
@@ -275,7 +276,7 @@ def test_the_document_tells_of_keys(client: TestClient, path: Path) -> None:
         for operation in item.values():
             assert ("401" in operation["responses"]) == ("security" in operation) == (name not in OPEN)
     assert json.dumps(openapi_document(MODEL, 4096)) == json.dumps(openapi_document(MODEL, 4096, guarded=False))
-    assert isinstance(create_app(Settings.from_env({}), MODEL, keys=KeysFile(path)), GuardedEdge)
+    assert isinstance(create_app(Settings.from_env({}), MODEL, keys=KeysFile(path)), GuardedReplicaApp)
 
 
 def statuses(client: TestClient, *keys: str) -> list[int]:

@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from starlette.types import Message
 
 from server.errors import Fault, InvalidRows
-from server.http.app import Reload, Serving, create_app, marks
+from server.http.middleware import Reload, identity_headers
+from server.workers.state import WorkerState
+from server.http.app import create_app
 from server.inference.batcher import Batcher
 from server.inference.model import Model
 from server.inference.rows import Prediction, Rows
@@ -251,11 +253,11 @@ def answer_of(headers: list[tuple[bytes, bytes]], receive: Callable[[], Any]) ->
         with ThreadPoolExecutor(1) as executor:
             batcher = Batcher(lambda _: pytest.fail("predicted"), executor, max_batch_rows=1, max_pending=MAX_PENDING)
             scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
-            state = {"serving": Serving(batcher, marks("one", "1"))}
+            state = {"worker": WorkerState(batcher, identity_headers("one", "1"))}
             await create_app(SETTINGS, model_of(Engine()))({**scope, "state": state}, receive, send)
 
     asyncio.run(call())
-    assert set(marks("one", "1")) <= set(sent[0]["headers"])
+    assert set(identity_headers("one", "1")) <= set(sent[0]["headers"])
     assert "headers" not in sent[1]
     return sent
 
@@ -365,12 +367,12 @@ def test_draining() -> None:
     """While a worker drains, /ready is 503, /health and predictions are 200; once it is closed, these are 503, too."""
     with serving() as client:
         assert client.get("/ready").json() == {"status": "ready"}
-        client.app_state["serving"].draining = True
+        client.app_state["worker"].draining = True
         assert assert_problem(client.get("/ready"), 503, "Service Unavailable")["detail"] == "this worker is draining"
         assert client.get("/ready").headers["retry-after"] == "1"
         assert client.get("/health").json()["status"] == "ok"
         assert post(client, ROW).status_code == 200
-        client.app_state["serving"].batcher.close()
+        client.app_state["worker"].batcher.close()
         refused = post(client, ROW)
         assert_problem(refused, 503, "Service Unavailable")
         assert refused.headers["retry-after"] == "1"

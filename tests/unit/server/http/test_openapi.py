@@ -229,8 +229,8 @@ def test_answers_to_predict(client: TestClient, status: int, request_of: dict[st
 def test_answers_while_draining() -> None:
     """So are the answers of a worker that stops."""
     with TestClient(create_app(Settings.from_env({}), MODEL)) as client:
-        client.app_state["serving"].draining = True
-        client.app_state["serving"].batcher.close()
+        client.app_state["worker"].draining = True
+        client.app_state["worker"].batcher.close()
         assert answered(client, "GET", "/ready") == 503
         assert answered(client, "POST", "/predict", json=ROW) == 503
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import Draining, QueueFull
-from server.inference.batcher import INLINE, Batcher, Pace, Predict
+from server.inference.batcher import INLINE, Batcher, Pace, PredictCall
 from server.inference.rows import Prediction, Row
 
 pytestmark = pytest.mark.anyio
@@ -93,12 +93,12 @@ def pace(request: pytest.FixtureRequest) -> Pace:
     return found
 
 
-Make = Callable[[Predict], Batcher]
+Make = Callable[[PredictCall], Batcher]
 
 
 @pytest.fixture
 def make(executor: ThreadPoolExecutor, pace: Pace) -> Make:
-    def make(predict: Predict) -> Batcher:
+    def make(predict: PredictCall) -> Batcher:
         batcher = Batcher(predict, executor, max_batch_rows=4, max_pending=6)
         batcher._pace = pace
         return batcher

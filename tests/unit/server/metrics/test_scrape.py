@@ -212,9 +212,9 @@ def test_full_and_draining(gate: Gate, client: TestClient, monkeypatch: pytest.M
         assert client.post("/predict", json={"x": 1}).status_code == 503
         gate.open.set()
         assert (held.result(PATIENCE).status_code, waiting.result(PATIENCE).status_code) == (200, 200)
-    client.app_state["serving"].batcher.close()
+    client.app_state["worker"].batcher.close()
     assert [client.post("/predict", json={"x": 1}).status_code for _ in range(2)] == [503, 503]
-    client.app_state["serving"].draining = True
+    client.app_state["worker"].draining = True
     assert client.get("/ready").status_code == 503
     found = scrape(client)
     assert found['forkcast_sheds_total{reason="full"}'] == 1

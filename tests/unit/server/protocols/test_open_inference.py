@@ -225,7 +225,7 @@ def test_draining() -> None:
     """A worker that drains is alive and not ready."""
     app = create_app(Settings.from_env({"REPLICA": "one"}), model_of(Mirror(), example=ROW))
     with TestClient(app) as client:
-        client.app_state["serving"].draining = True
+        client.app_state["worker"].draining = True
         assert client.get("/v2/health/live").status_code == 200
         for path in ("/v2/health/ready", "/v2/models/mirror/ready"):
             answer = client.get(path)

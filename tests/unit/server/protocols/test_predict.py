@@ -34,13 +34,13 @@ from server.errors import (
     UnsupportedMedia,
     WrongKey,
 )
-from server.http.app import Serving
+from server.workers.state import WorkerState
 from server.inference.batcher import Batcher
 from server.inference.model import Model
 from server.inference.rows import Prediction, Row, Rows
 from server.inference.schema import InputSchema
 from server.protocols.endpoint import Endpoint, declared_of, read_body
-from server.protocols.predict import Predict
+from server.protocols.predict import PredictProtocol
 from server.settings import Settings
 
 PATIENCE = 20  # seconds until a test that hangs fails instead
@@ -86,7 +86,7 @@ def double(engine: Double) -> Model:
 
 def endpoint(engine: Double) -> tuple[Endpoint, Callable[[Sequence[Row]], Prediction]]:
     model = double(engine)
-    return Endpoint(Predict(model, SETTINGS.max_pending), LIMIT), lambda values: engine.predict(
+    return Endpoint(PredictProtocol(model, SETTINGS.max_pending), LIMIT), lambda values: engine.predict(
         model.schema.rows(values)
     )
 
@@ -113,7 +113,7 @@ class Client:
         self.got.append(message)
 
     def scope(self, batcher: object) -> Scope:
-        state = {"serving": Serving(batcher, MARKS)}  # type: ignore[arg-type]
+        state = {"worker": WorkerState(batcher, MARKS)}  # type: ignore[arg-type]
         return {"type": "http", "method": "POST", "path": "/predict", "headers": self.headers, "state": state}
 
     @property
@@ -443,7 +443,7 @@ def read(headers: list[tuple[bytes, bytes]], parts: list[bytes | Message]) -> by
 
 async def _read(headers: list[tuple[bytes, bytes]], parts: list[bytes | Message]) -> bytes:
     media_type, declared = declared_of(headers)
-    Predict(double(Double()), 3).reader(media_type, headers)
+    PredictProtocol(double(Double()), 3).reader(media_type, headers)
     return await read_body(Client(parts).receive, declared, LIMIT)
 
 

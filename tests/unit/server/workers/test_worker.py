@@ -17,13 +17,16 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config
 
-from server.http.app import Serving, create_app
+from server.workers.state import WorkerState
+from server.http.app import create_app
 from server.inference.model import Model
 from server.inference.rows import Prediction, Rows
 from server.inference.schema import InputSchema
 from server.settings import Settings
 from server.workers.balancing import Shares
-from server.workers.worker import DrainingServer, JoiningTransport, Protocol, Worker
+from server.workers.drain import DrainingServer
+from server.workers.connection import JoiningTransport, HttpConnection
+from server.workers.worker import Worker
 from tests.support.scrapes import requests, samples
 
 PATIENCE = 20  # seconds until a test that hangs fails instead
@@ -168,8 +171,8 @@ class Site:
     clients: list[Client] = field(default_factory=list)
 
     @property
-    def serving(self) -> Serving:
-        state: Serving = self.server.lifespan.state["serving"]
+    def serving(self) -> WorkerState:
+        state: WorkerState = self.server.lifespan.state["worker"]
         return state
 
     async def connect(self) -> Client:
@@ -243,7 +246,7 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def watched(writes: list[bytes]) -> type[Protocol]:
+def watched(writes: list[bytes]) -> type[HttpConnection]:
     """The protocol, over sockets that record each write."""
 
     class Watching:
@@ -257,7 +260,7 @@ def watched(writes: list[bytes]) -> type[Protocol]:
             writes.append(data)
             self._transport.write(data)
 
-    class Watched(Protocol):
+    class Watched(HttpConnection):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(Watching(transport))
 

@@ -1,0 +1,51 @@
+"""Errors outside the prediction endpoints, rendered by the protocol that owns the request's path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.errors import RequestError, RoutingError, Unforeseen
+from server.protocols.endpoint import WireProtocol
+
+
+class ErrorHandlers:
+    """Starlette's exception handlers. The first of ``protocols`` that owns a path renders the errors there."""
+
+    def __init__(self, protocols: Sequence[WireProtocol]) -> None:
+        self._protocols = protocols
+
+    @property
+    def by_exception(self) -> dict[Any, Any]:
+        """Return the handlers by the exception that they answer, as Starlette takes them."""
+        return {
+            RequestError: self.on_request_error,
+            HTTPException: self.on_http_exception,
+            Exception: self.on_unforeseen,
+        }
+
+    async def on_request_error(self, request: Request, error: RequestError) -> Response:
+        """Answer what Forkcast raised on purpose: the class says the status."""
+        return self.response(request.scope["path"], error)
+
+    async def on_http_exception(self, request: Request, error: HTTPException) -> Response:
+        """Answer what Starlette raised: no such path, or a method that the path does not take."""
+        path = request.scope["path"]
+        shown = path[:200]
+        details = {404: f"there is no {shown}; see / for what there is", 405: f"{shown} does not take {request.method}"}
+        detail = details.get(error.status_code, error.detail)
+        return self.response(path, RoutingError(error.status_code, detail, error.headers))
+
+    async def on_unforeseen(self, request: Request, _error: Exception) -> Response:
+        """Answer anything else: Starlette raises it again after this answer, and it is logged with its traceback."""
+        return self.response(request.scope["path"], Unforeseen())
+
+    def response(self, path: str, error: RequestError) -> Response:
+        """Return the answer to a request at ``path`` that failed with ``error``."""
+        protocol = next(protocol for protocol in self._protocols if protocol.owns(path))
+        status, media_type, body = protocol.render_error(error)
+        return Response(body, status, error.headers, media_type.decode())

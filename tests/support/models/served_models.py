@@ -1,0 +1,46 @@
+"""Models as a worker serves them, over engines that tests hand in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from server.inference.model import Model
+from server.inference.rows import Prediction, Rows
+from server.inference.schema import InputSchema
+
+ROW = {"elevation": 2596, "slope": 3.5}
+SCHEMA = InputSchema.from_signature(
+    [{"name": "elevation", "type": "long"}, {"name": "slope", "type": "double"}], {"elevation": [1859, 3858]}
+)
+
+
+class FakeEngine:
+    """Labels and confidences by a function of the rows; without one, the elevation in hundreds of metres."""
+
+    name = "fake"
+    frames = False
+
+    def __init__(self, answer: Callable[[Rows], Prediction] | None = None) -> None:
+        self._answer = answer
+
+    def predict(self, rows: Rows) -> Prediction:
+        if self._answer is not None:
+            return self._answer(rows)
+        return Prediction([int(elevation // 100) for elevation in rows.numbers[:, 0]], [0.95] * len(rows))
+
+
+def served_model(engine: Any, **changes: Any) -> Model:
+    """Return version 7 of the model ``hills``, with the columns of SCHEMA, over an engine and with these changes."""
+    fields: dict[str, Any] = {
+        "name": "hills",
+        "version": "7",
+        "uri": "models:/hills@champion",
+        "digest": "d" * 64,
+        "trained_on": "synthetic",
+        "stale": None,
+        "schema": SCHEMA,
+        "engine": engine,
+        "example": dict(ROW),
+    }
+    return Model(**fields | changes)

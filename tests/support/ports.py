@@ -1,0 +1,37 @@
+"""TCP ports of 127.0.0.1: free ones, ones that refuse connections, and ones that are in use."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different ports that nothing listens on now."""
+    with ExitStack() as reserved:
+        return [reserved.enter_context(refusing_port()) for _ in range(count)]
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on now."""
+    return free_ports(1)[0]
+
+
+@contextmanager
+def refusing_port() -> Iterator[int]:
+    """Reserve a port that refuses every connection until the block ends."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        yield port
+
+
+@contextmanager
+def port_in_use() -> Iterator[int]:
+    """Listen on a port until the block ends."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port: int = listener.getsockname()[1]
+        yield port
