@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
-from deploy.backends.choice import Backend, choose, containers_used
+from deploy.backends.base import Backend
+from deploy.backends.choice import choose, containers_used
 from deploy.backends.docker.backend import DockerBackend
 from deploy.errors import CommandError
 from deploy.rollout.replica_client import Access, ask_address

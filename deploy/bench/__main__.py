@@ -10,11 +10,10 @@ from dotenv import dotenv_values
 
 from deploy.backends.local.nginx import find_nginx
 from deploy.bench.plan import Plan
-from deploy.bench.progress import Progress
-from deploy.bench.report import Report
-from deploy.bench.row import Row
-from deploy.bench.run import Run
+from deploy.bench.report import Report, RowProgress
+from deploy.bench.run import BenchRun
 from deploy.bench.subject import Subject
+from deploy.bench.table import Row
 from deploy.bench.wrk import find_wrk
 from deploy.errors import CommandError
 from deploy.stack.interrupt import Interrupted, ignore, listen
@@ -57,7 +56,7 @@ def _environ() -> dict[str, str]:
 def _measure(environ: Mapping[str, str], reports: list[Report]) -> None:
     run = _prepared(environ)
     report = Report(run.subject, Machine.this(), run.plan)
-    progress = Progress(run.replicas, run.plan)
+    progress = RowProgress(run.replicas, run.plan)
 
     def keep(row: Row) -> None:
         report.rows.append(row)
@@ -67,12 +66,12 @@ def _measure(environ: Mapping[str, str], reports: list[Report]) -> None:
     run.measure(keep)
 
 
-def _prepared(environ: Mapping[str, str]) -> Run:
+def _prepared(environ: Mapping[str, str]) -> BenchRun:
     plan = Plan.from_env(environ)
     plan.allow_files()
     wrk, nginx = find_wrk(), find_nginx()
     subject = Subject.find(environ)
-    return Run(wrk, nginx, plan, subject, subject.engines(Settings.from_env(environ), plan), environ)
+    return BenchRun(wrk, nginx, plan, subject, subject.engines(Settings.from_env(environ), plan), environ)
 
 
 def _finish(report: Report, ended: str | None) -> int:

@@ -17,8 +17,7 @@ import psutil
 from deploy.backends.local import nginx
 from deploy.backends.local.slots import replica_socket
 from deploy.bench.accesslog import AccessLog
-from deploy.bench.processes import Processes
-from deploy.bench.program import Program, running
+from deploy.bench.processes import MeasuredProgram, Processes, running
 from deploy.errors import CommandError
 from deploy.rollout.replica_client import ask_address
 from deploy.stack import ports
@@ -40,7 +39,7 @@ class Rig:
     address: str
     engine: str
     workers: int
-    programs: tuple[Program, Program]
+    programs: tuple[MeasuredProgram, MeasuredProgram]
     log: AccessLog
 
     @property
@@ -115,7 +114,7 @@ def only_first_slot(upstream: str) -> str:
     return re.sub(r"(?m)^ *server unix:run/(?!1\.sock\b).*\n", "", upstream)
 
 
-def _wait_ready(address: str, *programs: Program) -> str:
+def _wait_ready(address: str, *programs: MeasuredProgram) -> str:
     """Until the replica answers through Nginx; the engine that it has chosen."""
     deadline = time.monotonic() + _READY_TIMEOUT
     while ask_address(address, "GET", "/ready")[0] != 200:

@@ -12,8 +12,8 @@ from pathlib import Path
 from deploy.bench.accesslog import balance
 from deploy.bench.plan import FLOOR_CONNECTIONS, Plan
 from deploy.bench.rig import Rig, rig
-from deploy.bench.row import Row
 from deploy.bench.subject import Subject
+from deploy.bench.table import Row
 from deploy.bench.wrk import Answers, Wrk, write_script
 from deploy.errors import CommandError
 
@@ -21,7 +21,7 @@ HEALTH, PREDICT = "GET /health", "POST /predict"
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class BenchRun:
     """All that a run needs: the programs, the model, and the environment that replicas get."""
 
     wrk: Wrk

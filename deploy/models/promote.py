@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from deploy.errors import CommandError
-from deploy.models.training.train import MLFLOW_VARIABLES
+from deploy.models.registry.mlflow_variables import set_mlflow_variables
 from server.errors import StartError
 from server.model_store.copies import Copies, Copy
 from server.model_store.resolve import refuse_missing_database, resolve
@@ -140,8 +140,7 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, A
 
 def main() -> int:
     """Take one step; 0, or 1 after one line of why on stderr."""
-    for name, value in MLFLOW_VARIABLES.items():
-        os.environ.setdefault(name, value)
+    set_mlflow_variables()
     try:
         print(json.dumps(_run(_parser().parse_args(), os.environ)))
     except (CommandError, StartError) as error:

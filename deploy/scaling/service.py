@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from typing import Any
 
-from deploy.backends.choice import Backend, choose
-from deploy.backends.docker.engine import engine_cpus
-from deploy.backends.local.file_limits import WANTED, allow_files
-from deploy.backends.local.nginx import connections
 from deploy.errors import CommandError
 from deploy.rollout import replica_client
+from deploy.scaling.adapters.adapter import WANTED, Adapter, adapter_of, connections
 from deploy.scaling.placement import Placement
+from deploy.scaling.run import Lab
 from deploy.scaling.topology import Topology, size
 from deploy.stack.paths import Layout
 from deploy.stack.specification import MOST, Stack
@@ -27,11 +24,12 @@ _ROUNDED = 0.01
 class Service:
     """One stack of this checkout, on its backend."""
 
-    def __init__(self, layout: Layout, environ: Mapping[str, str], backend: Backend, stack: Stack) -> None:
+    def __init__(self, layout: Layout, environ: Mapping[str, str], adapter: Adapter, stack: Stack) -> None:
         self.layout = layout
         self.environ = environ
         self.stack = stack
-        self._backend = backend
+        self._adapter = adapter
+        self._backend = adapter.backend
         self._original = stack
 
     @classmethod
@@ -45,15 +43,15 @@ class Service:
         before = Stack.load(layout)
         # The topologies say what a replica gets.
         plain = {name: value for name, value in environ.items() if name not in ("N", "CPUS", "MEMORY")}
-        backend = choose(layout, plain, starting=True)
-        service = cls(layout, environ, backend, backend.up())
+        adapter = adapter_of(layout, plain, starting=True)
+        service = cls(layout, environ, adapter, adapter.backend.up())
         try:
             yield service
         finally:
             if service.stack is not service._original:
                 print("giving the stack back as it was" if before else "stopping the stack", flush=True)
             with suppress(CommandError), redirect_stdout(None):
-                service.restore() if before else backend.down()
+                service.restore() if before else adapter.backend.down()
 
     @classmethod
     def running(cls, layout: Layout, environ: Mapping[str, str]) -> Service:
@@ -65,7 +63,7 @@ class Service:
         stack = Stack.load(layout)
         if stack is None or not replica_client.listens(stack.address):
             raise CommandError("nothing is running here to be measured; start it with: make up")
-        return cls(layout, environ, choose(layout, environ, starting=False), stack)
+        return cls(layout, environ, adapter_of(layout, environ, starting=False), stack)
 
     @property
     def backend(self) -> str:
@@ -75,8 +73,12 @@ class Service:
     @property
     def cpus(self) -> list[int]:
         """Those of the machine that runs it."""
-        usable = sorted(os.sched_getaffinity(0))
-        return usable[: engine_cpus()] if self.backend == "docker" else usable
+        return self._adapter.cpus()
+
+    @property
+    def lab(self) -> Lab:
+        """What measures the stack as it is now."""
+        return self._adapter.lab(self.layout, self.stack, self.environ)
 
     @property
     def topology(self) -> Topology:
@@ -115,7 +117,7 @@ class Service:
         Raises:
             CommandError: it cannot.
         """
-        files = WANTED if self.backend == "docker" else allow_files()
+        files = self._adapter.open_files()
         most = connections(files) * math.ceil(len(self.cpus) / 4) * 5 // 6
         if users > most:
             remedy = f"; or first, as root: ulimit -n {WANTED}" if files < WANTED else ""

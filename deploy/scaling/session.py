@@ -10,13 +10,12 @@ from typing import Any
 
 from deploy.errors import CommandError
 from deploy.scaling import options
-from deploy.scaling.adapters.docker_lab import DockerLab
 from deploy.scaling.calibrate import Calibration, Null, at_limit, key, rungs_to_calibrate
 from deploy.scaling.ladder import Ladder
 from deploy.scaling.placement import Placement
 from deploy.scaling.progress import Progress
 from deploy.scaling.results import Results, Run
-from deploy.scaling.run import Climb, Lab
+from deploy.scaling.run import Climb
 from deploy.scaling.service import Service
 from deploy.scaling.slo import Slo
 from deploy.scaling.step import Step
@@ -83,7 +82,7 @@ class Session:
         self.results.save()
         climb = self._climb(ladder, placement, lambda users: calibration.of(users, ladder.users))
         try:
-            climb.take(run, self._lab(), self.results.run_folder(topology), placement, self.results.save)
+            climb.take(run, self.service.lab, self.results.run_folder(topology), placement, self.results.save)
         except CommandError as error:
             run.ended = str(error)
             raise
@@ -116,15 +115,6 @@ class Session:
         load = options.load(self.service.environ, placement)
         return Climb(ladder, load, self.slo, null, self.progress)
 
-    def _lab(self) -> Lab:
-        service = self.service
-        if service.backend == "docker":
-            return DockerLab(service.layout, service.stack, service.environ)
-        # Imported here: a machine that runs containers has none of its packages.
-        from deploy.scaling.adapters.local_lab import LocalLab  # noqa: PLC0415
-
-        return LocalLab(service.layout, service.stack, service.environ)
-
     def _calibration(self, placement: Placement) -> Calibration:
         load = options.load(self.service.environ, placement)
         machine = Machine.this()
@@ -147,7 +137,7 @@ class Session:
         climb = replace(climb, load=replace(climb.load, target="/null"))
         run = Run(Topology(1, 1, 1))
         try:
-            climb.take(run, self._lab(), self._calibration_folder(), placement, lambda: None)
+            climb.take(run, self.service.lab, self._calibration_folder(), placement, lambda: None)
         finally:
             # The last one of a run that was cut short, and one without an answer, tell nothing of the generator.
             for step in run.steps if run.done else run.steps[:-1]:

@@ -32,7 +32,7 @@ CLIENT = (
 PRIVATE = frozenset({"DATABASE_URL", *EXTERNAL[OBJECT_STORE], *SECRETS[DATABASE]})
 
 
-def asked(stack: Stack, environ: Mapping[str, str], address: str, *, full: bool) -> Stack:
+def with_registry(stack: Stack, environ: Mapping[str, str], address: str, *, full: bool) -> Stack:
     """The stack with the registry that the command asks for, or that it has already.
 
     ``address`` is where clients reach its MLflow, with ``{port}`` in place of the port that this machine sees.

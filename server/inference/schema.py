@@ -31,7 +31,7 @@ class Query(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class RowTable:
     """Rows as lists that are all as long as ``names``.
 
     ``pointer`` is where they came from, as a JSON pointer, and ``place`` where the value of a row and a column did.
@@ -125,7 +125,7 @@ class InputSchema:
             self._present({name for record in records if isinstance(record, dict) for name in record}, pointer)
         return _valid(rows, faults)
 
-    def table(self, table: Table, max_rows: int) -> Sequence[Row]:
+    def table(self, table: RowTable, max_rows: int) -> Sequence[Row]:
         """The rows of a table, in whatever order its columns are; those that the model has not are passed over.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import Any
 
 from server.errors import BadForm, RequestError
 from server.inference.columns import Column
-from server.inference.schema import Table, check_count
+from server.inference.schema import RowTable, check_count
 
 # What pandas.read_csv takes for a missing value (its na_values), as MLflow's server does.
 _MISSING = frozenset([
@@ -22,7 +22,7 @@ _MOST_UNPACKED = 2**26
 _BOOLEANS = {"true": True, "false": False}
 
 
-def read_csv(body: bytes, columns: Sequence[Column], max_rows: int) -> Table:
+def read_csv(body: bytes, columns: Sequence[Column], max_rows: int) -> RowTable:
     """A header line and rows (RFC 4180), in UTF-8; each cell is read as its column's type asks, where it can be.
 
     Columns that the model has not are not read: a wide header over short rows would take a thousand times the body.
@@ -40,7 +40,7 @@ def read_csv(body: bytes, columns: Sequence[Column], max_rows: int) -> Table:
     known = [(where[column.name], column) for column in columns if column.name in where]
     rows = [[_cell(column, line[j]) if j < len(line) else None for j, column in known] for line in lines]
     names = [column.name for _, column in known]
-    return Table(names, rows, "#", lambda i, j: f"#/row {i + 1}/{names[j]}")
+    return RowTable(names, rows, "#", lambda i, j: f"#/row {i + 1}/{names[j]}")
 
 
 def _lines(body: bytes) -> list[list[str]]:
@@ -84,7 +84,7 @@ def parquet_is_read() -> bool:
     return find_spec("pyarrow") is not None
 
 
-def read_parquet(body: bytes, columns: Sequence[Column], max_rows: int) -> Table:
+def read_parquet(body: bytes, columns: Sequence[Column], max_rows: int) -> RowTable:
     """A Parquet file, of which only the model's columns are read.
 
     Raises:
@@ -99,7 +99,7 @@ def read_parquet(body: bytes, columns: Sequence[Column], max_rows: int) -> Table
         raise BadForm(f"the body is not Parquet: {(str(error).splitlines() or [''])[0][:100]}") from None
     names = list(lists)
     rows = list(zip(*lists.values(), strict=True))
-    return Table(names, rows, "#", lambda i, j: f"#/row {i + 1}/{names[j]}")
+    return RowTable(names, rows, "#", lambda i, j: f"#/row {i + 1}/{names[j]}")
 
 
 def _unpacked(body: bytes, columns: Sequence[Column], max_rows: int) -> dict[str, list[object]]:

@@ -17,7 +17,7 @@ from server.errors import BadForm, NoTable, RequestError, RoutingError, Unsuppor
 from server.inference.columns import show
 from server.inference.model import Model
 from server.inference.rows import Prediction, Row
-from server.inference.schema import Table
+from server.inference.schema import RowTable
 from server.metrics.counts import INVOCATIONS
 from server.protocols import csv_parquet, json_codec
 from server.protocols.endpoint import BodyReader, ErrorAnswer, Headers, PredictionRequest
@@ -152,7 +152,7 @@ def _encode_error(error: RequestError) -> bytes:
     return json_codec.encode(document)
 
 
-def _split(data: object) -> Table:
+def _split(data: object) -> RowTable:
     """``{"columns": [..], "data": [[..], ..], "index": [..]}``; without columns they are called 0, 1, .."""
     form = "dataframe_split"
     if not isinstance(data, dict) or not {"data"} <= set(data) <= {"columns", "data", "index"}:
@@ -166,7 +166,7 @@ def _split(data: object) -> Table:
             raise BadForm(f"{form}.data.{i} must have {len(names)} values, got {len(row)}")
     if index is not None and (not isinstance(index, list) or len(index) != len(rows)):
         raise BadForm(f"{form}.index must be a list of {len(rows)}, one for each row")
-    return Table(names, rows, f"#/{form}/data", lambda i, j: f"#/{form}/data/{i}/{j}")
+    return RowTable(names, rows, f"#/{form}/data", lambda i, j: f"#/{form}/data/{i}/{j}")
 
 
 def _names(columns: object) -> list[str]:
@@ -186,11 +186,11 @@ def _twice(names: Iterable[str]) -> str | None:
     return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 
 
-def _columns(form: str, data: Mapping[str, object]) -> Table:
+def _columns(form: str, data: Mapping[str, object]) -> RowTable:
     """Columns by name, each a list of values; or each one value, which is one row."""
     names = list(data)
     lists = [value if isinstance(value, list) else [value] for value in data.values()]
     if len({len(values) for values in lists}) > 1:
         raise NoTable(f"{form} must have as many values in each column")
     rows = list(zip(*lists, strict=True))
-    return Table(names, rows, f"#/{form}", lambda i, j: f"#/{form}/{names[j]}/{i}")
+    return RowTable(names, rows, f"#/{form}", lambda i, j: f"#/{form}/{names[j]}/{i}")

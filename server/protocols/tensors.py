@@ -15,7 +15,7 @@ import numpy as np
 from server.errors import BadForm
 from server.inference.columns import Column, show
 from server.inference.rows import Prediction
-from server.inference.schema import Table
+from server.inference.schema import RowTable
 
 # A column's values as a tensor's.
 DATATYPES: Mapping[str, str] = {
@@ -123,7 +123,7 @@ def _is_one(value: object, datatype: str) -> bool:
     return whole and limits.min <= value <= limits.max  # type: ignore[operator]
 
 
-def to_table(tensors: Sequence[Tensor], columns: Sequence[Column]) -> Table:
+def to_table(tensors: Sequence[Tensor], columns: Sequence[Column]) -> RowTable:
     """Rows of tensors: one a column, of shape [n] or [n, 1]; or one for all, of shape [n, k] in the signature's order.
 
     Raises:
@@ -143,16 +143,16 @@ def to_table(tensors: Sequence[Tensor], columns: Sequence[Column]) -> Table:
         if len(tensor.data) != len(tensors[0].data):
             raise BadForm(f"{place} must have as many rows as the others, got {len(tensor.data)}")
     rows = list(zip(*(tensor.data for tensor in tensors), strict=True))
-    return Table([tensor.name for tensor in tensors], rows, "#/inputs", lambda i, j: f"#/inputs/{j}/data/{i}")
+    return RowTable([tensor.name for tensor in tensors], rows, "#/inputs", lambda i, j: f"#/inputs/{j}/data/{i}")
 
 
-def _matrix(tensor: Tensor, names: Sequence[str]) -> Table:
+def _matrix(tensor: Tensor, names: Sequence[str]) -> RowTable:
     width = len(names)
     if len(tensor.shape) != 2 or tensor.shape[1] != width:
         got = f"got {tensor.name[:100]!r} of shape {list(tensor.shape)}"
         raise BadForm(f"inputs must be one tensor a column, or one of the shape [n, {width}] for all; {got}")
     rows = [tensor.data[start : start + width] for start in range(0, len(tensor.data), width)]
-    return Table(names, rows, "#/inputs", lambda i, j: f"#/inputs/0/data/{i}/{names[j]}")
+    return RowTable(names, rows, "#/inputs", lambda i, j: f"#/inputs/0/data/{i}/{names[j]}")
 
 
 def outputs(prediction: Prediction) -> list[Tensor]:

@@ -10,17 +10,17 @@ from typing import NamedTuple
 _PROC = Path("/proc")
 
 
-class Usage(NamedTuple):
+class MemoryUse(NamedTuple):
     """Bytes of memory: a shared page counts 1/n in each of its n processes, and a private one is in one alone."""
 
     shared: int
     private: int
 
 
-def usage(master: int, proc: Path = _PROC) -> Usage:
+def usage(master: int, proc: Path = _PROC) -> MemoryUse:
     """Of a process and all its descendants."""
     shares, privates = zip(*(_memory(proc / str(pid)) for pid in family(master, proc)), strict=True)
-    return Usage(sum(shares) - sum(privates), sum(privates))
+    return MemoryUse(sum(shares) - sum(privates), sum(privates))
 
 
 def family(master: int, proc: Path = _PROC) -> list[int]:

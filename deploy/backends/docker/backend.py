@@ -10,7 +10,7 @@ from deploy.backends.docker import images, locks, monitoring, provider, registry
 from deploy.backends.docker.convergence import converge
 from deploy.backends.docker.engine import MONITORING, Compose, Container, is_local
 from deploy.backends.docker.rollout import ContainerRegistrar, ContainerReplica
-from deploy.backends.docker.topology import DEFAULT, asked, data, file, limited, variables
+from deploy.backends.docker.topology import DEFAULT, data, file, limited, requested, variables
 from deploy.backends.docker.watch import become_stats, show_logs, status
 from deploy.errors import CommandError
 from deploy.rollout import replica_client
@@ -18,8 +18,7 @@ from deploy.rollout.promotion import Version, promote, settle
 from deploy.security import api_keys, tls
 from deploy.stack import ports
 from deploy.stack.paths import ROOT, Layout
-from deploy.stack.registry_services import MLFLOW, OBJECT_STORE
-from deploy.stack.registry_services import asked as with_registry
+from deploy.stack.registry_services import MLFLOW, OBJECT_STORE, with_registry
 from deploy.stack.specification import MOST, Stack
 from server.model_store.resolve import local_folder
 
@@ -41,7 +40,7 @@ class DockerBackend:
             CommandError: it cannot; what this call started is stopped again.
         """
         before = self._running()
-        stack = asked(before or DEFAULT, self._environ)
+        stack = requested(before or DEFAULT, self._environ)
         stack = with_registry(stack, self._environ, registry.ADDRESS, full=full)
         self._environ = registry.secrets(self._compose(stack), stack, self._environ)
         tls.check(stack)
@@ -107,7 +106,7 @@ class DockerBackend:
     def promote(self, version: str | None, *, force: bool) -> Version:
         """Every replica reloads, one after another, to another version of the model."""
         before = self._running()
-        stack = before or asked(DEFAULT, self._environ)
+        stack = before or requested(DEFAULT, self._environ)
         compose = self._claim(stack)
         if before is None:
             self._get_images(compose, stack)
@@ -121,14 +120,14 @@ class DockerBackend:
 
     def train(self) -> None:
         """Fit, check and register a model in the stack's registry."""
-        stack = self._running() or asked(DEFAULT, self._environ)
+        stack = self._running() or requested(DEFAULT, self._environ)
         compose = self._claim(stack, data(self._environ))
         self._get_images(compose, stack)
         provider.train(compose)
 
     def compile(self) -> None:
         """Give a model a compiled form, in the stack's registry or beside its folder."""
-        stack = asked(self._running() or DEFAULT, self._environ)
+        stack = requested(self._running() or DEFAULT, self._environ)
         rows = file("DATA", self._environ)
         compose = self._claim(stack, data(self._environ))
         self._get_images(compose, stack)
@@ -137,11 +136,11 @@ class DockerBackend:
 
     def record(self, document: str) -> None:
         """Log measured runs in the stack's registry."""
-        provider.record(self._compose(self._running() or asked(DEFAULT, self._environ)), document)
+        provider.record(self._compose(self._running() or requested(DEFAULT, self._environ)), document)
 
     def build(self) -> None:
         """Build the images for this machine."""
-        compose = self._compose(_whole(asked(DEFAULT, self._environ)))
+        compose = self._compose(_whole(requested(DEFAULT, self._environ)))
         if why := images.missing([OBJECT_STORE]):
             raise CommandError(why)
         images.build(compose)
@@ -150,7 +149,7 @@ class DockerBackend:
 
     def publish(self) -> None:
         """Build the images for every platform and push them."""
-        images.publish(self._compose(_whole(asked(DEFAULT, self._environ))), self._environ)
+        images.publish(self._compose(_whole(requested(DEFAULT, self._environ))), self._environ)
 
     def status(self) -> list[str]:
         """A line a container, and what is wrong with those that are not well."""
@@ -186,7 +185,7 @@ class DockerBackend:
         stack = Stack.load(self._layout)
         if stack is not None:
             return stack
-        stack = asked(DEFAULT, self._environ)
+        stack = requested(DEFAULT, self._environ)
         found = self._found(stack)
         replicas = sum(container.service == "server" for container in found)
         there = {container.service for container in found}

@@ -27,7 +27,7 @@ _LEAST_CPUS = 0.01
 _GRACE = 15
 
 
-def asked(before: Stack, environ: Mapping[str, str]) -> Stack:
+def requested(before: Stack, environ: Mapping[str, str]) -> Stack:
     """The stack with what the command line or ``.env`` asks for.
 
     Raises:

@@ -24,8 +24,7 @@ from deploy.rollout.promotion import Version, promote, settle
 from deploy.security import api_keys, tls
 from deploy.stack import ports
 from deploy.stack.paths import ROOT, Layout
-from deploy.stack.registry_services import OWN, public
-from deploy.stack.registry_services import asked as with_registry
+from deploy.stack.registry_services import OWN, public, with_registry
 from deploy.stack.specification import Stack
 
 

@@ -71,7 +71,7 @@ def _model(health: dict[str, object]) -> tuple[str, str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class ProgramUsage:
     """What a program's processes use. Memory in bytes: ``pss`` counts a shared page once over its sharers."""
 
     name: str
@@ -95,7 +95,7 @@ def stats(stack: Stack, supervisord: Supervisord, seconds: float = 1.0) -> list[
     return [*table(rows), "", f"total {_mb(total)}, {stack.replicas} replica(s). {note}"]
 
 
-def usage(supervisord: Supervisord, seconds: float) -> Iterator[Usage]:
+def usage(supervisord: Supervisord, seconds: float) -> Iterator[ProgramUsage]:
     """The usage of each program, its child processes included, in the order of their names."""
     trees = {name: family(int(process["pid"])) for name, process in supervisord.info().items() if process["pid"]}
     before = {name: _cpu_seconds(tree) for name, tree in trees.items()}
@@ -104,7 +104,7 @@ def usage(supervisord: Supervisord, seconds: float) -> Iterator[Usage]:
     elapsed = time.monotonic() - started
     for name, tree in sorted(trees.items()):
         memory = [_memory(process) for process in tree]
-        yield Usage(
+        yield ProgramUsage(
             name=name,
             cpu_percent=100 * max(0.0, _cpu_seconds(tree) - before[name]) / elapsed,
             pss=sum(pss for pss, _ in memory),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.errors import CommandError
-from deploy.models.training.train import MLFLOW_VARIABLES
+from deploy.models.registry.mlflow_variables import set_mlflow_variables
 from server.engines.loading import load_model, suitable_engines
 from server.engines.packed import PackedForest
 from server.errors import StartError
@@ -124,8 +124,7 @@ def _beside(uri: str) -> Path | None:
 
 def main() -> int:
     """Compile what this process's environment asks for; 0, or 1 after one line of why on stderr."""
-    for name, value in MLFLOW_VARIABLES.items():
-        os.environ.setdefault(name, value)
+    set_mlflow_variables()
     try:
         uri = compile_model(os.environ)
         _say(f"to serve it: make up MODEL_URI={uri}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.errors import CommandError
-from deploy.models.training.train import MLFLOW_VARIABLES
+from deploy.models.registry.mlflow_variables import set_mlflow_variables
 from server.errors import StartError
 from server.settings import Settings
 
@@ -88,8 +88,7 @@ def record(experiment: str, records: Sequence[Record], settings: Settings) -> li
 
 def main() -> int:
     """Record what standard input holds; 0, or 1 after one line of why on stderr."""
-    for name, value in MLFLOW_VARIABLES.items():
-        os.environ.setdefault(name, value)
+    set_mlflow_variables()
     try:
         experiment, records = read(sys.stdin.read())
         ids = record(experiment, records, Settings.from_env(os.environ))

@@ -8,21 +8,11 @@ from collections.abc import Mapping
 
 from sklearn.base import BaseEstimator
 
+from deploy.models.registry.mlflow_variables import set_mlflow_variables
 from deploy.models.training.covertype import load
 from deploy.models.training.pipeline import FORESTS, fit
 from server.errors import SettingsError, StartError
 from server.settings import Settings
-
-# MLflow reads some of these when it is imported. A setting of the user's comes first.
-MLFLOW_VARIABLES = {
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    # A registry that is down is told at once, not after minutes of patience.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
 
 
 def train(environ: Mapping[str, str], forest: BaseEstimator) -> str:
@@ -33,18 +23,19 @@ def train(environ: Mapping[str, str], forest: BaseEstimator) -> str:
 
     """
     settings = Settings.from_env(environ)
-    # It imports MLflow: only after main() has set the variables that MLflow reads at its import.
-    from deploy.models.registry import versions  # noqa: PLC0415
+    # They import MLflow: only after main() has set the variables that MLflow reads at its import.
+    from deploy.models.registry.versions import open_experiment  # noqa: PLC0415
+    from deploy.models.training import registration  # noqa: PLC0415
 
-    experiment = versions.open_experiment(settings)
+    experiment = open_experiment(settings, registration.NAME)
     _say("loading Covertype")
     data = load(environ, settings.var_dir / "data")
     _say(f"fitting on {len(data.y):,} rows ({data.source})")
     fitted = fit(data, forest)
     _say(f"fitted in {fitted.seconds:.0f} s; registering and checking")
-    version = versions.publish(fitted, data, experiment, settings)
+    version = registration.publish(fitted, data, experiment, settings)
     return (
-        f"{versions.NAME} version {version.number} is @{versions.ALIAS}: accuracy {fitted.accuracy:.3f},"
+        f"{registration.NAME} version {version.number} is @{registration.ALIAS}: accuracy {fitted.accuracy:.3f},"
         f" macro-F1 {fitted.macro_f1:.3f}, {fitted.nodes:,} nodes, trained on {data.source}"
     )
 
@@ -58,8 +49,7 @@ def _forest(environ: Mapping[str, str]) -> BaseEstimator:
 
 def main() -> int:
     """Run the trainer on this process's environment; 0, or 1 after one line of why on stderr."""
-    for name, value in MLFLOW_VARIABLES.items():
-        os.environ.setdefault(name, value)
+    set_mlflow_variables()
     try:
         _say(train(os.environ, _forest(os.environ)))
     except StartError as error:

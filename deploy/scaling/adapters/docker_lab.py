@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from deploy.backends.base import Backend
 from deploy.backends.docker import locks
-from deploy.backends.docker.engine import Compose, docker
+from deploy.backends.docker.engine import Compose, docker, engine_cpus
 from deploy.backends.docker.topology import file, variables
+from deploy.backends.local.file_limits import WANTED
 from deploy.errors import CommandError
 from deploy.scaling.adapters.docker_statistics import Statistics, engine_socket
 from deploy.scaling.generator import Generator, Load
@@ -23,6 +26,25 @@ _LOCUST = ("python", "-m", "locust")
 # Where the generator finds what it is given.
 _FOLDER, _DATA = "/results", "/data/rows"
 _MEMORY = "2G"
+
+
+class DockerAdapter:
+    """A stack in containers as the lab uses it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def cpus(self) -> list[int]:
+        """Return the numbers of the CPUs that the engine may use."""
+        return sorted(os.sched_getaffinity(0))[: engine_cpus()]
+
+    def open_files(self) -> int:
+        """Return how many files a process of Nginx may open: docker-compose.yml says so."""
+        return WANTED
+
+    def lab(self, layout: Layout, stack: Stack, environ: Mapping[str, str]) -> DockerLab:
+        """Return what measures this stack."""
+        return DockerLab(layout, stack, environ)
 
 
 class DockerLab:
@@ -73,7 +95,8 @@ class DockerLab:
 
     def _stop(self, _process: subprocess.Popen[bytes]) -> None:
         # Through the engine: what a signal to `docker compose run` does differs from version to version.
-        subprocess.run(["docker", "stop", "--time", "20", self._generator], capture_output=True, check=False)
+        with suppress(CommandError):  # it has ended by itself
+            docker("stop", "--time", "20", self._generator)
 
     def clear(self) -> None:
         """Remove generators that were left behind, by a command that was killed too: no other measures meanwhile."""

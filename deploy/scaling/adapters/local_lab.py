@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from deploy.backends.base import Backend
+from deploy.backends.local.file_limits import allow_files
 from deploy.backends.local.supervisord import Supervisord
 from deploy.errors import CommandError
 from deploy.scaling.adapters.local_statistics import Statistics
@@ -21,6 +24,25 @@ from deploy.stack.specification import Stack
 
 # Bytes that each process of the generator may hold: one without a limit froze the machine that it measured.
 _MEMORY = 2 << 30
+
+
+class LocalAdapter:
+    """A stack of local processes as the lab uses it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def cpus(self) -> list[int]:
+        """Return the numbers of the CPUs that this process may use."""
+        return sorted(os.sched_getaffinity(0))
+
+    def open_files(self) -> int:
+        """Return how many files a process of Nginx may open, after raising this process's limit as far as it goes."""
+        return allow_files()
+
+    def lab(self, layout: Layout, stack: Stack, environ: Mapping[str, str]) -> LocalLab:
+        """Return what measures this stack."""
+        return LocalLab(layout, stack, environ)
 
 
 class LocalLab:

@@ -21,6 +21,7 @@ from deploy.errors import CommandError
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
 from tests.support.fake_docker import FakeDocker, container
+from tests.support.refusals import refusal
 
 PULL_FAILED = "docker pull --quiet: no such host"
 
@@ -38,10 +39,9 @@ def engine(docker: FakeDocker) -> FakeDocker:
     return docker
 
 
-def refusal(layout: Layout, wanted: str, *, starting: bool) -> str:
-    with pytest.raises(CommandError) as caught:
-        choose(layout, {"BACKEND": wanted}, starting=starting)
-    return str(caught.value)
+def refused_choice(layout: Layout, wanted: str, *, starting: bool) -> str:
+    """Return why a choice of BACKEND is refused."""
+    return refusal(lambda: choose(layout, {"BACKEND": wanted}, starting=starting))
 
 
 def save(layout: Layout, stack: Stack) -> None:
@@ -53,7 +53,9 @@ def save(layout: Layout, stack: Stack) -> None:
 @pytest.mark.parametrize("wanted", ["kubernetes", "LOCAL", "docker ", "podman"])
 def test_unknown_backend(layout: Layout, docker: FakeDocker, wanted: str, starting: bool) -> None:
     """A backend that there is not is named with those that there are; no engine is asked, and no folder made."""
-    assert refusal(layout, wanted, starting=starting) == f"BACKEND={wanted!r}: expected one of auto, docker, local"
+    assert (
+        refused_choice(layout, wanted, starting=starting) == f"BACKEND={wanted!r}: expected one of auto, docker, local"
+    )
     assert docker.calls == []
     assert not layout.var.exists()
 
@@ -69,7 +71,7 @@ def test_stack_that_is_up_decides(
         if wanted in ("", "auto", up):
             assert choose(layout, {"BACKEND": wanted}, starting=starting).name == up
         else:
-            told = refusal(layout, wanted, starting=starting)
+            told = refused_choice(layout, wanted, starting=starting)
             assert told == f"BACKEND={wanted}: the stack that is up runs on {up}; make down first"
     assert docker.calls == []
     assert capsys.readouterr().out == ""
@@ -98,7 +100,7 @@ def test_docker(layout: Layout, engine: FakeDocker, wanted: str, capsys: pytest.
 @pytest.mark.usefixtures("no_docker")
 def test_docker_without_the_command(layout: Layout) -> None:
     """Containers that are asked for, where there is no `docker`, are refused with that reason."""
-    assert refusal(layout, "docker", starting=True) == "BACKEND=docker: there is no docker command"
+    assert refused_choice(layout, "docker", starting=True) == "BACKEND=docker: there is no docker command"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_engine_that_cannot_be_had(
 ) -> None:
     """Without an engine, containers that are asked for are refused, else the stack runs locally: both say why."""
     engine.answer(*command, err="Cannot connect\n", status=1)
-    assert refusal(layout, "docker", starting=True) == f"BACKEND=docker: {why_not}"
+    assert refused_choice(layout, "docker", starting=True) == f"BACKEND=docker: {why_not}"
     assert capsys.readouterr().out == ""
     assert choose(layout, {}, starting=True).name == "local"
     assert capsys.readouterr().out == f"backend: local, since {why_not}\n"
@@ -131,7 +133,7 @@ def test_bases_that_cannot_be_had(layout: Layout, engine: FakeDocker, capsys: py
     """So it is with an engine that cannot pull what the images are built on."""
     engine.answer("image", "inspect", status=1)
     engine.answer("pull", err="no such host\n", status=1)
-    assert refusal(layout, "docker", starting=True).endswith(f"cannot be pulled: {PULL_FAILED}")
+    assert refused_choice(layout, "docker", starting=True).endswith(f"cannot be pulled: {PULL_FAILED}")
     assert choose(layout, {}, starting=True).name == "local"
     told = capsys.readouterr().out
     assert told.startswith("backend: local, since python:")
@@ -201,7 +203,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Non
 def test_packages_that_cannot_be_had(layout: Layout, tmp_path: Path, bare: Callable[[int], None]) -> None:
     """Packages of the local backend that cannot be installed are told in one line after the installer's own."""
     bare(2)
-    told = refusal(layout, "local", starting=True)
+    told = refused_choice(layout, "local", starting=True)
     assert told == "the packages of deploy/requirements/local.txt could not be installed; the reason is above"
     assert (tmp_path / "made").read_text() == f"-s .venv/bin/.runtime\n{ROOT}\n"
 
@@ -217,7 +219,7 @@ def test_looking_without_the_packages(
         assert choose(layout, {"BACKEND": wanted}, starting=False).name == "docker"
     assert not (tmp_path / "made").exists()
     monkeypatch.setenv("PATH", without)
-    assert refusal(layout, "auto", starting=False).startswith("the packages of deploy/requirements/local.txt")
+    assert refused_choice(layout, "auto", starting=False).startswith("the packages of deploy/requirements/local.txt")
 
 
 def test_containers_that_were_never_used(layout: Layout, docker: FakeDocker) -> None:

@@ -14,12 +14,11 @@ import pytest
 
 from deploy.bench import __main__ as command
 from deploy.bench.plan import Plan
-from deploy.bench.row import Row
+from deploy.bench.table import Row
 from deploy.errors import CommandError
 from deploy.stack import interrupt
 from server.errors import ModelError
-from tests.unit.deploy.bench.test_row import a_row
-from tests.unit.deploy.bench.test_subject import a_subject
+from tests.support.bench_results import a_row, a_subject
 
 VARIABLES = ("QUICK", "WORKERS", "CONNECTIONS", "BENCH_SECONDS", "ENGINE")
 

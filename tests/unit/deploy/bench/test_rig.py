@@ -12,9 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.bench import program
-from deploy.bench.processes import Processes
-from deploy.bench.program import Program, running
+from deploy.bench import processes
+from deploy.bench.processes import MeasuredProgram, Processes, running
 from deploy.bench.rig import only_first_slot
 from deploy.errors import CommandError
 from deploy.stack.machine import _commit, _cpu
@@ -25,13 +24,13 @@ FAMILY = "(while :; do sleep 0.05; done) & echo up; wait"
 
 
 @contextmanager
-def started(folder: Path, script: str) -> Iterator[Program]:
+def started(folder: Path, script: str) -> Iterator[MeasuredProgram]:
     (folder / "log").mkdir()
     with running("the replica", ["sh", "-c", script], folder, os.environ) as one:
         yield one
 
 
-def wait_up(one: Program) -> None:
+def wait_up(one: MeasuredProgram) -> None:
     while "up" not in one.output.read_text():
         one.check()
 
@@ -62,7 +61,7 @@ def test_everything_is_stopped(tmp_path: Path) -> None:
 
 def test_program_that_does_not_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that does not stop when told to is killed."""
-    monkeypatch.setattr(program, "_PATIENCE", 0.1)
+    monkeypatch.setattr(processes, "_STOP_SECONDS", 0.1)
     with started(tmp_path, f"trap '' TERM; {FAMILY}") as one:
         wait_up(one)
     assert one.process.returncode == -9
@@ -81,7 +80,7 @@ def test_interrupted_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     monkeypatch.setattr(subprocess.Popen, "wait", wait)
     with pytest.raises(KeyboardInterrupt):
-        program._stop(process)
+        processes._stop(process)
     assert psutil.wait_procs(family, timeout=10)[1] == []
     process.stdout.close()
 

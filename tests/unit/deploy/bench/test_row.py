@@ -2,31 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
-from deploy.bench.processes import Memory
-from deploy.bench.row import Row
 from deploy.bench.wrk import Answers
-
-NO_ERRORS = {"connect": 0, "read": 0, "write": 0, "timeout": 0, "status": 0}
-
-_ROW = Row(
-    engine="constant",
-    workers=1,
-    request="POST /predict",
-    connections=64,
-    answers=Answers(count=10_000, rate=5000.4, p50=4.333, p99=8.71, errors=NO_ERRORS),
-    server_cpu=2.0,
-    nginx_cpu=0.25,
-    memory=[Memory(10, True, 200_000_000, 90_000_000), Memory(11, False, 86_540_000, 18_000_000)],
-    floor=40.0,
-)
-
-
-def a_row(**changes: Any) -> Row:
-    """10,000 answers in two seconds: 200 us of the server's CPU each, 25 us of Nginx's."""
-    return replace(_ROW, **changes)
+from tests.support.bench_results import NO_ERRORS, a_row
 
 
 def test_figures_of_a_row() -> None:

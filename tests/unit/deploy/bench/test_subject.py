@@ -6,44 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from deploy.bench.plan import Plan
 from deploy.bench.subject import Subject
-from server.engines.loading import suitable_engines
 from server.engines.companion import FLAVORS
-from server.inference.schema import InputSchema
+from server.engines.loading import suitable_engines
 from server.model_store.copies import Copy
-from server.model_store.mlmodel import MLmodel
 from server.settings import Settings
-
-INPUTS: list[dict[str, Any]] = [
-    {"name": "small", "type": "integer"},
-    {"name": "wide", "type": "long"},
-    {"name": "degrees", "type": "double"},
-    {"name": "share", "type": "float"},
-    {"name": "free", "type": "double"},
-    {"name": "count", "type": "integer", "required": False},
-    {"name": "flag", "type": "boolean"},
-    {"name": "word", "type": "string"},
-]
-RANGES: dict[str, list[float]] = {"small": [1, 4], "wide": [-5, 5], "degrees": [-0.5, 0.25], "share": [10, 10.5]}
-
-
-def a_subject(folder: Path, **flavors: dict[str, Any]) -> Subject:
-    """A model with one column of each kind and trees of 1,234 nodes, or with other flavors."""
-    (folder / "trees").mkdir(exist_ok=True)
-    np.save(folder / "trees/nodes.npy", np.zeros((1234, 2), np.uint32))
-    mlmodel = MLmodel(
-        folder=folder,
-        flavors=flavors or {"python_function": {}, FLAVORS["forest"]: {"data": "trees"}},
-        schema=InputSchema.from_signature(INPUTS, RANGES),
-        trained_on=None,
-        example={"word": "red"},
-    )
-    return Subject(Copy(folder, "made", "7", "models:/made@champion", "d" * 64), mlmodel)
+from tests.support.bench_results import INPUTS, RANGES, a_subject
 
 
 @pytest.fixture

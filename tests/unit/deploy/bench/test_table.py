@@ -9,13 +9,11 @@ from pathlib import Path
 import pytest
 
 from deploy.bench.plan import Plan
-from deploy.bench.progress import duration
-from deploy.bench.report import Report
+from deploy.bench.report import Report, duration
 from deploy.bench.table import table
 from deploy.bench.wrk import Answers
 from deploy.stack.machine import Machine
-from tests.unit.deploy.bench.test_row import NO_ERRORS, a_row
-from tests.unit.deploy.bench.test_subject import a_subject
+from tests.support.bench_results import NO_ERRORS, a_row, a_subject
 
 FLOOR = a_row(request="GET /health", floor=None, server_cpu=0.4)
 SPREAD = a_row(

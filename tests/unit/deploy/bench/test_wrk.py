@@ -12,7 +12,7 @@ import pytest
 
 from deploy.bench.wrk import Answers, Wrk, find_wrk, read_answers, write_script
 from deploy.errors import CommandError
-from tests.unit.deploy.bench.test_row import NO_ERRORS
+from tests.support.bench_results import NO_ERRORS
 
 # One that has percentages which are no percentiles: those of the Stdev column.
 OUTPUT = """\

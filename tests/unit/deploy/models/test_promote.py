@@ -25,7 +25,8 @@ from server.model_store.copies import Copies, Copy
 from server.model_store.resolve import resolve
 from server.settings import ROOT, Settings
 from tests.support.models.registries import QUIET, Registry, moved_away, new_registry
-from tests.unit.server.test_main import write_model
+from tests.support.models.tree_folder import write_model
+from tests.support.refusals import refusal
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
@@ -93,11 +94,9 @@ class Hills:
     def check(self, version: str | None, *, force: bool = False) -> dict[str, Any]:
         return check(self.environ, version, served=self.served().digest, force=force)
 
-    def refusal(self, version: str | None, *, force: bool = False) -> str:
-        with pytest.raises((CommandError, StartError)) as caught:
-            self.check(version, force=force)
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
+    def refused_version(self, version: str | None, *, force: bool = False) -> str:
+        """Return why a version may not be promoted."""
+        return refusal(lambda: self.check(version, force=force), (CommandError, StartError))
 
     def state(self) -> tuple[object, ...]:
         """All that a promotion may change."""
@@ -174,12 +173,12 @@ def test_version_before(two: Hills) -> None:
 def test_unknown_version(two: Hills) -> None:
     """A version that there is not is named with those that there are."""
     for asked in ("7", "0", "two", "-1", "latest", "1 ", "01"):
-        assert two.refusal(asked) == f"VERSION={asked!r}: {two.name} has the versions 1, 2"
+        assert two.refused_version(asked) == f"VERSION={asked!r}: {two.name} has the versions 1, 2"
 
 
 def test_nothing_before(two: Hills) -> None:
     """Where the alias has led to nothing else, going back is refused with what can be done."""
-    told = two.refusal(None)
+    told = two.refused_version(None)
     assert told == f"{two.name}@champion has led to no other version; {two.name} has the versions 1, 2"
 
 
@@ -187,7 +186,7 @@ def test_version_before_that_was_deleted(two: Hills) -> None:
     """Going back to a version that somebody has deleted meanwhile says so, and names those that there are."""
     two.pointer.move("2")
     mlflow.MlflowClient().delete_model_version(two.name, "1")
-    assert two.refusal(None) == "the version before, 1, was deleted: make promote VERSION=2"
+    assert two.refused_version(None) == "the version before, 1, was deleted: make promote VERSION=2"
 
 
 def test_uri_that_cannot_move(two: Hills) -> None:
@@ -206,7 +205,7 @@ def test_model_that_is_not_registered(two: Hills) -> None:
 def test_files_that_are_not_what_was_registered(hills: Hills, force: bool) -> None:
     """Files of another digest than the version's are refused, whatever is forced."""
     version = hills.version(digest="0" * 64)
-    told = hills.refusal(version, force=force)
+    told = hills.refused_version(version, force=force)
     assert told.startswith("version 2 may not be promoted: MODEL_URI=")
     assert "the model's files are not what was registered: digest " in told
     assert told.endswith(", expected 000000000000")
@@ -214,7 +213,7 @@ def test_files_that_are_not_what_was_registered(hills: Hills, force: bool) -> No
 
 def test_corrupt_file(hills: Hills) -> None:
     """A model that does not load is refused, whatever is forced."""
-    told = hills.refusal(hills.version(corrupt), force=True)
+    told = hills.refused_version(hills.version(corrupt), force=True)
     assert told.startswith("version 2 may not be promoted: the model cannot be served: ")
     assert "the model's file model.pkl does not load" in told
 
@@ -224,14 +223,14 @@ def test_lost_files(registry: Registry, two: Hills) -> None:
     run = mlflow.MlflowClient().get_model_version(two.name, "2").run_id
     artifacts = registry.artifacts_of(run)
     artifacts.rename(artifacts.with_name("lost"))
-    assert two.refusal("2").startswith("version 2 may not be promoted: ")
+    assert two.refused_version("2").startswith("version 2 may not be promoted: ")
 
 
 @pytest.mark.usefixtures("unweighed")
 def test_other_columns(hills: Hills) -> None:
     """Other columns than those that clients send are refused with their names, unless that is what is wanted."""
     version = hills.version(signature=OTHER_COLUMNS)
-    assert hills.refusal(version) == (
+    assert hills.refused_version(version) == (
         "version 2 may not be promoted: it has another signature: it has no column x; it has the new column y; "
         "FORCE=1 lets it pass"
     )
@@ -250,13 +249,13 @@ def test_model_without_a_signature(hills: Hills) -> None:
     """No replica could serve a model without columns: that is refused, whatever is forced."""
     version = hills.version(signature=None)
     for force in (False, True):
-        assert hills.refusal(version, force=force).startswith("version 2 may not be promoted: ")
+        assert hills.refused_version(version, force=force).startswith("version 2 may not be promoted: ")
 
 
 def test_example_that_is_not_predicted(hills: Hills) -> None:
     """A model that raises on its own example is refused with what it raised, unless that is what is wanted."""
     version = hills.version(cannot_predict, saved_input_example_info=EXAMPLE)
-    told = hills.refusal(version)
+    told = hills.refused_version(version)
     assert told.startswith("version 2 may not be promoted: it does not predict its own example: ValueError: ")
     assert "features" in told
     assert "features" in hills.check(version, force=True)["weight"]["fault"]
@@ -266,7 +265,7 @@ def test_example_that_is_not_predicted(hills: Hills) -> None:
 def test_failed_check(two: Hills, force: bool) -> None:
     """A version that the trainer itself found wanting is refused with its words, before anything is fetched."""
     mlflow.MlflowClient().set_model_version_tag(two.name, "2", "check", "failed: 3 of 100 rows differ")
-    assert two.refusal("2", force=force) == (
+    assert two.refused_version("2", force=force) == (
         "version 2 may not be promoted: its check when it was trained failed: 3 of 100 rows differ"
     )
     assert [path.name for path in two.models.iterdir() if path.is_dir()] == [two.served().digest]
@@ -286,7 +285,7 @@ def test_damaged_companion(hills: Hills, force: bool) -> None:
         "sklearn": {"pickled_model": "model.pkl", "serialization_format": "pickle"},
         "forkcast_forest": {"data": "forest", "layout": 1, "check": {"passed": True}, "digest": "0" * 64},
     }
-    told = hills.refusal(hills.version(flavors=flavors), force=force)
+    told = hills.refused_version(hills.version(flavors=flavors), force=force)
     assert told == (
         "version 2 may not be promoted: the model's companion for the engine forest is missing or damaged; "
         "`make compile` makes a new one"

@@ -24,7 +24,7 @@ from server.model_store.copies import Copies, Copy
 from server.model_store.digest import folder_digest
 from server.model_store.resolve import resolve
 from server.settings import ROOT, Settings
-from tests.unit.server.test_main import write_model
+from tests.support.models.tree_folder import write_model
 
 M = 1 << 20
 BALLAST = 64 * M

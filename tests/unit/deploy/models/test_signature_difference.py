@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.server.test_main import write_model
+from tests.support.models.tree_folder import write_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed

@@ -6,7 +6,6 @@ What it starts, replaces and stops is tested end to end, on a real engine.
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,8 @@ from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
 from server.errors import SettingsError
 from tests.support.fake_docker import FakeDocker, config, container
+from tests.support.ports import free_port, port_in_use
+from tests.support.refusals import refusal
 
 Make = Callable[..., DockerBackend]
 UP = Stack(2, "127.0.0.1", 8080, 8089, 1, {}, "1G", "docker")
@@ -66,19 +67,14 @@ def up(engine: FakeDocker, layout: Layout) -> None:
 @pytest.fixture
 def taken() -> Iterator[int]:
     """A port that somebody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        port: int = listener.getsockname()[1]
+    with port_in_use() as port:
         yield port
 
 
 @pytest.fixture
 def free(taken: int) -> int:
     """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     assert port != taken
     return port
 
@@ -86,17 +82,12 @@ def free(taken: int) -> int:
 @pytest.fixture
 def ports(free: int) -> dict[str, str]:
     """Addresses of a stack that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        other: int = probe.getsockname()[1]
-    return {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(free), "LOCUST_PORT": str(other)}
+    return {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(free), "LOCUST_PORT": str(free_port())}
 
 
-def refusal(verb: Callable[[], object]) -> str:
-    with pytest.raises((CommandError, SettingsError)) as caught:
-        verb()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def refused_verb(verb: Callable[[], object]) -> str:
+    """Return why a verb is refused."""
+    return refusal(verb, (CommandError, SettingsError))
 
 
 def changes(engine: FakeDocker) -> list[list[str]]:
@@ -107,7 +98,7 @@ def changes(engine: FakeDocker) -> list[list[str]]:
 @pytest.mark.parametrize("verb", ["scale", "resources", "restart", "status", "stats"])
 def test_verbs_that_need_a_running_stack(verb: str, make: Make, engine: FakeDocker, layout: Layout) -> None:
     """Where nothing runs, those who look at it or change it say how to start it."""
-    assert refusal(getattr(make(N="2", CPUS="1"), verb)) == NOTHING_RUNS
+    assert refused_verb(getattr(make(N="2", CPUS="1"), verb)) == NOTHING_RUNS
     assert changes(engine) == []
     assert not layout.state.exists()
 
@@ -116,7 +107,7 @@ def test_containers_of_another_checkout_are_not_ours(make: Make, engine: FakeDoc
     """Containers of a project of the same name, but of another folder, are not this stack."""
     engine.containers(container(folder="/elsewhere"))
     assert not make().is_there
-    assert refusal(make().status) == NOTHING_RUNS
+    assert refused_verb(make().status) == NOTHING_RUNS
     engine.containers(container(folder=str(ROOT)))
     assert make().is_there
 
@@ -133,7 +124,7 @@ def test_containers_of_another_checkout_are_not_ours(make: Make, engine: FakeDoc
 @pytest.mark.usefixtures("up")
 def test_scale_is_refused(environ: dict[str, str], told: str, make: Make, engine: FakeDocker, layout: Layout) -> None:
     """A number of replicas that is missing or cannot be changes nothing."""
-    assert refusal(make(**environ).scale) == told
+    assert refused_verb(make(**environ).scale) == told
     assert changes(engine) == []
     assert Stack.load(layout) == UP
 
@@ -150,7 +141,7 @@ def test_scale_is_refused(environ: dict[str, str], told: str, make: Make, engine
 @pytest.mark.usefixtures("up")
 def test_limits_are_refused(environ: dict[str, str], told: str, make: Make, engine: FakeDocker, layout: Layout) -> None:
     """Limits that are missing or cannot be change nothing."""
-    assert refusal(make(**environ).resources) == told
+    assert refused_verb(make(**environ).resources) == told
     assert changes(engine) == []
     assert Stack.load(layout) == UP
 
@@ -175,7 +166,7 @@ def test_limits_are_refused(environ: dict[str, str], told: str, make: Make, engi
 )
 def test_bad_value(environ: dict[str, str], told: str, make: Make, engine: FakeDocker, layout: Layout) -> None:
     """A value that cannot be stops the start before anything is built or started."""
-    assert refusal(make(**environ).up).startswith(told)
+    assert refused_verb(make(**environ).up).startswith(told)
     assert changes(engine) == []
     assert not layout.state.exists()
 
@@ -184,7 +175,7 @@ def test_bad_value(environ: dict[str, str], told: str, make: Make, engine: FakeD
 def test_another_checkout_is_spared(verb: str, make: Make, engine: FakeDocker, layout: Layout) -> None:
     """What would change another checkout's stack of that name is refused, with that folder and a way out."""
     engine.containers(container(folder="/home/me/forkcast"))
-    assert refusal(getattr(make(HTTP_PORT="8080"), verb)) == (
+    assert refused_verb(getattr(make(HTTP_PORT="8080"), verb)) == (
         "a stack of /home/me/forkcast runs as the Compose project 'forkcast'; "
         "choose another name with COMPOSE_PROJECT_NAME="
     )
@@ -200,7 +191,7 @@ def test_project_is_remembered(verb: str, make: Make, engine: FakeDocker, layout
     engine.answer("compose", "config", out=config() | {"name": "mine"})
     backend = make(HTTP_HOST="127.0.0.1", HTTP_PORT=str(taken))
     if verb == "up":
-        assert refusal(backend.up).startswith(f"port {taken} is in use")
+        assert refused_verb(backend.up).startswith(f"port {taken} is in use")
     else:
         getattr(backend, verb)()
     assert layout.project.read_text() == "mine\n"
@@ -209,13 +200,13 @@ def test_project_is_remembered(verb: str, make: Make, engine: FakeDocker, layout
 @pytest.mark.parametrize("verb", ["status", "stats", "logs", "scale"])
 def test_looking_claims_no_project(verb: str, make: Make, layout: Layout) -> None:
     """A command that finds nothing here makes no project this checkout's."""
-    refusal(getattr(make(N="2"), verb))
+    refused_verb(getattr(make(N="2"), verb))
     assert not layout.project.exists()
 
 
 def test_ports_that_are_one(make: Make, engine: FakeDocker, free: int) -> None:
     """Nginx and Locust cannot share a port."""
-    told = refusal(make(HTTP_PORT=str(free), LOCUST_PORT=str(free)).up)
+    told = refused_verb(make(HTTP_PORT=str(free), LOCUST_PORT=str(free)).up)
     assert told == f"LOCUST_PORT={free}: HTTP_PORT is that port already; expected another port"
     assert changes(engine) == []
 
@@ -226,7 +217,7 @@ def test_ports_in_use(make: Make, engine: FakeDocker, taken: int, free: int) -> 
         ({"HTTP_PORT": str(taken), "LOCUST_PORT": str(free)}, "HTTP_PORT"),
         ({"HTTP_PORT": str(free), "LOCUST_PORT": str(taken)}, "LOCUST_PORT"),
     ):
-        told = refusal(make(**environ, HTTP_HOST="127.0.0.1").up)
+        told = refused_verb(make(**environ, HTTP_HOST="127.0.0.1").up)
         assert told == f"port {taken} is in use by another program; choose another with {variable}="
     assert changes(engine) == []
 
@@ -237,7 +228,7 @@ def test_ports_of_another_machine(
     """Where the engine runs elsewhere, this machine's ports say nothing."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:2375")
     engine.answer("compose", "build", err="no builder\n", status=1)
-    assert refusal(make(HTTP_PORT=str(taken), LOCUST_PORT=str(free)).up).endswith("no builder")
+    assert refused_verb(make(HTTP_PORT=str(taken), LOCUST_PORT=str(free)).up).endswith("no builder")
 
 
 def test_own_ports_are_not_in_use(make: Make, engine: FakeDocker, taken: int, free: int, layout: Layout) -> None:
@@ -245,13 +236,13 @@ def test_own_ports_are_not_in_use(make: Make, engine: FakeDocker, taken: int, fr
     layout.make()
     Stack(1, "127.0.0.1", taken, free, 1, {}, "1G", "docker").save(layout)
     engine.answer("compose", "build", err="no builder\n", status=1)
-    assert refusal(make(HTTP_PORT=str(taken)).up).endswith("no builder")
+    assert refused_verb(make(HTTP_PORT=str(taken)).up).endswith("no builder")
 
 
 def test_image_that_cannot_be_built(make: Make, engine: FakeDocker, ports: dict[str, str], layout: Layout) -> None:
     """A build that fails ends the start: nothing was started, and nothing is stopped."""
     engine.answer("compose", "build", err="failed to solve\n", status=1)
-    assert refusal(make(**ports).up).endswith("failed to solve")
+    assert refused_verb(make(**ports).up).endswith("failed to solve")
     assert [arguments[5:] for arguments in changes(engine)] == [["build"]]
     assert not layout.state.exists()
 
@@ -260,7 +251,7 @@ def test_published_image_that_cannot_be_pulled(make: Make, engine: FakeDocker, p
     """Where IMAGE names published images, they are pulled, and nothing is built in their place."""
     engine.answer("image", "inspect", status=1)
     engine.answer("pull", err="manifest unknown\n", status=1)
-    told = refusal(make(**ports, IMAGE="registry.example.com/forkcast", TAG="v1").up)
+    told = refused_verb(make(**ports, IMAGE="registry.example.com/forkcast", TAG="v1").up)
     assert told == "docker pull --quiet: manifest unknown"
     assert [arguments[0] for arguments in changes(engine)] == ["pull"]
 
@@ -270,7 +261,7 @@ def test_model_that_cannot_be_had(make: Make, engine: FakeDocker, ports: dict[st
     engine.answer("compose", "build")
     engine.answer("compose", "run", "model", err="error: there is no such model\n", status=1)
     engine.answer("compose", "down")
-    told = refusal(make(**ports).up)
+    told = refused_verb(make(**ports).up)
     assert told == "there is no model to serve; nothing was changed"
     assert [arguments[5] for arguments in changes(engine)] == ["build", "run", "down"]
     assert engine.ran("up") == engine.ran("--undo") == []
@@ -282,7 +273,7 @@ def test_model_is_taken_back(make: Make, engine: FakeDocker, ports: dict[str, st
     for command in ("build", "run", "down"):
         engine.answer("compose", command)
     engine.answer("compose", "up", err="no room\n", status=1)
-    assert refusal(make(**ports).up).endswith("no room")
+    assert refused_verb(make(**ports).up).endswith("no room")
     assert [arguments[5] for arguments in changes(engine)] == ["build", "run", "run", "up", "run", "down"]
     assert len(engine.ran("run", "--undo")) == 1
     assert not layout.state.exists()
@@ -294,7 +285,7 @@ def test_restart_that_fails(make: Make, engine: FakeDocker, layout: Layout) -> N
     engine.answer("compose", "run")
     engine.answer("compose", "run", "--undo", err="error: disk full\n", status=1)
     engine.answer("compose", "up", err="no room\n", status=1)
-    assert refusal(make().restart).endswith("no room")
+    assert refused_verb(make().restart).endswith("no room")
     assert len(engine.ran("run", "--undo")) == 1
     assert engine.ran("stop") == engine.ran("rm") == []
     assert Stack.load(layout) == UP
@@ -305,7 +296,7 @@ def test_restart_without_a_model(make: Make, engine: FakeDocker, layout: Layout)
     """A restart whose model cannot be had leaves the replicas alone."""
     engine.answer("compose", "up")
     engine.answer("compose", "run", "model", status=1)
-    assert refusal(make().restart) == "there is no model to serve; nothing was changed"
+    assert refused_verb(make().restart) == "there is no model to serve; nothing was changed"
     assert [arguments[5] for arguments in changes(engine)] == ["run"]
     assert Stack.load(layout) == UP
 
@@ -313,7 +304,7 @@ def test_restart_without_a_model(make: Make, engine: FakeDocker, layout: Layout)
 def test_container_that_somebody_removed(engine: FakeDocker) -> None:
     """A container that goes while it is waited for is not waited for any longer."""
     engine.containers(container())
-    told = refusal(lambda: wait_ready(Compose({}), [container()["Id"], "gone"]))
+    told = refused_verb(lambda: wait_ready(Compose({}), [container()["Id"], "gone"]))
     assert told == "a container was removed by somebody else before it was ready"
 
 
@@ -322,7 +313,7 @@ def test_container_that_does_not_start(engine: FakeDocker) -> None:
     engine.answer("logs", out="forkcast: the model has no signature\n")
     engine.answer("events")
     engine.containers(container(Status="exited"))
-    told = refusal(lambda: wait_ready(Compose({}), [container()["Id"], "gone"]))
+    told = refused_verb(lambda: wait_ready(Compose({}), [container()["Id"], "gone"]))
     assert told == "forkcast-server-1 did not start: the model has no signature"
 
 
@@ -330,7 +321,7 @@ def test_training_that_fails(make: Make, engine: FakeDocker) -> None:
     """A training that fails is told in one line after its own; it starts nothing that stays."""
     engine.answer("compose", "build")
     engine.answer("compose", "run", "deploy.models.training.train", status=1)
-    assert refusal(make().train) == "no model was trained"
+    assert refused_verb(make().train) == "no model was trained"
     (ran,) = engine.ran("run")
     assert ran[5:] == ["run", "--rm", "--no-TTY", "--no-deps", "model", "python", "-m", "deploy.models.training.train"]
 
@@ -339,7 +330,7 @@ def test_build_without_its_bases(make: Make, engine: FakeDocker) -> None:
     """A build whose bases cannot be had is refused before it starts."""
     engine.answer("image", "inspect", status=1)
     engine.answer("pull", err="no such host\n", status=1)
-    assert refusal(make().build).endswith("cannot be pulled: docker pull --quiet: no such host")
+    assert refused_verb(make().build).endswith("cannot be pulled: docker pull --quiet: no such host")
     assert engine.ran("build") == []
 
 
@@ -354,7 +345,7 @@ def test_build(make: Make, engine: FakeDocker, capsys: pytest.CaptureFixture[str
 
 def test_publishing_without_a_name(make: Make, engine: FakeDocker) -> None:
     """Nothing is published without a name."""
-    assert refusal(make(TAG="v1").publish).startswith("IMAGE is missing: ")
+    assert refused_verb(make(TAG="v1").publish).startswith("IMAGE is missing: ")
     assert changes(engine) == []
 
 
@@ -394,7 +385,7 @@ def test_promoted_model_is_remembered(
 def test_promotion_that_is_refused(make: Make, registered: FakeDocker, layout: Layout) -> None:
     """A candidate that may not take over is told in its own words, and nothing is written down."""
     registered.answer("compose", "run", "check", err="error: version 2 may not be promoted: why\n", status=1)
-    assert refusal(lambda: make().promote("2", force=False)) == "version 2 may not be promoted: why"
+    assert refused_verb(lambda: make().promote("2", force=False)) == "version 2 may not be promoted: why"
     assert Stack.load(layout) == UP
 
 
@@ -403,7 +394,7 @@ def test_promotion_that_does_not_fit(make: Make, registered: FakeDocker, layout:
     """What does not fit beside the model before is refused before anything leads to it."""
     health = {**HEALTH, "model": None, "memory": {"used": 200 << 20, "limit": 200 << 20}}
     registered.answer("exec", out=health)
-    told = refusal(lambda: make().promote("2", force=False))
+    told = refused_verb(lambda: make().promote("2", force=False))
     assert "does not fit beside the one before: forkcast-server-1 uses 200M of 200M and would take 1M more" in told
     assert registered.ran("accept") == []
     assert Stack.load(layout) == UP
@@ -445,7 +436,7 @@ def test_stack_that_compose_itself_started(make: Make, engine: FakeDocker, layou
 def test_logs(make: Make, engine: FakeDocker) -> None:
     """S names the service; the replicas' are shown where it is unset."""
     engine.answer("logs")
-    assert refusal(make(S="gunicorn").logs).startswith("S='gunicorn': expected one of ")
+    assert refused_verb(make(S="gunicorn").logs).startswith("S='gunicorn': expected one of ")
     make().logs()
     assert "label=com.docker.compose.service=server" in engine.ran("ps")[-1]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +13,11 @@ from deploy.backends.docker import monitoring
 from deploy.backends.docker.backend import DockerBackend
 from deploy.backends.docker.engine import MONITORING, Compose
 from deploy.backends.local.backend import LocalBackend
-from deploy.errors import CommandError
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
 from tests.support.fake_docker import FakeDocker, config, container
+from tests.support.ports import free_ports, port_in_use
+from tests.support.refusals import refusal
 
 UP = Stack(1, "127.0.0.1", 8080, 8089, 1, {}, "1G", "docker")
 IMAGES = {"prometheus": "forkcast-prometheus", "nginx-exporter": "forkcast-prometheus", "grafana": "grafana/grafana:1"}
@@ -56,29 +56,18 @@ def layout(tmp_path: Path) -> Layout:
 @pytest.fixture
 def free() -> dict[str, str]:
     """Two ports that nobody listens on."""
-    with socket.socket() as one, socket.socket() as two:
-        for probe in (one, two):
-            probe.bind(("127.0.0.1", 0))
-        ports = (one.getsockname()[1], two.getsockname()[1])
-    return {name: str(port) for name, port in zip(monitoring.PORTS, ports, strict=True)}
+    return {name: str(port) for name, port in zip(monitoring.PORTS, free_ports(2), strict=True)}
 
 
 @pytest.fixture
 def taken() -> Iterator[str]:
     """A port that somebody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield str(listener.getsockname()[1])
+    with port_in_use() as port:
+        yield str(port)
 
 
 def started(engine: FakeDocker) -> list[list[str]]:
     return [call[call.index("--no-build") + 1 :] for call in engine.ran("compose", "up")]
-
-
-def refusal(backend: DockerBackend | LocalBackend) -> str:
-    with pytest.raises(CommandError) as caught:
-        backend.monitoring()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_what_is_started(engine: FakeDocker, layout: Layout, free: dict[str, str]) -> None:
@@ -132,7 +121,7 @@ def test_published_images_are_pulled(engine: FakeDocker, layout: Layout, free: d
 def test_prometheus_that_does_not_start(engine: FakeDocker, layout: Layout, free: dict[str, str]) -> None:
     """Where Prometheus does not come up, nothing of it stays, and the stack is as it was."""
     engine.answer("compose", "up", err="no room\n", status=1)
-    assert refusal(DockerBackend(layout, free)).endswith("no room")
+    assert refusal(DockerBackend(layout, free).monitoring).endswith("no room")
     (removed,) = engine.ran("compose", "rm")
     assert removed[5:] == ["rm", "--stop", "--force", *MONITORING]
     assert Stack.load(layout) == UP
@@ -142,14 +131,14 @@ def test_what_watched_before_is_left(engine: FakeDocker, layout: Layout) -> None
     """A stack that is watched already is not left alone by a change that fails."""
     replace(UP, monitoring=True).save(layout)
     engine.answer("compose", "up", err="no room\n", status=1)
-    assert refusal(DockerBackend(layout, {})).endswith("no room")
+    assert refusal(DockerBackend(layout, {}).monitoring).endswith("no room")
     assert engine.ran("compose", "rm") == []
 
 
 @pytest.mark.parametrize("name", monitoring.PORTS)
 def test_port_in_use(name: str, engine: FakeDocker, layout: Layout, free: dict[str, str], taken: str) -> None:
     """A port that somebody listens on is named with its variable before anything is built."""
-    told = refusal(DockerBackend(layout, free | {name: taken}))
+    told = refusal(DockerBackend(layout, free | {name: taken}).monitoring)
     assert told == f"port {taken} is in use by another program; choose another with {name}="
     assert engine.ran("compose", "build") == started(engine) == []
 
@@ -162,13 +151,13 @@ def test_own_ports_are_not_in_use(layout: Layout, taken: str) -> None:
 
 def test_ports_that_are_one(layout: Layout, taken: str) -> None:
     """Prometheus and Grafana cannot share a port."""
-    told = refusal(DockerBackend(layout, dict.fromkeys(monitoring.PORTS, taken)))
+    told = refusal(DockerBackend(layout, dict.fromkeys(monitoring.PORTS, taken)).monitoring)
     assert told == f"GRAFANA_PORT={taken}: Prometheus listens there; expected another port"
 
 
 def test_bad_port(layout: Layout) -> None:
     """A port that cannot be is named with its value and what was expected."""
-    told = refusal(DockerBackend(layout, {"GRAFANA_PORT": "http"}))
+    told = refusal(DockerBackend(layout, {"GRAFANA_PORT": "http"}).monitoring)
     assert told == "GRAFANA_PORT='http': expected a whole number from 1 to 65535"
 
 
@@ -176,18 +165,18 @@ def test_nothing_to_watch(engine: FakeDocker, layout: Layout) -> None:
     """Where nothing runs, one line says how to start it."""
     layout.state.unlink()
     engine.containers()
-    assert refusal(DockerBackend(layout, {})) == "nothing is running here; start it with: make up"
+    assert refusal(DockerBackend(layout, {}).monitoring) == "nothing is running here; start it with: make up"
 
 
 def test_local_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Docker one line says what it needs, and how to read by hand what it would have read."""
     monkeypatch.chdir(tmp_path)  # the backend changes into the stack's folder
     var = tmp_path / "var"
-    assert refusal(LocalBackend(Layout(var), {"BACKEND": "local"})) == (
+    assert refusal(LocalBackend(Layout(var), {"BACKEND": "local"}).monitoring) == (
         "monitoring needs Docker (BACKEND=docker); to read the metrics of a local replica: "
         f"curl --unix-socket {var}/run/1.sock http://localhost/metrics"
     )
-    assert refusal(LocalBackend(Layout(var), {})) == "nothing is running here; start it with: make up"
+    assert refusal(LocalBackend(Layout(var), {}).monitoring) == "nothing is running here; start it with: make up"
 
 
 def test_watched_again_without_a_network(engine: FakeDocker) -> None:

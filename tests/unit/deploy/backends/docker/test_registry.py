@@ -9,11 +9,11 @@ import pytest
 from deploy.backends.docker import registry
 from deploy.backends.docker.engine import Compose
 from deploy.errors import CommandError
-from deploy.stack.registry_services import asked
+from deploy.stack.registry_services import with_registry
 from deploy.stack.specification import Stack
 from tests.support.fake_docker import FakeDocker, container
 
-FULL = asked(Stack(), {}, registry.ADDRESS, full=True)
+FULL = with_registry(Stack(), {}, registry.ADDRESS, full=True)
 SERVICES = ("database", "object-store", "mlflow")
 
 
@@ -49,7 +49,7 @@ def test_stores_come_first(docker: FakeDocker, compose: Compose) -> None:
 def test_only_its_own(docker: FakeDocker, compose: Compose) -> None:
     """What the user names another one for is not started; a plain stack starts nothing."""
     running(docker)
-    registry.up(compose, asked(Stack(), {"DATABASE_URL": "mysql://h/n"}, registry.ADDRESS, full=True))
+    registry.up(compose, with_registry(Stack(), {"DATABASE_URL": "mysql://h/n"}, registry.ADDRESS, full=True))
     assert started(docker) == [["object-store"], ["mlflow"]]
     registry.up(compose, Stack())
     assert len(started(docker)) == 2

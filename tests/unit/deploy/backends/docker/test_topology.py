@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from deploy.backends.docker import topology
-from deploy.backends.docker.topology import DEFAULT, asked, data, limited, variables
+from deploy.backends.docker.topology import DEFAULT, data, limited, requested, variables
 from deploy.errors import CommandError
 from deploy.stack.paths import ROOT
 from deploy.stack.specification import MOST, Stack
 from server.errors import SettingsError
 from tests.support.fake_docker import FakeDocker
+from tests.support.refusals import refusal
 
 
 @pytest.fixture(autouse=True)
@@ -24,16 +25,14 @@ def engine(docker: FakeDocker) -> FakeDocker:
     return docker
 
 
-def refusal(environ: dict[str, str], before: Stack = DEFAULT) -> str:
-    with pytest.raises(CommandError) as caught:
-        asked(before, environ)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def refused_stack(environ: dict[str, str], before: Stack = DEFAULT) -> str:
+    """Return why a stack with these variables is refused."""
+    return refusal(lambda: requested(before, environ))
 
 
 def test_default_stack() -> None:
     """A stack that nobody asked anything of is one replica of one CPU and 1 GiB, on all addresses at port 80."""
-    assert asked(DEFAULT, {}) == DEFAULT
+    assert requested(DEFAULT, {}) == DEFAULT
     assert variables(DEFAULT) == {
         "SERVER_CPUS": "1",
         "SERVER_MEMORY": "1G",
@@ -63,7 +62,9 @@ def test_profiles(*, full: bool, monitoring: bool, profiles: str | None) -> None
 def test_what_is_asked_is_merged() -> None:
     """What is asked for now goes over what was asked for before, one by one."""
     before = replace(DEFAULT, memory="2G", environment={"ENGINE": "sklearn", "KEEP_ALIVE": "90"})
-    stack = asked(before, {"N": "3", "CPUS": "0.5", "HTTP_PORT": "81", "ENGINE": "pyfunc", "MEMORY": "", "CPUS_": "9"})
+    stack = requested(
+        before, {"N": "3", "CPUS": "0.5", "HTTP_PORT": "81", "ENGINE": "pyfunc", "MEMORY": "", "CPUS_": "9"}
+    )
     environment = {"ENGINE": "pyfunc", "KEEP_ALIVE": "90"}
     assert stack == Stack(3, "0.0.0.0", 81, 8089, 0.5, environment, "2G", "docker")  # noqa: S104
 
@@ -91,7 +92,7 @@ def test_cpus(value: str, cpus: float, shown: str) -> None:
 @pytest.mark.parametrize("name", ["CPUS", "SERVER_CPUS"])
 def test_bad_cpus(name: str, value: str) -> None:
     """A limit that the engine would not take is named with its value and what was expected."""
-    assert refusal({name: value}) == f"{name}={value!r}: expected a number of CPUs from 0.01 to 8, as 0.5"
+    assert refused_stack({name: value}) == f"{name}={value!r}: expected a number of CPUs from 0.01 to 8, as 0.5"
 
 
 @pytest.mark.parametrize(
@@ -138,26 +139,26 @@ def test_memory(value: str, memory: str) -> None:
 @pytest.mark.parametrize("name", ["MEMORY", "SERVER_MEMORY"])
 def test_bad_memory(name: str, value: str) -> None:
     """A size that the engine would not take is named with its value and what was expected."""
-    assert refusal({name: value}) == f"{name}={value!r}: expected a size of at least 6M, as 512M or 1.5G"
+    assert refused_stack({name: value}) == f"{name}={value!r}: expected a size of at least 6M, as 512M or 1.5G"
 
 
 def test_bad_number_of_replicas() -> None:
     """No more replicas are taken than Nginx tries."""
-    assert refusal({"N": "17"}) == "N='17': expected a whole number from 1 to 16"
-    assert asked(DEFAULT, {"N": str(MOST["docker"])}).replicas == 16
+    assert refused_stack({"N": "17"}) == "N='17': expected a whole number from 1 to 16"
+    assert requested(DEFAULT, {"N": str(MOST["docker"])}).replicas == 16
 
 
 def test_bad_setting() -> None:
     """A replica's own setting is checked when it is asked for."""
     with pytest.raises(SettingsError, match=r"^ENGINE='tensorflow': expected one of"):
-        asked(DEFAULT, {"ENGINE": "tensorflow"})
+        requested(DEFAULT, {"ENGINE": "tensorflow"})
 
 
 def test_settings_reach_compose() -> None:
     """Every setting of a stack is a variable; the grace follows the replica's own patience."""
     settings = {"MODEL_URI": "models:/m/1", "GRACEFUL_TIMEOUT": "60", "IMAGE": "r.example/f", "TAG": "v1"}
     settings |= {"LOCUST_CPUS": "2", "LOCUST_MEMORY": "512M"}
-    stack = asked(DEFAULT, settings | {"COMPOSE_PROJECT_NAME": "other", "PATH": "/bin"})
+    stack = requested(DEFAULT, settings | {"COMPOSE_PROJECT_NAME": "other", "PATH": "/bin"})
     filled = variables(stack)
     assert stack.environment == settings
     assert {name: filled[name] for name in settings} == settings
@@ -174,7 +175,7 @@ def test_training_data(relative: bool, tmp_path: Path) -> None:
     path.touch()
     given = "README.md" if relative else str(path)
     assert data({"COVERTYPE_PATH": given}) == {"COVERTYPE_PATH": str(path)}
-    assert "COVERTYPE_PATH" not in asked(DEFAULT, {"COVERTYPE_PATH": given}).environment
+    assert "COVERTYPE_PATH" not in requested(DEFAULT, {"COVERTYPE_PATH": given}).environment
 
 
 @pytest.mark.parametrize("name", ["no-such.csv", "."])
@@ -189,7 +190,7 @@ def test_training_data_that_is_not_there(name: str, tmp_path: Path) -> None:
 def test_model_in_a_folder(form: str, tmp_path: Path) -> None:
     """A model's folder of the host is named, so that the container sees it at its own path."""
     (tmp_path / "MLmodel").touch()
-    stack = asked(DEFAULT, {"MODEL_URI": form.format(tmp_path)})
+    stack = requested(DEFAULT, {"MODEL_URI": form.format(tmp_path)})
     filled = variables(stack)
     assert filled["MODEL_FOLDER"] == str(tmp_path)
     assert filled["MODEL_URI"] == form.format(tmp_path)
@@ -198,7 +199,7 @@ def test_model_in_a_folder(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("uri", ["models:/covertype@champion", "runs:/0a/model", "s3://bucket/model", ""])
 def test_model_elsewhere(uri: str) -> None:
     """A model of a registry or a store is in no folder of the host."""
-    assert "MODEL_FOLDER" not in variables(asked(DEFAULT, {"MODEL_URI": uri}))
+    assert "MODEL_FOLDER" not in variables(requested(DEFAULT, {"MODEL_URI": uri}))
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
@@ -206,8 +207,8 @@ def test_model_that_is_not_there(form: str, tmp_path: Path) -> None:
     """A folder without a model is refused before it is handed to a container."""
     uri = form.format(tmp_path / "none")
     told = f"MODEL_URI={uri!r}: there is no MLflow model in that folder (no file MLmodel)"
-    assert refusal({"MODEL_URI": uri}) == told
-    assert refusal({}, replace(DEFAULT, environment={"MODEL_URI": uri})) == told
+    assert refused_stack({"MODEL_URI": uri}) == told
+    assert refused_stack({}, replace(DEFAULT, environment={"MODEL_URI": uri})) == told
 
 
 def test_model_that_went_meanwhile(tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_model_in_a_folder_with_a_blank(tmp_path: Path) -> None:
     (folder / "MLmodel").touch()
     uri = folder.as_uri()
     assert uri.endswith("/my%20model")
-    assert variables(asked(DEFAULT, {"MODEL_URI": uri}))["MODEL_FOLDER"] == str(folder)
+    assert variables(requested(DEFAULT, {"MODEL_URI": uri}))["MODEL_FOLDER"] == str(folder)
 
 
 def test_path_with_a_colon(tmp_path: Path) -> None:
@@ -232,7 +233,9 @@ def test_path_with_a_colon(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "MLmodel").touch()
     why = f"{str(folder)!r}: expected a whole path without a colon, for a container to see it"
-    assert refusal({"MODEL_URI": str(folder)}) == refusal({"MODEL_URI": folder.as_uri()}) == f"MODEL_URI={why}"
+    assert (
+        refused_stack({"MODEL_URI": str(folder)}) == refused_stack({"MODEL_URI": folder.as_uri()}) == f"MODEL_URI={why}"
+    )
     with pytest.raises(CommandError) as caught:
         data({"COVERTYPE_PATH": str(folder / "MLmodel")})
     assert str(caught.value) == (
@@ -264,7 +267,7 @@ def test_no_training_data(environ: dict[str, str]) -> None:
 )
 def test_registry_at_the_hosts_own_address(uri: str, instead: str) -> None:
     """A registry at localhost is refused with the name under which a container reaches it."""
-    message = refusal({"MLFLOW_TRACKING_URI": uri})
+    message = refused_stack({"MLFLOW_TRACKING_URI": uri})
     assert message.startswith(f"MLFLOW_TRACKING_URI={uri!r}: in a container that is the container itself; use ")
     assert f"use {instead}, with" in message
     assert message.endswith("or BACKEND=local")
@@ -274,8 +277,8 @@ def test_registry_at_the_hosts_own_address(uri: str, instead: str) -> None:
 def test_registry_on_the_hosts_disk(uri: str) -> None:
     """So is a registry that is a file or a folder, also if it was asked for before."""
     for message in (
-        refusal({"MLFLOW_TRACKING_URI": uri}),
-        refusal({}, replace(DEFAULT, environment={"MLFLOW_TRACKING_URI": uri})),
+        refused_stack({"MLFLOW_TRACKING_URI": uri}),
+        refused_stack({}, replace(DEFAULT, environment={"MLFLOW_TRACKING_URI": uri})),
     ):
         assert "a database or a folder of this machine is not seen in a container" in message
         assert message.endswith("serve it with `mlflow server`, or use BACKEND=local")
@@ -286,23 +289,23 @@ def test_registry_on_the_hosts_disk(uri: str) -> None:
 )
 def test_registry_that_a_container_reaches(uri: str) -> None:
     """A registry on the network is taken as it is."""
-    assert asked(DEFAULT, {"MLFLOW_TRACKING_URI": uri}).environment == {"MLFLOW_TRACKING_URI": uri}
+    assert requested(DEFAULT, {"MLFLOW_TRACKING_URI": uri}).environment == {"MLFLOW_TRACKING_URI": uri}
 
 
 @pytest.mark.parametrize("uri", ["http://mlflow:port", "http://mlflow:99999", "http://[::1", "http://a]b"])
 def test_registry_that_is_no_address(uri: str) -> None:
     """A registry's address that is none is refused in words, with an example."""
-    told = refusal({"MLFLOW_TRACKING_URI": uri})
+    told = refused_stack({"MLFLOW_TRACKING_URI": uri})
     assert told.startswith(f"MLFLOW_TRACKING_URI={uri!r}: ")
     assert told.endswith("; expected http://mlflow:5000 or alike")
 
 
 def test_engine_is_asked_for_cpus_alone(docker: FakeDocker) -> None:
     """The engine is asked only where a number of CPUs is to be checked."""
-    asked(DEFAULT, {"N": "2", "MEMORY": "1G"})
+    requested(DEFAULT, {"N": "2", "MEMORY": "1G"})
     assert docker.calls == []
     docker.engine()
-    asked(DEFAULT, {"CPUS": "1"})
+    requested(DEFAULT, {"CPUS": "1"})
     assert len(docker.calls) == 1
 
 

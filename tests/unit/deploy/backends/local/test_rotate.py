@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from server.settings import ROOT
+from tests.support.waiting import wait_until
 
 
 def test_large_log_is_set_aside_and_nginx_told(tmp_path: Path) -> None:
@@ -19,8 +20,7 @@ def test_large_log_is_set_aside_and_nginx_told(tmp_path: Path) -> None:
     )
     rotation = None
     try:
-        while not (tmp_path / "armed").exists():
-            time.sleep(0.02)
+        wait_until((tmp_path / "armed").exists)
         (tmp_path / "run/nginx.pid").write_text(str(stand_in.pid))
         rotation = subprocess.Popen(["sh", str(ROOT / "deploy/backends/local/rotate.sh"), "0.1", "50"], cwd=tmp_path)
         assert stand_in.wait(30) == 0

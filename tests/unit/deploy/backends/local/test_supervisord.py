@@ -6,10 +6,8 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,6 +19,8 @@ from deploy.backends.local.supervisord import MARK, Program, Supervisord
 from deploy.errors import CommandError
 from deploy.stack.paths import Layout
 from deploy.stack.specification import Stack
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 PATIENCE = 30  # seconds until a test that hangs fails instead
 NASTY = [
@@ -44,13 +44,6 @@ NASTY = [
     "mysql://user:p%40ss@host/db?x=1&y=2",
     "ü",
 ]
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def nap(name: str = "nap", seconds: int = 600, **environment: str) -> Program:
@@ -80,14 +73,14 @@ def killed(supervisord: Supervisord) -> None:
     pid = supervisord.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until(lambda: supervisord.pid is None)
+    wait_until(lambda: supervisord.pid is None)
 
 
 def pid_of(supervisord: Supervisord, name: str = "nap") -> int:
     """The process of a program, once it runs."""
-    until(lambda: bool(supervisord.info()[name]["pid"]))
+    wait_until(lambda: bool(supervisord.info()[name]["pid"]))
     pid: int = supervisord.info()[name]["pid"]
-    until(lambda: psutil.Process(pid).name() not in ("supervisord", "python", "env"))
+    wait_until(lambda: psutil.Process(pid).name() not in ("supervisord", "python", "env"))
     return pid
 
 
@@ -125,7 +118,7 @@ def test_environment_and_command_arrive(supervisord: Supervisord, tmp_path: Path
     asked = {f"V{i}": value for i, value in enumerate(NASTY)}
     run(supervisord, Program("nap", [str(show), *NASTY], {**asked, "OUT": str(out)}, 5))
     pid = pid_of(supervisord)
-    until(lambda: psutil.Process(pid).name() == "sleep")
+    wait_until(lambda: psutil.Process(pid).name() == "sleep")
     assert out.read_text().split("\0")[:-1] == NASTY
     environment = psutil.Process(pid).environ()
     assert {name: environment.get(name) for name in asked} == asked
@@ -216,7 +209,7 @@ def test_program_that_dies_is_started_again(supervisord: Supervisord) -> None:
     run(supervisord, nap())
     first = pid_of(supervisord)
     os.kill(first, signal.SIGKILL)
-    until(lambda: supervisord.info()["nap"]["pid"] not in (0, first))
+    wait_until(lambda: supervisord.info()["nap"]["pid"] not in (0, first))
 
 
 def test_remove(supervisord: Supervisord) -> None:
@@ -232,11 +225,11 @@ def test_stubborn_program_is_killed(supervisord: Supervisord) -> None:
     """A program that does not stop when it is asked to is killed after its time, with its children."""
     run(supervisord, Program("nap", ["sh", "-c", "trap '' TERM; touch armed; sleep 600; sleep 600"], {}, 1))
     process = psutil.Process(pid_of(supervisord))
-    until(lambda: Path("armed").exists() and bool(process.children()))
+    wait_until(lambda: Path("armed").exists() and bool(process.children()))
     children = process.children()
     supervisord.remove("nap")
     assert not process.is_running()
-    until(lambda: not any(child.is_running() for child in children))
+    wait_until(lambda: not any(child.is_running() for child in children))
 
 
 def test_shut_down(supervisord: Supervisord, layout: Layout) -> None:
@@ -278,13 +271,10 @@ def test_start_after_a_kill(supervisord: Supervisord) -> None:
 def test_nginx_is_found_by_its_folder(layout: Layout) -> None:
     """An Nginx that was left behind, with its title over its environment, is stopped as well."""
     binary = nginx.find_nginx()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    nginx.write_config(layout, Stack(http_port=port))
+    nginx.write_config(layout, Stack(http_port=free_port()))
     supervisord = Supervisord(layout)
     with subprocess.Popen(nginx.command(binary, layout)) as process:
-        until((layout.run / "nginx.pid").exists)
+        wait_until((layout.run / "nginx.pid").exists)
         assert process.pid in {one.pid for one in supervisord.processes()}
         supervisord.stop_leftovers()
-    until(lambda: not list(supervisord.processes()))
+    wait_until(lambda: not list(supervisord.processes()))

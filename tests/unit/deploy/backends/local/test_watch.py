@@ -21,6 +21,7 @@ from deploy.backends.local.watch import _mb, _memory, _process, family, follow_l
 from deploy.errors import CommandError
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
+from tests.support.waiting import wait_until
 
 # A parent whose two children share what it holds.
 FAMILY = "import os, time; held = b'x' * 30_000_000; os.fork(); os.fork(); time.sleep(600)"
@@ -77,12 +78,13 @@ def test_usage_of_real_programs(supervisord: Supervisord) -> None:
 
 
 def wait_for_family(supervisord: Supervisord) -> None:
-    for _ in range(1000):
+    """Wait until the program replica-1 has made all of its processes."""
+
+    def is_complete() -> bool:
         pid = supervisord.info()["replica-1"]["pid"]
-        if pid and len(family(pid)) == 4:
-            return
-        psutil.cpu_percent(0.02)
-    raise AssertionError
+        return pid and len(family(pid)) == 4
+
+    wait_until(is_complete)
 
 
 def test_stats(supervisord: Supervisord) -> None:

@@ -26,8 +26,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from deploy.models.compile.features import NotCompilable
 from deploy.models.training.pipeline import fit
 from deploy.models.training.synthetic import generate
-from server.engines.loading import load_engine, suitable_engines
 from server.engines.companion import model_digest
+from server.engines.loading import load_engine, suitable_engines
 from server.engines.sklearn import SklearnEngine
 from server.errors import CompanionRefused, InvalidRows, ModelError
 from server.inference.rows import Prediction, Rows

@@ -28,9 +28,9 @@ from sklearn.tree import DecisionTreeRegressor
 from deploy.errors import CommandError
 from deploy.models.compile import compile_model as compiler
 from deploy.models.compile.parity import Check
-from deploy.models.training.train import MLFLOW_VARIABLES
-from server.errors import ModelError, SettingsError, StartError
+from deploy.models.registry.mlflow_variables import MLFLOW_VARIABLES
 from server.engines.loading import load_model
+from server.errors import ModelError, SettingsError, StartError
 from server.model_store.digest import DIGEST_TAG, folder_digest
 from server.model_store.mlmodel import MLmodel
 from server.model_store.resolve import resolve, resolve_in_child

@@ -19,7 +19,7 @@ from deploy.backends.docker.engine import Compose
 from deploy.backends.local.backend import LocalBackend
 from deploy.errors import CommandError
 from deploy.models.registry import record
-from deploy.models.training.train import MLFLOW_VARIABLES
+from deploy.models.registry.mlflow_variables import MLFLOW_VARIABLES
 from deploy.stack.paths import Layout
 from tests.support.fake_docker import FakeDocker
 from tests.support.stacks.containers import require_engine

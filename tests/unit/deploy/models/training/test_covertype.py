@@ -21,6 +21,8 @@ from deploy.models.training.covertype import FEATURES, LABEL, PUBLISHED_RANGES, 
 from deploy.models.training.form import UCI_COLUMNS
 from deploy.models.training.synthetic import generate
 from server.errors import StartError
+from tests.support.ports import free_port
+from tests.support.refusals import refusal
 
 MADE = generate(rows=200, seed=1)
 
@@ -41,13 +43,11 @@ def load_file(path: Path) -> Covertype:
     return load({"COVERTYPE_PATH": str(path)}, path.parent / "data")
 
 
-def refusal(path: Path) -> str:
-    with pytest.raises(DataError) as caught:
-        load_file(path)
-    assert isinstance(caught.value, StartError)
-    message = str(caught.value)
+def refused_file(path: Path) -> str:
+    """Return why a file is refused, which names the file."""
+    assert issubclass(DataError, StartError)
+    message = refusal(lambda: load_file(path), DataError)
     assert str(path) in message
-    assert "\n" not in message
     return message
 
 
@@ -76,12 +76,6 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     server.shutdown()
     server.server_close()
     thread.join()
-
-
-def refused_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz"])
@@ -119,19 +113,19 @@ def test_unreadable_file(tmp_path: Path, content: bytes) -> None:
     """A file that is empty, not text, not gzip or cut off is refused in one line that names it."""
     path = tmp_path / "rows.csv.gz" if content.startswith(b"\x1f") else tmp_path / "rows.csv"
     path.write_bytes(content)
-    assert "cannot be read as CSV" in refusal(path)
+    assert "cannot be read as CSV" in refused_file(path)
 
 
 def test_missing_file_or_folder(tmp_path: Path) -> None:
     """A path that leads nowhere, or to a folder, is refused in one line that names it."""
-    assert "No such file" in refusal(tmp_path / "none.csv")
-    assert "cannot be read" in refusal(tmp_path)
+    assert "No such file" in refused_file(tmp_path / "none.csv")
+    assert "cannot be read" in refused_file(tmp_path)
 
 
 def test_missing_columns(tmp_path: Path) -> None:
     """Columns that are missing are named, and what is expected is told."""
     workshop(MADE).drop(columns=["slope", LABEL]).to_csv(tmp_path / "rows.csv", index=False)
-    message = refusal(tmp_path / "rows.csv")
+    message = refused_file(tmp_path / "rows.csv")
     assert "slope, cover_type; expected a header with elevation" in message
     assert "55 columns" in message
 
@@ -139,14 +133,16 @@ def test_missing_columns(tmp_path: Path) -> None:
 def test_wrong_width(tmp_path: Path) -> None:
     """Rows without a header must have 55 columns; a row of another length than the others is refused too."""
     workshop(MADE).to_csv(tmp_path / "bare.csv", index=False, header=False)
-    assert "13 columns and no header" in refusal(tmp_path / "bare.csv")
+    assert "13 columns and no header" in refused_file(tmp_path / "bare.csv")
     lines = workshop(MADE).to_csv(index=False).splitlines()
     for number in (1, 5):
         long = [*lines[:number], f"{lines[number]},9", *lines[number + 1 :]]
         (tmp_path / "long.csv").write_text("\n".join(long))
-        refusal(tmp_path / "long.csv")
+        refused_file(tmp_path / "long.csv")
     (tmp_path / "short.csv").write_text("\n".join([*lines[:3], "1,2,3", *lines[4:]]))
-    assert "row 3, column horizontal_distance_to_hydrology: expected a whole number" in refusal(tmp_path / "short.csv")
+    assert "row 3, column horizontal_distance_to_hydrology: expected a whole number" in refused_file(
+        tmp_path / "short.csv"
+    )
 
 
 @pytest.mark.parametrize("cell", ["steep", "", "inf", "3.5"])
@@ -155,7 +151,7 @@ def test_cell_that_is_no_whole_number(tmp_path: Path, cell: str) -> None:
     frame = workshop(MADE).astype(object)
     frame.loc[6, "slope"] = cell
     frame.to_csv(tmp_path / "rows.csv", index=False)
-    assert "row 7, column slope: expected a whole number" in refusal(tmp_path / "rows.csv")
+    assert "row 7, column slope: expected a whole number" in refused_file(tmp_path / "rows.csv")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +163,7 @@ def test_code_out_of_range(tmp_path: Path, column: str, value: int, expected: st
     frame = workshop(MADE)
     frame.loc[2, column] = value
     frame.to_csv(tmp_path / "rows.csv", index=False)
-    assert f"row 3, column {column}: expected {expected}" in refusal(tmp_path / "rows.csv")
+    assert f"row 3, column {column}: expected {expected}" in refused_file(tmp_path / "rows.csv")
 
 
 @pytest.mark.parametrize("ones", [[], [1, 2]])
@@ -176,7 +172,7 @@ def test_one_hot_block(tmp_path: Path, ones: list[int]) -> None:
     frame = published(MADE)
     frame.loc[4, [f"wilderness_area_{code}" for code in range(1, 5)]] = [int(code in ones) for code in range(1, 5)]
     frame.to_csv(tmp_path / "rows.csv", index=False, header=False)
-    assert "row 5, the one-hot columns of wilderness_area: expected one 1" in refusal(tmp_path / "rows.csv")
+    assert "row 5, the one-hot columns of wilderness_area: expected one 1" in refused_file(tmp_path / "rows.csv")
 
 
 def test_too_few_rows(tmp_path: Path) -> None:
@@ -184,9 +180,9 @@ def test_too_few_rows(tmp_path: Path) -> None:
     frame = workshop(MADE)
     for name, rows in {"none": frame[:0], "one": frame[frame[LABEL] == 2]}.items():
         rows.to_csv(tmp_path / f"{name}.csv", index=False)
-        assert "expected two classes or more" in refusal(tmp_path / f"{name}.csv")
+        assert "expected two classes or more" in refused_file(tmp_path / f"{name}.csv")
     pd.concat([frame[frame[LABEL] == 1], frame[frame[LABEL] == 2][:4]]).to_csv(tmp_path / "rare.csv", index=False)
-    assert "cover_type 2 has 4 rows: expected" in refusal(tmp_path / "rare.csv")
+    assert "cover_type 2 has 4 rows: expected" in refused_file(tmp_path / "rare.csv")
 
 
 def test_download(tmp_path: Path, archive: Callable[..., None]) -> None:
@@ -215,7 +211,7 @@ def test_corrupt_download(tmp_path: Path, archive: Callable[..., None]) -> None:
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Where the download cannot be reached the rows are synthetic, which is said loudly with the way out."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    url = f"http://127.0.0.1:{refused_port()}/covtype.data.gz"
+    url = f"http://127.0.0.1:{free_port()}/covtype.data.gz"
     monkeypatch.setattr(_covtype, "ARCHIVE", RemoteFileMetadata("covtype.data.gz", url, "0" * 64))
     data = load({}, tmp_path / "data")
     told = capsys.readouterr().err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import time
 import warnings
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
+from deploy.models.registry.mlflow_variables import MLFLOW_VARIABLES
 from deploy.models.training import train as trainer
 from deploy.models.training.form import FEATURES, LABEL, PUBLISHED_RANGES, Covertype
 from deploy.models.training.pipeline import Fitted, build_pipeline, covertype_forest, fit
@@ -23,6 +23,7 @@ from deploy.models.training.synthetic import generate
 from server.errors import ModelError, RegistryError, SettingsError
 from server.model_store.digest import DIGEST_TAG, folder_digest
 from server.settings import Settings
+from tests.support.ports import free_port
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
@@ -31,7 +32,7 @@ with warnings.catch_warnings():
     import mlflow.sklearn
 
     from deploy.models.registry import versions
-    from deploy.models.training import package
+    from deploy.models.training import package, registration
 
 # MLflow 3.17 inside: its tables under SQLAlchemy 2.1, and its input examples under pandas 3.
 pytestmark = [
@@ -61,7 +62,7 @@ def small_forest() -> RandomForestClassifier:
 def quiet_mlflow() -> Iterator[None]:
     """MLflow keeps its registry's address in the process and in its environment: leave neither behind."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (trainer.MLFLOW_VARIABLES | {"MLFLOW_TRACKING_URI": "", "no_proxy": "127.0.0.1"}).items():
+        for name, value in (MLFLOW_VARIABLES | {"MLFLOW_TRACKING_URI": "", "no_proxy": "127.0.0.1"}).items():
             patch.setenv(name, value)
         yield
         mlflow.set_tracking_uri(None)
@@ -172,25 +173,25 @@ def test_registered_model(client: Any, tmp_path: Path) -> None:
 
 def test_corrupt_artifact(trained: Trained, client: Any) -> None:
     """A registered copy that has changed fails its check, says so in a tag, and leaves the champion alone."""
-    with mlflow.start_run(experiment_id=versions.open_experiment(trained.settings)) as run:
-        version = versions.register(trained.fitted, MADE, run.info.run_id)
+    with mlflow.start_run(experiment_id=versions.open_experiment(trained.settings, registration.NAME)) as run:
+        version = registration.register(trained.fitted, MADE, run.info.run_id)
     stored = trained.settings.var_dir / "mlartifacts" / run.info.run_id / "artifacts" / "model" / "model.skops"
     content = bytearray(stored.read_bytes())
     content[len(content) // 2] ^= 1
     stored.write_bytes(content)
     with pytest.raises(ModelError, match=r"failed its check, @champion stays as it was: its digest is [0-9a-f]{12}"):
-        versions.promote(version, trained.fitted)
+        registration.make_champion(version, trained.fitted)
     assert champion(client) == "1"
     assert client.get_model_version("covertype", version.number).tags["check"].startswith("failed: its digest is")
 
 
 def test_lost_artifact(trained: Trained, client: Any) -> None:
     """A registered version whose files are gone fails its check and leaves the champion alone."""
-    with mlflow.start_run(experiment_id=versions.open_experiment(trained.settings)) as run:
-        version = versions.register(trained.fitted, MADE, run.info.run_id)
+    with mlflow.start_run(experiment_id=versions.open_experiment(trained.settings, registration.NAME)) as run:
+        version = registration.register(trained.fitted, MADE, run.info.run_id)
     shutil.rmtree(trained.settings.var_dir / "mlartifacts" / run.info.run_id)
     with pytest.raises(ModelError, match="failed its check"):
-        versions.promote(version, trained.fitted)
+        registration.make_champion(version, trained.fitted)
     assert champion(client) == "1"
     assert client.get_model_version("covertype", version.number).tags["check"].startswith("failed: ")
 
@@ -214,9 +215,9 @@ def test_failed_check_fails_the_run(trained: Trained, client: Any) -> None:
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(1, 8), 60))
     noise = Covertype(MADE.x[:420], np.where(np.arange(420) % 3, 1, labels), "synthetic")
     fitted = fit(noise, RandomForestClassifier(n_estimators=1, random_state=0))
-    experiment = versions.open_experiment(trained.settings)
+    experiment = versions.open_experiment(trained.settings, registration.NAME)
     with pytest.raises(ModelError, match="no better than always the commonest label"):
-        versions.publish(fitted, noise, experiment, trained.settings)
+        registration.publish(fitted, noise, experiment, trained.settings)
     assert last_run(client).info.status == "FAILED"
     assert champion(client) == "1"
 
@@ -228,9 +229,7 @@ def test_registry_that_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str
 ) -> None:
     """A registry that is down is one line on stderr, without its password, in seconds and before any fitting."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(port=port))
     monkeypatch.setenv("VAR_DIR", str(tmp_path))
     monkeypatch.setenv("COVERTYPE_PATH", str(tmp_path / "never-read.csv"))
@@ -246,11 +245,11 @@ def test_registry_that_refuses(
 def test_deleted_experiment(tmp_path: Path) -> None:
     """An experiment that was deleted is reported before the fit, with the command that brings it back."""
     settings = Settings.from_env({"VAR_DIR": str(tmp_path)})
-    experiment = versions.open_experiment(settings)
-    assert versions.open_experiment(settings) == experiment
+    experiment = versions.open_experiment(settings, registration.NAME)
+    assert versions.open_experiment(settings, registration.NAME) == experiment
     mlflow.delete_experiment(experiment)
     with pytest.raises(RegistryError, match=f"mlflow experiments restore -x {experiment}"):
-        versions.open_experiment(settings)
+        versions.open_experiment(settings, registration.NAME)
 
 
 def test_foreign_registry_keeps_its_artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +257,7 @@ def test_foreign_registry_keeps_its_artifacts(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     uri = f"sqlite:///{tmp_path}/other.db"
     settings = Settings.from_env({"VAR_DIR": str(tmp_path / "var"), "MLFLOW_TRACKING_URI": uri})
-    experiment = mlflow.get_experiment(versions.open_experiment(settings))
+    experiment = mlflow.get_experiment(versions.open_experiment(settings, registration.NAME))
     assert experiment.artifact_location == (tmp_path / "mlartifacts").as_uri()
 
 

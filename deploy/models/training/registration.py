@@ -1,0 +1,90 @@
+"""The trained Covertype model as a registered version: logged, checked after the way through the registry, champion."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from deploy.models.registry.client import first_line, reported
+from deploy.models.registry.pointer import Pointer
+from deploy.models.registry.versions import CHECK_TAG, RegisteredVersion, register_folder
+from deploy.models.training.form import Covertype
+from deploy.models.training.package import fault_of, save
+from deploy.models.training.pipeline import HELD_OUT, Fitted
+from server.errors import ModelError
+from server.settings import Settings
+
+NAME = "covertype"
+ALIAS = "champion"
+
+# MLflow takes no tag that is longer; a fault may quote any library (characters).
+_MAX_TAG_LENGTH = 1000
+
+
+def publish(fitted: Fitted, data: Covertype, experiment: str, settings: Settings) -> RegisteredVersion:
+    """Log the model and what it scored, register it, check the registered copy, and make it the champion.
+
+    Raises:
+        ModelError: the copy is not the model that was fitted; the champion is the one it was before.
+        RegistryError: the registry stopped answering.
+
+    """
+    with reported(settings.tracking_uri), mlflow.start_run(experiment_id=experiment) as run:
+        version = register(fitted, data, run.info.run_id)
+        make_champion(version, fitted)
+    return version
+
+
+def register(fitted: Fitted, data: Covertype, run_id: str) -> RegisteredVersion:
+    """Log the parameters, the metrics and the model to the active run, and register the model as a new version."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, "model")
+        save(fitted, data, folder)
+        _log(fitted, data, folder)
+        return register_folder(folder, NAME, run_id, {"trained_on": data.source})
+
+
+def make_champion(version: RegisteredVersion, fitted: Fitted) -> None:
+    """Check what the registry gives back for ``version``; only a copy that passes becomes the champion.
+
+    Raises:
+        ModelError: the check failed; the version says so in its tag ``check``.
+
+    """
+    client = MlflowClient()
+    fault = _fault_of_version(version, fitted)
+    if fault:
+        client.set_model_version_tag(NAME, version.number, CHECK_TAG, f"failed: {fault}"[:_MAX_TAG_LENGTH])
+        raise ModelError(f"{NAME} version {version.number} failed its check, @{ALIAS} stays as it was: {fault}")
+    client.set_model_version_tag(NAME, version.number, CHECK_TAG, "passed")
+    Pointer(NAME, ALIAS).move(version.number)
+
+
+def _fault_of_version(version: RegisteredVersion, fitted: Fitted) -> str | None:
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            folder = mlflow.artifacts.download_artifacts(f"models:/{NAME}/{version.number}", dst_path=scratch)
+        except (MlflowException, OSError) as error:
+            return f"it cannot be downloaded: {first_line(error)}"
+        return fault_of(Path(folder), version.digest, fitted)
+
+
+def _log(fitted: Fitted, data: Covertype, folder: Path) -> None:
+    forest = fitted.pipeline.named_steps["forest"]
+    told = {"trained_on": data.source, "rows": len(data.y), "held_out": HELD_OUT, "forest": type(forest).__name__}
+    mlflow.log_params(
+        told | {f"forest__{name}": value for name, value in forest.get_params().items() if value is not None}
+    )
+    mlflow.log_metrics(
+        {
+            "accuracy": fitted.accuracy,
+            "macro_f1": fitted.macro_f1,
+            "nodes": fitted.nodes,
+            "model_bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+            "fit_seconds": fitted.seconds,
+        }
+    )

@@ -1,0 +1,50 @@
+"""The backend of a stack as the lab uses it. No other part of the lab knows the backends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from deploy.backends.base import Backend
+from deploy.backends.choice import choose
+from deploy.backends.local.file_limits import WANTED
+from deploy.backends.local.nginx import connections
+from deploy.scaling.adapters.docker_lab import DockerAdapter
+from deploy.scaling.run import Lab
+from deploy.stack.paths import Layout
+from deploy.stack.specification import Stack
+
+__all__ = ["WANTED", "Adapter", "adapter_of", "connections"]
+
+
+class Adapter(Protocol):
+    """A backend with what the lab needs beside its verbs."""
+
+    backend: Backend
+
+    def cpus(self) -> list[int]:
+        """Return the numbers of the CPUs that may run the stack."""
+        ...
+
+    def open_files(self) -> int:
+        """Return how many files a process of Nginx may open."""
+        ...
+
+    def lab(self, layout: Layout, stack: Stack, environ: Mapping[str, str]) -> Lab:
+        """Return what measures this stack."""
+        ...
+
+
+def adapter_of(layout: Layout, environ: Mapping[str, str], *, starting: bool) -> Adapter:
+    """Return the adapter to the backend that a command works on; see :func:`deploy.backends.choice.choose`.
+
+    Raises:
+        CommandError: there is no such backend.
+    """
+    backend = choose(layout, environ, starting=starting)
+    if backend.name == "docker":
+        return DockerAdapter(backend)
+    # Imported here: a machine that runs containers has none of its packages.
+    from deploy.scaling.adapters.local_lab import LocalAdapter  # noqa: PLC0415
+
+    return LocalAdapter(backend)
