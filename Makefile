@@ -96,6 +96,8 @@ check: $(BIN)/.development ## linters, types, and the configuration files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache --no-logo
+	@$(BIN)/python -m deploy.checks.imports
 	@$(BIN)/hadolint deploy/images/Dockerfile
 	@test ! -x $(BIN)/shellcheck || $(BIN)/shellcheck $$(git ls-files '*.sh' '*.envsh') .ci/run
 	@if command -v promtool >/dev/null; then \

@@ -1,8 +1,10 @@
-"""Where it was measured: what the figures are worth nothing without."""
+"""The machine and the checkout: what measurements are worth nothing without, and what images are labelled with."""
 
 from __future__ import annotations
 
 import platform
+import re
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,3 +52,18 @@ def _commit(folder: Path) -> str | None:
     except OSError:  # there is no git
         return None
     return asked.stdout.strip() or None
+
+
+def source_address() -> str:
+    """Return the public address that this checkout was cloned from, without credentials; empty where there is none."""
+    if shutil.which("git") is None:
+        return ""
+    ran = subprocess.run(
+        ["git", "remote", "get-url", "origin"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    match = re.fullmatch(r"https://(?:[^/@]*@)?([^/@]+/.+?)(?:\.git)?\s*", ran.stdout)
+    return f"https://{match[1]}" if match else ""

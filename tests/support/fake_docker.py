@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.stack.code import code_digest
+
 _PROGRAM = f"""#!{sys.executable} -IS
 import json, os, sys
 folder, arguments = os.path.dirname(os.path.abspath(__file__)), sys.argv[1:]
@@ -124,7 +126,8 @@ def config(**server: object) -> dict[str, Any]:
 def container(service: str = "server", number: int = 1, **changes: Any) -> dict[str, Any]:
     """What `docker inspect` prints of one container, as far as it is read; by itself one that is well.
 
-    ``changes`` are those of its state, or ``folder``, ``memory``, ``cpus``, ``config``, ``restarts``.
+    ``changes`` are those of its state, or ``folder``, ``memory``, ``cpus``, ``config``, ``code``,
+    ``restarts``.
     """
     labels = {
         f"{_LABEL}.service": service,
@@ -133,6 +136,7 @@ def container(service: str = "server", number: int = 1, **changes: Any) -> dict[
     }
     if service == "server":
         labels["forkcast.config"] = changes.pop("config", "c1")
+        labels["forkcast.code"] = changes.pop("code", code_digest())
     limits = {"NanoCpus": changes.pop("cpus", 0), "Memory": changes.pop("memory", 0)}
     restarts = changes.pop("restarts", 0)
     state = {

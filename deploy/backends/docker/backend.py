@@ -17,6 +17,8 @@ from deploy.rollout import replica_client
 from deploy.rollout.promotion import Version, promote, settle
 from deploy.security import api_keys, tls
 from deploy.stack import ports
+from deploy.stack.code import code_digest, outdated
+from deploy.stack.machine import source_address
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.registry_services import MLFLOW, OBJECT_STORE, with_registry
 from deploy.stack.specification import MOST, Stack
@@ -110,7 +112,12 @@ class DockerBackend:
         compose = self._claim(stack)
         if before is None:
             self._get_images(compose, stack)
-        replicas = [ContainerReplica(container, compose) for container in compose.containers("server")]
+        containers = compose.containers("server")
+        if "IMAGE" not in stack.environment:  # published images may be of another checkout
+            code = code_digest()
+            if other := next((one.name for one in containers if one.code != code), None):
+                raise CommandError(outdated(other))
+        replicas = [ContainerReplica(container, compose) for container in containers]
         patience = stack.settings(self._layout).graceful_timeout
         promoted = promote(replicas, ContainerRegistrar(compose), version, force=force, patience=patience)
         if before is not None:
@@ -205,7 +212,8 @@ class DockerBackend:
     def _compose(self, stack: Stack, more: Mapping[str, str] | None = None) -> Compose:
         chosen = variables(stack) | locks.variables(stack, self._layout, self._environ)
         chosen |= registry.variables(stack, self._environ) | dict(more or {})
-        chosen["SOURCE"] = self._environ.get("SOURCE") or images.source()
+        chosen["CODE_DIGEST"] = code_digest()
+        chosen["SOURCE"] = self._environ.get("SOURCE") or source_address()
         if project := self._environ.get("COMPOSE_PROJECT_NAME"):
             chosen["COMPOSE_PROJECT_NAME"] = project
         digest = Compose(chosen).digest("server")

@@ -24,13 +24,16 @@ _KNOWN = (*SERVICES, *registry_services.SERVICES, *MONITORING)
 # What docker-compose.yml asks for beside the settings of a stack (deploy/stack/specification.py).
 ASKED_FOR = (
     *SETTINGS, "COVERTYPE_PATH", "FOREST", "MODEL_FOLDER", "SERVER_CPUS", "SERVER_MEMORY", "STOP_GRACE_PERIOD",
-    "HTTP_HOST", "HTTP_PORT", "LOCUST_PORT", "SOURCE", "CONFIG_DIGEST", "SERVICE_CPUSET", "GENERATOR_CPUSET",
+    "HTTP_HOST", "HTTP_PORT", "LOCUST_PORT", "SOURCE", "CODE_DIGEST", "CONFIG_DIGEST", "SERVICE_CPUSET",
+    "GENERATOR_CPUSET",
     "API_KEY", "API_KEYS_FOLDER", "API_KEYS_NAME", "TLS_CERT", "TLS_KEY", "HTTPS_PORT", "CLIENT_REQUESTS",
     "CLIENT_CONNECTIONS", *registry_services.CLIENT, *sorted(registry_services.PRIVATE), "OBJECT_STORE_BYTES",
     "MLFLOW_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "COMPOSE_PROFILES",
 )  # fmt: skip
 # The label by which a replica's configuration is known again; Compose's own hash depends on how it is called.
 CONFIG_LABEL = "forkcast.config"
+# The label of an image by which the code in it is known again.
+CODE_LABEL = "forkcast.code"
 
 _LABEL = "com.docker.compose"
 
@@ -44,7 +47,7 @@ def docker(*arguments: str, environ: Mapping[str, str] | None = None, text: str 
     if shutil.which("docker") is None:
         raise CommandError("there is no docker command")
     ran = subprocess.run(
-        ["docker", *arguments],
+        docker_command(*arguments),
         cwd=ROOT,
         env=environ,
         input=text,
@@ -63,6 +66,11 @@ def shown(*arguments: str, environ: Mapping[str, str] | None = None) -> int:
     return subprocess.run(
         ["docker", *arguments], cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, check=False
     ).returncode
+
+
+def docker_command(*arguments: str) -> list[str]:
+    """Return the command line of `docker`, for a caller that runs it itself."""
+    return ["docker", *arguments]
 
 
 def replace_process(*arguments: str, environ: Mapping[str, str]) -> None:
@@ -122,6 +130,7 @@ class Container:
     number: int
     image: str
     config: str
+    code: str
     folder: str
     state: str
     health: str
@@ -159,6 +168,7 @@ class Container:
             number=int(labels[f"{_LABEL}.container-number"]),
             image=document["Image"],
             config=labels.get(CONFIG_LABEL, ""),
+            code=labels.get(CODE_LABEL, ""),
             folder=labels.get(f"{_LABEL}.project.working_dir", ""),
             state=state["Status"],
             health=(state.get("Health") or {}).get("Status", "none"),
@@ -213,7 +223,7 @@ class Compose:
 
     def command(self, *arguments: str) -> list[str]:
         """`docker compose ..`, for those who run it themselves, with :attr:`environ`."""
-        return ["docker", *self._arguments, *arguments]
+        return docker_command(*self._arguments, *arguments)
 
     def show(self, *arguments: str) -> int:
         """`docker compose ..`, where the user sees it; its status."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Collection, Mapping
 
 from deploy.backends.docker.engine import Compose, docker, image_id, shown
@@ -93,21 +91,6 @@ def publish(compose: Compose, environ: Mapping[str, str]) -> None:
     pushed = ["buildx", "bake", "--builder", builder, "--file", "docker-compose.yml", "--push"]
     if shown(*pushed, "--set", f"*.platform={platforms}", environ=compose.environ):
         raise CommandError("the images were not published; the reason is above")
-
-
-def source() -> str:
-    """Where this checkout comes from, for a label: a public address without credentials, or nothing."""
-    if shutil.which("git") is None:
-        return ""
-    ran = subprocess.run(
-        ["git", "remote", "get-url", "origin"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    match = re.fullmatch(r"https://(?:[^/@]*@)?([^/@]+/.+?)(?:\.git)?\s*", ran.stdout)
-    return f"https://{match[1]}" if match else ""
 
 
 def _builder(platforms: str) -> str:

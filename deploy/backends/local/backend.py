@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from deploy.backends.local import nginx, registry
-from deploy.backends.local.programs import programs
+from deploy.backends.local.programs import CODE_DIGEST, programs
 from deploy.backends.local.readiness import Readiness
 from deploy.backends.local.rollout import LocalRegistrar, LocalReplica
 from deploy.backends.local.slots import SLOTS, replica_name, replica_socket, slot_of
@@ -23,6 +23,7 @@ from deploy.rollout import replica_client
 from deploy.rollout.promotion import Version, promote, settle
 from deploy.security import api_keys, tls
 from deploy.stack import ports
+from deploy.stack.code import code_digest, outdated
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.registry_services import OWN, public, with_registry
 from deploy.stack.specification import Stack
@@ -107,9 +108,10 @@ class LocalBackend:
         if stack.replicas == 1:
             with self._undone_on_failure(stack):
                 self._converge(replace(stack, replicas=2), binary)
-        for slot in range(1, stack.replicas + 1):
-            self._supervisord.restart(replica_name(slot))
-            self._readiness.wait_ready(replica_name(slot))
+        names = [replica_name(slot) for slot in range(1, stack.replicas + 1)]
+        for name in filter(self._is_current, names):  # those of other code are replaced below
+            self._supervisord.restart(name)
+            self._readiness.wait_ready(name)
         self._converge(stack, binary)
         return stack
 
@@ -120,6 +122,8 @@ class LocalBackend:
         environ = {**self._environ, **stack.environment, "VAR_DIR": str(self._layout.var)}
         info = self._supervisord.info() if before else {}
         replicas = [LocalReplica(slot_of(name), info[name]["pid"], self._supervisord) for name in info if slot_of(name)]
+        if other := next((one.name for one in replicas if not self._is_current(one.name)), None):
+            raise CommandError(outdated(other))
         patience = stack.settings(self._layout).graceful_timeout
         promoted = promote(replicas, LocalRegistrar(environ), version, force=force, patience=patience)
         if before is not None:
@@ -247,7 +251,8 @@ class LocalBackend:
 
     def _change(self, before: Stack | None, stack: Stack, binary: str) -> None:
         """Converge; a lone replica that has to be replaced gets company first, so that someone always answers."""
-        if before is not None and before.replicas == stack.replicas == 1 and not stack.runs_as(before):
+        lone = before is not None and before.replicas == stack.replicas == 1
+        if before is not None and lone and not (stack.runs_as(before) and self._is_current(replica_name(1))):
             self._converge(replace(stack, replicas=2), binary)
         self._converge(stack, binary)
 
@@ -272,6 +277,10 @@ class LocalBackend:
         self._readiness.wait_for_addresses(stack)
         if added:
             self._readiness.introduce(stack)
+
+    def _is_current(self, name: str) -> bool:
+        """Return whether a replica runs the code of this checkout."""
+        return self._supervisord.sets(name, CODE_DIGEST, code_digest())
 
     def _revive(self) -> None:
         for name, process in self._supervisord.info().items():

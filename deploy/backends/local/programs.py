@@ -10,10 +10,13 @@ from pathlib import Path
 
 from deploy.backends.local import nginx, registry
 from deploy.backends.local.slots import replica_name, replica_socket
-from deploy.backends.local.supervisord import Program
+from deploy.backends.local.supervisord import LAUNCHER, Program
+from deploy.stack.code import code_digest
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
 
+# The variable by which a replica's program file names the code that it runs.
+CODE_DIGEST = "CODE_DIGEST"
 # How often the access log is looked at (seconds), and how large it may grow (bytes).
 _ROTATION = ("60", "100000000")
 # Where Locust's master listens for its workers: below the ports that systems give to clients.
@@ -28,13 +31,14 @@ def programs(stack: Stack, layout: Layout, binary: str) -> Sequence[Program]:
     """
     config = nginx.write_config(layout, stack, nginx.version_of(binary))
     nginx.check_config(binary, layout)
-    balancer = [sys.executable, "-m", "deploy.backends.local.takeover", *nginx.command(binary, layout)]
+    balancer = [sys.executable, "-m", LAUNCHER, *nginx.command(binary, layout)]
     balancer = [*_pinned(stack.environment.get("SERVICE_CPUSET")), *balancer]
-    # A changed configuration makes a changed program, which supervisord then starts anew.
+    # A changed configuration makes a changed program, which supervisord then starts anew; so does changed code.
+    code = code_digest()
     digest = {"CONFIG_DIGEST": sha256(config.encode()).hexdigest(), "PYTHONPATH": str(ROOT)}
     return [
         *registry.programs(stack, layout),
-        *(_replica(stack, layout, slot) for slot in range(1, stack.replicas + 1)),
+        *(_replica(stack, layout, slot, code) for slot in range(1, stack.replicas + 1)),
         Program("nginx", balancer, digest, stop_seconds=10),
         Program("locust", _locust(stack), _clients(stack, layout), stop_seconds=10),
         Program(
@@ -43,7 +47,7 @@ def programs(stack: Stack, layout: Layout, binary: str) -> Sequence[Program]:
     ]
 
 
-def _replica(stack: Stack, layout: Layout, slot: int) -> Program:
+def _replica(stack: Stack, layout: Layout, slot: int, code: str) -> Program:
     gunicorn = [_tool("gunicorn"), "-c", str(ROOT / "gunicorn.conf.py")]
     own = _cpu_list(slot, int(stack.cpus)) if stack.cpus else None
     gunicorn = [*_pinned(stack.environment.get("SERVICE_CPUSET") or own), *gunicorn]
@@ -52,6 +56,7 @@ def _replica(stack: Stack, layout: Layout, slot: int) -> Program:
         "VAR_DIR": str(layout.var),
         "SOCKET": replica_socket(slot),
         "REPLICA": replica_name(slot),
+        CODE_DIGEST: code,
     }
     graceful = stack.settings(layout).graceful_timeout
     return Program(replica_name(slot), gunicorn, environment, stop_seconds=graceful + 5)

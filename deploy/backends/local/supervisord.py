@@ -24,6 +24,9 @@ from deploy.stack.paths import Layout
 # In the environment of everything that a stack starts: tells its processes from any other's.
 MARK = "FORKCAST_VAR"
 
+# The module that starts Nginx, and its name before version 0.2; see deploy/local.py.
+LAUNCHER, _OLD_LAUNCHER = "deploy.backends.local.takeover", "deploy.local.takeover"
+
 _CONFIG = """\
 [supervisord]
 logfile = log/supervisord.log
@@ -74,6 +77,11 @@ class Program:
 def _quote(word: str) -> str:
     """A word as supervisord reads it: a ; or # after a space would start a comment, and a % is expanded."""
     return re.sub(r"([\s%])(?=[;#(])", r"\1''", shlex.quote(word)).replace("%", "%%")
+
+
+def _differs_only_in_launcher(path: Path, text: str) -> bool:
+    """Return whether a file names Nginx's launcher by its old module: to replace Nginx for that would cost requests."""
+    return path.is_file() and path.read_text().replace(_OLD_LAUNCHER, LAUNCHER) == text
 
 
 class Supervisord:
@@ -158,7 +166,14 @@ class Supervisord:
             if path.name not in wanted:
                 path.unlink()
         for name, text in wanted.items():
-            (self._layout.programs / name).write_text(text)
+            path = self._layout.programs / name
+            if not _differs_only_in_launcher(path, text):
+                path.write_text(text)
+
+    def sets(self, name: str, variable: str, value: str) -> bool:
+        """Return whether a program's file sets a variable to this value, which has no special characters."""
+        path = self._layout.programs / f"{name}.conf"
+        return path.is_file() and f" {variable}={value} " in path.read_text()
 
     def difference(self) -> tuple[list[str], list[str], list[str]]:
         """The names of the programs that were added, changed and removed since supervisord last looked."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deploy.backends.base import Backend
 from deploy.backends.docker import locks
-from deploy.backends.docker.engine import Compose, docker, engine_cpus
+from deploy.backends.docker.engine import Compose, docker, docker_command, engine_cpus
 from deploy.backends.docker.topology import file, variables
 from deploy.backends.local.file_limits import WANTED
 from deploy.errors import CommandError
@@ -66,7 +66,7 @@ class DockerLab:
         containers = self._compose.containers("nginx")
         if not containers:
             raise CommandError("nginx is not there: make up brings it back")
-        return ["docker", "logs", "--follow", "--tail", "0", containers[0].id]
+        return docker_command("logs", "--follow", "--tail", "0", containers[0].id)
 
     def generator(self, load: Load, ladder: Ladder, folder: Path, placement: Placement) -> Generator:
         """Locust in a container of its own in the stack's network, where no port of the host's is between."""

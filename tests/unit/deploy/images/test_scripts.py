@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from deploy.stack.paths import ROOT
+from tests.support.ports import refusing_port
 
 IMAGES = ROOT / "deploy/images"
 Ran = subprocess.CompletedProcess[str]
@@ -81,9 +82,8 @@ def test_other_answers(port: int, status: int) -> None:
 
 def test_no_service() -> None:
     """Where nobody listens the status is 1, and why is one line."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        ran = ask(free.getsockname()[1], "/")
+    with refusing_port() as port:
+        ran = ask(port, "/")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr.startswith("no answer: ")
     assert ran.stderr.count("\n") == 1

@@ -15,10 +15,10 @@ import yaml
 from deploy.scaling.slo import Slo
 from deploy.stack.paths import ROOT
 from server.metrics.counts import Metrics
+from tests.support.dockerfile import DOCKERFILE
 
 FOLDER = ROOT / "deploy/monitoring"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-DOCKERFILE = (ROOT / "deploy/images/Dockerfile").read_text()
 PROMETHEUS = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
 RULES = [rule for group in yaml.safe_load((FOLDER / "rules.yml").read_text())["groups"] for rule in group["rules"]]
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}

@@ -13,6 +13,7 @@ import pytest
 from deploy.errors import CommandError
 from deploy.rollout import promotion, replica_client
 from deploy.rollout.promotion import Version, promote, settle
+from tests.support.refusals import refusal
 
 M = 1 << 20
 PATIENCE = 30.0
@@ -128,11 +129,9 @@ def run(replicas: list[Replica], registrar: Registrar, wanted: str | None = "2",
     return promote(replicas, registrar, wanted, force=force, patience=PATIENCE)
 
 
-def refusal(replicas: list[Replica], registrar: Registrar) -> str:
-    with pytest.raises(CommandError) as caught:
-        run(replicas, registrar)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def refused_promotion(replicas: list[Replica], registrar: Registrar) -> str:
+    """Return why a promotion is refused or undone."""
+    return refusal(lambda: run(replicas, registrar))
 
 
 def test_one_after_another(replicas: list[Replica], registrar: Registrar) -> None:
@@ -198,14 +197,14 @@ def test_same_files_of_another_version(replicas: list[Replica], registrar: Regis
 def test_candidate_that_may_not_take_over(replicas: list[Replica], registrar: Registrar) -> None:
     """What the registrar refuses changes nothing, and its reason is told."""
     registrar.fails = ("check",)
-    assert refusal(replicas, registrar) == "check failed"
+    assert refused_promotion(replicas, registrar) == "check failed"
     assert registrar.events == ["check"]
 
 
 def test_registry_that_does_not_take_it(replicas: list[Replica], registrar: Registrar) -> None:
     """Where the alias cannot be moved, no replica is touched."""
     registrar.fails = ("accept",)
-    assert refusal(replicas, registrar) == "accept failed"
+    assert refused_promotion(replicas, registrar) == "accept failed"
     assert registrar.events == ["check", "accept"]
 
 
@@ -213,7 +212,7 @@ def test_registry_that_does_not_take_it(replicas: list[Replica], registrar: Regi
 def test_replica_that_does_not_answer(replicas: list[Replica], registrar: Registrar, silent: int) -> None:
     """A replica that is not well is named before anything is tried."""
     replicas[silent].answers = False
-    told = refusal(replicas, registrar)
+    told = refused_promotion(replicas, registrar)
     assert told == f"replica-{silent + 1} does not answer: make up brings it back, or make logs tells why"
     assert registrar.events == []
 
@@ -222,7 +221,7 @@ def test_too_large_for_the_limit(replicas: list[Replica], registrar: Registrar) 
     """A model that does not fit beside the one before is refused with figures before anything changes."""
     registrar.weight = {"needs": 300 * M, "model": 100 * M, "worker": 20 * M}
     replicas[2].extra = {"workers": 2, "memory": {"used": 200 * M, "limit": 256 * M}}
-    assert refusal(replicas, registrar) == (
+    assert refused_promotion(replicas, registrar) == (
         "hills version 2 may not be promoted: it does not fit beside the one before: "
         "replica-3 uses 200M of 256M and would take 140M more; a limit of 374M would do"
     )
@@ -281,7 +280,7 @@ def test_reload_that_fails(
 ) -> None:
     """Where one does not take it, alias and replicas are taken back; one that does not come back is named."""
     replicas[1].on_reload = fails
-    told = refusal(replicas, registrar)
+    told = refused_promotion(replicas, registrar)
     assert told.startswith(f"hills version 2 was not promoted, and {outcome}: replica-2")
     assert told.endswith(reason)
     assert registrar.wanted == OLD
@@ -295,7 +294,7 @@ def test_reload_that_fails(
 def test_replica_that_refuses_is_not_reloaded_again(replicas: list[Replica], registrar: Registrar) -> None:
     """One that serves the version before needs no second reload for it."""
     replicas[1].on_reload = refuses
-    refusal(replicas, registrar)
+    refused_promotion(replicas, registrar)
     assert registrar.events.count("reload replica-2") == 1
 
 
@@ -307,7 +306,7 @@ def test_replica_that_found_another_is_brought_back(replicas: list[Replica], reg
         one.on_reload = None
 
     replicas[1].on_reload = strays
-    refusal(replicas, registrar)
+    refused_promotion(replicas, registrar)
     assert [one.served for one in replicas] == [OLD] * 3
 
 
@@ -315,7 +314,7 @@ def test_each_goes_back_to_its_own(replicas: list[Replica], registrar: Registrar
     """A replica that had served something else than the others is not left with the new version."""
     replicas[2].on_reload = refuses
     replicas[0].served = version(3)
-    refusal(replicas, registrar)
+    refused_promotion(replicas, registrar)
     assert NEW not in [one.served for one in replicas]
 
 
@@ -329,7 +328,7 @@ def test_first_reason_is_told(replicas: list[Replica], registrar: Registrar) -> 
         one.on_reload = ends
 
     replicas[0].on_reload = only_once
-    assert refusal(replicas, registrar).endswith("replica-3: a compiled form that does not load")
+    assert refused_promotion(replicas, registrar).endswith("replica-3: a compiled form that does not load")
     reloads = ["reload replica-1", "reload replica-2", "reload replica-3"]
     assert registrar.events == ["check", "accept", *reloads, "undo", *reloads[:2]]
 

@@ -5,32 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from deploy.scaling import follow
 from deploy.scaling.follow import Follower
+from tests.support.waiting import is_gone, wait_until
 
 pytestmark = pytest.mark.e2e
-
-
-def until(holds: Callable[[], object]) -> None:
-    """Wait for something that comes soon."""
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process ended, buried or not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 def program(text: str) -> list[str]:
@@ -42,7 +24,7 @@ def test_lines() -> None:
     """Each line is handed on as it comes, while the program runs; with the end of its block the program ends."""
     lines: list[bytes] = []
     with Follower(program("print('one\\ntwo', flush=True)\ntime.sleep(60)"), lines.append):
-        until(lambda: len(lines) == 3)
+        wait_until(lambda: len(lines) == 3)
     assert lines[1:] == [b"one\n", b"two\n"]
     assert is_gone(int(lines[0]))
 
@@ -57,7 +39,7 @@ def test_gives_way_to_others() -> None:
 
     command = [sys.executable, "-c", "import os, time; time.sleep(1); print(os.getpriority(os.PRIO_PROCESS, 0))"]
     with Follower(command, take):
-        until(lambda: len(found) == 2)
+        wait_until(lambda: len(found) == 2)
     assert found == [max(before, 10)] * 2
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
@@ -67,7 +49,7 @@ def test_last_words() -> None:
     lines: list[bytes] = []
     text = "signal.signal(signal.SIGTERM, lambda *_: (print('last', flush=True), sys.exit()))\n"
     with Follower(program(f"{text}print('ready', flush=True)\ntime.sleep(60)"), lines.append):
-        until(lambda: len(lines) == 2)
+        wait_until(lambda: len(lines) == 2)
     assert lines[2:] == [b"last\n"]
 
 
@@ -75,7 +57,7 @@ def test_ended_by_itself() -> None:
     """A program that ends before is no error, nor is one that complains: its complaints are not lines."""
     lines: list[bytes] = []
     with Follower(program("print('no such log', file=sys.stderr)\nsys.exit(1)"), lines.append):
-        until(lambda: lines and is_gone(int(lines[0])))
+        wait_until(lambda: lines and is_gone(int(lines[0])))
     assert len(lines) == 1
 
 
@@ -85,7 +67,7 @@ def test_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[bytes] = []
     text = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)"
     with Follower(program(text), lines.append):
-        until(lambda: len(lines) == 2)
+        wait_until(lambda: len(lines) == 2)
     assert is_gone(int(lines[0]))
 
 
@@ -93,7 +75,7 @@ def test_own_group() -> None:
     """Ctrl-C in our terminal does not reach it."""
     lines: list[bytes] = []
     with Follower(program("time.sleep(60)"), lines.append):
-        until(lambda: lines)
+        wait_until(lambda: lines)
         assert os.getpgid(int(lines[0])) == int(lines[0]) != os.getpgid(0)
 
 
@@ -103,7 +85,7 @@ def test_stopped_by_an_error() -> None:
 
     def interrupted() -> None:
         with Follower(program("time.sleep(60)"), lines.append):
-            until(lambda: lines)
+            wait_until(lambda: lines)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from deploy.scaling import generator
 from deploy.scaling.generator import CLIENTS, Generator, Load
 from deploy.scaling.ladder import Ladder
 from deploy.stack.paths import ROOT
-from tests.unit.deploy.scaling.test_follow import is_gone, until
+from tests.support.waiting import is_gone, wait_until
 
 LADDER = Ladder(1100, 500, 400, 20, 5)
 
@@ -111,7 +110,7 @@ def make(tmp_path: Path) -> Made:
 def test_records(make: Made) -> None:
     """What it prints is kept, up to its last line before it ended."""
     with make("print('Hello')\nsay('step', users=5)\nsay('stop')") as one:
-        until(lambda: one.ended)
+        wait_until(lambda: one.ended)
         one.check()
     assert [users for _, users in one.records.steps] == [5]
     assert one.records.stopped is not None
@@ -121,7 +120,7 @@ def test_records(make: Made) -> None:
 def test_error(make: Made) -> None:
     """One that ends with an error is told of with the last line that it complained with."""
     with make("say('step', users=5)\nsys.exit('first\\nno such host\\n\\n')") as one:
-        until(lambda: one.ended)
+        wait_until(lambda: one.ended)
         with pytest.raises(CommandError, match=r"^Locust ended: no such host$"):
             one.check()
     assert len(one.records.steps) == 1
@@ -131,7 +130,7 @@ def test_error(make: Made) -> None:
 def test_refusal(make: Made) -> None:
     """One that refused to start is told of with what it said of that, and not with the table that it printed after."""
     with make("say('error', message='rows.csv: no rows')\nsys.exit('oops\\n--------|-----')") as one:
-        until(lambda: one.ended)
+        wait_until(lambda: one.ended)
         with pytest.raises(CommandError, match=r"^rows\.csv: no rows$"):
             one.check()
 
@@ -140,7 +139,7 @@ def test_refusal(make: Made) -> None:
 def test_table_is_no_reason(make: Made) -> None:
     """The table of results that Locust prints at its end is not why it ended."""
     with make("sys.exit('oops\\nType | Name\\n-----|-----\\n------')") as one:
-        until(lambda: one.ended)
+        wait_until(lambda: one.ended)
         with pytest.raises(CommandError, match=r"^Locust ended: oops$"):
             one.check()
 
@@ -149,20 +148,20 @@ def test_table_is_no_reason(make: Made) -> None:
 def test_killed(make: Made) -> None:
     """One that is killed has ended, though a process of its own holds on to its output; that one is ended too."""
     with make("child = os.fork()\nif child: say('step', users=child)\ntime.sleep(60)") as one:
-        until(lambda: one.records.steps)
+        wait_until(lambda: one.records.steps)
         ((_, child),) = one.records.steps
         os.kill(one.pid, signal.SIGKILL)
-        until(lambda: one.ended)
+        wait_until(lambda: one.ended)
         with pytest.raises(CommandError, match=r"^Locust ended: killed by SIGKILL$"):
             one.check()
-    until(lambda: is_gone(child))
+    wait_until(lambda: is_gone(child))
 
 
 @pytest.mark.e2e
 def test_silent_error(make: Made) -> None:
     """Where it did not complain, its status is told."""
     with make("sys.exit(3)") as one:
-        until(lambda: one.ended)
+        wait_until(lambda: one.ended)
         with pytest.raises(CommandError, match=r"^Locust ended: status 3$"):
             one.check()
 
@@ -171,7 +170,7 @@ def test_silent_error(make: Made) -> None:
 def test_garbled_complaint(make: Made) -> None:
     """Bytes that are no text are no reason to fail otherwise."""
     with make("os.write(2, b'bad \\xff\\n')\nsys.exit(1)") as one:
-        until(lambda: one.ended)
+        wait_until(lambda: one.ended)
         with pytest.raises(CommandError, match=r"^Locust ended: bad \ufffd$"):
             one.check()
 
@@ -180,7 +179,7 @@ def test_garbled_complaint(make: Made) -> None:
 def test_running(make: Made) -> None:
     """While it runs it has not ended, and nothing is wrong with it; Ctrl-C does not reach it."""
     with make("say('step', users=5)\ntime.sleep(60)") as one:
-        until(lambda: one.records.steps)
+        wait_until(lambda: one.records.steps)
         assert not one.ended
         one.check()
         assert os.getpgid(one.pid) == one.pid != os.getpgid(0)
@@ -193,7 +192,7 @@ def test_stopped_in_order(make: Made) -> None:
     """It is asked to end, and what it then tells is kept."""
     text = "signal.signal(signal.SIGTERM, lambda *_: (say('stop'), sys.exit()))\nsay('step', users=5)\ntime.sleep(60)"
     with make(text) as one:
-        until(lambda: one.records.steps)
+        wait_until(lambda: one.records.steps)
     assert one.records.stopped is not None
     one.check()
 
@@ -211,7 +210,7 @@ def test_stopped_in_its_own_way(tmp_path: Path) -> None:
         pass
     assert asked == [one.pid]
     with Generator(["true"], tmp_path / "log", stop, os.environ) as other:
-        until(lambda: other.ended)
+        wait_until(lambda: other.ended)
     assert asked == [one.pid]
 
 
@@ -223,7 +222,7 @@ def test_deaf(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that does not end when asked is killed."""
     monkeypatch.setattr(generator, "_PATIENCE", 0.3)
     with make(f"{DEAF}say('step', users=5)\ntime.sleep(60)") as one:
-        until(lambda: one.records.steps)
+        wait_until(lambda: one.records.steps)
     assert is_gone(one.pid)
 
 
@@ -233,15 +232,13 @@ def test_deaf_with_processes(make: Made, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(generator, "_PATIENCE", 0.3)
     text = "say('step', users=subprocess.Popen(['sleep', '60']).pid)\ntime.sleep(60)"
     with make(f"{DEAF}{text}") as one:
-        until(lambda: one.records.steps)
+        wait_until(lambda: one.records.steps)
     worker = one.records.steps[0][1]
-    started = time.monotonic()
-    while not is_gone(worker) and time.monotonic() < started + 5:
-        time.sleep(0.05)
-    left = not is_gone(worker)
-    if left:
-        os.kill(worker, 9)
-    assert not left
+    try:
+        wait_until(lambda: is_gone(worker), seconds=5)
+    except AssertionError:
+        os.kill(worker, signal.SIGKILL)
+        raise
 
 
 @pytest.mark.e2e
@@ -252,6 +249,6 @@ def test_environment(tmp_path: Path) -> None:
     )
     environ = {**os.environ, "LEVEL": "high"}
     with Generator([sys.executable, "-c", text], tmp_path / "log", subprocess.Popen.terminate, environ) as one:
-        until(lambda: one.ended)
+        wait_until(lambda: one.ended)
     (_, told), *_ = one.records.steps
     assert str(told) == str([str(ROOT), "high"])

@@ -31,7 +31,7 @@ from deploy.scaling.slo import Slo
 from deploy.scaling.step import FAIL, GENERATOR_BOUND, PASS
 from deploy.scaling.topology import Topology
 from deploy.scaling.usage import Reading
-from tests.unit.deploy.scaling.test_follow import is_gone
+from tests.support.waiting import is_gone
 
 pytestmark = pytest.mark.e2e
 

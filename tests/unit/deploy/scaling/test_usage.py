@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,9 @@ from deploy.backends.local.supervisord import Supervisord
 from deploy.scaling.adapters.local_statistics import Statistics
 from deploy.scaling.usage import Reading, Sampler, Usage
 from deploy.stack.paths import Layout
+from tests.support.waiting import wait_until
 
 PATIENCE = 30  # seconds until a test that hangs fails instead
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def series(name: str, service: str, cpus: float, memory: int = 100, **more: Any) -> list[Reading]:
@@ -104,7 +98,7 @@ def test_sampler() -> None:
     ticks = iter(range(1000))
     threads = threading.active_count()
     with Sampler(lambda: [Reading("a", "server", tick := next(ticks), tick * 0.5, 7)], 0.001) as sampler:
-        until(lambda: sampler.between(0, 1000).memory and sampler.between(2, 3).cpus)
+        wait_until(lambda: sampler.between(0, 1000).memory and sampler.between(2, 3).cpus)
     assert sampler.between(0, 2).cpus == 0.5
     assert sampler.fault == ""
     assert threading.active_count() == threads
@@ -121,14 +115,14 @@ def test_reader_that_fails() -> None:
         return [Reading("a", "server", tick, tick, 7)]
 
     with Sampler(sometimes, 0.001) as sampler:
-        until(lambda: sampler.between(3, 4).cpus)
+        wait_until(lambda: sampler.between(3, 4).cpus)
     assert sampler.between(0, 4).cpus == 1
 
     def never() -> list[Reading]:
         raise KeyError("cpu_stats")
 
     with Sampler(never, 0.001) as sampler:
-        until(lambda: sampler.fault)
+        wait_until(lambda: sampler.fault)
     assert sampler.fault == "KeyError: 'cpu_stats'"
     assert sampler.between(0, time.time()) == Usage()
 
@@ -188,7 +182,7 @@ def test_local_programs(tmp_path: Path, family: subprocess.Popen[str]) -> None:
     ]
     alone = psutil.Process(family.pid).memory_full_info().pss
     assert alone < first.memory
-    until(lambda: statistics.read()[0].cpu_seconds > first.cpu_seconds + 0.2)
+    wait_until(lambda: statistics.read()[0].cpu_seconds > first.cpu_seconds + 0.2)
     assert psutil.Process(family.pid).cpu_times().user < 0.2
     worked = statistics.read()[0].cpu_seconds
     assert family.stdin
@@ -206,7 +200,7 @@ def test_local_generator(tmp_path: Path, family: subprocess.Popen[str]) -> None:
     assert statistics.read() == []
     pids.append(family.pid)
     statistics = Statistics(FakeSupervisord(Layout(tmp_path), {}), None, lambda: pids)
-    until(lambda: sum(one.cpu_seconds for one in statistics.read()) > 0.2)
+    wait_until(lambda: sum(one.cpu_seconds for one in statistics.read()) > 0.2)
     parent, child = statistics.read()
     assert (parent.service, parent.cpu_limit, child.cpu_limit) == ("locust", 1, 1)
     assert parent.cpu_seconds < child.cpu_seconds

@@ -22,6 +22,7 @@ from deploy.stack.paths import Layout
 from deploy.stack.specification import Stack
 from tests.support import certificates
 from tests.support.certificates import NAME, Pair
+from tests.support.refusals import refusal
 
 
 @pytest.fixture
@@ -35,11 +36,9 @@ def stack_of(pair: Pair) -> Stack:
     return Stack().changed(pair.settings)
 
 
-def refusal(pair: Pair) -> str:
-    with pytest.raises(CommandError) as caught:
-        tls.check(stack_of(pair))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def refused_pair(pair: Pair) -> str:
+    """Return why a certificate and its key are refused."""
+    return refusal(lambda: tls.check(stack_of(pair)))
 
 
 @pytest.mark.parametrize("kind", list(trustme.KeyType))
@@ -61,16 +60,16 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     """A file that is not there is named with its variable."""
     pair = certificates.pair(tmp_path)
     pair.key.unlink()
-    assert refusal(pair) == f"TLS_KEY={str(pair.key)!r}: it cannot be read: No such file or directory"
+    assert refused_pair(pair) == f"TLS_KEY={str(pair.key)!r}: it cannot be read: No such file or directory"
     pair.cert.unlink()
-    assert refusal(pair) == f"TLS_CERT={str(pair.cert)!r}: it cannot be read: No such file or directory"
+    assert refused_pair(pair) == f"TLS_CERT={str(pair.cert)!r}: it cannot be read: No such file or directory"
 
 
 def test_key_of_another_certificate(tmp_path: Path) -> None:
     """A key that does not belong to the certificate is refused."""
     (tmp_path / "other").mkdir()
     pair = Pair(certificates.pair(tmp_path).cert, certificates.pair(tmp_path / "other").key)
-    assert refusal(pair) == f"TLS_KEY={str(pair.key)!r}: it is not the key of TLS_CERT={str(pair.cert)!r}"
+    assert refused_pair(pair) == f"TLS_KEY={str(pair.key)!r}: it is not the key of TLS_CERT={str(pair.cert)!r}"
 
 
 @pytest.mark.parametrize("broken", ["cert", "key"])
@@ -79,9 +78,9 @@ def test_files_of_something_else(broken: str, tmp_path: Path) -> None:
     pair = certificates.pair(tmp_path)
     getattr(pair, broken).write_text("nonsense")
     name = f"TLS_{broken.upper()}={str(getattr(pair, broken))!r}"
-    assert refusal(pair) == f"{name}: expected PEM, which begins with -----BEGIN"
+    assert refused_pair(pair) == f"{name}: expected PEM, which begins with -----BEGIN"
     getattr(pair, broken).write_text("-----BEGIN NONSENSE-----")
-    assert "expected a pair in PEM; OpenSSL says " in refusal(pair)
+    assert "expected a pair in PEM; OpenSSL says " in refused_pair(pair)
 
 
 def test_certificate_with_a_key_in_it(tmp_path: Path) -> None:
@@ -90,7 +89,7 @@ def test_certificate_with_a_key_in_it(tmp_path: Path) -> None:
     pair.cert.write_bytes("# café\n".encode("latin-1") + pair.cert.read_bytes())
     tls.check(stack_of(pair))
     pair.cert.write_bytes(pair.cert.read_bytes() + pair.key.read_bytes())
-    assert "it has a private key in it" in refusal(pair)
+    assert "it has a private key in it" in refused_pair(pair)
 
 
 def test_pipe_in_place_of_a_file(tmp_path: Path) -> None:
@@ -98,7 +97,7 @@ def test_pipe_in_place_of_a_file(tmp_path: Path) -> None:
     pair = certificates.pair(tmp_path)
     pair.key.unlink()
     os.mkfifo(pair.key)
-    assert refusal(pair) == f"TLS_KEY={str(pair.key)!r}: it is no regular file"
+    assert refused_pair(pair) == f"TLS_KEY={str(pair.key)!r}: it is no regular file"
 
 
 def test_what_was_written_is_taken_back(tmp_path: Path) -> None:
@@ -121,13 +120,13 @@ def test_encrypted_key(tmp_path: Path) -> None:
     secret = serialization.BestAvailableEncryption(b"passphrase")
     form = serialization.PrivateFormat.PKCS8
     pair.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, secret))
-    assert refusal(pair) == f"TLS_KEY={str(pair.key)!r}: it is encrypted; expected one without a passphrase"
+    assert refused_pair(pair) == f"TLS_KEY={str(pair.key)!r}: it is encrypted; expected one without a passphrase"
 
 
 def test_time_of_a_certificate(tmp_path: Path) -> None:
     """One that has expired, or whose time has not come, is refused with that time."""
-    assert "the certificate has expired, on " in refusal(certificates.pair(tmp_path, ends=timedelta(hours=-1)))
-    assert "the certificate is not valid before " in refusal(certificates.future(tmp_path))
+    assert "the certificate has expired, on " in refused_pair(certificates.pair(tmp_path, ends=timedelta(hours=-1)))
+    assert "the certificate is not valid before " in refused_pair(certificates.future(tmp_path))
 
 
 def test_copies(tmp_path: Path, layout: Layout) -> None:

@@ -10,24 +10,20 @@ import pytest
 
 from deploy.errors import CommandError
 from deploy.stack import ports
+from tests.support.ports import free_port, port_in_use
 
 
 @pytest.fixture
 def taken() -> Iterator[int]:
     """A port that somebody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        port: int = listener.getsockname()[1]
+    with port_in_use() as port:
         yield port
 
 
 @pytest.fixture
 def free(taken: int) -> int:
     """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     assert port != taken
     return port
 

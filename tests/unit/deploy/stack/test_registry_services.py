@@ -21,13 +21,13 @@ from tests.support.fake_docker import FakeDocker, config
 
 ADDRESS = "http://127.0.0.1:{port}"
 STORE = {"S3_ENDPOINT_URL": "http://s3", "S3_BUCKET": "b", "S3_ACCESS_KEY_ID": "k", "S3_SECRET_ACCESS_KEY": "s"}
-FULL = registry_services.asked(Stack(), {}, ADDRESS, full=True)
+FULL = registry_services.with_registry(Stack(), {}, ADDRESS, full=True)
 
 
 def test_plain_stack_has_none() -> None:
     """A stack that nobody asked a registry for has no service of one, needs no secret, and is not changed."""
     stack = Stack(environment={"MLFLOW_TRACKING_URI": "http://elsewhere"})
-    assert registry_services.asked(stack, {"DATABASE_URL": "mysql://a@b/c"}, ADDRESS, full=False) == stack
+    assert registry_services.with_registry(stack, {"DATABASE_URL": "mysql://a@b/c"}, ADDRESS, full=False) == stack
     assert registry_services.services(stack) == ()
     assert registry_services.secrets(stack) == ()
     assert "DATABASE_PASSWORD" not in variables(stack, {"DATABASE_PASSWORD": "p"})
@@ -37,8 +37,8 @@ def test_full_stack() -> None:
     """A stack with a registry has all three services, asks its own MLflow, and stays so."""
     assert registry_services.services(FULL) == ("database", "object-store", "mlflow")
     assert FULL.environment["MLFLOW_TRACKING_URI"] == registry_services.page(FULL) == "http://127.0.0.1:5000"
-    assert registry_services.asked(FULL, {}, ADDRESS, full=False) == FULL
-    moved = registry_services.asked(FULL, {"MLFLOW_PORT": "5001"}, ADDRESS, full=False)
+    assert registry_services.with_registry(FULL, {}, ADDRESS, full=False) == FULL
+    moved = registry_services.with_registry(FULL, {"MLFLOW_PORT": "5001"}, ADDRESS, full=False)
     assert moved.environment["MLFLOW_TRACKING_URI"] == registry_services.page(moved) == "http://127.0.0.1:5001"
 
 
@@ -54,11 +54,11 @@ def test_what_the_user_names_is_not_started(
     named: dict[str, str], services: tuple[str, ...], secret: tuple[str, ...]
 ) -> None:
     """A database or a store that the user names takes the place of the stack's own, also in later commands."""
-    stack = registry_services.asked(Stack(), named, ADDRESS, full=True)
+    stack = registry_services.with_registry(Stack(), named, ADDRESS, full=True)
     assert registry_services.services(stack) == services
     assert registry_services.secrets(stack) == secret
     assert stack.registry == named
-    assert registry_services.asked(stack, {}, ADDRESS, full=False) == stack
+    assert registry_services.with_registry(stack, {}, ADDRESS, full=False) == stack
     chosen = variables(stack, {})
     assert named.items() <= chosen.items()
     assert topology.variables(replace(DEFAULT, full=True, registry=named))["COMPOSE_PROFILES"] == ",".join(services)
@@ -67,7 +67,7 @@ def test_what_the_user_names_is_not_started(
 def test_keys_of_the_own_store_are_no_other_store() -> None:
     """The keys in the file of settings are the own store's, as long as no address names another."""
     made = {"S3_ACCESS_KEY_ID": "k", "S3_SECRET_ACCESS_KEY": "s", "DATABASE_PASSWORD": "p"}
-    stack = registry_services.asked(Stack(), made, ADDRESS, full=True)
+    stack = registry_services.with_registry(Stack(), made, ADDRESS, full=True)
     assert stack == FULL
     assert made.items() <= variables(stack, made).items()
 
@@ -77,22 +77,22 @@ def test_half_a_store(left_out: str) -> None:
     """A store without a bucket or a key is refused with the name of what is missing."""
     named = {name: value for name, value in STORE.items() if name != left_out}
     with pytest.raises(CommandError, match=f"^{left_out} is missing: "):
-        registry_services.asked(Stack(), named, ADDRESS, full=True)
+        registry_services.with_registry(Stack(), named, ADDRESS, full=True)
 
 
 @pytest.mark.parametrize("stack", [Stack(), FULL])
 def test_another_registry_is_refused(stack: Stack) -> None:
     """Another registry and the stack's own one are not both to be had; its own address may be named."""
     own = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
-    assert registry_services.asked(stack, own, ADDRESS, full=True) == FULL
+    assert registry_services.with_registry(stack, own, ADDRESS, full=True) == FULL
     with pytest.raises(CommandError, match=r"^MLFLOW_TRACKING_URI='http://other' names another registry"):
-        registry_services.asked(stack, {"MLFLOW_TRACKING_URI": "http://other"}, ADDRESS, full=True)
+        registry_services.with_registry(stack, {"MLFLOW_TRACKING_URI": "http://other"}, ADDRESS, full=True)
 
 
 def test_replicas_are_told_no_secret() -> None:
     """What opens the database and the store is in no environment of a replica, and not among its settings."""
     named = {"DATABASE_URL": "mysql://a:secret@b/c", **STORE}
-    stack = registry_services.asked(Stack(), named, ADDRESS, full=True)
+    stack = registry_services.with_registry(Stack(), named, ADDRESS, full=True)
     assert set(stack.environment) == {"MLFLOW_TRACKING_URI"}
     assert registry_services.public({**named, "DATABASE_PASSWORD": "p", "PATH": "/bin"}) == {"PATH": "/bin"}
 
@@ -101,7 +101,7 @@ def test_record_is_for_this_user_alone(tmp_path: Path) -> None:
     """What the user has named is remembered where nobody else may read it."""
     layout = Layout(tmp_path / "var")
     layout.make()
-    stack = registry_services.asked(Stack(), {"DATABASE_URL": "mysql://a:secret@b/c"}, ADDRESS, full=True)
+    stack = registry_services.with_registry(Stack(), {"DATABASE_URL": "mysql://a:secret@b/c"}, ADDRESS, full=True)
     stack.save(layout)
     assert stat.S_IMODE(layout.state.stat().st_mode) == 0o600
     assert Stack.load(layout) == stack

@@ -19,6 +19,7 @@ from deploy.backends.docker.topology import DEFAULT
 from deploy.errors import CommandError
 from deploy.rollout.promotion import Version
 from deploy.rollout.replica_client import OPEN
+from deploy.stack.code import outdated
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
 from server.errors import SettingsError
@@ -398,6 +399,23 @@ def test_promotion_that_does_not_fit(make: Make, registered: FakeDocker, layout:
     assert "does not fit beside the one before: forkcast-server-1 uses 200M of 200M and would take 1M more" in told
     assert registered.ran("accept") == []
     assert Stack.load(layout) == UP
+
+
+@pytest.mark.usefixtures("up")
+def test_promotion_refuses_replicas_of_other_code(make: Make, registered: FakeDocker) -> None:
+    """A replica whose image was built from other code than the checkout's is not told to reload."""
+    registered.containers(container(folder=str(ROOT), code="0123456789abcdef"))
+    assert refused_verb(lambda: make().promote("2", force=False)) == outdated("forkcast-server-1")
+    assert changes(registered) == []
+
+
+@pytest.mark.usefixtures("up")
+def test_promotion_takes_published_images_of_any_code(make: Make, registered: FakeDocker, layout: Layout) -> None:
+    """Replicas of published images reload whatever code this checkout has: the images belong together."""
+    replace(UP, environment={**UP.environment, "IMAGE": "registry/forkcast"}).save(layout)
+    registered.containers(container(folder=str(ROOT), code=""))
+    registered.answer("compose", "run", "check", err="error: version 2 may not be promoted: why\n", status=1)
+    assert refused_verb(lambda: make().promote("2", force=False)) == "version 2 may not be promoted: why"
 
 
 def test_promotion_where_nothing_runs(make: Make, registered: FakeDocker, layout: Layout) -> None:

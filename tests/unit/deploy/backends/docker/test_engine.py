@@ -133,7 +133,9 @@ def test_engine_of_this_machine(host: str, local: bool, docker: FakeDocker, monk
 
 def test_container_is_read() -> None:
     """All that a replica's description holds is read from `docker inspect`, its start to the second."""
-    document = container(number=3, folder="/home/me/forkcast", cpus=500_000_000, memory=1 << 29, restarts=2)
+    document = container(
+        number=3, code="0123456789abcdef", folder="/home/me/forkcast", cpus=500_000_000, memory=1 << 29, restarts=2
+    )
     one = Container.parse(document)
     assert one == Container(
         id=document["Id"],
@@ -142,6 +144,7 @@ def test_container_is_read() -> None:
         number=3,
         image="sha256:1",
         config="c1",
+        code="0123456789abcdef",
         folder="/home/me/forkcast",
         state="running",
         health="healthy",

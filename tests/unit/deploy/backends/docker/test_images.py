@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -171,36 +169,6 @@ def test_publishing_that_fails(engine: FakeDocker, capfd: pytest.CaptureFixture[
     with pytest.raises(CommandError, match=r"^the images were not published; the reason is above$"):
         images.publish(COMPOSE, PUBLISHED | {"BUILDER": "default"})
     assert capfd.readouterr().err == "ERROR: push access denied\n"
-
-
-@pytest.mark.parametrize(
-    ("remote", "source"),
-    [
-        ("https://github.com/me/forkcast", "https://github.com/me/forkcast"),
-        ("https://github.com/me/forkcast.git", "https://github.com/me/forkcast"),
-        ("https://token@github.com/me/forkcast.git", "https://github.com/me/forkcast"),
-        ("https://me:token@git.example.com:8443/forkcast.git", "https://git.example.com:8443/forkcast"),
-        ("https://me:to@ken@github.com/me/forkcast.git", ""),
-        ("git@github.com:me/forkcast.git", ""),
-        ("ssh://git@github.com/me/forkcast.git", ""),
-        ("http://me:token@git.example.com/forkcast.git", ""),
-        ("/srv/git/forkcast.git", ""),
-        (None, ""),
-    ],
-)
-def test_source(remote: str | None, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The label names a public address, and never what leads past a login."""
-    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
-    if remote is not None:
-        subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", remote], check=True)
-    monkeypatch.setattr(images, "ROOT", tmp_path)
-    assert images.source() == source
-
-
-@pytest.mark.usefixtures("no_docker")
-def test_source_without_git() -> None:
-    """A machine without `git` has nothing to put on the label."""
-    assert images.source() == ""
 
 
 def test_bases_of_what_is_asked_for() -> None:

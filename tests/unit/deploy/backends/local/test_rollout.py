@@ -40,7 +40,7 @@ def supervisord(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Supervisord:
 @pytest.fixture
 def registrar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalRegistrar:
     """One whose program is the stand-in."""
-    folder = tmp_path / "deploy" / "model"
+    folder = tmp_path / "deploy" / "models"
     folder.mkdir(parents=True)
     (folder / "promote.py").write_text(PROGRAM)
     monkeypatch.setattr("deploy.backends.local.rollout.ROOT", tmp_path)
@@ -138,7 +138,7 @@ def test_refusal(registrar: LocalRegistrar) -> None:
 
 def test_step_that_dies(registrar: LocalRegistrar, tmp_path: Path) -> None:
     """A step that ends without a word is told by its status."""
-    (tmp_path / "deploy" / "model" / "promote.py").write_text("import os; os._exit(9)")
+    (tmp_path / "deploy" / "models" / "promote.py").write_text("import os; os._exit(9)")
     with pytest.raises(CommandError, match=r"^status 9$"):
         registrar.check("2", None, force=False)
 

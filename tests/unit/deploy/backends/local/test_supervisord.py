@@ -7,7 +7,9 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,9 +17,9 @@ import pytest
 from supervisor.options import ServerOptions
 
 from deploy.backends.local import nginx
-from deploy.backends.local.supervisord import MARK, Program, Supervisord
+from deploy.backends.local.supervisord import LAUNCHER, MARK, Program, Supervisord
 from deploy.errors import CommandError
-from deploy.stack.paths import Layout
+from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
@@ -278,3 +280,34 @@ def test_nginx_is_found_by_its_folder(layout: Layout) -> None:
         assert process.pid in {one.pid for one in supervisord.processes()}
         supervisord.stop_leftovers()
     wait_until(lambda: not list(supervisord.processes()))
+
+
+def test_file_of_a_program_tells_what_it_sets(layout: Layout) -> None:
+    """A variable that a program's file sets is known by name and value; no file sets none."""
+    supervisord = Supervisord(layout)
+    assert not supervisord.sets("nap", "CODE_DIGEST", "0123")
+    supervisord.write([nap(CODE_DIGEST="0123", ANOTHER="value")])
+    assert supervisord.sets("nap", "CODE_DIGEST", "0123")
+    assert not supervisord.sets("nap", "CODE_DIGEST", "012")
+    assert not supervisord.sets("nap", "DIGEST", "0123")
+
+
+def test_nginx_that_was_started_by_an_older_launcher_is_kept(layout: Layout) -> None:
+    """A program file that differs in the launcher's old module alone stays: to replace Nginx would cost requests."""
+    supervisord = Supervisord(layout)
+    old = Program("nginx", ["python", "-m", "deploy.local.takeover", "nginx"], {"CONFIG_DIGEST": "1"}, stop_seconds=10)
+    new = replace(old, command=["python", "-m", LAUNCHER, "nginx"])
+    supervisord.write([old])
+    supervisord.write([new])
+    assert (layout.programs / "nginx.conf").read_text() == old.render()
+    supervisord.write([replace(new, environment={"CONFIG_DIGEST": "2"})])
+    assert LAUNCHER in (layout.programs / "nginx.conf").read_text()
+
+
+def test_old_name_of_the_launcher_is_still_known() -> None:
+    """A stack that was started before version 0.2 starts Nginx again by the module's old name."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "deploy.local.takeover", "/bin/echo", "in its place"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ran.stdout == "in its place\n"

@@ -19,7 +19,7 @@ from deploy.checks.kubernetes import manifests, names
 from deploy.checks.kubernetes.manifests import OVERLAYS, Manifest, Pod
 from deploy.stack.paths import ROOT
 from server.settings import Settings
-from tests.unit.test_compose import settings_of
+from tests.support.dockerfile import stage_variables
 
 EVERY = sorted(path.name for path in OVERLAYS.iterdir())
 PAGE = ROOT / "docs/kubernetes.md"
@@ -520,7 +520,7 @@ def test_replicas_are_told_known_settings(rendered: dict[str, list[Manifest]]) -
     settings = Settings.from_env({**config, "WEB_CONCURRENCY": "1"})
     assert settings.graceful_timeout == 30
     assert settings.max_body_bytes == int(config["MAX_BODY_BYTES"])
-    image = settings_of("server")
+    image = stage_variables("server")
     for variable in pod(there, "server").spec["containers"][0]["env"]:
         assert image.get(variable["name"], variable["value"]) == variable["value"]
 

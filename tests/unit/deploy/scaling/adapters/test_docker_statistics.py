@@ -19,9 +19,10 @@ import pytest
 
 from deploy.errors import CommandError
 from deploy.scaling.adapters.docker_statistics import Statistics, engine_socket
-from deploy.scaling.usage import Reading, Sampler
+from deploy.scaling.usage import Reading, Sampler, Usage
 from tests.support.fake_docker import FakeDocker
 from tests.support.stacks.containers import require_engine
+from tests.support.waiting import wait_until
 
 # What engine 26.1.5 answered on cgroup v1, and what engines answer on v2, without the parts that nobody reads.
 V1: dict[str, Any] = {
@@ -219,9 +220,13 @@ def test_real_container(busy: str) -> None:
     started = time.time()
     statistics = Statistics(engine_socket(os.environ), busy)
     with Sampler(statistics.read, 0.2) as sampler:
-        while (usage := sampler.between(started, time.time())).cpus is None or usage.cpus * (time.time() - started) < 1:
-            assert time.time() < started + 60, sampler.fault
-            time.sleep(0.2)
+
+        def used() -> Usage | None:
+            """The usage since the start, once it is a second of CPU."""
+            found = sampler.between(started, time.time())
+            return found if found.cpus is not None and found.cpus * (time.time() - started) >= 1 else None
+
+        usage = wait_until(used, pause=0.2, describe=lambda: sampler.fault)
         (reading,) = statistics.read()
     assert usage.cpu_percent
     assert 10 < usage.cpu_percent < 130

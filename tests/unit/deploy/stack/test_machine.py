@@ -1,0 +1,40 @@
+"""The machine and the checkout, as measurements and image labels name them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.stack import machine
+
+
+@pytest.mark.parametrize(
+    ("remote", "source"),
+    [
+        ("https://github.com/me/forkcast", "https://github.com/me/forkcast"),
+        ("https://github.com/me/forkcast.git", "https://github.com/me/forkcast"),
+        ("https://token@github.com/me/forkcast.git", "https://github.com/me/forkcast"),
+        ("https://me:token@git.example.com:8443/forkcast.git", "https://git.example.com:8443/forkcast"),
+        ("https://me:to@ken@github.com/me/forkcast.git", ""),
+        ("git@github.com:me/forkcast.git", ""),
+        ("ssh://git@github.com/me/forkcast.git", ""),
+        ("http://me:token@git.example.com/forkcast.git", ""),
+        ("/srv/git/forkcast.git", ""),
+        (None, ""),
+    ],
+)
+def test_source(remote: str | None, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The label names a public address, and never what leads past a login."""
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    if remote is not None:
+        subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", remote], check=True)
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    assert machine.source_address() == source
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_source_without_git() -> None:
+    """A machine without `git` has nothing to put on the label."""
+    assert machine.source_address() == ""
