@@ -1,7 +1,7 @@
-"""The name under which a stack that was started before version 0.2 starts Nginx again: ``deploy.local.takeover``.
+"""The name by which a running stack that older code started starts Nginx again: ``deploy.local.takeover``.
 
-supervisord keeps the command of a running program. Such a stack's Nginx is not replaced by ``make up``, which would
-cost requests, but by the next change of its configuration or ``make down``.
+supervisord keeps the command of a running program. ``make up`` does not replace such a stack's Nginx, which would cost
+requests; the next change of its configuration does, and so do ``make down`` and ``make up``.
 """
 
 from pathlib import Path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -14,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from server.errors import Draining
 from server.http.api_keys import KeysFile
 from server.http.error_handlers import ErrorHandlers
+from server.http.health import HealthRoutes
 from server.http.middleware import GuardedReplicaApp, Reload, ReplicaApp, identity_headers
 from server.http.openapi import openapi_document
 from server.http.pages import asset_routes, redoc_page, swagger_page
@@ -29,7 +28,6 @@ from server.protocols import json_codec, mlflow_scoring, open_inference
 from server.protocols.endpoint import Endpoint
 from server.protocols.predict import PredictProtocol
 from server.settings import Settings
-from server.system import cgroup
 from server.workers.state import WorkerState
 
 logger = logging.getLogger(__name__)
@@ -54,7 +52,8 @@ def create_app(
     protocols = (scoring, infer, PredictProtocol(model, rows))
     invocations, inference, predict = (Endpoint(protocol, settings.max_body_bytes) for protocol in protocols)
     errors = ErrorHandlers(protocols)
-    service = ServiceRoutes(settings, model, reload, metrics, guarded=keys is not None)
+    health = HealthRoutes(settings, model, reload)
+    service = ServiceRoutes(settings, model, metrics, guarded=keys is not None)
     v2 = open_inference.OpenInferenceRoutes(model, inference)
     app = Starlette(
         routes=[
@@ -63,8 +62,8 @@ def create_app(
             Route("/ping", mlflow_scoring.ping),
             Route("/version", mlflow_scoring.mlflow_version),
             *v2.routes(),
-            Route("/health", service.health),
-            Route("/ready", service.ready),
+            Route("/health", health.health),
+            Route("/ready", health.ready),
             Route("/metrics", service.metrics),
             Route("/", service.index),
             Route("/openapi.json", service.openapi),
@@ -82,14 +81,11 @@ def create_app(
 
 
 class ServiceRoutes:
-    """The routes that tell of the replica and its model, one method each; and the lifespan of a worker."""
+    """The routes that describe the model and count requests, one method each; and the lifespan of a worker."""
 
-    def __init__(
-        self, settings: Settings, model: Model, reload: Reload, metrics: Metrics, *, guarded: bool = False
-    ) -> None:
+    def __init__(self, settings: Settings, model: Model, metrics: Metrics, *, guarded: bool = False) -> None:
         self._settings = settings
         self._model = model
-        self._reload = reload
         self._metrics = metrics
         self._scrape = Scrape(metrics, model)
         self._openapi = json_codec.encode(openapi_document(model, settings.max_pending, guarded=guarded))
@@ -120,39 +116,6 @@ class ServiceRoutes:
             # It still may answer real rows; those that it cannot, it answers with a 500 that names the same reason.
             logger.exception("the model could not predict its example; it is served all the same")
             return None
-
-    async def health(self, request: Request) -> Response:
-        """The worker is alive, and this is what it serves."""
-        model = self._model
-        document: dict[str, object] = {
-            "status": "ok",
-            "model": {
-                "name": model.name,
-                "version": model.version,
-                "uri": model.uri,
-                "engine": model.engine.name,
-                "trained_on": model.trained_on,
-                "digest": model.digest,
-            },
-            "source": model.source,
-            "replica": self._settings.replica,
-            "worker": os.getpid(),
-            "workers": self._settings.workers,
-            "reloads": self._reload.number,
-            "memory": {"used": cgroup.memory_used(), "limit": cgroup.memory_limit()},
-            "pending_rows": request.state.worker.batcher.pending,
-        }
-        if model.stale is not None:
-            document["stale"] = model.stale
-        if self._reload.refused is not None:
-            document["refused"] = self._reload.refused
-        return Response(json_codec.encode(document), media_type=json_codec.JSON)
-
-    async def ready(self, request: Request) -> Response:
-        """Whether the worker takes requests."""
-        if request.state.worker.draining:
-            raise Draining("this worker is draining")
-        return Response(json_codec.encode({"status": "ready"}), media_type=json_codec.JSON)
 
     def metrics(self, request: Request) -> Response:
         """What Prometheus asks for. Starlette runs it in a thread: the kernel takes milliseconds to add up memory."""

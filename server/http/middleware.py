@@ -14,7 +14,8 @@ from server.http.api_keys import KeysFile, check
 from server.http.error_handlers import ErrorHandlers
 from server.inference.model import Model
 from server.metrics.counts import OTHER, Metrics
-from server.protocols.endpoint import Endpoint, Header
+from server.protocols.endpoint import Endpoint
+from server.protocols.request_body import Header
 
 logger = logging.getLogger(__name__)
 

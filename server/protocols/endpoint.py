@@ -9,18 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from server.errors import BodyTooLarge, ClientGone, RequestError, Unforeseen, UnsupportedEncoding
+from server.errors import ClientGone, RequestError, Unforeseen, UnsupportedEncoding
 from server.inference.rows import Prediction, Row
+from server.protocols.request_body import Header, Headers, declared_of, read_body
 
 logger = logging.getLogger(__name__)
-
-Header = tuple[bytes, bytes]
-Headers = Iterable[Header]
 
 _JSON = b"application/json"
 _PROBLEM_JSON = b"application/problem+json"
@@ -134,51 +132,3 @@ async def _wait(answer: asyncio.Future[Prediction]) -> Prediction:
         if task is not None and task.cancelling():
             raise
         raise ClientGone("the client went away") from None
-
-
-def declared_of(headers: Headers) -> tuple[bytes, int]:
-    """What a body says of itself: its media type, and how many bytes it has; 0 where it comes in parts."""
-    media_type, length = b"", b"0"
-    for name, value in headers:
-        if name == b"content-type" and not media_type:
-            media_type = value
-        elif name == b"content-length":
-            length = value
-    return media_type, int(length)
-
-
-async def read_body(receive: Receive, declared: int, limit: int) -> bytes:
-    """A body of at most ``limit`` bytes, of which ``declared`` were announced.
-
-    Raises:
-        BodyTooLarge, ClientGone: as their names say.
-    """
-    if declared > limit:
-        raise _too_large(limit)
-    body, more = await _receive(receive)
-    if more:
-        body = await _rest(body, receive, limit)
-    if len(body) > limit:
-        raise _too_large(limit)
-    return body
-
-
-async def _rest(body: bytes, receive: Receive, limit: int) -> bytes:
-    """A body that comes in parts, as far as it matters."""
-    parts, more = bytearray(body), True
-    while more and len(parts) <= limit:
-        body, more = await _receive(receive)
-        parts += body
-    return bytes(parts)
-
-
-async def _receive(receive: Receive) -> tuple[bytes, bool]:
-    """The next part of a body, and whether another one follows."""
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGone("the client went away")
-    return message.get("body", b""), message.get("more_body", False)
-
-
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body is larger than {limit} bytes")

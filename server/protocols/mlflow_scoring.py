@@ -20,8 +20,9 @@ from server.inference.rows import Prediction, Row
 from server.inference.schema import RowTable
 from server.metrics.counts import INVOCATIONS
 from server.protocols import csv_parquet, json_codec
-from server.protocols.endpoint import BodyReader, ErrorAnswer, Headers, PredictionRequest
+from server.protocols.endpoint import BodyReader, ErrorAnswer, PredictionRequest
 from server.protocols.predict import problem
+from server.protocols.request_body import Headers
 
 CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"

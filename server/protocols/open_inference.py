@@ -21,7 +21,8 @@ from server.inference.model import Model
 from server.inference.rows import Prediction
 from server.metrics.counts import INFER
 from server.protocols import json_codec
-from server.protocols.endpoint import BodyReader, Endpoint, ErrorAnswer, Headers, PredictionRequest
+from server.protocols.endpoint import BodyReader, Endpoint, ErrorAnswer, PredictionRequest
+from server.protocols.request_body import Headers
 from server.protocols.tensors import DATATYPES, Tensor, outputs, to_table
 
 PREFIX = "/v2"

@@ -8,7 +8,8 @@ from server.errors import RequestError, UnsupportedMedia
 from server.inference.model import Model
 from server.metrics.counts import PREDICT
 from server.protocols import json_codec
-from server.protocols.endpoint import BodyReader, ErrorAnswer, Headers, PredictionRequest
+from server.protocols.endpoint import BodyReader, ErrorAnswer, PredictionRequest
+from server.protocols.request_body import Headers
 
 _JSON = json_codec.JSON.encode()
 _PROBLEM_JSON = json_codec.PROBLEM_JSON.encode()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from server.inference.batcher import Batcher
 from server.inference.rows import Prediction
 from server.metrics.counts import Metrics
-from server.protocols.endpoint import Header
+from server.protocols.request_body import Header
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from deploy.stack.paths import Layout
 # In the environment of everything that a stack starts: tells its processes from any other's.
 MARK = "FORKCAST_VAR"
 
-# The module that starts Nginx, and its name before version 0.2; see deploy/local.py.
+# The module that starts Nginx, and the name by which older code did; see deploy/local.py.
 LAUNCHER, _OLD_LAUNCHER = "deploy.backends.local.takeover", "deploy.local.takeover"
 
 _CONFIG = """\

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +16,7 @@ import pytest
 from deploy.checks import audit
 from deploy.errors import CommandError
 from deploy.stack.paths import ROOT
+from tests.support.servers import serving_thread
 
 HOLES = {("jinja2", "2.10"): "GHSA-known", ("holed", "1.0"): "GHSA-hole"}
 
@@ -129,12 +129,8 @@ class Later(Unclear):
 @pytest.fixture(params=[Database])
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
     request.param.asked = 0
-    with ThreadingHTTPServer(("127.0.0.1", 0), request.param) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving_thread(ThreadingHTTPServer(("127.0.0.1", 0), request.param)) as server:
         yield f"http://127.0.0.1:{server.server_port}/v1/query"
-        server.shutdown()
-        thread.join()
 
 
 def test_a_known_hole_fails(url: str) -> None:

@@ -1,0 +1,71 @@
+"""A stack whose checkout changes while it runs, as after `git pull`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.stack.code import outdated
+from deploy.stack.paths import ROOT
+from tests.support.models import saved_models
+from tests.support.stacks.local import Stack
+from tests.support.stress.load import Load
+
+PARTS = ("server", "deploy", "nginx", "locust", "gunicorn.conf.py", "Makefile")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A lone replica, started by a checkout of its own."""
+    folder = tmp_path_factory.mktemp("other-code")
+    checkout = folder / "checkout"
+    checkout.mkdir()
+    for part in PARTS:
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
+        copy(ROOT / part, checkout / part)
+    (checkout / ".venv").symlink_to(ROOT / ".venv")
+    model = saved_models.covertype_forest(folder / "model")
+    environ = {"MODEL_URI": str(model), "WEB_CONCURRENCY": "1"}
+    one = Stack(folder / "var", environ, checkout=checkout)
+    try:
+        one.done("up")
+        yield one
+    finally:
+        one.make("down")
+
+
+def change(stack: Stack) -> None:
+    """Change the code that replicas run."""
+    with (stack.checkout / "server/errors.py").open("a") as file:
+        file.write("# changed\n")
+
+
+def test_up_replaces_a_replica_of_other_code_without_a_lost_request(stack: Stack) -> None:
+    """Promote refuses with one line until `make up` has replaced the lone replica; Nginx stays, and no request fails."""
+    with Load(stack.port) as load:
+        before = stack.pids()
+        stack.done("up")
+        assert stack.pids() == before
+        change(stack)
+        assert stack.refused("promote", "VERSION=1") == f"error: {outdated('replica-1')}"
+        assert stack.refused("rollback") == f"error: {outdated('replica-1')}"
+        assert stack.pids() == before
+        stack.done("up")
+    after = stack.pids()
+    assert after["replica-1"] != before["replica-1"]
+    assert after["nginx"] == before["nginx"]
+    assert load.counts.answered > 0
+    assert load.counts.failed == 0, load.counts.broken
+    assert outdated("replica-1") not in stack.refused("promote", "VERSION=1")
+
+
+def test_restart_replaces_a_replica_of_other_code_once(stack: Stack) -> None:
+    """`make restart` leaves a replica of the checkout's code, which a second `make up` does not replace."""
+    change(stack)
+    stack.done("restart")
+    before = stack.pids()
+    stack.done("up")
+    assert stack.pids() == before
