@@ -65,8 +65,17 @@ class RequestError(ForkcastError):
 class RoutingError(RequestError):
     """HTTP's own refusal: there is no such path, or the path does not take the method."""
 
-    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(detail)
+    status = 404
+
+    def __init__(
+        self,
+        detail: str,
+        faults: Sequence[Fault] = (),
+        *,
+        status: int = 404,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail, faults)
         self.status = status
         self.headers = headers or {}
 

@@ -38,7 +38,7 @@ class ErrorHandlers:
         shown = path[:200]
         details = {404: f"there is no {shown}; see / for what there is", 405: f"{shown} does not take {request.method}"}
         detail = details.get(error.status_code, error.detail)
-        return self.response(path, RoutingError(error.status_code, detail, error.headers))
+        return self.response(path, RoutingError(detail, status=error.status_code, headers=error.headers))
 
     async def on_unforeseen(self, request: Request, _error: Exception) -> Response:
         """Answer anything else: Starlette raises it again after this answer, and it is logged with its traceback."""

@@ -22,11 +22,13 @@ from server.errors import (
     Draining,
     Fault,
     InvalidRows,
+    MalformedHttp,
     NoSuchModel,
     NoTable,
     NotJson,
     QueueFull,
     RequestError,
+    RoutingError,
     Unauthorized,
     Unavailable,
     Unforeseen,
@@ -34,14 +36,16 @@ from server.errors import (
     UnsupportedMedia,
     WrongKey,
 )
-from server.workers.state import WorkerState
 from server.inference.batcher import Batcher
 from server.inference.model import Model
 from server.inference.rows import Prediction, Row, Rows
 from server.inference.schema import InputSchema
-from server.protocols.endpoint import Endpoint, declared_of, read_body
+from server.protocols.endpoint import Endpoint
 from server.protocols.predict import PredictProtocol
+from server.protocols.request_body import declared_of, read_body
 from server.settings import Settings
+from server.workers.state import WorkerState
+from tests.support.models.served_models import served_model
 
 PATIENCE = 20  # seconds until a test that hangs fails instead
 LIMIT = 60
@@ -71,15 +75,13 @@ class Double:
 
 
 def double(engine: Double) -> Model:
-    return Model(
+    return served_model(
+        engine,
         name="double",
         version="4",
         uri="models:/double/4",
-        digest="d" * 64,
         trained_on=None,
-        stale=None,
         schema=InputSchema.from_signature([{"name": "x", "type": "double"}], {"x": [-100, 100]}),
-        engine=engine,
         example={"x": 0.0},
     )
 
@@ -299,6 +301,8 @@ def test_every_foreseen_error(kind: type[RequestError], caplog: pytest.LogCaptur
 def test_kinds_of_errors() -> None:
     """These are all errors that have a status, and what it is."""
     assert {kind: kind.status for kind in kinds(RequestError)} == {
+        RoutingError: 404,
+        MalformedHttp: 400,
         NotJson: 400,
         BadForm: 400,
         Unauthorized: 401,
