@@ -7,7 +7,6 @@ import os
 import secrets
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,12 +19,12 @@ from starlette.routing import Mount, Route
 from server.http.api_keys import OPEN
 from server.http.app import create_app
 from server.settings import Settings
-from tests.support.stacks.local import Replica, launch
-from tests.support.waiting import wait_until
 from tests.support.models import saved_models
+from tests.support.models.served_models import FakeEngine, served_model
+from tests.support.stacks.local import Replica, launch
 from tests.support.stress.load import WORKSHOP_ROW, Load, request_bytes
 from tests.support.stress.rotation import WAYS, Rotation, by_rename, headers_of, seconds_until, status
-from tests.support.models.served_models import FakeEngine, served_model
+from tests.support.waiting import wait_until
 
 KEY = secrets.token_urlsafe(24)
 PATIENCE = 5  # seconds, of a machine that does much else: without that it is two

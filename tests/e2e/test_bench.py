@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from deploy.stack.paths import ROOT
-from tests.support.stacks.local import clean_environ
 from tests.support.models import saved_models
+from tests.support.stacks.local import clean_environ
 
 pytestmark = pytest.mark.skipif(
     shutil.which("wrk") is None and (os.geteuid() != 0 or shutil.which("apt-get") is None),

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,13 +18,13 @@ import pytest
 
 from deploy.rollout.replica_client import ask_address
 from deploy.stack.paths import ROOT
-from tests.support.ports import free_port
-from tests.support.stacks.local import clean_environ
-from tests.support.waiting import wait_until
 from tests.support.models import saved_models
+from tests.support.ports import free_port, port_in_use
 from tests.support.stacks.containers import ContainerStack, require_engine
+from tests.support.stacks.local import clean_environ
 from tests.support.stress.chaos import Chaos, report
 from tests.support.stress.load import Load, post_once_each
+from tests.support.waiting import wait_until
 
 # A replica's health, billionths of a CPU, and bytes of memory.
 AS_STARTED = ("healthy", 10**9, 1 << 30)
@@ -39,12 +37,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iter
     """A stack that built its images and trained its own model: two replicas of one worker."""
     require_engine()
     one = ContainerStack(tmp_path_factory.mktemp("containers") / "var")
-    one.environ = {
-        "BACKEND": "docker",
-        "COMPOSE_PROJECT_NAME": f"forkcast-test-{one.port}",
-        "HTTP_HOST": "127.0.0.1",
-        "COVERTYPE_PATH": str(covertype_csv),
-    }
+    one.environ = one.own_settings("test", covertype_csv)
     try:
         one.done("up", "N=2")
         yield one
@@ -205,9 +198,7 @@ def test_out_of_memory_is_no_silent_loop(stack: ContainerStack) -> None:
     try:
         stack.docker("compose", "up", "--detach", "--no-build", SERVER_MEMORY="64M", ENGINE="sklearn", **ports)
         killed = "killed: out of memory at 64M; the model needs about "
-        wait_until(
-            lambda: killed in stack.done("status"), seconds=120, pause=1, describe=lambda: stack.done("status")
-        )
+        wait_until(lambda: killed in stack.done("status"), seconds=120, pause=1, describe=lambda: stack.done("status"))
         logs = stack.done("logs")
         assert killed in logs
         assert "memory is limited to 64M, and the model needs about " in logs
@@ -377,8 +368,7 @@ def test_what_cannot_be_is_refused(running: ContainerStack, changes: list[str], 
 
 def test_port_in_use(running: ContainerStack) -> None:
     """A port that another program listens on is named before anything is changed."""
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+    with port_in_use() as port:
         assert f"port {port} is in use by another program" in running.refused("up", f"LOCUST_PORT={port}")
     assert running.predict()[0] == 200
 

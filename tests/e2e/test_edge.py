@@ -14,8 +14,8 @@ import pytest
 
 from deploy.security import tls
 from deploy.stack.paths import ROOT
-from tests.support.stacks.local import clean_environ
 from tests.support import certificates
+from tests.support.stacks.local import clean_environ
 from tests.support.stacks.locked import KEY, NEXT, Edge, wait_for_status
 from tests.support.stress.load import WORKSHOP_ROW
 

@@ -12,8 +12,8 @@ from deploy.security.api_keys import CONTAINER
 from tests.support import certificates
 from tests.support.stacks.containers import ContainerStack, require_engine
 from tests.support.stacks.locked import KEY, NEXT, Edge, wait_for_status
-from tests.support.waiting import wait_until
 from tests.support.stress.load import WORKSHOP_ROW
+from tests.support.waiting import wait_until
 
 REQUESTS = 10  # a second, of one address
 
@@ -28,13 +28,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Itera
     require_engine()
     folder = tmp_path_factory.mktemp("edge")
     one = ContainerEdge(folder / "var")
-    one.environ = {
-        **one.locks(folder, requests=REQUESTS),
-        "BACKEND": "docker",
-        "COMPOSE_PROJECT_NAME": f"forkcast-test-{one.port}",
-        "HTTP_HOST": "127.0.0.1",
-        "COVERTYPE_PATH": str(covertype_csv),
-    }
+    one.environ = one.locks(folder, requests=REQUESTS) | one.own_settings("test", covertype_csv)
     try:
         told = one.done("up")
         assert f"service  {one.address} " in told

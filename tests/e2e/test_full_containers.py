@@ -16,8 +16,8 @@ from dotenv import dotenv_values
 
 from deploy.rollout.replica_client import ask_address
 from tests.support.ports import free_port
-from tests.support.waiting import wait_until
 from tests.support.stacks.containers import ContainerStack, require_engine
+from tests.support.waiting import wait_until
 
 _SERVICES = ("database", "object-store", "mlflow")
 _OBJECTS = """
@@ -101,7 +101,7 @@ def _wait_well(stack: ContainerStack, service: str) -> None:
     def last_lines() -> str:
         return stack.docker("logs", "--tail", "20", f"{stack.project}-{service}-1")
 
-    wait_until(is_well, seconds=180, pause=0.2, describe=last_lines)
+    wait_until(is_well, seconds=300, pause=0.2, describe=last_lines)
 
 
 def _failures(stack: ContainerStack, work: Callable[[], object]) -> tuple[int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import re
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
@@ -12,13 +11,13 @@ import psutil
 import pytest
 
 from deploy.backends.local.nginx import STATUS_SOCKET
+from tests.support.raw_http import ask, short_path
 from tests.support.stacks.local import Stack
-from tests.support.waiting import wait_until
 from tests.support.stress.hostile import run
 from tests.support.stress.hostile.malformed import MALFORMED
 from tests.support.stress.hostile.wire import Got
 from tests.support.stress.load import Load
-from tests.support.raw_http import ask, short_path
+from tests.support.waiting import wait_until
 
 CLIENTS = 300
 # As long as Nginx waits for the next byte, and some more: those whom it hangs up on are gone by then (seconds).
@@ -37,7 +36,12 @@ def nothing_left(stack: Stack) -> Iterator[None]:
     """After an attack Nginx lets go of its connections, the workers are those of before, and hold no more memory."""
     before = memory(stack)
     yield
-    wait_until(lambda: connections(stack) <= 5, seconds=30, pause=0.2, describe=lambda: f"Nginx holds {connections(stack)} connections")
+    wait_until(
+        lambda: connections(stack) <= 5,
+        seconds=30,
+        pause=0.2,
+        describe=lambda: f"Nginx holds {connections(stack)} connections",
+    )
     after = memory(stack)
     assert after.keys() == before.keys()
     assert sum(after.values()) - sum(before.values()) < 400_000_000

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,10 @@ import pytest
 from deploy.checks.kubernetes import manifests
 from deploy.rollout.replica_client import ask_address
 from tests.support.ports import free_port
-from tests.support.waiting import wait_until
 from tests.support.stacks.containers import ContainerStack, require_engine
 from tests.support.stacks.kubelet import Cluster, docker
 from tests.support.stress.load import WORKSHOP_ROW, Load
+from tests.support.waiting import wait_until
 
 PORT = free_port()
 

@@ -7,7 +7,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -113,7 +112,9 @@ def test_load_measures_the_stack_that_is_up(lab: Stack) -> None:
 def test_compare_interrupted_goes_on(lab: Stack) -> None:
     """Ctrl-C keeps what was measured and gives the stack back; RESUME measures the rest, and only that."""
     process = started(lab, "compare", "TOPOLOGIES=1x1:1 1x1:2 2x0.5:1", *words())
-    wait_for_results(lambda: newest(lab).conditions["verb"] == "compare" and len(newest(lab).runs) == 2 and locusts(lab))
+    wait_for_results(
+        lambda: newest(lab).conditions["verb"] == "compare" and len(newest(lab).runs) == 2 and locusts(lab)
+    )
     status, errors = interrupted(process)
     assert status != 0
     assert "interrupted by SIGINT" in errors

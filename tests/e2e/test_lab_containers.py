@@ -24,13 +24,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterat
     require_engine()
     folder = tmp_path_factory.mktemp("lab")
     one = ContainerStack(folder / "var")
-    one.environ = {
-        "BACKEND": "docker",
-        "COMPOSE_PROJECT_NAME": f"forkcast-lab-{one.port}",
-        "HTTP_HOST": "127.0.0.1",
-        "COVERTYPE_PATH": str(covertype_csv),
-        "RESULTS_DIR": str(folder / "results"),
-    }
+    one.environ = one.own_settings("lab", covertype_csv) | {"RESULTS_DIR": str(folder / "results")}
     try:
         one.done("up")
         yield one

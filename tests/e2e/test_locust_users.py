@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.request
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.support.programs.locust_process import locust
 from tests.support.stacks.local import Stack
 from tests.support.waiting import wait_until
-from tests.support.locust_process import locust
 
 # Too few requests to keep anybody waiting for another's.
 LOW = ("--users", "20", "--spawn-rate", "20", "--wait-min", "0.1", "--wait-max", "0.3", "--run-time", "8s", "--record")

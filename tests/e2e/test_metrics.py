@@ -14,11 +14,11 @@ import pytest
 
 from server.model_store.copies import Copies, Copy
 from server.model_store.digest import folder_digest
-from tests.support.stacks.local import Replica, StartReplica
-from tests.support.waiting import wait_until
 from tests.support.models import saved_models
 from tests.support.scrapes import requests, samples
+from tests.support.stacks.local import Replica, StartReplica
 from tests.support.stress.load import Load, request_bytes
+from tests.support.waiting import wait_until
 
 DOUBLING = {"x": 4.5}
 PATIENCE = 60  # seconds until a test that hangs fails instead

@@ -17,9 +17,9 @@ from deploy.backends.docker.engine import MONITORING
 from deploy.rollout.replica_client import ask_address
 from deploy.stack.paths import ROOT
 from tests.support.ports import free_port
-from tests.support.waiting import wait_until
 from tests.support.stacks.containers import ContainerStack, require_engine
 from tests.support.stress.load import Load
+from tests.support.waiting import wait_until
 
 FOLDER = ROOT / "deploy/monitoring"
 RUNNING = MONITORING[:-1]  # Grafana's image may not be had
@@ -36,11 +36,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iter
     """Three replicas of two workers, and what watches them."""
     require_engine()
     one = ContainerStack(tmp_path_factory.mktemp("monitoring") / "var")
-    one.environ = {
-        "BACKEND": "docker",
-        "COMPOSE_PROJECT_NAME": f"forkcast-monitoring-{one.port}",
-        "HTTP_HOST": "127.0.0.1",
-        "COVERTYPE_PATH": str(covertype_csv),
+    one.environ = one.own_settings("monitoring", covertype_csv) | {
         "WEB_CONCURRENCY": str(WORKERS),
         "PROMETHEUS_PORT": str(free_port()),
         "GRAFANA_PORT": str(free_port()),

@@ -10,8 +10,8 @@ from email.parser import BytesHeaderParser
 import pytest
 import schemathesis
 
-from tests.support.stacks.local import Stack
 from tests.support.fuzzing import config, fuzz, operations
+from tests.support.stacks.local import Stack
 from tests.support.stress.load import WORKSHOP_ROW
 
 V2 = {"inputs": [{"name": "all", "shape": [1, 12], "datatype": "FP64", "data": list(WORKSHOP_ROW.values())}]}

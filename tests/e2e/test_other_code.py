@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -44,7 +43,7 @@ def change(stack: Stack) -> None:
 
 
 def test_up_replaces_a_replica_of_other_code_without_a_lost_request(stack: Stack) -> None:
-    """Promote refuses with one line until `make up` has replaced the lone replica; Nginx stays, and no request fails."""
+    """Promote refuses until `make up` has replaced the lone replica, while Nginx stays and no request fails."""
     with Load(stack.port) as load:
         before = stack.pids()
         stack.done("up")

@@ -15,11 +15,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # their own imports warn
     from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
-from tests.support.stacks.local import Replica, launch
 from tests.peers import mlflow, mlflow_differences, mlserver, mlserver_differences, v2
 from tests.peers.exchange import Answer, ask
 from tests.peers.models import MIXED, SAVE
 from tests.peers.outcome import of_scoring, of_v2, unlisted
+from tests.support.stacks.local import Replica, launch
 
 _CLASSES = ("sqlstate", "error_class")
 # By the request's name: the other server's answer, and ours.

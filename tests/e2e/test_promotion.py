@@ -10,6 +10,7 @@ import sqlite3
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -20,11 +21,11 @@ from sklearn.tree import DecisionTreeClassifier
 from deploy.backends.local.watch import family
 from deploy.models.training.form import FEATURES
 from deploy.models.training.synthetic import generate
-from tests.support.stacks.local import Stack
-from tests.support.waiting import wait_until
 from tests.support.models import saved_models
 from tests.support.models.registries import Registry, new_registry
+from tests.support.stacks.local import Stack
 from tests.support.stress.load import Load
+from tests.support.waiting import wait_until
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
@@ -137,10 +138,12 @@ def served(stack: Stack) -> list[str]:
 
 def held(stack: Stack) -> list[int]:
     """The memory of each replica's processes, shared pages counted once (bytes), when its old workers have gone."""
-    families = []
-    for pid in replicas(stack).values():
-        wait_until(lambda pid=pid: len(family(pid)) == 2)
-        families.append(family(pid))
+
+    def master_and_worker(pid: int) -> list[psutil.Process] | None:
+        processes = family(pid)
+        return processes if len(processes) == 2 else None
+
+    families = [wait_until(partial(master_and_worker, pid)) for pid in replicas(stack).values()]
     return [sum(process.memory_full_info().pss for process in one) for one in families]
 
 

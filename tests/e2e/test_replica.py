@@ -19,9 +19,10 @@ import psutil
 import pytest
 
 from deploy.rollout.replica_client import ask_address
-from tests.support.stacks.local import Replica, StartReplica
 from tests.support.models import saved_models
+from tests.support.stacks.local import Replica, StartReplica
 from tests.support.stress.load import Load
+from tests.support.waiting import wait_until
 
 IRIS = {"sepal length (cm)": 5.1, "sepal width (cm)": 3.5, "petal length (cm)": 1.4, "petal width (cm)": 0.2}
 DIABETES = dict.fromkeys(("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"), 0.01)
@@ -86,8 +87,7 @@ def test_health_answers_while_the_model_computes(sleeping: Replica) -> None:
 def test_full_queue_sheds_and_recovers(sleeping: Replica) -> None:
     """Requests beyond those that may wait get 503 with Retry-After at once, the others their answers."""
     with Load(sleeping.port, connections=12, most=12, document={"x": 1}) as load:
-        while sum(load.counts.statuses.values()) < 12:
-            time.sleep(0.05)
+        wait_until(lambda: sum(load.counts.statuses.values()) >= 12)
     assert load.counts.statuses[503] >= 1
     assert load.counts.statuses[200] >= 4  # those that may wait; one more if the first was being predicted by then
     assert load.counts.statuses[200] + load.counts.statuses[503] == 12

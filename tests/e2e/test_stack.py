@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -17,11 +16,11 @@ import psutil
 import pytest
 
 from deploy.stack.paths import ROOT
+from tests.support.models import saved_models
 from tests.support.ports import free_port
 from tests.support.stacks.local import Stack
-from tests.support.waiting import wait_until
-from tests.support.models import saved_models
 from tests.support.stress.load import WORKSHOP_ROW, Load, post_once_each
+from tests.support.waiting import wait_until
 
 
 def processes_of(stack: Stack) -> list[psutil.Process]:

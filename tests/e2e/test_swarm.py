@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deploy.rollout.replica_client import ask_address
 from deploy.stack.paths import ROOT
 from tests.support.ports import free_port
-from tests.support.stacks.local import clean_environ
 from tests.support.stacks.containers import require_engine
+from tests.support.stacks.local import clean_environ
 from tests.support.stress.load import WORKSHOP_ROW, Load
 from tests.support.stress.swarm import SwarmStack
+from tests.support.waiting import wait_until
 
 # What Docker makes for the first swarm, and leaves behind.
 _GATEWAY = "docker_gwbridge"
@@ -73,12 +74,15 @@ def leave(stack: SwarmStack, *, keep_gateway: bool) -> None:
 
 def answered(address: str) -> str:
     """The version that predicted, once Nginx has found the replicas."""
-    for _ in range(300):
-        status, answer = ask_address(address, "POST", "/predict", WORKSHOP_ROW)
-        if status == 200:
-            return str(answer["model_version"])
-        time.sleep(0.1)
-    raise AssertionError((status, answer))
+
+    def predict() -> tuple[int, Any]:
+        return ask_address(address, "POST", "/predict", WORKSHOP_ROW)
+
+    def version() -> str | None:
+        status, answer = predict()
+        return str(answer["model_version"]) if status == 200 else None
+
+    return wait_until(version, pause=0.1, describe=predict)
 
 
 def test_swarm_loses_no_request(swarm: SwarmStack) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-import time
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,10 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # their own imports warn
     from mlflow.pyfunc.scoring_server import get_cmd
 
-from tests.support.ports import free_port
 from tests.peers import scoring, scoring_http, scoring_tables, scoring_values
 from tests.peers.exchange import Case, ask
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 _PING = Case("ping", "/ping", method="GET")
 
@@ -47,15 +48,15 @@ class Served:
         return cls(process, port, log)
 
     def wait_ready(self) -> None:
-        """Until it answers that it is there."""
-        for _ in range(1200):
+        """Wait for a 200 of /ping; fail with the log if the process ends, or after 180 seconds."""
+
+        def is_ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            try:
-                if ask(self.port, _PING).status == 200:
-                    return
-            except OSError:
-                time.sleep(0.1)
-        raise AssertionError(self.log.read_text())
+            with suppress(OSError):
+                return ask(self.port, _PING).status == 200
+            return False
+
+        wait_until(is_ready, seconds=180, pause=0.1, describe=self.log.read_text)
 
     def stop(self) -> None:
         """Without waiting for connections: all are closed."""

@@ -23,10 +23,10 @@ from typing import Any
 
 from deploy.rollout.replica_client import listens
 from deploy.stack.paths import ROOT
-from tests.support.ports import free_port
 from tests.peers import v2, v2_tensors
 from tests.peers.exchange import Answer, Case, ask
 from tests.peers.models import SAVE
+from tests.support.ports import free_port
 
 KEPT = Path(__file__).with_suffix(".json")
 

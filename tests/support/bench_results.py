@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from deploy.bench.processes import Memory
-from deploy.bench.row import Row
 from deploy.bench.subject import Subject
+from deploy.bench.table import Row
 from deploy.bench.wrk import Answers
 from server.engines.companion import FLAVORS
 from server.inference.schema import InputSchema

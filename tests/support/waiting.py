@@ -15,7 +15,7 @@ def wait_until(
     holds: Callable[[], Result | None],
     seconds: float = 60,
     *,
-    pause: float = 0.05,
+    pause: float = 0.02,
     describe: Callable[[], object] = lambda: "",
 ) -> Result:
     """Call ``holds`` until its result is true, with a pause in seconds between two calls, and return that result.

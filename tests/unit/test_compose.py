@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import fnmatch
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,11 @@ from deploy.stack import registry_services
 from deploy.stack.paths import ROOT
 from deploy.stack.specification import MOST, SETTINGS
 from server.settings import Settings
+from tests.support.dockerfile import DOCKERFILE, stage, stage_variables
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 TLS = (ROOT / "deploy/backends/docker/tls.yml").read_text()
 TEMPLATES = sorted(path.name for path in (ROOT / "nginx").glob("*.conf") if path.name != "upstream-local.conf")
-DOCKERFILE = (ROOT / "deploy/images/Dockerfile").read_text()
 LOCKS = ROOT / "deploy/requirements"
 EVERY_SERVICE = ("model", *SERVICES, *registry_services.SERVICES, *MONITORING)
 # Services that another one's image is built for.
@@ -45,18 +44,6 @@ def services() -> dict[str, dict[str, Any]]:
 def code(text: str) -> str:
     """A file without its comments."""
     return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-
-
-def stage(name: str) -> str:
-    """One stage of the Dockerfile."""
-    return next(part for part in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE) if f" AS {name}\n" in part)
-
-
-def settings_of(name: str) -> dict[str, str]:
-    """The variables that a stage of the Dockerfile sets."""
-    (block,) = re.findall(r"^ENV ((?:.*\\\n)*.*)$", stage(name), re.MULTILINE)
-    pairs = (pair.split("=", 1) for pair in shlex.split(block.replace("\\\n", " ")))
-    return {name: value.strip('"') for name, value in pairs}
 
 
 def pins(path: Path) -> dict[str, set[str]]:
@@ -259,19 +246,19 @@ def test_nothing_runs_as_root(service: str) -> None:
 
 def test_nginx_tries_every_replica() -> None:
     """There may be as many replicas as Nginx tries before it gives up."""
-    assert int(settings_of("nginx")["TRIES"]) == MOST["docker"]
+    assert int(stage_variables("nginx")["TRIES"]) == MOST["docker"]
 
 
 def test_replica_reads_what_was_brought() -> None:
     """The replicas' model is the record that the one-shot service writes, in the volume that they share."""
-    server = settings_of("server")
+    server = stage_variables("server")
     settings = Settings.from_env(server)
     assert settings.model_uri == str(settings.models_dir / "current.json")
-    assert settings_of("model")["VAR_DIR"] == server["VAR_DIR"]
+    assert stage_variables("model")["VAR_DIR"] == server["VAR_DIR"]
 
 
 def filtered() -> set[str]:
-    pattern = settings_of("nginx")["NGINX_ENVSUBST_FILTER"]
+    pattern = stage_variables("nginx")["NGINX_ENVSUBST_FILTER"]
     assert re.fullmatch(r"\^\([A-Z0-9_|]+\)\$", pattern)
     return set(pattern.strip("^()$").split("|"))
 
@@ -311,7 +298,7 @@ def test_every_variable_of_the_templates_has_a_value() -> None:
         re.findall(r"^export (.*)$", (ROOT / "deploy/images/nginx-limits.envsh").read_text(), re.MULTILINE)
     )
     assert used == filtered()
-    assert used <= set(settings_of("nginx")) | set(exported.split())
+    assert used <= set(stage_variables("nginx")) | set(exported.split())
 
 
 @pytest.mark.parametrize("lock", sorted(path.name for path in LOCKS.glob("*.txt")))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
-from deploy.backends.docker import images, locks, monitoring, provider, registry
+from deploy.backends.docker import images, monitoring, provider, registry, security_variables
 from deploy.backends.docker.convergence import converge
 from deploy.backends.docker.engine import MONITORING, Compose, Container, is_local
 from deploy.backends.docker.rollout import ContainerRegistrar, ContainerReplica
@@ -210,7 +210,7 @@ class DockerBackend:
         return stack
 
     def _compose(self, stack: Stack, more: Mapping[str, str] | None = None) -> Compose:
-        chosen = variables(stack) | locks.variables(stack, self._layout, self._environ)
+        chosen = variables(stack) | security_variables.variables(stack, self._layout, self._environ)
         chosen |= registry.variables(stack, self._environ) | dict(more or {})
         chosen["CODE_DIGEST"] = code_digest()
         chosen["SOURCE"] = self._environ.get("SOURCE") or source_address()

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from deploy.backends.base import Backend
-from deploy.backends.docker import locks
+from deploy.backends.docker import security_variables
 from deploy.backends.docker.engine import Compose, docker, docker_command, engine_cpus
 from deploy.backends.docker.topology import file, variables
 from deploy.backends.local.file_limits import WANTED
@@ -51,7 +51,7 @@ class DockerLab:
     """The lab on one Compose project."""
 
     def __init__(self, layout: Layout, stack: Stack, environ: Mapping[str, str]) -> None:
-        chosen = variables(stack) | locks.variables(stack, layout, environ)
+        chosen = variables(stack) | security_variables.variables(stack, layout, environ)
         self._host = f"{'https' if stack.has_tls else 'http'}://nginx:8082"
         if project := environ.get("COMPOSE_PROJECT_NAME"):
             chosen["COMPOSE_PROJECT_NAME"] = project

@@ -10,6 +10,7 @@ from server.inference.model import Model
 from server.inference.rows import Prediction, Rows
 from server.inference.schema import InputSchema
 from server.settings import Settings
+from tests.support.models.served_models import served_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
@@ -40,20 +41,9 @@ class Mirror:
 
 
 def model_of(engine: Any, **other: Any) -> Model:
-    return Model(
-        **{
-            "name": "mirror",
-            "version": "4",
-            "uri": "models:/mirror/4",
-            "digest": "d" * 64,
-            "trained_on": None,
-            "stale": None,
-            "schema": SCHEMA,
-            "engine": engine,
-            "example": ROW,
-            **other,
-        }
-    )
+    """Return version 4 of the model ``mirror``, with the columns of SCHEMA, over an engine and with other fields."""
+    fields = {"name": "mirror", "version": "4", "uri": "models:/mirror/4", "trained_on": None}
+    return served_model(engine, **{**fields, "schema": SCHEMA, "example": ROW, **other})
 
 
 def client_of(engine: Any, environ: dict[str, str] | None = None, **other: Any) -> TestClient:

@@ -13,11 +13,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from deploy.models.compile.packing import pack
-from server.inference.model import Engine
 from server.engines.sklearn import SklearnEngine
-from server.inference.model import Model
+from server.inference.model import Engine, Model
 from server.inference.schema import InputSchema
 from tests.support.models.forests import engine_of
+from tests.support.models.served_models import served_model
 
 ROWS = 60
 
@@ -30,15 +30,11 @@ def schema_of(
 
 
 def model_of(name: str, schema: InputSchema, engine: Engine, example: list[Any]) -> Model:
-    return Model(
+    return served_model(
+        engine,
         name=name,
-        version="7",
         uri=f"models:/{name}@champion",
-        digest="d" * 64,
-        trained_on="synthetic",
-        stale=None,
         schema=schema,
-        engine=engine,
         example=dict(zip(schema.names, example, strict=True)),
     )
 

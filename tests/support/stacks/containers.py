@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,15 @@ _LABEL = "com.docker.compose.project"
 
 class ContainerStack(Stack):
     """A :class:`Stack` whose ``environ`` names the backend and the project."""
+
+    def own_settings(self, name: str, covertype_csv: Path) -> dict[str, str]:
+        """Return the settings of a project that nobody else has, on 127.0.0.1, with a model trained on this file."""
+        return {
+            "BACKEND": "docker",
+            "COMPOSE_PROJECT_NAME": f"forkcast-{name}-{self.port}",
+            "HTTP_HOST": "127.0.0.1",
+            "COVERTYPE_PATH": str(covertype_csv),
+        }
 
     @property
     def project(self) -> str:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from deploy.stack.paths import ROOT
 from tests.support.ports import free_port
 from tests.support.raw_http import short_path
 from tests.support.stress.load import WORKSHOP_ROW
+from tests.support.waiting import wait_until
 
 
 def clean_environ() -> dict[str, str]:
@@ -34,12 +34,13 @@ def clean_environ() -> dict[str, str]:
 
 @dataclass
 class Stack:
-    """One local stack with a var folder and ports of its own."""
+    """One local stack with a var folder and ports of its own; ``checkout`` is where `make` runs."""
 
     var: Path
     environ: Mapping[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     locust_port: int = field(default_factory=free_port)
+    checkout: Path = ROOT
 
     @property
     def address(self) -> str:
@@ -51,8 +52,10 @@ class Stack:
         extra = ports if arguments[0] in ("up", "up-full") else {}
         own = {"BACKEND": "local", "ENV_FILE": str(self.var.parent / ".env")}
         environ = {**clean_environ(), **own, **self.environ, "VAR_DIR": str(self.var), **extra}
-        command = ["make", "-s", *arguments]
-        return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=300)
+        return subprocess.run(
+            ["make", "-s", *arguments],
+            cwd=self.checkout, env=environ, capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
 
     def done(self, *arguments: str) -> str:
         """Run `make`, which must succeed; return what it printed."""
@@ -112,13 +115,13 @@ class Replica:
         return ask_address(self.address, method, target, document)
 
     def wait_ready(self) -> None:
-        """Wait for a 200 of /ready; fail with the log if the process ends, or after some 60 seconds."""
-        for _ in range(600):
-            if self.ask("GET", "/ready")[0] == 200:
-                return
+        """Wait for a 200 of /ready; fail with the log if the process ends, or after 120 seconds."""
+
+        def is_ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.1)
-        raise AssertionError(self.log.read_text())
+            return self.ask("GET", "/ready")[0] == 200
+
+        wait_until(is_ready, seconds=120, pause=0.1, describe=self.log.read_text)
 
     def stop(self) -> None:
         """Send SIGTERM to the master, and wait until it has drained."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import ssl
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from deploy.security import tls
+from tests.support import certificates
+from tests.support.certificates import Pair
 from tests.support.ports import free_port
 from tests.support.stacks.local import Stack
 from tests.support.waiting import wait_until
-from tests.support import certificates
-from tests.support.certificates import Pair
 
 KEY, NEXT = "the-key-of-the-first-client", "the-key-of-the-next-client"
 

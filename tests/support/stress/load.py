@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from deploy.security import tls
+from tests.support.waiting import wait_until
 
 WORKSHOP_ROW = {
     "elevation": 2596,
@@ -142,10 +143,12 @@ class Load:
 
     def wait_for(self, more: int, seconds: float = 60) -> None:
         """Go on until this many more were answered."""
-        wanted, deadline = self.counts.answered + more, time.monotonic() + seconds
-        while self.counts.answered < wanted and self._thread.is_alive():
-            assert time.monotonic() < deadline, f"{self.counts.statuses}, {self.counts.broken[:3]} after {seconds} s"
-            time.sleep(0.02)
+        wanted = self.counts.answered + more
+        wait_until(
+            lambda: self.counts.answered >= wanted or not self._thread.is_alive(),
+            seconds,
+            describe=lambda: f"{self.counts.statuses}, {self.counts.broken[:3]}",
+        )
 
     def join(self) -> None:
         """Go on until all that may be sent was sent."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from deploy.stack.paths import ROOT
 from tests.support.stress.load import Counts, Load
+from tests.support.waiting import wait_until
 
 FOLDER = ROOT / "deploy/swarm"
 
@@ -55,10 +56,12 @@ class SwarmStack:
         return self.docker("ps", "--quiet", "--filter", service, "--filter", "health=healthy").split()
 
     def wait_for_replicas(self, count: int, without: str = "", seconds: float = 180) -> None:
-        deadline = time.monotonic() + seconds
-        while len(found := self.replicas()) != count or without in found:
-            assert time.monotonic() < deadline, self.docker("stack", "ps", "--no-trunc", self.name)
-            time.sleep(0.3)
+        wait_until(
+            lambda: len(found := self.replicas()) == count and without not in found,
+            seconds,
+            pause=0.3,
+            describe=lambda: self.docker("stack", "ps", "--no-trunc", self.name),
+        )
 
     def docker(self, *arguments: str) -> str:
         """Run `docker`, which must succeed; what it printed."""

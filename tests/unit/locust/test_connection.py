@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from server.settings import ROOT
-from tests.support.locust_process import unused_port
+from tests.support.ports import free_port
 
 _CLIENT = """
 from gevent import monkey; monkey.patch_all()
@@ -132,4 +132,4 @@ def test_large_requests_are_sent_whole() -> None:
 
 def test_nobody_listens() -> None:
     """A connection that is refused is told as that, each time."""
-    assert exchanges(unused_port(), 2) == ["refused", "refused"]
+    assert exchanges(free_port(), 2) == ["refused", "refused"]

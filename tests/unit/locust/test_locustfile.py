@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.locust_process import finished, is_valid, locust, master_port, serving, started, unused_port, workers
+from tests.support.ports import free_port
+from tests.support.programs.locust_process import finished, is_valid, locust, master_port, serving, started, workers
 
 # Users that do not wait long.
 QUICK = ("--users", "4", "--spawn-rate", "4", "--wait-min", "0.05", "--wait-max", "0.1")
@@ -77,7 +78,7 @@ def test_options_have_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("count", [0, 2])
 def test_service_that_is_not_there(count: int) -> None:
     """A test against nobody ends by itself, with one line that says so and a status that is not 0."""
-    address = f"http://127.0.0.1:{unused_port()}"
+    address = f"http://127.0.0.1:{free_port()}"
     ran = locust(address, *QUICK, *workers(count))
     assert ran.status == 1
     assert ran.stdout.count("\n") == 1

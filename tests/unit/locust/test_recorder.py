@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.locust_process import Ran, finished, locust, serving, started, workers
+from tests.support.programs.locust_process import Ran, finished, locust, serving, started, workers
 
 QUICK = ("--wait-min", "0.05", "--wait-max", "0.1", "--record", "--exit-code-on-error", "0")
 LADDER = ("--users", "5", "--spawn-rate", "5", "--step-users", "2", "--step-seconds", "1")

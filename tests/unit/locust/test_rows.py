@@ -9,7 +9,7 @@ import pytest
 
 import rows
 from failures import CannotStartError
-from tests.support.locust_process import FEATURES, is_valid
+from tests.support.programs.locust_process import FEATURES, is_valid
 
 HEADER = "cover_type,below,small,degrees,free,flag,word,perhaps,maybe\n"
 LINE = "7,-6,2.0,0.25,12.5,true,a word,,yes\n"

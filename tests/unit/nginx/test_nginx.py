@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,9 @@ from deploy.errors import CommandError
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
 from server.settings import Settings
+from tests.support.ports import free_port, port_in_use
+from tests.support.raw_http import ask, short_path
+from tests.support.servers import serving_thread
 
 UPSTREAM = (ROOT / "nginx/upstream-local.conf").read_text()
 
@@ -52,13 +54,6 @@ def has_ipv6() -> bool:
     except OSError:
         return False
     return True
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def directives(text: str) -> str:
@@ -150,10 +145,8 @@ def test_broken_configuration_is_refused(layout: Layout, binary: str) -> None:
 
 def test_checking_a_port_in_use(layout: Layout, binary: str) -> None:
     """The configuration of a stack that runs can be checked while it listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        nginx.write_config(layout, Stack(http_port=listener.getsockname()[1]))
+    with port_in_use() as port:
+        nginx.write_config(layout, Stack(http_port=port))
         nginx.check_config(binary, layout)
 
 
@@ -253,14 +246,8 @@ class Replica(BaseHTTPRequestHandler):
 @pytest.fixture
 def replica() -> Iterator[int]:
     """A replica that tells what reached it; its port."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Replica) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving_thread(ThreadingHTTPServer(("127.0.0.1", 0), Replica)) as server:
+        yield server.server_port
 
 
 def test_request_that_starts_once_more(layout: Layout, binary: str, replica: int) -> None:
@@ -280,18 +267,6 @@ def test_request_that_starts_once_more(layout: Layout, binary: str, replica: int
     logged = json.loads((layout.logs / "access.log").read_text())
     assert (logged["method"], logged["status"]) == ("POST", 200)
     assert logged["upstream_addr"].startswith("replicas : 127.0.0.1:")
-
-
-def ask(address: int | Path, line: str) -> tuple[int, dict[str, str], str]:
-    """What Nginx answers at a port or a socket to a request line that no client would let through."""
-    family, place = (socket.AF_INET, ("127.0.0.1", address)) if isinstance(address, int) else (socket.AF_UNIX, address)
-    with socket.socket(family) as client:
-        client.settimeout(30)
-        client.connect(place if isinstance(place, tuple) else str(place))
-        client.sendall(f"{line} HTTP/1.1\r\nHost: forkcast\r\nConnection: close\r\n\r\n".encode("latin-1"))
-        head, _, body = client.makefile("rb").read().decode().partition("\r\n\r\n")
-    status, *lines = head.splitlines()
-    return int(status.split()[1]), dict(line.lower().split(": ", 1) for line in lines), body
 
 
 def to(port: int) -> str:
@@ -377,7 +352,7 @@ def test_what_looks_like_metrics(layout: Layout, binary: str, replica: int, line
 
 def test_status_of_nginx_itself(layout: Layout, binary: str, replica: int) -> None:
     """Nginx tells of its connections and requests on a socket in its own folder, and to nobody outside."""
-    with running(binary, layout, to(replica)) as port, short(layout.var / nginx.STATUS_SOCKET) as inside:
+    with running(binary, layout, to(replica)) as port, short_path(layout.var / nginx.STATUS_SOCKET) as inside:
         assert ask(port, "GET /predict")[0] == 200
         status, _, told = ask(inside, "GET /stub_status")
         assert status == 200
@@ -385,16 +360,6 @@ def test_status_of_nginx_itself(layout: Layout, binary: str, replica: int) -> No
         assert ask(inside, "GET /predict")[0] == 404
         assert ask(port, "GET /stub_status")[2] == "/stub_status"  # handed on, and no replica has it
     assert "stub_status" not in (layout.logs / "access.log").read_text().splitlines()[0]
-
-
-@contextmanager
-def short(path: Path) -> Iterator[Path]:
-    """A path to a Unix socket that fits into its address, however deep the socket is."""
-    handle = os.open(path.parent, os.O_PATH)
-    try:
-        yield Path(f"/proc/self/fd/{handle}/{path.name}")
-    finally:
-        os.close(handle)
 
 
 def test_nginx_after_one_that_was_killed(layout: Layout, binary: str) -> None:
@@ -408,7 +373,7 @@ def test_nginx_after_one_that_was_killed(layout: Layout, binary: str) -> None:
             while not psutil.Process(process.pid).children():  # its workers: those of the one before were no children
                 assert process.poll() is None
                 time.sleep(0.01)
-            with short(layout.var / nginx.STATUS_SOCKET) as inside:
+            with short_path(layout.var / nginx.STATUS_SOCKET) as inside:
                 assert ask(inside, "GET /stub_status")[0] == 200
             assert listens(port)
             process.send_signal(end)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import pickle
 import re
 import runpy
 import socket
@@ -19,11 +18,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 from prometheus_client import values
-from sklearn.tree import DecisionTreeClassifier
 
-from server.http.middleware import ReplicaApp, Reload
+from server.http.middleware import Reload, ReplicaApp
 from server.main import create, reload
 from server.metrics.folder import Folder
 from server.model_store.copies import Copies, Copy
@@ -31,23 +28,12 @@ from server.model_store.digest import folder_digest
 from server.settings import ROOT
 from server.system import cgroup
 from server.workers.balancing import Shares
+from tests.support.models.tree_folder import write_model
+from tests.support.ports import free_port
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
     from starlette.testclient import TestClient
-
-SIGNATURE = {"inputs": '[{"type": "double", "name": "x", "required": true}]'}
-
-
-def write_model(folder: Path, **changes: Any) -> Path:
-    """A model's folder as MLflow writes it: a tree that tells 0 from 1."""
-    folder.mkdir()
-    tree = DecisionTreeClassifier().fit([[0.0], [1.0]], ["low", "high"])
-    (folder / "model.pkl").write_bytes(pickle.dumps(tree))
-    flavor = {"pickled_model": "model.pkl", "serialization_format": "pickle"}
-    document = {"flavors": {"sklearn": flavor}, "signature": SIGNATURE, **changes}
-    (folder / "MLmodel").write_text(yaml.safe_dump(document))
-    return folder
 
 
 @pytest.fixture
@@ -57,10 +43,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-    return number
+    return free_port()
 
 
 @pytest.fixture
@@ -364,7 +347,9 @@ def test_reloads_are_counted(edge: ReplicaApp) -> None:
     assert [edge.reload.number, reload(edge).reload.number, reload(reload(edge)).reload.number] == [0, 1, 2]
 
 
-def test_reload_of_the_same_model(edge: ReplicaApp, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_reload_of_the_same_model(
+    edge: ReplicaApp, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The same model is not loaded again: its memory is shared, and what leads to it now is told."""
     promote(model, tmp_path / "models", "7", "models:/tree@challenger")
     with caplog.at_level("INFO", "server.main"):
@@ -427,7 +412,11 @@ def test_reload_without_the_model(edge: ReplicaApp, tmp_path: Path) -> None:
     [LookupError("nobody thought of it"), MemoryError(), RecursionError("too deep"), SystemExit("licence expired")],
 )
 def test_reload_raises_nothing(
-    edge: ReplicaApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException
+    edge: ReplicaApp,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
 ) -> None:
     """What nobody foresaw would end the master: it is logged with its traceback, told, and the model stays."""
 

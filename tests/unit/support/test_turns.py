@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from server.settings import ROOT
+from tests.support.waiting import wait_until
 
 CONFIG = "[pytest]\nmarkers = e2e: x\n"
 CONFTEST = (
@@ -176,10 +176,7 @@ def test_first_failure_ends_both(project: Path, failed: str, other: str) -> None
 def test_interrupt_ends_both(project: Path) -> None:
     """Ctrl-C ends both lanes in the middle of a test, and both have the time to stop what they started."""
     process = started(project, meet="stack0 replica0 never")
-    deadline = time.monotonic() + 60
-    while not {"stack0", "replica0"} <= set(names(project)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: {"stack0", "replica0"} <= set(names(project)), pause=0.1)
     process.send_signal(signal.SIGINT)
     status, out = ended(process)
     assert status == 2, out
@@ -190,10 +187,7 @@ def test_interrupt_ends_both(project: Path) -> None:
 def test_lane_that_dies(project: Path) -> None:
     """A second process that ends before its tests do is a failure of the whole."""
     process = started(project, meet="stack0 replica0 never")
-    deadline = time.monotonic() + 60
-    while not {"stack0", "replica0"} <= set(names(project)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: {"stack0", "replica0"} <= set(names(project)), pause=0.1)
     os.kill(int(dict(lines(project))["replica0"]), signal.SIGKILL)
     with (project / "ran").open("a") as ran:
         print("never", 0, file=ran)

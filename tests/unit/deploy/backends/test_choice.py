@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.backends import choice
+from deploy.backends.base import Backend
 from deploy.backends.choice import CHOICES, choose, containers_used
 from deploy.backends.docker.backend import DockerBackend
 from deploy.backends.docker.topology import DEFAULT
@@ -271,7 +271,7 @@ def test_packages_are_installed(layout: Layout, bare: Callable[[int], None], mon
 
 def test_verbs_of_both() -> None:
     """Both backends have every verb that a backend is asked for."""
-    verbs = {name for name in vars(choice.Backend) if not name.startswith("_")} - {"name"}
+    verbs = {name for name in vars(Backend) if not name.startswith("_")} - {"name"}
     assert verbs == {
         "up", "scale", "resources", "become", "restart", "monitoring", "promote", "train", "compile", "record",
         "status", "stats", "logs", "down",

@@ -15,6 +15,7 @@ import pytest
 
 from deploy.stack.paths import ROOT
 from tests.support.ports import refusing_port
+from tests.support.servers import serving_thread
 
 IMAGES = ROOT / "deploy/images"
 Ran = subprocess.CompletedProcess[str]
@@ -42,14 +43,8 @@ class Service(BaseHTTPRequestHandler):
 def port() -> Iterator[int]:
     """A service on 127.0.0.1."""
     Service.asked = []
-    with HTTPServer(("127.0.0.1", 0), Service) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving_thread(HTTPServer(("127.0.0.1", 0), Service)) as server:
+        yield server.server_port
 
 
 def ask(port: int, path: str) -> Ran:

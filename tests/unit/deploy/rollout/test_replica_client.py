@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,6 +11,7 @@ import pytest
 
 from deploy.errors import CommandError
 from deploy.rollout import replica_client
+from tests.support.servers import serving_thread
 
 NOTE = "the example is made up from the columns: the model was logged without input_example"
 
@@ -76,14 +76,8 @@ def answering(status: int, **headers: str) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (http.server's)
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving_thread(HTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 @pytest.mark.parametrize("status", [200, 503])

@@ -20,8 +20,8 @@ from deploy.scaling.page import page
 from deploy.scaling.results import Results, Run
 from deploy.scaling.slo import Slo
 from deploy.scaling.step import FAIL, GENERATOR_BOUND
-from tests.support.browser import Browser
 from tests.support.lab_results import CONDITIONS, a_demo, a_folder, a_ladder, a_run, a_step
+from tests.support.programs.browser import Browser
 
 EVIL = "<script>alert('1')</script> & \"quoted\" | `pipe` \n* line"
 VOID = {"meta", "link", "br"}

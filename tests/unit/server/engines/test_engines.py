@@ -35,10 +35,10 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from server.inference.model import Engine
 from server.engines.loading import load_engine, suitable_engines
 from server.engines.sklearn import SklearnEngine
 from server.errors import CompanionRefused, InvalidRows, ModelError
+from server.inference.model import Engine
 from server.inference.rows import Prediction, Rows
 from server.model_store.digest import folder_digest
 from server.model_store.mlmodel import MLmodel

@@ -114,11 +114,13 @@ def test_forked_workers(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from server.engines.loading import load_engine\n"
         "from server.model_store.mlmodel import MLmodel\n"
-        "from tests.unit.server.engines.test_onnx import X, numbers\n"
+        "import numpy as np\n"
+        "from tests.support.models.forests import numbers\n"
+        "rows = numbers(np.random.default_rng(0).normal(size=(300, 3)))\n"
         "engine = load_engine(MLmodel.read(Path(sys.argv[1])), 'onnx')\n"
         "for _ in range(3):\n"
         "    if os.fork() == 0:\n"
-        "        os._exit(0 if len(engine.predict(numbers(X)).labels) == len(X) else 1)\n"
+        "        os._exit(0 if len(engine.predict(rows).labels) == 300 else 1)\n"
         "sys.exit(max(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(3)))\n"
     )
     command = [sys.executable, "-W", "ignore", "-c", script, str(mlmodel.folder)]

@@ -19,19 +19,19 @@ from openapi_spec_validator import validate
 from server.errors import SettingsError
 from server.http import api_keys
 from server.http.api_keys import OPEN, Keys, KeysFile, check, parse, sent
-from server.http.middleware import ReplicaApp, GuardedReplicaApp
 from server.http.app import create_app
+from server.http.middleware import GuardedReplicaApp, ReplicaApp
 from server.http.openapi import openapi_document
 from server.settings import Settings
+from tests.support.models.served_models import ROW, FakeEngine, served_model
 from tests.support.scrapes import requests, samples
-from tests.unit.server.http.test_app import ROW, Engine, model_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
     from starlette.testclient import TestClient
 
 KEY, OTHER_KEY = "a-key-of-16-char", "another-good-key"
-MODEL = model_of(Engine())
+MODEL = served_model(FakeEngine())
 BARE = 'Bearer realm="forkcast"'
 WRONG = f'{BARE}, error="invalid_token"'
 

@@ -22,64 +22,30 @@ from hypothesis import strategies as st
 from starlette.types import Message
 
 from server.errors import Fault, InvalidRows
-from server.http.middleware import Reload, identity_headers
-from server.workers.state import WorkerState
 from server.http.app import create_app
+from server.http.middleware import Reload, identity_headers
 from server.inference.batcher import Batcher
-from server.inference.model import Model
 from server.inference.rows import Prediction, Rows
-from server.inference.schema import InputSchema
 from server.settings import Settings
 from server.system import cgroup
+from server.workers.state import WorkerState
+from tests.support.models.served_models import ROW, FakeEngine, served_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
     from starlette.testclient import TestClient
 
 JSON = {"content-type": "application/json"}
-ROW = {"elevation": 2596, "slope": 3.5}
 MAX_BODY_BYTES = 2000
 MAX_PENDING = 8
 PATIENCE = 20  # seconds until a test that hangs fails instead
 SETTINGS = Settings.from_env(
     {"REPLICA": "one", "MAX_BODY_BYTES": str(MAX_BODY_BYTES), "MAX_PENDING": str(MAX_PENDING), "WEB_CONCURRENCY": "3"}
 )
-SCHEMA = InputSchema.from_signature(
-    [{"name": "elevation", "type": "long"}, {"name": "slope", "type": "double"}], {"elevation": [1859, 3858]}
-)
 
 
-class Engine:
-    """Labels and confidences by a function of the rows; without one, the elevation in hundreds of metres."""
-
-    name = "fake"
-    frames = False
-
-    def __init__(self, answer: Callable[[Rows], Prediction] | None = None) -> None:
-        self._answer = answer
-
-    def predict(self, rows: Rows) -> Prediction:
-        if self._answer is not None:
-            return self._answer(rows)
-        return Prediction([int(elevation // 100) for elevation in rows.numbers[:, 0]], [0.95] * len(rows))
-
-
-def model_of(engine: Engine) -> Model:
-    return Model(
-        name="hills",
-        version="7",
-        uri="models:/hills@champion",
-        digest="d" * 64,
-        trained_on="synthetic",
-        stale=None,
-        schema=SCHEMA,
-        engine=engine,
-        example=dict(ROW),
-    )
-
-
-def serving(engine: Engine | None = None) -> TestClient:
-    return TestClient(create_app(SETTINGS, model_of(engine or Engine())), raise_server_exceptions=False)
+def serving(engine: FakeEngine | None = None) -> TestClient:
+    return TestClient(create_app(SETTINGS, served_model(engine or FakeEngine())), raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +100,7 @@ def test_as_many_rows_as_may_wait(client: TestClient) -> None:
 
 def test_no_probabilities() -> None:
     """A model without probabilities answers null for each confidence."""
-    with serving(Engine(lambda rows: Prediction(["pine"] * len(rows), None))) as client:
+    with serving(FakeEngine(lambda rows: Prediction(["pine"] * len(rows), None))) as client:
         assert post(client, ROW).json() == {"prediction": "pine", "confidence": None, "model_version": "7"}
         assert post(client, {"instances": [ROW, ROW]}).json() == {
             "predictions": ["pine", "pine"],
@@ -145,7 +111,7 @@ def test_no_probabilities() -> None:
 
 def test_several_outputs() -> None:
     """A model of several outputs answers a list a row."""
-    with serving(Engine(lambda rows: Prediction([[1, "a"]] * len(rows), [[0.5, 0.75]] * len(rows)))) as client:
+    with serving(FakeEngine(lambda rows: Prediction([[1, "a"]] * len(rows), [[0.5, 0.75]] * len(rows)))) as client:
         assert post(client, ROW).json() == {"prediction": [1, "a"], "confidence": [0.5, 0.75], "model_version": "7"}
         assert post(client, {"instances": [ROW, ROW]}).json()["predictions"] == [[1, "a"], [1, "a"]]
 
@@ -254,7 +220,7 @@ def answer_of(headers: list[tuple[bytes, bytes]], receive: Callable[[], Any]) ->
             batcher = Batcher(lambda _: pytest.fail("predicted"), executor, max_batch_rows=1, max_pending=MAX_PENDING)
             scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
             state = {"worker": WorkerState(batcher, identity_headers("one", "1"))}
-            await create_app(SETTINGS, model_of(Engine()))({**scope, "state": state}, receive, send)
+            await create_app(SETTINGS, served_model(FakeEngine()))({**scope, "state": state}, receive, send)
 
     asyncio.run(call())
     assert set(identity_headers("one", "1")) <= set(sent[0]["headers"])
@@ -344,7 +310,7 @@ def test_full_queue(monkeypatch: pytest.MonkeyPatch) -> None:
         assert gate.wait(PATIENCE)
         return Prediction([1] * len(rows), None)
 
-    with serving(Engine(answer)) as client, ThreadPoolExecutor(2) as others:
+    with serving(FakeEngine(answer)) as client, ThreadPoolExecutor(2) as others:
         gate.clear()
         entered.clear()
         held = others.submit(post, client, ROW)
@@ -384,7 +350,7 @@ def broken(_rows: Rows) -> Prediction:
 
 def test_unforeseen(caplog: pytest.LogCaptureFixture) -> None:
     """What nobody foresaw is a 500 that echoes nothing of it; it is logged once, and others go on."""
-    with TestClient(create_app(SETTINGS, model_of(Engine(broken)))) as client:
+    with TestClient(create_app(SETTINGS, served_model(FakeEngine(broken)))) as client:
         answer = post(client, ROW)
         problem = assert_problem(answer, 500, "Internal Server Error")
         assert problem["detail"] == "this is our fault, and it is logged"
@@ -404,7 +370,7 @@ def test_rows_that_only_the_model_can_refuse(caplog: pytest.LogCaptureFixture) -
             raise InvalidRows("slope must be another", [Fault("slope must be another", "#")])
         return Prediction([1] * len(rows), None)
 
-    with serving(Engine(answer)) as client:
+    with serving(FakeEngine(answer)) as client:
         problem = assert_problem(post(client, {**ROW, "slope": 13}), 422, "Unprocessable Content")
         assert problem["detail"] == "slope must be another"
         assert problem["errors"] == [{"detail": "slope must be another", "pointer": "#"}]
@@ -414,7 +380,7 @@ def test_rows_that_only_the_model_can_refuse(caplog: pytest.LogCaptureFixture) -
 
 def test_answer_that_is_no_json() -> None:
     """A label that JSON has no form for is our fault, too."""
-    with serving(Engine(lambda rows: Prediction([object()] * len(rows), None))) as client:
+    with serving(FakeEngine(lambda rows: Prediction([object()] * len(rows), None))) as client:
         assert_problem(post(client, ROW), 500, "Internal Server Error")
 
 
@@ -428,7 +394,7 @@ def test_warm_up() -> None:
         threads.add(threading.current_thread().name)
         return Prediction([1] * len(rows), None)
 
-    with serving(Engine(answer)) as client:
+    with serving(FakeEngine(answer)) as client:
         assert seen[0] == [[2596, 3.5]]
         assert all(row == [2596, 3.5] for rows in seen for row in rows)
         assert threads == {"predict_0"}
@@ -448,7 +414,7 @@ def test_where_a_call_runs(monkeypatch: pytest.MonkeyPatch, inline: float, in_lo
         threads.append(threading.current_thread().name)
         return Prediction(rows.numbers[:, 1].tolist(), None)
 
-    with serving(Engine(answer)) as client:
+    with serving(FakeEngine(answer)) as client:
         threads.clear()
         assert post(client, ROW).json()["prediction"] == 3.5
         assert post(client, {"instances": [[2000, 1], [3000, 2]]}).json()["predictions"] == [1, 2]
@@ -458,7 +424,7 @@ def test_where_a_call_runs(monkeypatch: pytest.MonkeyPatch, inline: float, in_lo
 def test_no_prediction_without_a_worker() -> None:
     """Making the app predicts nothing and starts no thread: both belong behind the fork."""
     before = threading.active_count()
-    create_app(SETTINGS, model_of(Engine(lambda _: pytest.fail("predicted"))))
+    create_app(SETTINGS, served_model(FakeEngine(lambda _: pytest.fail("predicted"))))
     assert threading.active_count() == before
 
 
@@ -509,7 +475,7 @@ def test_health(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("refused", [None, "the model has no signature"])
 def test_health_after_a_reload(refused: str | None) -> None:
     """After a reload it says which one that was and, where another model was asked for and refused, why."""
-    with TestClient(create_app(SETTINGS, model_of(Engine()), Reload(3, refused))) as client:
+    with TestClient(create_app(SETTINGS, served_model(FakeEngine()), Reload(3, refused))) as client:
         health = client.get("/health").json()
     assert (health["status"], health["reloads"], health.get("refused")) == ("ok", 3, refused)
     assert ("refused" in health) is (refused is not None)
@@ -517,7 +483,7 @@ def test_health_after_a_reload(refused: str | None) -> None:
 
 def test_health_of_a_stale_copy() -> None:
     """A last good copy is alive, and says that it is one and why."""
-    model = replace(model_of(Engine()), stale="the registry is down")
+    model = replace(served_model(FakeEngine()), stale="the registry is down")
     with TestClient(create_app(SETTINGS, model)) as client:
         health = client.get("/health").json()
     assert health["status"] == "ok"
@@ -527,7 +493,7 @@ def test_health_of_a_stale_copy() -> None:
 
 def test_health_of_a_folder(tmp_path: Path) -> None:
     """A model from a folder says that it did not come from a registry."""
-    model = replace(model_of(Engine()), uri=str(tmp_path), trained_on=None)
+    model = replace(served_model(FakeEngine()), uri=str(tmp_path), trained_on=None)
     with TestClient(create_app(SETTINGS, model)) as client:
         health = client.get("/health").json()
     assert health["source"] == "MODEL_URI"
@@ -568,7 +534,7 @@ def test_index_needs_no_internet(client: TestClient) -> None:
 
 def test_name_in_pages() -> None:
     """A model's name is text in the pages, whatever it contains."""
-    with TestClient(create_app(SETTINGS, replace(model_of(Engine()), name="</title><script>{x}"))) as client:
+    with TestClient(create_app(SETTINGS, replace(served_model(FakeEngine()), name="</title><script>{x}"))) as client:
         for path in ("/docs", "/redoc"):
             assert "<title>&lt;/title>&lt;script>{x}</title>" in client.get(path).text
 

@@ -16,10 +16,10 @@ from openapi_spec_validator import validate
 from server.errors import InvalidRows
 from server.http.app import create_app
 from server.http.openapi import openapi_document
-from server.inference.model import Model
 from server.inference.rows import Prediction, Rows
 from server.inference.schema import InputSchema
 from server.settings import Settings
+from tests.support.models.served_models import served_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
@@ -57,17 +57,7 @@ class Engine:
         return Prediction([7] * len(rows), None if rows.numbers[:, 4].any() else [0.5] * len(rows))
 
 
-MODEL = Model(
-    name="hills",
-    version="7",
-    uri="models:/hills@champion",
-    digest="d" * 64,
-    trained_on="synthetic",
-    stale=None,
-    schema=SCHEMA,
-    engine=Engine(),
-    example=ROW,
-)
+MODEL = served_model(Engine(), schema=SCHEMA, example=ROW)
 DOCUMENT = openapi_document(MODEL, MAX_ROWS)
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 

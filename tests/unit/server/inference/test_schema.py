@@ -48,7 +48,7 @@ def one_column(kind: str, limits: list[float] | None = None, required: bool = Tr
     )
 
 
-def refusal(schema: InputSchema, document: object, max_rows: int = 10) -> InvalidRows:
+def invalid_rows(schema: InputSchema, document: object, max_rows: int = 10) -> InvalidRows:
     with pytest.raises(InvalidRows) as caught:
         schema.parse(document, max_rows)
     assert caught.value.status == 422
@@ -57,7 +57,7 @@ def refusal(schema: InputSchema, document: object, max_rows: int = 10) -> Invali
 
 
 def faults(schema: InputSchema, document: object, max_rows: int = 10) -> list[tuple[str, str]]:
-    return [(fault.pointer, fault.detail) for fault in refusal(schema, document, max_rows).faults]
+    return [(fault.pointer, fault.detail) for fault in invalid_rows(schema, document, max_rows).faults]
 
 
 def parsed(schema: InputSchema, document: object) -> Query | InvalidRows:
@@ -171,7 +171,7 @@ def test_refused(document: object, pointer: str, detail: str) -> None:
 )
 def test_detail_of_a_refusal(document: object, detail: str) -> None:
     """The error as a whole names its first fault and counts the others."""
-    assert refusal(COVERTYPE, document).detail == detail
+    assert invalid_rows(COVERTYPE, document).detail == detail
 
 
 def test_all_faults_of_a_request() -> None:
@@ -198,7 +198,7 @@ def test_all_faults_of_a_request() -> None:
 )
 def test_many_faults(document: object) -> None:
     """Past 20 faults no more are listed, whatever was sent."""
-    error = refusal(COVERTYPE, document, 1000)
+    error = invalid_rows(COVERTYPE, document, 1000)
     assert len(error.faults) == 20
     assert error.detail.endswith(" (and 19 more)")
 
@@ -218,7 +218,7 @@ def test_many_faults(document: object) -> None:
 )
 def test_long_keys_and_values(document: object) -> None:
     """What a client sent is never echoed whole: keys are cut at 100 characters, values at 40."""
-    error = refusal(COVERTYPE, document)
+    error = invalid_rows(COVERTYPE, document)
     for fault in error.faults:
         assert len(fault.pointer) < 220
         assert len(fault.detail) < 150

@@ -7,7 +7,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +22,7 @@ from server.inference.schema import InputSchema
 from server.metrics.counts import PREDICTIONS, ROUTES
 from server.settings import Settings
 from server.system import cgroup
+from tests.support.models.served_models import served_model
 from tests.support.scrapes import requests, samples
 
 with warnings.catch_warnings():
@@ -71,18 +71,14 @@ class Gate:
 
 
 def model_of(gate: Gate, **changes: Any) -> Model:
-    model = Model(
-        name="numbers",
-        version="7",
-        uri="models:/numbers@champion",
-        digest="d" * 64,
-        trained_on=None,
-        stale=None,
-        schema=InputSchema.from_signature([{"name": "x", "type": "double"}], {}),
-        engine=gate,
-        example={"x": 1.0},
-    )
-    return replace(model, **changes)
+    fields: dict[str, Any] = {
+        "name": "numbers",
+        "uri": "models:/numbers@champion",
+        "trained_on": None,
+        "schema": InputSchema.from_signature([{"name": "x", "type": "double"}], {}),
+        "example": {"x": 1.0},
+    }
+    return served_model(gate, **fields | changes)
 
 
 @pytest.fixture(autouse=True)

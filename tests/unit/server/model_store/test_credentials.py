@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from server.errors import RegistryError, SettingsError
 from server.model_store.credentials import with_credentials
 from server.model_store.resolve import resolve_in_child
+from tests.support.servers import serving_thread
 
 
 class _Asked(BaseHTTPRequestHandler):
@@ -31,12 +31,8 @@ class _Asked(BaseHTTPRequestHandler):
 @pytest.fixture
 def registry() -> Iterator[HTTPServer]:
     _Asked.tokens = []
-    with HTTPServer(("127.0.0.1", 0), _Asked) as one:
-        thread = threading.Thread(target=one.serve_forever)
-        thread.start()
+    with serving_thread(HTTPServer(("127.0.0.1", 0), _Asked)) as one:
         yield one
-        one.shutdown()
-        thread.join()
 
 
 def test_nothing_named() -> None:

@@ -15,9 +15,9 @@ import pytest
 import yaml
 from sklearn.linear_model import LinearRegression
 
+from server.engines.loading import load_model
 from server.errors import ModelError
 from server.inference.model import Model
-from server.engines.loading import load_model
 from server.model_store.copies import Copy
 from server.model_store.mlmodel import MLmodel
 from server.settings import ROOT

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from server.model_store.digest import DIGEST_TAG, folder_digest
 from server.model_store.resolve import local_folder, resolve, resolve_in_child
 from server.settings import ROOT, Settings
 from tests.support.models.registries import QUIET, Registry, moved_away, new_registry
+from tests.support.ports import refusing_port
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
@@ -288,9 +288,7 @@ def test_child_without_an_answer(registry: Versions, tmp_path: Path) -> None:
 @pytest.mark.parametrize("uri", ["models:/tiny@champion", "runs:/00000000000000000000000000000000/model"])
 def test_registry_that_refuses(registry: Versions, tmp_path: Path, uri: str) -> None:
     """A registry that refuses connections is one line, without its password, in seconds."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with refusing_port() as port:
         settings = replace(registry.settings(tmp_path, uri), tracking_uri=f"http://user:hunter2@127.0.0.1:{port}")
         started = time.monotonic()
         with pytest.raises(RegistryError) as caught:

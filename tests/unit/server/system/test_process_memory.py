@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.system.process_memory import Usage, family, usage
+from server.system.process_memory import MemoryUse, family, usage
 
 # A process with two children, the name of one as odd as a name can be, and memory that they share with it.
 TREE = """
@@ -49,7 +49,7 @@ def test_usage_is_that_of_make_stats(tree: psutil.Process) -> None:
     memory = [process.memory_full_info() for process in (tree, *tree.children())]
     private = sum(one.uss for one in memory)
     found = usage(tree.pid)
-    assert found == Usage(sum(one.pss for one in memory) - private, private)
+    assert found == MemoryUse(sum(one.pss for one in memory) - private, private)
     assert found.private >= 2 * (2 << 20)
     assert found.shared >= 8 << 20
 
@@ -68,4 +68,4 @@ def test_processes_that_have_gone(tmp_path: Path) -> None:
     (tmp_path / "7/stat").write_text("7 (gone) S 1 0 0")
     (tmp_path / "8").mkdir()
     assert family(1, tmp_path) == [1, 7]
-    assert usage(1, tmp_path) == Usage(0, 0)
+    assert usage(1, tmp_path) == MemoryUse(0, 0)

@@ -7,7 +7,7 @@ import os
 import resource
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from server.workers.balancing import Acceptor, Shares
+from tests.support.waiting import wait_until_async
 
 PATIENCE = 20  # seconds until a test that hangs fails instead
 A_WHILE = 0.02  # many turns of the loop, and longer than all of a step back
@@ -118,12 +119,6 @@ class Site:
         return client
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not holds():
-            await asyncio.sleep(0.001)
-
-
 async def echoed(client: socket.socket) -> bool:
     async with asyncio.timeout(PATIENCE):
         loop = asyncio.get_running_loop()
@@ -146,8 +141,8 @@ async def listening(family: int = socket.AF_INET, address: object = ("127.0.0.1"
                     acceptor.close()
             for client in site.clients:
                 client.close()
-            await until(lambda: not any(acceptor._tasks for acceptor in site.acceptors))
-            await until(lambda: not any(site.held))  # the connections hear that their clients left
+            await wait_until_async(lambda: not any(acceptor._tasks for acceptor in site.acceptors))
+            await wait_until_async(lambda: not any(site.held))  # the connections hear that their clients left
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
@@ -164,7 +159,7 @@ async def test_two_workers_accept_in_turn() -> None:
         other.start()
         for total in range(1, 41):
             site.connect()
-            await until(lambda total=total: len(of_one) + len(of_other) == total)  # type: ignore[misc]
+            await wait_until_async(lambda total=total: len(of_one) + len(of_other) == total)  # type: ignore[misc]
             fewer, more = sorted([len(of_one), len(of_other)])
             assert more - fewer <= 1 + fewer // 8
 
@@ -176,15 +171,15 @@ async def test_fuller_worker_leaves_a_connection_to_the_others() -> None:
         acceptor, held = site.worker()
         acceptor.start()
         site.connect()
-        await until(lambda: len(held) == 1)
+        await wait_until_async(lambda: len(held) == 1)
         site.sibling(0)
         taken: list[socket.socket] = []
         loop = asyncio.get_running_loop()
         loop.add_reader(site.listener.fileno(), lambda: taken.append(site.listener.accept()[0]))
         for total in range(1, 11):
             site.connect()
-            await until(lambda total=total: len(taken) == total)  # type: ignore[misc]
-            await until(lambda: acceptor._stepped_back == 0)
+            await wait_until_async(lambda total=total: len(taken) == total)  # type: ignore[misc]
+            await wait_until_async(lambda: acceptor._stepped_back == 0)
         loop.remove_reader(site.listener.fileno())
         assert len(held) == 1
         for connection in taken:
@@ -200,7 +195,7 @@ async def test_fuller_worker_accepts_when_nobody_else_does() -> None:
         acceptor.start()
         for total in (1, 2, 3):
             client = site.connect()
-            await until(lambda total=total: len(held) == total)  # type: ignore[misc]
+            await wait_until_async(lambda total=total: len(held) == total)  # type: ignore[misc]
             assert await echoed(client)
         assert site.shares.fewest() == 0
 
@@ -217,7 +212,7 @@ async def test_only_worker_takes_many_in_a_turn(tmp_path: Path) -> None:
             acceptor._on_readable()
             assert site.shares.fewest() == len(held) == taken
         assert acceptor._later is None
-        await until(lambda: len(held) == 70)
+        await wait_until_async(lambda: len(held) == 70)
         assert all([await echoed(client) for client in site.clients])
 
 
@@ -255,7 +250,7 @@ async def test_only_worker_never_steps_back(monkeypatch: pytest.MonkeyPatch) -> 
         for _ in range(20):
             site.connect()
             await asyncio.sleep(0)
-        await until(lambda: len(held) == 20)
+        await wait_until_async(lambda: len(held) == 20)
         assert steps == []
 
 
@@ -267,10 +262,10 @@ async def test_what_is_held_is_published() -> None:
         acceptor.start()
         assert site.shares.fewest() == 0
         client = site.connect()
-        await until(lambda: len(held) == 1)
+        await wait_until_async(lambda: len(held) == 1)
         assert site.shares.fewest() == 1
         client.close()
-        await until(lambda: not held)
+        await wait_until_async(lambda: not held)
         acceptor.publish()
         assert site.shares.fewest() == 0
 
@@ -306,7 +301,7 @@ async def test_close_lets_go_of_the_socket() -> None:
         acceptor, held = site.worker()
         acceptor.start()
         client = site.connect()
-        await until(lambda: len(held) == 1)
+        await wait_until_async(lambda: len(held) == 1)
         address = site.listener.getsockname()
         acceptor.close()
         site.listener.close()
@@ -329,7 +324,7 @@ async def test_close_while_waiting(waiting: str, monkeypatch: pytest.MonkeyPatch
         slot = site.sibling(0) if waiting == "stepped back" else 0
         acceptor.start()
         site.connect()
-        await until(lambda: acceptor._later is not None)
+        await wait_until_async(lambda: acceptor._later is not None)
         acceptor.close()
         site.shares.clear(slot)
         await asyncio.sleep(A_WHILE)
@@ -348,7 +343,7 @@ async def test_client_that_left_before_it_was_accepted() -> None:
             gone.close()
         acceptor.start()
         assert await echoed(site.connect())
-        await until(lambda: len(held) == 1)
+        await wait_until_async(lambda: len(held) == 1)
 
 
 @pytest.mark.anyio
@@ -382,6 +377,6 @@ async def test_out_of_file_descriptors(caplog: pytest.LogCaptureFixture) -> None
         client = site.connect()
         with no_more_files():
             acceptor.start()
-            await until(lambda: "cannot accept" in caplog.text)
+            await wait_until_async(lambda: "cannot accept" in caplog.text)
             assert not held
         assert await echoed(client)

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -17,17 +17,18 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config
 
-from server.workers.state import WorkerState
 from server.http.app import create_app
-from server.inference.model import Model
 from server.inference.rows import Prediction, Rows
 from server.inference.schema import InputSchema
 from server.settings import Settings
 from server.workers.balancing import Shares
+from server.workers.connection import HttpConnection, JoiningTransport
 from server.workers.drain import DrainingServer
-from server.workers.connection import JoiningTransport, HttpConnection
+from server.workers.state import WorkerState
 from server.workers.worker import Worker
+from tests.support.models.served_models import served_model
 from tests.support.scrapes import requests, samples
+from tests.support.waiting import wait_until_async
 
 PATIENCE = 20  # seconds until a test that hangs fails instead
 QUICK, SLOW = float("inf"), -1.0  # whatever a call takes, it is quick enough for the loop, or is not
@@ -185,12 +186,12 @@ class Site:
         self.gate.open.clear()
         client = await self.connect()
         client.predict(number)
-        await until(lambda: [number] in self.gate.calls)
+        await wait_until_async(lambda: [number] in self.gate.calls)
         return client
 
     async def start_to_drain(self) -> None:
         self.server.should_exit = True
-        await until(lambda: self.serving.draining)
+        await wait_until_async(lambda: self.serving.draining)
 
     async def ended(self) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -240,12 +241,6 @@ class Client:
             return await self.reader.read()
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not holds():
-            await asyncio.sleep(0.001)
-
-
 def watched(writes: list[bytes]) -> type[HttpConnection]:
     """The protocol, over sockets that record each write."""
 
@@ -268,16 +263,8 @@ def watched(writes: list[bytes]) -> type[HttpConnection]:
 
 
 def forkcast(gate: Gate) -> ASGIApp:
-    model = Model(
-        name="gate",
-        version="1",
-        uri="models:/gate/1",
-        digest="d" * 64,
-        trained_on=None,
-        stale=None,
-        schema=SCHEMA,
-        engine=gate,
-        example={"x": -1.0},
+    model = served_model(
+        gate, name="gate", version="1", uri="models:/gate/1", trained_on=None, schema=SCHEMA, example={"x": -1.0}
     )
     return create_app(Settings.from_env({"REPLICA": "one"}), model)
 
@@ -292,14 +279,14 @@ async def listening(
     worker = StandIn(config, drain_seconds)
     server = DrainingServer(worker)  # type: ignore[arg-type]
     with socket.socket() as listener, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("server.workers.worker.Protocol", watched(writes))
+        patch.setattr("server.workers.drain.HttpConnection", watched(writes))
         patch.setattr("server.inference.batcher.INLINE", inline)
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         listener.setblocking(False)
         address = listener.getsockname()
         task = asyncio.create_task(server.serve(sockets=[listener]))
-        await until(lambda: server.started)
+        await wait_until_async(lambda: server.started)
         gate.calls.clear()  # those of the warm-up
         gate.threads.clear()
         site = Site(server, worker, address, task, gate, writes)
@@ -404,12 +391,12 @@ async def test_client_that_leaves() -> None:
         held = await site.shut_gate_behind(1)
         gone, stays = await site.connect(), await site.connect()
         gone.predict(2)
-        await until(lambda: site.serving.batcher.pending == 1)
+        await wait_until_async(lambda: site.serving.batcher.pending == 1)
         stays.predict(3)
-        await until(lambda: site.serving.batcher.pending == 2)
+        await wait_until_async(lambda: site.serving.batcher.pending == 2)
         assert len(site.server.server_state.tasks) == 3
         gone.writer.close()
-        await until(lambda: len(site.server.server_state.tasks) == 2)
+        await wait_until_async(lambda: len(site.server.server_state.tasks) == 2)
         site.gate.open.set()
         for client, number in ((held, 1), (stays, 3)):
             assert json.loads((await client.answer()).body)["prediction"] == number
@@ -423,7 +410,7 @@ async def test_client_that_leaves_during_its_call(caplog: pytest.LogCaptureFixtu
     async with listening() as site:
         gone = await site.shut_gate_behind(1)
         gone.writer.close()
-        await until(lambda: not site.server.server_state.tasks)
+        await wait_until_async(lambda: not site.server.server_state.tasks)
         site.gate.open.set()
         client = await site.connect()
         client.predict(2)
@@ -437,9 +424,9 @@ async def test_client_that_leaves_while_sending(caplog: pytest.LogCaptureFixture
     async with listening() as site:
         client = await site.connect()
         client.send("POST /predict HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{")
-        await until(lambda: len(site.server.server_state.tasks) == 1)
+        await wait_until_async(lambda: len(site.server.server_state.tasks) == 1)
         client.writer.close()
-        await until(lambda: not site.server.server_state.tasks)
+        await wait_until_async(lambda: not site.server.server_state.tasks)
         assert site.gate.calls == []
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
@@ -536,7 +523,7 @@ async def test_request_on_a_kept_connection_during_the_drain() -> None:
         held = await site.shut_gate_behind(1)
         await site.start_to_drain()
         late.predict(2)
-        await until(lambda: site.serving.batcher.pending == 1)
+        await wait_until_async(lambda: site.serving.batcher.pending == 1)
         site.gate.open.set()
         for client, number in ((held, 1), (late, 2)):
             answer = await client.answer()
@@ -568,7 +555,7 @@ async def test_stuck_call_is_given_up() -> None:
         await asyncio.sleep(0.3)
         assert site.worker.gave_up == 0
         held = await site.shut_gate_behind(2)
-        await until(lambda: site.worker.gave_up > 0.05)
+        await wait_until_async(lambda: site.worker.gave_up > 0.05)
         site.gate.open.set()
         assert (await held.answer()).status == 200
 
@@ -580,7 +567,7 @@ async def test_drain_that_is_out_of_time() -> None:
         held = await site.shut_gate_behind(1)
         waiting = await site.connect()
         waiting.predict(2)
-        await until(lambda: site.serving.batcher.pending == 1)
+        await wait_until_async(lambda: site.serving.batcher.pending == 1)
         site.server.should_exit = True
         refused = await waiting.answer()
         assert refused.status == 503

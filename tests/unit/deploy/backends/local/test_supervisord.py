@@ -24,7 +24,6 @@ from deploy.stack.specification import Stack
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
-PATIENCE = 30  # seconds until a test that hangs fails instead
 NASTY = [
     "plain",
     "",
@@ -305,7 +304,7 @@ def test_nginx_that_was_started_by_an_older_launcher_is_kept(layout: Layout) -> 
 
 
 def test_old_name_of_the_launcher_is_still_known() -> None:
-    """A stack that was started before version 0.2 starts Nginx again by the module's old name."""
+    """A stack that older code started starts Nginx again by the module's old name."""
     ran = subprocess.run(
         [sys.executable, "-m", "deploy.local.takeover", "/bin/echo", "in its place"],
         cwd=ROOT, capture_output=True, text=True, check=True,

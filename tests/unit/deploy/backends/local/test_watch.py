@@ -7,7 +7,6 @@ import os
 import socketserver
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -21,6 +20,7 @@ from deploy.backends.local.watch import _mb, _memory, _process, family, follow_l
 from deploy.errors import CommandError
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
+from tests.support.servers import serving_thread
 from tests.support.waiting import wait_until
 
 # A parent whose two children share what it holds.
@@ -123,14 +123,8 @@ class Health(BaseHTTPRequestHandler):
 
 @contextmanager
 def replica(path: str) -> Iterator[None]:
-    with socketserver.UnixStreamServer(path, Health) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving_thread(socketserver.UnixStreamServer(path, Health)):
+        yield
 
 
 def test_status(supervisord: Supervisord) -> None:

@@ -226,7 +226,7 @@ def test_serving_needs_no_library(compiled: Path, tmp_path: Path) -> None:
     script = """
 import json, sys
 from pathlib import Path
-from server.engines import load_engine
+from server.engines.loading import load_engine
 from server.model_store.mlmodel import MLmodel
 mlmodel = MLmodel.read(Path(sys.argv[1]))
 engine = load_engine(mlmodel, "auto", Path(sys.argv[2]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -21,8 +20,9 @@ from deploy.models.training.covertype import FEATURES, LABEL, PUBLISHED_RANGES, 
 from deploy.models.training.form import UCI_COLUMNS
 from deploy.models.training.synthetic import generate
 from server.errors import StartError
-from tests.support.ports import free_port
+from tests.support.ports import free_port, port_in_use
 from tests.support.refusals import refusal
+from tests.support.servers import serving_thread
 
 MADE = generate(rows=200, seed=1)
 
@@ -63,8 +63,6 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     folder = tmp_path / "served"
     folder.mkdir()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
 
     def serve(content: bytes, checksum: str | None = None) -> None:
         (folder / "covtype.data.gz").write_bytes(content)
@@ -72,10 +70,8 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         found = checksum or hashlib.sha256(content).hexdigest()
         monkeypatch.setattr(_covtype, "ARCHIVE", RemoteFileMetadata("covtype.data.gz", url, found))
 
-    yield serve
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving_thread(server):
+        yield serve
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz"])
@@ -226,8 +222,8 @@ def test_silent_server_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """A server that takes the connection and says nothing is given up after the timeout."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr("deploy.models.training.covertype.NETWORK_TIMEOUT", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+    with port_in_use() as silent:
+        url = f"http://127.0.0.1:{silent}/"
         monkeypatch.setattr(_covtype, "ARCHIVE", RemoteFileMetadata("covtype.data.gz", url, "0" * 64))
         assert load({}, tmp_path / "data").source == "synthetic"
 

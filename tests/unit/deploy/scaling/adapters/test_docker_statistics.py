@@ -7,7 +7,6 @@ import os
 import re
 import socketserver
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -21,6 +20,7 @@ from deploy.errors import CommandError
 from deploy.scaling.adapters.docker_statistics import Statistics, engine_socket
 from deploy.scaling.usage import Reading, Sampler, Usage
 from tests.support.fake_docker import FakeDocker
+from tests.support.servers import serving_thread
 from tests.support.stacks.containers import require_engine
 from tests.support.waiting import wait_until
 
@@ -114,12 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    with Engine(str(tmp_path / "engine.sock")) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving_thread(Engine(str(tmp_path / "engine.sock"))) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

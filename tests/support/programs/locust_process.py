@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from server.settings import ROOT
+from tests.support.servers import serving_thread
 
 FILE = ROOT / "locust/locustfile.py"
 FEATURES: dict[str, dict[str, Any]] = {
@@ -103,22 +104,8 @@ class Server(ThreadingHTTPServer):
 @contextmanager
 def serving(*, faulty: bool = False, busy: bool = False) -> Iterator[Server]:
     """A service on a port of its own."""
-    with Server(faulty=faulty, busy=busy) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def unused_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    with serving_thread(Server(faulty=faulty, busy=busy)) as server:
+        yield server
 
 
 def master_port() -> str:

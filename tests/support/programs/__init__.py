@@ -1,0 +1,1 @@
+"""Real programs that tests run: a browser, and Locust."""
