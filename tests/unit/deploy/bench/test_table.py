@@ -1,19 +1,10 @@
-"""What a benchmark shows and keeps: the table, the line above it and the document."""
+"""Rows of the table: what one answer cost, and how it is shown."""
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
-from pathlib import Path
-
-import pytest
-
-from deploy.bench.plan import Plan
-from deploy.bench.report import Report, duration
 from deploy.bench.table import table
 from deploy.bench.wrk import Answers
-from deploy.stack.machine import Machine
-from tests.support.bench_results import NO_ERRORS, a_row, a_subject
+from tests.support.bench_results import NO_ERRORS, a_row
 
 FLOOR = a_row(request="GET /health", floor=None, server_cpu=0.4)
 SPREAD = a_row(
@@ -40,36 +31,17 @@ def test_table() -> None:
     ]
 
 
-def test_document(tmp_path: Path) -> None:
-    """Every raw figure is kept under a name with its unit, those of each process too."""
-    machine = Machine("a CPU", 2, "3.13.1", "abc1234")
-    started = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    report = Report(a_subject(tmp_path), machine, Plan.from_env({}), started, [FLOOR, SPREAD])
-    path = report.save(tmp_path / "results", None)
-    assert path == tmp_path / "results/20260102-030405-bench/bench.json"
-    document = json.loads(path.read_text())
-    assert document["started"] == "2026-01-02T03:04:05+00:00"
-    assert document["model"] == {
-        "name": "made", "version": "7", "uri": "models:/made@champion", "digest": "d" * 64, "trained_on": None,
-        "nodes": 1234,
-    }  # fmt: skip
-    assert document["machine"] == {"cpu": "a CPU", "cores": 2, "python": "3.13.1", "commit": "abc1234"}
-    assert document["plan"]["workers"] == [1, 2, 4]
-    assert document["plan"]["data"] is None
-    row = document["rows"][1]
-    assert (row["answers"], row["p99_ms"], row["server_cpu_us_per_answer"]) == (1000, 1234.5, 2000.0)
-    assert row["processes"][1] == {"pid": 11, "is_master": False, "pss": 86_540_000, "uss": 18_000_000}
-    assert row["answered_by_worker"] == {"bench/1": 600, "bench/2": 395}
-    assert row["errors"]["status"] == 3
+def test_figures_of_a_row() -> None:
+    """CPU is per answer and split in two, the ratio is to the floor's, and memory and errors are sums."""
+    row = a_row(answers=Answers(10_000, 99.6, 0.1, 1.0, {**NO_ERRORS, "read": 2, "status": 3}))
+    assert (row.server_us, row.nginx_us, row.ratio) == (200.0, 25.0, 5.0)
+    assert row.pss == 286_540_000
+    assert row.errors == 5
 
 
-def test_words_of_a_machine() -> None:
-    """Outside of Git there is no commit to tell, and one core is one core."""
-    assert Machine("a CPU", 1, "3.13.1", None).words == "a CPU, 1 core; Python 3.13.1"
-    assert Machine("a CPU", 2, "3.13.1", "abc").words == "a CPU, 2 cores; Python 3.13.1; commit abc"
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (600, "10 min")])
-def test_duration(seconds: float, words: str) -> None:
-    """Short times are told in seconds, longer ones in minutes."""
-    assert duration(seconds) == words
+def test_floor_is_its_own_measure() -> None:
+    """The floor's ratio is 1; where it took too little CPU to be seen, there are no ratios."""
+    floor = a_row(floor=None, server_cpu=0.4)
+    assert (floor.server_us, floor.ratio) == (40.0, 1.0)
+    assert a_row(floor=None, server_cpu=0.0).ratio is None
+    assert a_row(floor=0.0).ratio is None

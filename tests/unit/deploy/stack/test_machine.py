@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from deploy.stack import machine
+from deploy.stack.machine import Machine, _commit, _cpu
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,18 @@ def test_source(remote: str | None, source: str, tmp_path: Path, monkeypatch: py
 def test_source_without_git() -> None:
     """A machine without `git` has nothing to put on the label."""
     assert machine.source_address() == ""
+
+
+def test_words_of_a_machine() -> None:
+    """Outside of Git there is no commit to tell, and one core is one core."""
+    assert Machine("a CPU", 1, "3.13.1", None).words == "a CPU, 1 core; Python 3.13.1"
+    assert Machine("a CPU", 2, "3.13.1", "abc").words == "a CPU, 2 cores; Python 3.13.1; commit abc"
+
+
+def test_machine(tmp_path: Path) -> None:
+    """The processor's name is the kernel's where it tells one, and a folder outside of Git has no commit."""
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor\t: 0\nmodel name\t: A Fine CPU @ 2 GHz: fast\n")
+    assert _cpu(info) == "A Fine CPU @ 2 GHz: fast"
+    assert _cpu(tmp_path / "none") == os.uname().machine
+    assert _commit(tmp_path) is None

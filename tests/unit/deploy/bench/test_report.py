@@ -1,0 +1,70 @@
+"""What a benchmark tells while it runs, and the document that it keeps."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from deploy.bench.plan import Plan
+from deploy.bench.report import Report, RowProgress, duration
+from deploy.bench.wrk import Answers
+from deploy.stack.machine import Machine
+from tests.support.bench_results import NO_ERRORS, a_row, a_subject
+
+FLOOR = a_row(request="GET /health", floor=None, server_cpu=0.4)
+SPREAD = a_row(
+    workers=2,
+    answers=Answers(1000, 99.6, 0.123, 1234.5, {**NO_ERRORS, "read": 2, "status": 3}),
+    answered={"bench/1": 600, "bench/2": 395},
+    balance=1.206,
+)
+
+
+def test_document(tmp_path: Path) -> None:
+    """Every raw figure is kept under a name with its unit, those of each process too."""
+    machine = Machine("a CPU", 2, "3.13.1", "abc1234")
+    started = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    report = Report(a_subject(tmp_path), machine, Plan.from_env({}), started, [FLOOR, SPREAD])
+    path = report.save(tmp_path / "results", None)
+    assert path == tmp_path / "results/20260102-030405-bench/bench.json"
+    document = json.loads(path.read_text())
+    assert document["started"] == "2026-01-02T03:04:05+00:00"
+    assert document["model"] == {
+        "name": "made", "version": "7", "uri": "models:/made@champion", "digest": "d" * 64, "trained_on": None,
+        "nodes": 1234,
+    }  # fmt: skip
+    assert document["machine"] == {"cpu": "a CPU", "cores": 2, "python": "3.13.1", "commit": "abc1234"}
+    assert document["plan"]["workers"] == [1, 2, 4]
+    assert document["plan"]["data"] is None
+    row = document["rows"][1]
+    assert (row["answers"], row["p99_ms"], row["server_cpu_us_per_answer"]) == (1000, 1234.5, 2000.0)
+    assert row["processes"][1] == {"pid": 11, "is_master": False, "pss": 86_540_000, "uss": 18_000_000}
+    assert row["answered_by_worker"] == {"bench/1": 600, "bench/2": 395}
+    assert row["errors"]["status"] == 3
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (600, "10 min")])
+def test_duration(seconds: float, words: str) -> None:
+    """Short times are told in seconds, longer ones in minutes."""
+    assert duration(seconds) == words
+
+
+def test_time_that_is_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each row is told with what the rest takes: its rows, and the start of each replica as long as those so far."""
+    clock = iter([100.0, 120.0, 126.0, 140.0, 146.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    progress = RowProgress(2, Plan.from_env({"CONNECTIONS": "64"}))
+    for _ in range(4):
+        progress.tell(a_row(workers=2))
+    words = "constant, 2 workers, POST /predict from 64 connections: 5000 answers/s, P99 8.71 ms"
+    assert capsys.readouterr().err.splitlines() == [
+        "4 rows of 6 s: about 34 s",
+        f"[1/4] {words}; about 32 s left",
+        f"[2/4] {words}; about 26 s left",
+        f"[3/4] {words}; about 6 s left",
+        f"[4/4] {words}",
+    ]
