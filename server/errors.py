@@ -113,7 +113,7 @@ class Unauthorized(RequestError):
 
 
 class WrongKey(Unauthorized):
-    """It has one, which is not good, or no longer."""
+    """The request has an API key that is not good, or no longer."""
 
     headers: Mapping[str, str] = {"WWW-Authenticate": 'Bearer realm="forkcast", error="invalid_token"'}
 
@@ -176,7 +176,7 @@ class Draining(Unavailable):
 
 
 class Unforeseen(RequestError):
-    """What nobody foresaw; it was logged, and this is all that a client learns of it."""
+    """An error that nobody foresaw: the log has it with its traceback, and the client learns nothing of it."""
 
     status = 500
 

@@ -118,13 +118,13 @@ class ServiceRoutes:
             return None
 
     def metrics(self, request: Request) -> Response:
-        """What Prometheus asks for. Starlette runs it in a thread: the kernel takes milliseconds to add up memory."""
+        """Answer Prometheus. Starlette runs it in a thread: the kernel takes milliseconds to add up memory."""
         request.state.worker.publish()
-        text, kind = self._scrape.answer(request.headers.get("accept", ""))
-        return Response(text, media_type=kind)
+        text, media_type = self._scrape.answer(request.headers.get("accept", ""))
+        return Response(text, media_type=media_type)
 
     async def index(self, _request: Request) -> Response:
-        """What this is, and its links."""
+        """Answer what is served here, with links and an example."""
         links = {"predict": "/predict", "invocations": "/invocations", "v2": open_inference.PREFIX, "health": "/health"}
         links |= {"ready": "/ready", "docs": "/docs", "redoc": "/redoc", "openapi": "/openapi.json"}
         document: dict[str, object] = {

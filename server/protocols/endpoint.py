@@ -43,7 +43,7 @@ BodyReader = Callable[[bytes], PredictionRequest]
 
 
 class WireProtocol(Protocol):
-    """How one protocol writes a request for predictions, the answer to it, and every error below its paths."""
+    """A protocol: it parses requests for predictions, writes the answers, and renders every error at its paths."""
 
     route: str
 
@@ -76,19 +76,19 @@ class Endpoint:
         """Answer one request; whatever goes wrong becomes an error of the protocol."""
         started = time.perf_counter()
         worker = scope["state"]["worker"]
-        status, kind = 200, _JSON
+        status, media_type = 200, _JSON
         more: tuple[Header, ...] = ()
         try:
             body = await self._answer(scope, receive)
         except RequestError as error:
             error = _explained(error, scope["headers"])
-            status, kind, body = self._render(error)
+            status, media_type, body = self._render(error)
             more = tuple((name.lower().encode(), value.encode()) for name, value in error.headers.items())
         except Exception:
             logger.exception("unforeseen, answered with 500: POST %s", self.route)
-            status, kind, body = self._render(Unforeseen())
+            status, media_type, body = self._render(Unforeseen())
         headers = [
-            (b"content-type", kind),
+            (b"content-type", media_type),
             (b"content-length", b"%d" % len(body)),
             *worker.identity_headers,
             *more,

@@ -34,13 +34,13 @@ async def read_body(receive: Receive, declared: int, limit: int) -> bytes:
         raise _too_large(limit)
     body, more = await _receive(receive)
     if more:
-        body = await _rest(body, receive, limit)
+        body = await _remaining_parts(body, receive, limit)
     if len(body) > limit:
         raise _too_large(limit)
     return body
 
 
-async def _rest(body: bytes, receive: Receive, limit: int) -> bytes:
+async def _remaining_parts(body: bytes, receive: Receive, limit: int) -> bytes:
     """Return a body that comes in parts, up to the part that goes over the limit."""
     parts, more = bytearray(body), True
     while more and len(parts) <= limit:

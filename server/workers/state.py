@@ -1,4 +1,4 @@
-"""What one worker makes for itself after the fork, and hands to every request."""
+"""The state of one worker, made after the fork and handed to every request."""
 
 from __future__ import annotations
 

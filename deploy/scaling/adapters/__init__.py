@@ -1,1 +1,1 @@
-"""What the scaling lab needs of each backend: a load generator, access logs and resource usage."""
+"""Adapters from the scaling lab to the backends: a load generator, access logs and resource usage."""
