@@ -19,8 +19,8 @@ _CLIENT = "kserve==0.21.0"
 
 def main() -> int:
     """Make the environment where there is none, and ask."""
-    if len(sys.argv) != 3:
-        sys.exit("usage: python -m tests.peers.kserve ADDRESS MODEL")
+    if len(sys.argv) != 3 or not sys.argv[1].startswith(("http://", "https://")):
+        sys.exit("usage: python -m tests.peers.kserve ADDRESS MODEL, as in http://127.0.0.1:8080 covertype")
     python = _HOME / "bin/python"
     if not python.exists():
         venv.create(_HOME, with_pip=True)

@@ -39,12 +39,12 @@ class Chaos:
 
     def kill(self) -> None:
         """One container dies without a word, and `make up` brings it back."""
-        self._docker("kill", "--signal", "KILL", self._replicas()[0])
+        self._docker("kill", "--signal", "KILL", self.replicas()[0])
         self._make("scale", "N=5")
 
     def restart_one(self) -> None:
         """One container is started anew in place, and ready again before anything else happens."""
-        replica = self._replicas()[0]
+        replica = self.replicas()[0]
         self._docker("restart", replica)
         while self._docker("inspect", "--format", "{{.State.Health.Status}}", replica) != "healthy":
             time.sleep(0.2)
@@ -61,7 +61,7 @@ class Chaos:
         """And the old ones again."""
         self._make("resources", "CPUS=1", "MEMORY=1G")
 
-    def _replicas(self) -> list[str]:
+    def replicas(self) -> list[str]:
         """Container ids of the replicas that run."""
         return self._docker("compose", "ps", "--quiet", "server").split()
 
@@ -93,8 +93,11 @@ def main() -> None:
     if len(sys.argv) != 3:
         sys.exit("usage: python -m tests.support.stress.chaos PORT REQUESTS")
     port, requests = int(sys.argv[1]), int(sys.argv[2])
+    chaos = Chaos(os.environ, print)
+    if not chaos.replicas():
+        sys.exit("error: this checkout runs no replica in containers: make up BACKEND=docker")
     with Load(port, most=100 * requests, **locks(os.environ)) as load:
-        Chaos(os.environ, print).run(load, requests // 6)
+        chaos.run(load, requests // 6)
         load.wait_for(max(0, requests - load.counts.answered), seconds=600)
     print("\n".join(report(load.counts)))
     sys.exit(load.counts.failed > 0)
