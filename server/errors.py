@@ -188,3 +188,14 @@ class ClientGone(RequestError):
     """The client left before its answer; nobody reads this one (Nginx's status for it)."""
 
     status = 499
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip()
+
+
+def last_line(text: str, default: str) -> str:
+    """Return the last line of what a program printed that is not empty, or ``default`` where there is none."""
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else default

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from deploy.errors import CommandError
+from deploy.errors import CommandError, logged_reason
 
 _STOP_SECONDS = 10.0  # seconds from the signal to stop to the one that kills
 
@@ -32,13 +32,8 @@ class MeasuredProgram:
             CommandError: it does not, with its reason.
         """
         if self.process.poll() is not None:
-            raise CommandError(f"{self.name} ended: {self._reason()}")
-
-    def _reason(self) -> str:
-        """Our own last line of what it printed, else its last line."""
-        lines = self.output.read_text(errors="replace").strip().splitlines()
-        ours = [line.removeprefix("forkcast: ") for line in lines[-20:] if line.startswith("forkcast: ")]
-        return (ours or lines or ["it printed nothing"])[-1]
+            reason = logged_reason(self.output.read_text(errors="replace"))
+            raise CommandError(f"{self.name} ended: {reason}")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 from deploy.errors import CommandError
 from server.engines.loading import load_model
+from server.errors import last_line
 from server.inference.model import Model
 from server.model_store.copies import Copy
 from server.settings import ROOT, Settings
@@ -66,8 +67,8 @@ def weigh(copy: Copy, environ: Mapping[str, str]) -> Weight:
     except subprocess.TimeoutExpired:
         raise CommandError(f"the model cannot be served: it was not loaded in {_PATIENCE} s") from None
     if ran.returncode:
-        lines = ran.stderr.strip().splitlines() or [f"status {ran.returncode}"]
-        raise CommandError(f"the model cannot be served: {lines[-1]}")
+        reason = last_line(ran.stderr, f"status {ran.returncode}")
+        raise CommandError(f"the model cannot be served: {reason}")
     try:
         return Weight(**json.loads(ran.stdout))
     except ValueError:

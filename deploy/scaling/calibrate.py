@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deploy.scaling.step import Step
+from server.system.files import write_atomically
 
 CLOCKS_PERCENT, CLOCKS_MS = 25.0, 3.0
 BUSY_PERCENT = 90.0
@@ -114,9 +115,7 @@ class Calibration:
         """
         self._known[null.users] = null
         everything = self._all() | {self._key: [asdict(self._known[users]) for users in sorted(self._known)]}
-        draft = self._path.with_suffix(".draft")
-        draft.write_text(json.dumps(everything, indent=1))
-        draft.rename(self._path)
+        write_atomically(self._path, json.dumps(everything, indent=1))
 
     def _read(self) -> list[Null]:
         try:

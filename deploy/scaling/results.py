@@ -13,6 +13,7 @@ from typing import Any
 from deploy.errors import CommandError
 from deploy.scaling.step import Step, read_steps, write_steps
 from deploy.scaling.topology import Topology
+from server.system.files import write_atomically
 
 _LAB, _STEPS = "lab.json", "steps.csv"
 
@@ -98,9 +99,7 @@ class Results:
         return folder
 
     def _write(self, name: str, text: str) -> None:
-        draft = self.folder / f"{name}.draft"
-        draft.write_text(text)
-        draft.rename(self.folder / name)
+        write_atomically(self.folder / name, text)
 
 
 def _checked(conditions: dict[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
 from dotenv import dotenv_values
+
+from server.system.files import write_atomically
 
 _HEADING = "# Made by make up-full; the data in the volumes goes with them."
 
@@ -25,22 +26,8 @@ def make_missing(path: Path, names: Iterable[str]) -> dict[str, str]:
     made = {name: secrets.token_hex(24) for name in names if not known.get(name)}
     if made:
         lines = [_HEADING, *(f"{name}={value}" for name, value in made.items())]
-        _replace(path, text + ("\n" if text and not text.endswith("\n") else "") + "\n".join(lines) + "\n")
+        content = text + ("\n" if text and not text.endswith("\n") else "") + "\n".join(lines) + "\n"
+        write_atomically(path, content, 0o600, durable=True)
     elif text:
         path.chmod(0o600)
     return made
-
-
-def _replace(path: Path, text: str) -> None:
-    """All of it or nothing, and never readable by others, not even for a moment; a link stays one."""
-    path = path.resolve()
-    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise

@@ -21,7 +21,8 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from server.errors import ModelError
+from server.errors import ModelError, last_line
+from server.system.files import write_atomically
 
 _ROOT = Path(__file__).resolve().parents[2]
 _DIGEST = hashlib.sha256().digest_size
@@ -71,8 +72,8 @@ def _compiled(program: str, argument: str) -> bytes:
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))}
     ran = subprocess.run(command, env=environ, capture_output=True, check=False)
     if ran.returncode or not ran.stdout:
-        lines = ran.stderr.decode(errors="replace").strip().splitlines() or [f"status {ran.returncode}"]
-        raise ModelError(f"{program} does not compile: {lines[-1]}")
+        reason = last_line(ran.stderr.decode(errors="replace"), f"status {ran.returncode}")
+        raise ModelError(f"{program} does not compile: {reason}")
     return ran.stdout
 
 
@@ -102,6 +103,4 @@ def _kept(path: Path) -> bytes | None:
 
 def _keep(path: Path, code: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_bytes(hashlib.sha256(code).digest() + code)
-    draft.rename(path)
+    write_atomically(path, hashlib.sha256(code).digest() + code)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.engines import companion
-from server.errors import CompanionRefused
+from server.errors import CompanionRefused, first_line
 from server.inference.rows import Prediction, Rows
 from server.inference.schema import InputSchema
 from server.model_store.mlmodel import MLmodel
@@ -80,7 +80,7 @@ def load(mlmodel: MLmodel, _kernels: Path | None = None) -> OnnxEngine:
     except ImportError:
         raise CompanionRefused("the model's companion for the engine onnx needs the package onnxruntime") from None
     except Exception as error:  # ONNX Runtime's errors have no class in common
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         raise CompanionRefused(f"the model's companion for the engine onnx does not load: {reason}") from error
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from server.engines.frame import to_frame
 from server.engines.refused_rows import refused_rows
-from server.errors import ModelError
+from server.errors import ModelError, first_line
 from server.inference.rows import Prediction, Rows
 from server.inference.schema import InputSchema
 from server.model_store.mlmodel import MLmodel
@@ -51,7 +51,7 @@ def load(mlmodel: MLmodel, _kernels: Path | None = None) -> PyfuncEngine:
     try:
         return PyfuncEngine(mlflow.pyfunc.load_model(str(mlmodel.folder)), mlmodel.schema)
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         raise ModelError(f"the model does not load as a pyfunc: {type(error).__name__}: {reason}") from error
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from server.errors import Fault, InvalidRows
+from server.errors import Fault, InvalidRows, first_line
 
 # Its check of an array, and its encoders' of a category; it has no class of errors for either.
 _OF_THE_ROWS = re.compile(r"Input (X )?contains (NaN|infinity)|Found unknown categor")
@@ -22,7 +22,7 @@ def refused_rows() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         if not _OF_THE_ROWS.search(reason):
             raise
         detail = f"the model does not take a value of the row: {reason[:200]}"

@@ -20,7 +20,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from server.engines.frame import to_frame
 from server.engines.refused_rows import refused_rows
-from server.errors import ModelError
+from server.errors import ModelError, first_line
 from server.inference.rows import Prediction, Rows
 from server.inference.schema import InputSchema
 from server.model_store.mlmodel import MLmodel
@@ -109,7 +109,7 @@ def _read(path: Path, form: str, trusted: list[str] | None) -> Any:
             warnings.simplefilter("always", InconsistentVersionWarning)
             estimator = _FORMATS[form](path, trusted)
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         raise ModelError(f"the model's file {path.name} does not load: {type(error).__name__}: {reason}") from error
     for warning in caught[:1]:
         logger.warning("%s", str(warning.message).splitlines()[0])

@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from urllib.parse import urlsplit
 
 from server.errors import ModelError
 from server.model_store.digest import folder_digest
+from server.system.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -167,9 +167,7 @@ class Copies:
 
 
 def _write(path: Path, copy: Copy) -> None:
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps(copy.to_json()))
-    draft.rename(path)
+    write_atomically(path, json.dumps(copy.to_json()))
 
 
 def _key(uri: str, tracking_uri: str) -> str:

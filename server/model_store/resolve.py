@@ -20,7 +20,7 @@ from subprocess import PIPE, run
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from server.errors import ModelError, RegistryError, StartError
+from server.errors import ModelError, RegistryError, StartError, first_line
 from server.model_store.copies import Copies, Copy
 from server.model_store.credentials import with_credentials
 from server.model_store.digest import DIGEST_TAG, folder_digest
@@ -235,7 +235,7 @@ def _explained(uri: str, tracking_uri: str, not_there: type[StartError] = ModelE
 
 
 def _first_line(error: Exception) -> str:
-    line = _public((str(error).strip().splitlines() or [""])[0])  # before a cut could hide what ends a password
+    line = _public(first_line(error))  # before a cut could hide what ends a password
     if caused := _CAUSE.search(line):
         line = caused[1]
     return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."

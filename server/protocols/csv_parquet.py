@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from io import BytesIO, StringIO
 from typing import Any
 
-from server.errors import BadForm, RequestError
+from server.errors import BadForm, RequestError, first_line
 from server.inference.columns import Column
 from server.inference.schema import RowTable, check_count
 
@@ -96,7 +96,7 @@ def read_parquet(body: bytes, columns: Sequence[Column], max_rows: int) -> RowTa
     except RequestError:
         raise
     except Exception as error:  # whatever a broken file makes of its reader: OverflowError, IndexError, ..
-        raise BadForm(f"the body is not Parquet: {(str(error).splitlines() or [''])[0][:100]}") from None
+        raise BadForm(f"the body is not Parquet: {first_line(error)[:100]}") from None
     names = list(lists)
     rows = list(zip(*lists.values(), strict=True))
     return RowTable(names, rows, "#", lambda i, j: f"#/row {i + 1}/{names[j]}")

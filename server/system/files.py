@@ -1,9 +1,10 @@
-"""Files that settings name: whatever is at their path, reading them ends."""
+"""Reading files that settings name, and writing files that others may read at any moment."""
 
 from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 LARGEST = 1_048_576
@@ -28,3 +29,27 @@ def read_small(path: Path) -> bytes:
 def _without_waiting(path: str, flags: int) -> int:
     # Else to open a pipe is to wait for who writes into it.
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+def write_atomically(path: Path, content: str | bytes, mode: int = 0o644, *, durable: bool = False) -> None:
+    """Write a file that is the old one or the new one at every moment, and never half of it; a link stays a link.
+
+    ``durable`` waits until the content is on the disk.
+
+    Raises:
+        OSError: it cannot be written; the old file is as it was.
+    """
+    path = path.resolve()
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    draft = Path(name)
+    try:
+        os.fchmod(descriptor, mode)
+        draft.write_text(content) if isinstance(content, str) else draft.write_bytes(content)
+        if durable:
+            os.fsync(descriptor)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)

@@ -16,6 +16,7 @@ from typing import Any
 from deploy.errors import CommandError
 from deploy.stack import registry_services
 from deploy.stack.specification import SETTINGS
+from server.errors import last_line
 from server.settings import ROOT
 
 SERVICES = ("server", "nginx", "locust", "locust-worker")
@@ -56,7 +57,7 @@ def docker(*arguments: str, environ: Mapping[str, str] | None = None, text: str 
         check=False,
     )
     if ran.returncode:
-        raise CommandError(f"docker {' '.join(arguments[:2])}: {_reason(ran.stderr, ran.returncode)}")
+        raise CommandError(f"docker {' '.join(arguments[:2])}: {last_line(ran.stderr, f'status {ran.returncode}')}")
     return ran.stdout
 
 
@@ -250,8 +251,3 @@ class Compose:
         labels = [f"project={self.config()['name']}", "oneoff=False", *([f"service={service}"] if service else [])]
         filters = [part for label in labels for part in ("--filter", f"label={_LABEL}.{label}")]
         return inspect(docker("ps", "--all", "--quiet", "--no-trunc", *filters).split())
-
-
-def _reason(stderr: str, status: int) -> str:
-    lines = [line for line in stderr.strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"status {status}"

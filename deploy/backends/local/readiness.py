@@ -6,7 +6,7 @@ import time
 
 from deploy.backends.local.slots import replica_socket, slot_of
 from deploy.backends.local.supervisord import Supervisord
-from deploy.errors import CommandError
+from deploy.errors import CommandError, logged_reason
 from deploy.rollout import replica_client
 from deploy.stack.paths import Layout
 from deploy.stack.specification import Stack
@@ -50,9 +50,7 @@ class Readiness:
 
     def _reason(self, name: str) -> str:
         """Our own last line in a program's log, else its last line."""
-        lines = self._layout.log(name).read_text(errors="replace").strip().splitlines()
-        ours = [line.removeprefix("forkcast: ") for line in lines[-20:] if line.startswith("forkcast: ")]
-        return (ours or lines or ["it printed nothing"])[-1]
+        return logged_reason(self._layout.log(name).read_text(errors="replace"))
 
     def introduce(self, stack: Stack) -> None:
         """Let Nginx meet the new replicas: after a failed try, a slot regains its share of requests one by one."""

@@ -7,14 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from pathlib import Path
 
 from deploy.backends.local.supervisord import Program, Supervisord
-from deploy.errors import CommandError
+from deploy.errors import CommandError, logged_reason
 from deploy.rollout import replica_client
 from deploy.stack import registry_services
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
+from server.system.files import write_atomically
 
 # Where everything on this machine reaches the stack's own MLflow.
 ADDRESS = "http://127.0.0.1:{port}"
@@ -29,7 +29,7 @@ def programs(stack: Stack, layout: Layout) -> list[Program]:
     if not stack.full:
         return []
     path, settings = layout.run / "mlflow.json", json.dumps(_settings(stack, layout))
-    _write(path, settings)
+    write_atomically(path, settings, 0o600)
     environment = {
         "PYTHONPATH": str(ROOT),
         "HOST": "127.0.0.1",
@@ -68,9 +68,7 @@ def start(supervisord: Supervisord, stack: Stack, others: Sequence[Program], lay
 
 def reason(layout: Layout) -> str:
     """Our own last line in its log, else its last line."""
-    lines = layout.log(registry_services.MLFLOW).read_text(errors="replace").strip().splitlines()
-    ours = [line.removeprefix("error: ") for line in lines[-20:] if line.startswith("error: ")]
-    return (ours or lines or ["it printed nothing"])[-1]
+    return logged_reason(layout.log(registry_services.MLFLOW).read_text(errors="replace"), "error: ")
 
 
 def _wait(supervisord: Supervisord, stack: Stack, why: Callable[[], str]) -> None:
@@ -96,11 +94,3 @@ def _settings(stack: Stack, layout: Layout) -> dict[str, str]:
     if registry_services.OBJECT_STORE in own:
         settings["ARTIFACTS"] = str(layout.var / "mlartifacts")
     return settings
-
-
-def _write(path: Path, text: str) -> None:
-    """For this user alone to read, whole at every moment."""
-    draft = path.with_suffix(".draft")
-    draft.touch(mode=0o600)
-    draft.write_text(text)
-    draft.replace(path)

@@ -16,6 +16,7 @@ from deploy.backends.local.supervisord import Supervisord
 from deploy.errors import CommandError
 from deploy.rollout import replica_client
 from deploy.stack.paths import ROOT
+from server.errors import last_line
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ class LocalRegistrar:
             check=False,
         )  # fmt: skip
         if ran.returncode:
-            reason = (ran.stderr.strip().splitlines() or [f"status {ran.returncode}"])[-1]
+            reason = last_line(ran.stderr, f"status {ran.returncode}")
             raise CommandError(reason.removeprefix("error: "))
         answer: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
         return answer

@@ -18,7 +18,7 @@ from server.engines import forest
 from server.engines.companion import FLAVORS, LAYOUT, model_digest
 from server.engines.packed import PackedForest
 from server.engines.sklearn import SklearnEngine
-from server.errors import ModelError
+from server.errors import ModelError, first_line
 from server.inference.rows import Rows
 from server.inference.schema import InputSchema
 from server.model_store.digest import folder_digest
@@ -67,7 +67,7 @@ def _compared(reference: SklearnEngine, compiled: Compiled, rows: Rows, against:
     try:
         return compare(reference, compiled, rows, against)
     except Exception as error:  # scikit-learn's, most often: rows that the model does not take
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(f"the model cannot be compared on {against}: {reason}") from error
 
 

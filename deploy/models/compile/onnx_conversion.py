@@ -14,6 +14,7 @@ from skl2onnx.common import data_types
 from deploy.models.compile.features import NotCompilable
 from server.engines import onnx
 from server.engines.onnx import ALL, OnnxEngine
+from server.errors import first_line
 from server.inference.schema import InputSchema
 
 _TENSORS = {
@@ -60,9 +61,7 @@ def conversions(estimator: Any, schema: InputSchema) -> Iterator[Converted]:
             converted = _convert(estimator, schema, precision)
             converted.engine(schema)  # what converts may still not load
         except Exception as error:  # skl2onnx and ONNX Runtime raise as many kinds as they have steps
-            faults.append(
-                (str(error).strip().splitlines() or [type(error).__name__])[0].partition(" and attributes")[0]
-            )
+            faults.append(first_line(error).partition(" and attributes")[0])
         else:
             yield converted
     if len(faults) == 2:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from server.errors import RegistryError
+from server.errors import RegistryError, first_line
 
 _DATABASE_PORTS = {"mysql": 3306, "postgresql": 5432, "mssql": 1433}
 _CONNECT_TIMEOUT = 5.0
@@ -50,8 +50,3 @@ def _why(error: BaseException) -> str:
 
 def _without_password(text: str) -> str:
     return re.sub(r"://[^/\s]*@", "://", text)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of its message, or its kind where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

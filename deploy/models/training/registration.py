@@ -9,13 +9,13 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from deploy.models.registry.client import first_line, reported
+from deploy.models.registry.client import reported
 from deploy.models.registry.pointer import Pointer
 from deploy.models.registry.versions import CHECK_TAG, RegisteredVersion, register_folder
 from deploy.models.training.form import Covertype
 from deploy.models.training.package import fault_of, save
 from deploy.models.training.pipeline import HELD_OUT, Fitted
-from server.errors import ModelError
+from server.errors import ModelError, first_line
 from server.settings import Settings
 
 NAME = "covertype"
