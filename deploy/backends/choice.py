@@ -15,6 +15,7 @@ from deploy.backends.docker.engine import engine_missing, engine_version
 from deploy.errors import CommandError
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
+from server.system.platform import is_linux
 
 CHOICES = ("auto", "docker", "local")
 
@@ -70,6 +71,8 @@ def containers_used(layout: Layout, environ: Mapping[str, str]) -> DockerBackend
 def _backend(name: str, layout: Layout, environ: Mapping[str, str]) -> Backend:
     if name == "docker":
         return DockerBackend(layout, environ)
+    if not is_linux():
+        raise CommandError("local processes need Linux; on this system start a Docker engine, as Docker Desktop")
     _get_packages()
     # Imported here: a machine that runs containers has none of its packages.
     from deploy.backends.local.backend import LocalBackend  # noqa: PLC0415

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from server.system.platform import kept_to
 
 # What thirds of a CPU may be more than a whole one, three times.
 _ROUNDED = 0.01
@@ -39,13 +40,8 @@ class Placement:
 
         What follows Nginx's log reads thousands of lines a second, which the service is not to pay for.
         """
-        before = os.sched_getaffinity(0)
-        if self.generator:
-            os.sched_setaffinity(0, map(int, self.generator.split(",")))
-        try:
+        with kept_to(map(int, filter(None, self.generator.split(",")))):
             yield
-        finally:
-            os.sched_setaffinity(0, before)
 
     @property
     def words(self) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from pathlib import Path
+
+from server.system.platform import usable_cpus
 
 _ROOT = Path("/sys/fs/cgroup")
 # Version 1 writes "no limit" as the largest number of whole pages.
@@ -14,7 +15,7 @@ _NO_LIMIT = 1 << 60
 
 def available_cpus(cgroup: Path = _ROOT) -> int:
     """The CPU limit, rounded up; else the CPUs this process may use."""
-    usable = len(os.sched_getaffinity(0))
+    usable = len(usable_cpus())
     limit = cpu_limit(cgroup)
     return usable if limit is None else max(1, min(usable, math.ceil(limit)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from hashlib import sha256
@@ -14,6 +13,7 @@ from deploy.backends.local.supervisord import LAUNCHER, Program
 from deploy.stack.code import code_digest
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
+from server.system.platform import usable_cpus
 
 # The variable by which a replica's program file names the code that it runs.
 CODE_DIGEST = "CODE_DIGEST"
@@ -92,6 +92,6 @@ def _pinned(cpus: str | None) -> list[str]:
 
 def _cpu_list(slot: int, cpus: int) -> str:
     """The CPUs of a slot: neighbours share as few as there are."""
-    usable = sorted(os.sched_getaffinity(0))
+    usable = usable_cpus()
     chosen = (usable[((slot - 1) * cpus + i) % len(usable)] for i in range(cpus))
     return ",".join(str(cpu) for cpu in sorted(set(chosen)))

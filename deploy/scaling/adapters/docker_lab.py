@@ -21,6 +21,7 @@ from deploy.scaling.placement import Placement
 from deploy.scaling.usage import Reading
 from deploy.stack.paths import Layout
 from deploy.stack.specification import Stack
+from server.system.platform import is_linux, usable_cpus
 
 _LOCUST = ("python", "-m", "locust")
 # Where the generator finds what it is given.
@@ -36,7 +37,7 @@ class DockerAdapter:
 
     def cpus(self) -> list[int]:
         """Return the numbers of the CPUs that the engine may use."""
-        return sorted(os.sched_getaffinity(0))[: engine_cpus()]
+        return usable_cpus()[: engine_cpus()] if is_linux() else list(range(engine_cpus()))
 
     def open_files(self) -> int:
         """Return how many files a process of Nginx may open: docker-compose.yml says so."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from deploy.security.api_keys import client_key
 from deploy.stack import ports
 from deploy.stack.paths import ROOT, Layout, at
 from deploy.stack.specification import Stack
+from server.system.platform import usable_cpus
 
 # Bytes that each process of the generator may hold: one without a limit froze the machine that it measured.
 _MEMORY = 2 << 30
@@ -34,7 +34,7 @@ class LocalAdapter:
 
     def cpus(self) -> list[int]:
         """Return the numbers of the CPUs that this process may use."""
-        return sorted(os.sched_getaffinity(0))
+        return usable_cpus()
 
     def open_files(self) -> int:
         """Return how many files a process of Nginx may open, after raising this process's limit as far as it goes."""

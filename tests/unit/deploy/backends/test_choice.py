@@ -20,6 +20,7 @@ from deploy.backends.local.backend import LocalBackend
 from deploy.errors import CommandError
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
+from tests.support import macos
 from tests.support.fake_docker import FakeDocker, container
 from tests.support.refusals import refusal
 
@@ -291,3 +292,12 @@ def test_containers_need_none_of_the_packages() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout == "set()\n"
+
+
+def test_local_processes_need_linux(layout: Layout, docker: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On macOS the local backend is refused with one line that names what works there."""
+    docker.answer("version", err="no daemon\n", status=1)
+    macos.pretend(monkeypatch)
+    expected = "local processes need Linux; on this system start a Docker engine, as Docker Desktop"
+    for wanted in ("local", "auto"):
+        assert refusal(lambda: choose(layout, {"BACKEND": wanted}, starting=True)) == expected  # noqa: B023

@@ -23,6 +23,7 @@ from deploy.stack.code import outdated
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
 from server.errors import SettingsError
+from tests.support import macos
 from tests.support.fake_docker import FakeDocker, config, container
 from tests.support.ports import free_port, port_in_use
 from tests.support.refusals import refusal
@@ -54,6 +55,13 @@ def make(layout: Layout) -> Make:
         return DockerBackend(layout, environ)
 
     return one
+
+
+@pytest.fixture(autouse=True, params=["linux", "macos"])
+def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test once more as on macOS, where the host's part of the container backend works too."""
+    if request.param == "macos":
+        macos.pretend(monkeypatch)
 
 
 @pytest.fixture
