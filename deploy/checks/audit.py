@@ -1,78 +1,33 @@
-"""Known holes in the pinned packages: every lock file, asked of a database of advisories by pip-audit.
+"""``python -m deploy.checks.audit [URL]``: known vulnerabilities in the pinned packages, by pip-audit.
 
-`python -m deploy.checks.audit [URL]` fails if a package has a known hole that `ignored-holes.txt` gives no reason for.
-A database that cannot be reached, or does not know a hole that everybody knows, is no reason to fail and none to call
-the packages sound: it is told as "not audited". So is a package that pip-audit passed over. The database is asked for
-that hole before and after. An empty answer in between, `[]` for `{}`, means no hole to pip-audit, so it does here too.
+pip-audit asks OSV's database, or the one at URL, about the packages of every lock file, as this Python on this platform
+would install them. The status is 1 where one has a vulnerability for which ``ignored-holes.txt`` gives no reason.
+Where the database does not answer, that is printed as "not audited", which is no reason to fail.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import subprocess
 import sys
-import tempfile
-import threading
-import urllib.request
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
 from deploy.errors import CommandError
 from deploy.stack.paths import ROOT
+from server.errors import last_line
 
 LOCKS = ROOT / "deploy/requirements"
 IGNORED = ROOT / "deploy/checks/ignored-holes.txt"
 DATABASE = "https://api.osv.dev/v1/query"
-# A hole that every database of advisories knows: one that does not is no answer about the others.
-_KNOWN = ("jinja2", "2.10")
-_SECONDS = 10
-_ROUND_SECONDS = 300
-# An advisory that pip-audit cannot read is a warning to it, and no hole.
-_PASSED_OVER = re.compile(r"OSV vuln entry .* is missing 'affected' list|Unsupported OSV schema version.*")
-_PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;]+)")
-
-Pin = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Hole:
-    """An advisory about a pinned package, with all its names."""
-
-    pin: Pin
-    names: Sequence[str]
-    fixed: Sequence[str]
-
-    def __str__(self) -> str:
-        remedy = f"fixed in {', '.join(self.fixed)}" if self.fixed else "not fixed yet"
-        return f"{self.pin[0]} {self.pin[1]}: {', '.join(self.names)}, {remedy}"
-
-
-def pins(files: Iterable[Path]) -> set[Pin]:
-    """Every package and version of some lock files, for whatever platform or Python.
-
-    Raises:
-        CommandError: a line that is no pin.
-    """
-    found = set()
-    for file in files:
-        for line in filter(None, (line.partition("#")[0].strip() for line in file.read_text().splitlines())):
-            match = _PIN.match(line)
-            if match is None:
-                raise CommandError(f"{file.name}: {line!r} is no pinned package, so it cannot be audited")
-            found.add((re.sub(r"[-_.]+", "-", match[1]).lower(), match[2]))
-    return found
+# How long the database may take for one answer, and for all of them.
+_ANSWER_SECONDS, _AUDIT_SECONDS = 10, 300
 
 
 def ignored(file: Path) -> dict[str, str]:
-    """Holes that are known and borne: the reason for each.
+    """Return the vulnerabilities that are known and accepted, with the reason for each.
 
     Raises:
-        CommandError: a line without a reason.
+        CommandError: a line gives no reason.
     """
     reasons = {}
     for line in file.read_text().splitlines():
@@ -84,122 +39,52 @@ def ignored(file: Path) -> dict[str, str]:
     return reasons
 
 
-def _doubt(url: str) -> str:
-    query = {"package": {"name": _KNOWN[0], "ecosystem": "PyPI"}, "version": _KNOWN[1]}
-    request = urllib.request.Request(url, json.dumps(query).encode(), {"Content-Type": "application/json"})  # noqa: S310
-    try:
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310  (the user's own address)
-            known = any("affected" in hole for hole in json.loads(answer.read()).get("vulns") or ())
-    except (OSError, HTTPException, ValueError, AttributeError, TypeError) as error:
-        return f"{url} did not answer: {error}"
-    return "" if known else f"{url} knows no hole in {_KNOWN[0]} {_KNOWN[1]}, which has some"
-
-
-def unreachable(url: str) -> str:
-    """Why this database cannot be believed; nothing if it can."""
-    said: list[str] = []
-    # The timeout of a socket starts anew with every byte, so a thread that may be left behind bounds the whole.
-    probe = threading.Thread(target=lambda: said.append(_doubt(url)), daemon=True)
-    probe.start()
-    probe.join(_SECONDS)
-    return said[0] if said else f"{url} did not answer within {_SECONDS} s"
-
-
-def rounds(packages: Iterable[Pin]) -> Iterator[list[Pin]]:
-    """The packages in lists that have each name once, as pip-audit wants it."""
-    left = sorted(packages)
-    while left:
-        once = dict(reversed(left))
-        yield sorted(once.items())
-        left = sorted(set(left) - set(once.items()))
-
-
-def ask(packages: Sequence[Pin], url: str) -> list[dict[str, Any]]:
-    """What pip-audit says of each package.
+def audit(locks: Path, accepted: dict[str, str], url: str) -> tuple[list[str], bool]:
+    """Return the lines to print, and whether every vulnerability is accepted.
 
     Raises:
-        CommandError: it said nothing, with its last line, or could not read an advisory.
-        TimeoutExpired: it was still asking.
+        CommandError: pip-audit does not take the command.
     """
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.writelines(f"{name}=={version}\n" for name, version in packages)
-        file.flush()
-        options = ["--no-deps", "--disable-pip", "--progress-spinner", "off", "--format", "json", "--desc", "off"]
-        command = [sys.executable, "-m", "pip_audit", "-r", file.name, "-s", "osv", "--osv-url", url, *options]
-        environment = {**os.environ, "PIP_AUDIT_LOGLEVEL": "INFO"}
-        ran = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=_ROUND_SECONDS
-        )
-    if unread := _PASSED_OVER.search(ran.stderr):
-        raise CommandError(f"pip-audit passed over an advisory: {unread[0]}")
+    command = [sys.executable, "-m", "pip_audit", "-s", "osv", "--osv-url", url, "--format", "json"]
+    command += ["--no-deps", "--disable-pip", "--progress-spinner", "off", "--timeout", str(_ANSWER_SECONDS)]
+    for lock in sorted(locks.glob("*.txt")):
+        command += ["--requirement", str(lock)]
     try:
-        answers: list[dict[str, Any]] = json.loads(ran.stdout)["dependencies"]
-    except (ValueError, KeyError):
-        last = (ran.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise CommandError(f"pip-audit failed: {last}") from None
-    return answers
-
-
-def ask_all(packages: set[Pin], url: str) -> tuple[list[dict[str, Any]], str]:
-    """What pip-audit says of all packages, and why the database cannot be believed after all, if so.
-
-    Raises:
-        CommandError: pip-audit failed, although the database answers.
-    """
-    answers: list[dict[str, Any]] = []
-    try:
-        for once in rounds(packages):
-            answers += ask(once, url)
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_AUDIT_SECONDS)
+        if ran.returncode > 1:
+            raise CommandError(f"pip-audit: {last_line(ran.stderr, f'status {ran.returncode}')}")
+        packages = json.loads(ran.stdout)["dependencies"]
     except subprocess.TimeoutExpired:
-        return answers, f"{url} did not answer for all packages within {_ROUND_SECONDS} s"
-    except CommandError:
-        if reason := unreachable(url):
-            return answers, reason
-        raise
-    return answers, unreachable(url)
-
-
-def holes(answers: Iterable[Mapping[str, Any]]) -> Iterator[Hole]:
-    """The advisories among what pip-audit says."""
-    for answer in answers:
-        for hole in answer.get("vulns", ()):
-            names = sorted({hole["id"], *hole["aliases"]})
-            yield Hole((answer["name"], answer["version"]), names, hole["fix_versions"])
-
-
-def audit(packages: set[Pin], borne: Mapping[str, str], url: str) -> tuple[list[str], bool]:
-    """What is to be told, in lines, and whether the packages may be used.
-
-    Raises:
-        CommandError: pip-audit failed, although the database answers.
-    """
-    if reason := unreachable(url):
-        return [f"not audited: {reason}"], True
-    answers, doubt = ask_all(packages, url)
-    seen = {(answer["name"], answer["version"]) for answer in answers if "vulns" in answer}
+        return [f"not audited: {url} did not answer for all packages within {_AUDIT_SECONDS} s"], True
+    except (ValueError, KeyError):
+        return [f"not audited: {last_line(ran.stderr, 'pip-audit printed nothing')}"], True
     lines, sound = [], True
-    for hole in holes(answers):
-        reason = next((borne[name] for name in hole.names if name in borne), "")
-        sound = sound and bool(reason)
-        lines.append(f"{'borne' if reason else 'error'}: {hole}" + (f": {reason}" if reason else ""))
-    if doubt:  # a hole that was found is one all the same
-        return [*lines, f"not audited: {doubt}"], sound
-    if missing := sorted(f"{name} {version}" for name, version in packages - seen):
-        lines.append(f"not audited: {', '.join(missing)}")
-    return [*lines, f"audited: {len(packages & seen)} packages of {len(packages)}"], sound
+    for package in packages:
+        for vulnerability in package.get("vulns", ()):
+            names = sorted({vulnerability["id"], *vulnerability["aliases"]})
+            reason = next((accepted[name] for name in names if name in accepted), None)
+            fixed = (
+                f"fixed in {', '.join(vulnerability['fix_versions'])}" if vulnerability["fix_versions"] else "not fixed"
+            )
+            line = f"{package['name']} {package['version']}: {', '.join(names)}, {fixed}"
+            lines.append(f"accepted: {line}: {reason}" if reason else f"error: {line}")
+            sound = sound and reason is not None
+    skipped = [package["name"] for package in packages if "skip_reason" in package]
+    lines += [f"not audited: {', '.join(skipped)}"] if skipped else []
+    return [*lines, f"audited: {len(packages) - len(skipped)} packages"], sound
 
 
-def main() -> None:
-    """From the command line; the status is 1 if a package has a hole."""
+def main() -> int:
+    """Audit the checkout's lock files; 1 where a package has a vulnerability that is not accepted."""
+    url = sys.argv[1] if len(sys.argv) > 1 else DATABASE
     try:
-        lines, sound = audit(
-            pins(LOCKS.glob("*.txt")), ignored(IGNORED), sys.argv[1] if len(sys.argv) > 1 else DATABASE
-        )
+        lines, sound = audit(LOCKS, ignored(IGNORED), url)
     except CommandError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print("\n".join(lines))
-    sys.exit(not sound)
+    return 0 if sound else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
