@@ -1,5 +1,6 @@
 #!/bin/sh
-# install.sh ARCHITECTURE LOCK..: the packages of lock files into /packages, for Docker's name of an architecture.
+# install.sh ARCHITECTURE LOCK..: the packages of lock files into /packages, for Docker's name of an architecture. EXTRAS
+# lists further lock files beside the first by their names: "onnx parquet".
 set -eu
 
 case $1 in
@@ -8,6 +9,7 @@ case $1 in
     *) echo "architecture $1: expected amd64 or arm64" >&2; exit 1 ;;
 esac
 shift
+for extra in ${EXTRAS:-}; do set -- "$@" "${1%/*}/$extra.txt"; done
 for lock; do set -- "$@" --requirement "$lock"; shift; done
 # --only-binary: nothing is compiled, so no compiler is needed. Byte code does not depend on the architecture.
 uv pip install --quiet --no-cache --only-binary :all: --python-platform "$platform" --python python3 \

@@ -6,10 +6,12 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from typing import overload
 
 from deploy.errors import CommandError
 from deploy.stack.paths import ROOT, Layout, at
 from server.settings import Settings
+from server.system.files import write_atomically
 
 # What `up` hands to the replicas and keeps until `down`; LOCUST_WORKERS is for Locust, and those from IMAGE to EXTRAS
 # are for containers alone.
@@ -18,8 +20,8 @@ SETTINGS = (
     "MAX_BODY_BYTES", "KEEP_ALIVE", "GRACEFUL_TIMEOUT", "LOG_LEVEL", "LOCUST_WORKERS", "IMAGE", "TAG", "LOCUST_CPUS",
     "LOCUST_MEMORY", "EXTRAS", "API_KEYS_FILE",
 )  # fmt: skip
-
-
+# What EXTRAS may list: lock files that the images can have besides.
+EXTRAS = ("onnx", "parquet")
 # The most replicas: as many as nginx/upstream-local.conf lists, and as Nginx in a container tries before it gives up.
 MOST = {"local": 8, "docker": 16}
 # The most workers of Locust's, each of which takes a CPU when it works.
@@ -107,6 +109,8 @@ class Stack:
         cert, key = self._pair(environ)
         Settings.from_env(environment)
         whole(environment, "LOCUST_WORKERS", 1, 1, MOST_WORKERS)
+        if not set(environment.get("EXTRAS", "").split()) <= set(EXTRAS):
+            raise CommandError(f"EXTRAS={environment['EXTRAS']!r}: expected a list of {', '.join(EXTRAS)}")
         return replace(
             self,
             replicas=whole(environ, "N", self.replicas, 1, MOST[self.backend]),
@@ -174,10 +178,7 @@ class Stack:
 
     def save(self, layout: Layout) -> None:
         """Remember it for the next verb."""
-        draft = layout.state.with_suffix(".draft")
-        draft.touch(mode=0o600)
-        draft.write_text(json.dumps(asdict(self), indent=1))
-        draft.rename(layout.state)
+        write_atomically(layout.state, json.dumps(asdict(self), indent=1), 0o600)
 
     @classmethod
     def load(cls, layout: Layout) -> Stack | None:
@@ -215,7 +216,15 @@ def _anchored(uri: str) -> str:
     return uri if ":" in uri else str(ROOT / uri)
 
 
-def whole(environ: Mapping[str, str], name: str, default: int | None, low: int, high: int) -> int:
+@overload
+def whole(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int: ...
+
+
+@overload
+def whole(environ: Mapping[str, str], name: str, default: int | None, low: int, high: int) -> int | None: ...
+
+
+def whole(environ: Mapping[str, str], name: str, default: int | None, low: int, high: int) -> int | None:
     """A whole number from a variable, or the default where it is unset or empty.
 
     Raises:
@@ -223,7 +232,7 @@ def whole(environ: Mapping[str, str], name: str, default: int | None, low: int, 
     """
     value = environ.get(name)
     if not value:
-        return default  # type: ignore[return-value]
+        return default
     if not (value.isascii() and value.isdigit() and len(value) < 10) or not low <= int(value) <= high:
         raise CommandError(f"{name}={value!r}: expected a whole number from {low} to {high}")
     return int(value)

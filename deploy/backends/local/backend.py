@@ -27,6 +27,8 @@ from deploy.stack.code import code_digest, outdated
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.registry_services import OWN, public, with_registry
 from deploy.stack.specification import Stack
+from server.errors import last_line
+from server.system.platform import usable_cpus
 
 
 class LocalBackend:
@@ -50,7 +52,7 @@ class LocalBackend:
         """
         before = self._running()
         stack = (before or Stack()).changed(self._environ)
-        stack = with_registry(stack, self._environ, registry.ADDRESS, full=full)
+        stack = with_registry(self._limited(stack), self._environ, registry.ADDRESS, full=full)
         if before is None:
             self._supervisord.stop_leftovers()
         binary = nginx.find_nginx()
@@ -82,17 +84,29 @@ class LocalBackend:
     def resources(self) -> Stack:
         """Hold each replica to a whole number of CPUs, by affinity, with as many workers."""
         before = self._require_running()
+        if not (self._environ.get("CPUS") or self._environ.get("MEMORY")):
+            raise CommandError("CPUS is missing: make resources CPUS=1")
+        stack = self._limited(before)
+        with self._undone_on_failure(before):
+            self._change(before, stack, nginx.find_nginx())
+        return stack
+
+    def _limited(self, stack: Stack) -> Stack:
+        """Return the stack with the CPUs that the command asks for.
+
+        Raises:
+            CommandError: naming the variable, its value and what was expected.
+        """
         if self._environ.get("MEMORY"):
             raise CommandError("MEMORY= needs Docker: the local backend has no memory limits")
-        cpus, most = self._environ.get("CPUS", ""), len(os.sched_getaffinity(0))
+        cpus, most = self._environ.get("CPUS"), len(usable_cpus())
+        if not cpus:
+            return stack
         if not (cpus.isascii() and cpus.isdigit()) or not 1 <= int(cpus) <= most:
             raise CommandError(
                 f"CPUS={cpus!r}: expected a whole number from 1 to {most}; for parts of a CPU use Docker"
             )
-        stack = replace(before, cpus=int(cpus))
-        with self._undone_on_failure(before):
-            self._change(before, stack, nginx.find_nginx())
-        return stack
+        return replace(stack, cpus=int(cpus))
 
     def become(self, stack: Stack) -> Stack:
         """Run exactly this stack, with the model that is there."""
@@ -153,7 +167,7 @@ class LocalBackend:
             cwd=ROOT, env=environ, input=document, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if ran.returncode:
-            reason = (ran.stderr.strip().splitlines() or [f"status {ran.returncode}"])[-1]
+            reason = last_line(ran.stderr, f"status {ran.returncode}")
             raise CommandError(f"no run was logged: {reason.removeprefix('error: ')}")
 
     def _become(self, program: str) -> None:
@@ -242,10 +256,10 @@ class LocalBackend:
         try:
             yield
         except BaseException:
-            if before is None:
-                self.down()
-            else:
-                with suppress(CommandError):
+            with suppress(CommandError, OSError):  # the reason is the first error
+                if before is None:
+                    self.down()
+                else:
                     self._converge(before, nginx.find_nginx())
             raise
 

@@ -111,12 +111,12 @@ def test_answer_that_is_no_http(answer: bytes) -> None:
     assert (ran.returncode, ran.stderr) == (1, "")
 
 
-def script(name: str, *arguments: str, programs: Path, before: str = "") -> Ran:
+def script(name: str, *arguments: str, programs: Path, before: str = "", **variables: str) -> Ran:
     """Run a shell script of the images with these programs in place of the system's."""
     command = ["/bin/sh", "-c", f'{before}\n. "$0"\necho "$NOFILE $WORKER_CONNECTIONS"', str(IMAGES / name)]
     if name.endswith(".sh"):
         command = ["/bin/sh", str(IMAGES / name), *arguments]
-    environ = {"PATH": str(programs)}
+    environ = {"PATH": str(programs), **variables}
     return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -152,6 +152,21 @@ def test_packages_of_an_architecture(programs: Path, architecture: str, machine:
     ):
         assert part in called
     assert calls(programs, "find")[0].startswith("/packages -type d ")
+
+
+@pytest.mark.parametrize(
+    ("extras", "added"),
+    [
+        ("", ""),
+        ("parquet", " --requirement /locks/parquet.txt"),
+        ("onnx parquet", " --requirement /locks/onnx.txt --requirement /locks/parquet.txt"),
+    ],
+)
+def test_packages_of_extras(programs: Path, extras: str, added: str) -> None:
+    """Each name in EXTRAS adds a lock file beside the first."""
+    assert script("install.sh", "amd64", "/locks/server.txt", programs=programs, EXTRAS=extras).returncode == 0
+    (called,) = calls(programs, "uv")
+    assert called.endswith(f"--target /packages --requirement /locks/server.txt{added}")
 
 
 @pytest.mark.parametrize("architecture", ["riscv64", "arm", "AMD64", ""])

@@ -13,6 +13,7 @@ from deploy.errors import CommandError
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import MOST, SETTINGS, Stack
 from server.errors import SettingsError
+from tests.support.refusals import refusal
 
 
 @pytest.fixture
@@ -260,3 +261,17 @@ def test_lock_is_not_opened_by_an_empty_value(name: str) -> None:
     with pytest.raises(CommandError, match=f"{name} is empty, and the stack has it: make down"):
         locked.changed({name: ""})
     assert Stack().changed({name: ""}) == Stack()
+
+
+@pytest.mark.parametrize("extras", ["onnx", "parquet", "onnx parquet", "parquet  onnx"])
+def test_extras_are_a_list(extras: str) -> None:
+    """The packages that images have besides are named one by one, in any order."""
+    assert Stack().changed({"EXTRAS": extras}).environment["EXTRAS"] == extras
+
+
+@pytest.mark.parametrize("extras", ["torch", "onnx,parquet", "onnx torch"])
+def test_unknown_extras_are_refused(extras: str) -> None:
+    """A name that no lock file has is refused before anything is built."""
+    assert refusal(lambda: Stack().changed({"EXTRAS": extras})) == (
+        f"EXTRAS={extras!r}: expected a list of onnx, parquet"
+    )
