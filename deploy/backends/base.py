@@ -1,4 +1,4 @@
-"""What every backend can do: the verbs, with one meaning wherever the stack runs."""
+"""The contract of a backend: the verbs, with one meaning wherever the stack runs."""
 
 from __future__ import annotations
 
@@ -15,47 +15,50 @@ class Backend(Protocol):
     name: str
 
     def up(self, *, full: bool = False) -> Stack:
-        """Run what was asked for, if ``full`` with a registry of its own; again, and it converges."""
+        """Start or change the stack to what was asked for; if ``full``, with a registry of its own."""
         ...
 
     def scale(self) -> Stack:
-        """Another number of replicas."""
+        """Change the number of replicas."""
         ...
 
     def resources(self) -> Stack:
-        """Other limits for each replica."""
+        """Change the CPUs and memory that each replica may use."""
         ...
 
     def become(self, stack: Stack) -> Stack:
-        """Exactly this, whatever runs."""
+        """Make exactly this stack run, whatever runs now."""
         ...
 
     def restart(self) -> Stack:
-        """Every replica anew."""
+        """Replace every replica, one after another."""
         ...
 
     def monitoring(self) -> Mapping[str, str]:
-        """What watches the stack that is up; its pages, and where they are."""
+        """Start what watches the running stack; return the addresses of its pages by name."""
         ...
 
     def promote(self, version: str | None, *, force: bool) -> Version:
-        """Another version of the model, by reload; None for the one before. ``force`` lets other columns pass."""
+        """Reload every replica to a version of the model, or with None to the one before.
+
+        ``force`` accepts a version with other columns.
+        """
         ...
 
     def train(self) -> None:
-        """A new model in the stack's registry."""
+        """Train a model and register it in the stack's registry."""
         ...
 
     def compile(self) -> None:
-        """A compiled form of a model, in its registry or beside its folder."""
+        """Compile a model, into its registry or beside its folder."""
         ...
 
     def record(self, document: str) -> None:
-        """Measured runs (deploy/models/registry/record.py), logged in the stack's registry."""
+        """Log measured runs (deploy/models/registry/record.py) in the stack's registry."""
         ...
 
     def status(self) -> list[str]:
-        """What runs, a line each."""
+        """Return a line for each container or program, and notes on what is wrong."""
         ...
 
     def stats(self) -> None:

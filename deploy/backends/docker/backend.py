@@ -115,8 +115,8 @@ class DockerBackend:
         containers = compose.containers("server")
         if "IMAGE" not in stack.environment:  # published images may be of another checkout
             code = code_digest()
-            if other := next((one.name for one in containers if one.code != code), None):
-                raise CommandError(outdated(other))
+            if replica := next((container.name for container in containers if container.code != code), None):
+                raise CommandError(outdated(replica))
         replicas = [ContainerReplica(container, compose) for container in containers]
         patience = stack.settings(self._layout).graceful_timeout
         promoted = promote(replicas, ContainerRegistrar(compose), version, force=force, patience=patience)

@@ -136,8 +136,8 @@ class LocalBackend:
         environ = {**self._environ, **stack.environment, "VAR_DIR": str(self._layout.var)}
         info = self._supervisord.info() if before else {}
         replicas = [LocalReplica(slot_of(name), info[name]["pid"], self._supervisord) for name in info if slot_of(name)]
-        if other := next((one.name for one in replicas if not self._is_current(one.name)), None):
-            raise CommandError(outdated(other))
+        if name := next((replica.name for replica in replicas if not self._is_current(replica.name)), None):
+            raise CommandError(outdated(name))
         patience = stack.settings(self._layout).graceful_timeout
         promoted = promote(replicas, LocalRegistrar(environ), version, force=force, patience=patience)
         if before is not None:
