@@ -14,85 +14,85 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit
 .PHONY: bench bench-engines test check audit lock clean
 .DEFAULT_GOAL := help
 
-help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help: $(BIN)/python
+	@$(BIN)/python -m deploy.help
 
-up: $(BIN)/.cli ## [N=1] [HTTP_PORT=80] [LOCUST_PORT=8089]: all it takes to answer a prediction
+up: $(BIN)/.cli
 	@$(RUN) up
 
-up-full: $(BIN)/.cli ## [MLFLOW_PORT=5000] [DATABASE_URL=] [S3_ENDPOINT_URL= S3_BUCKET=]: that, with a registry of its own: MLflow, a database, an object store
+up-full: $(BIN)/.cli
 	@$(RUN) up-full
 
-monitoring: $(BIN)/.cli ## [PROMETHEUS_PORT=9090] [GRAFANA_PORT=3000]: watch the stack that is up: Prometheus with its alerts, Grafana with a dashboard
+monitoring: $(BIN)/.cli
 	@$(RUN) monitoring
 
-scale: $(BIN)/.cli ## N=3: change the number of replicas; no request fails meanwhile
+scale: $(BIN)/.cli
 	@$(RUN) scale
 
-resources: $(BIN)/.cli ## CPUS=1 [MEMORY=1G]: what each replica may use, with as many workers as CPUs
+resources: $(BIN)/.cli
 	@$(RUN) resources
 
-status: $(BIN)/.cli ## what runs, with which model
+status: $(BIN)/.cli
 	@$(RUN) status
 
-stats: $(BIN)/.cli ## CPU and memory of each container or program
+stats: $(BIN)/.cli
 	@$(RUN) stats
 
-logs: $(BIN)/.cli ## [S=server|nginx|locust|mlflow|prometheus|..|all]: what a service printed
+logs: $(BIN)/.cli
 	@$(RUN) logs
 
-restart: $(BIN)/.cli ## every replica anew, one after another
+restart: $(BIN)/.cli
 	@$(RUN) restart
 
-down: $(BIN)/.cli ## stop everything
+down: $(BIN)/.cli
 	@$(RUN) down
 
-build: $(BIN)/.cli ## the images, for this machine
+build: $(BIN)/.cli
 	@$(RUN) build
 
-publish: $(BIN)/.cli ## IMAGE=registry/name TAG=v1: the images for amd64 and arm64, built and pushed
+publish: $(BIN)/.cli
 	@$(RUN) publish
 
-train: $(BIN)/.cli ## [COVERTYPE_PATH=file.csv.gz] [FOREST=large]: fit, check, log, register, set @champion
+train: $(BIN)/.cli
 	@$(RUN) train
 
-compile: $(BIN)/.cli ## MODEL_URI=models:/name@alias [DATA=rows.csv]: a compiled form for a model trained elsewhere, as a new version
+compile: $(BIN)/.cli
 	@$(RUN) compile
 
-promote: $(BIN)/.cli ## VERSION=2 [FORCE=1]: move the alias to another version and every replica with it; no request fails meanwhile
+promote: $(BIN)/.cli
 	@$(RUN) promote
 
-rollback: $(BIN)/.cli ## back to the version before
+rollback: $(BIN)/.cli
 	@$(RUN) rollback
 
-load: $(BIN)/.scaling ## [PROFILE=quick|medium|load|stress] [USERS=] [SPAWN_RATE=] [RUN_TIME=5m]: one test of the stack that is up
+load: $(BIN)/.scaling
 	@$(LAB) load
 
-compare: $(BIN)/.scaling ## [CPUS=1] [MEMORY=1G] [WORKERS="1 2 4"] [TOPOLOGIES="1x1/1G:2 .."] [USERS=10000] [RESUME=results/..]: one replica or many
+compare: $(BIN)/.scaling
 	@$(LAB) compare
 
-min-resources: $(BIN)/.scaling ## USERS=2000: the least CPU, then memory, that holds them
+min-resources: $(BIN)/.scaling
 	@$(LAB) min-resources
 
-max-users: $(BIN)/.scaling ## [TOPOLOGIES=] [USERS=10000]: the most users that the stack which is up holds
+max-users: $(BIN)/.scaling
 	@$(LAB) max-users
 
-plan: $(BIN)/.scaling ## USERS=1000000: replicas and CPUs for them, projected from what was measured
+plan: $(BIN)/.scaling
 	@$(LAB) plan
 
-report: $(BIN)/.scaling ## [RESULTS=results/..]: the report of the newest results, again
+report: $(BIN)/.scaling
 	@$(LAB) report
 
-bench: $(BIN)/.runtime ## [QUICK=1] [ENGINE=] [WORKERS="1 2 4"] [CONNECTIONS="1 64 512"] [BENCH_SECONDS=6] [DATA=rows.csv]: the cost of a prediction
+bench: $(BIN)/.runtime
 	@$(BIN)/python -m deploy.bench
 
-bench-engines: $(BIN)/.engines ## [COVERTYPE_PATH=file.csv.gz]: one forest on every engine that could compute it; minutes
+bench-engines: $(BIN)/.engines
 	@$(BIN)/python -W ignore -m deploy.bench.engines
 
-test: $(BIN)/.development ## all tests; PYTEST= for options, as PYTEST="-m 'not e2e'"
+test: $(BIN)/.development
 	@$(BIN)/python -m pytest --numprocesses logical --dist worksteal $(PYTEST)
 
-check: $(BIN)/.development ## linters, types, and the configuration files
+check: $(BIN)/.development
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -110,10 +110,10 @@ check: $(BIN)/.development ## linters, types, and the configuration files
 	  docker stack config $(addprefix -c ,deploy/swarm/stack.yml $(filter-out %/stack.yml,$(wildcard deploy/swarm/*.yml))) >/dev/null; else \
 	  echo "deploy/swarm was not checked: there is no docker stack here"; fi
 
-audit: $(BIN)/.development ## known holes in the pinned packages; says so where no database of them can be reached
+audit: $(BIN)/.development
 	@$(BIN)/python -m deploy.checks.audit
 
-lock: $(BIN)/.development ## pin every dependency anew, for every platform and Python; the smaller locks follow the largest
+lock: $(BIN)/.development
 	@$(LOCK) pyproject.toml --upgrade --extra registry --extra onnx --group cli --group lab --group scaling --group local --group container --group dev -o $(LOCKS)/dev.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra registry --group cli --group lab --group scaling --group local -o $(LOCKS)/local.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra registry --group container -o $(LOCKS)/model.txt
@@ -126,10 +126,10 @@ lock: $(BIN)/.development ## pin every dependency anew, for every platform and P
 	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra parquet -o $(LOCKS)/parquet.txt
 	@$(LOCK) -c $(LOCKS)/dev.txt pyproject.toml --extra onnx --group engines -o $(LOCKS)/engines.txt
 
-clean-results: $(BIN)/.scaling ## delete what the lab and the benches measured
+clean-results: $(BIN)/.scaling
 	@$(LAB) clean-results
 
-clean: $(BIN)/.cli ## [YES=1]: stop everything and delete its data: registry, models, logs
+clean: $(BIN)/.cli
 	@$(RUN) clean
 
 # --- the environment: made on first use, and again when a lock file changes ------------------------------------------

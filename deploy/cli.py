@@ -13,39 +13,45 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-
 from deploy.backends.base import Backend
 from deploy.backends.choice import choose, containers_used
 from deploy.backends.docker.backend import DockerBackend
 from deploy.errors import CommandError
+from deploy.options import Options, environment
 from deploy.rollout.replica_client import Access, ask_address
 from deploy.security import exposure, tls
 from deploy.security.api_keys import client_key
 from deploy.stack import interrupt
 from deploy.stack.lock import alone
-from deploy.stack.paths import ROOT, Layout, env_file
+from deploy.stack.paths import ROOT, Layout
+from deploy.stack.record import Record
 from deploy.stack.registry_services import page
 from deploy.stack.specification import Stack
 from server.errors import StartError
 
 
 class Verbs:
-    """One method a verb; its first docstring line is what `make` prints for it."""
+    """One method a verb; `make help` prints the docstring's first line and how the verb is called."""
 
-    def __init__(self, layout: Layout, environ: Mapping[str, str]) -> None:
+    def __init__(self, layout: Layout, options: Options) -> None:
         self._layout = layout
-        self._environ = environ
+        self._options = options
 
     def _backend(self, *, starting: bool = False, full: bool = False) -> Backend:
-        return choose(self._layout, self._environ, starting=starting, full=full)
+        return choose(self._layout, self._options, starting=starting, full=full)
 
     def up(self) -> None:
-        """Start all it takes to answer a prediction."""
+        """Start all that it takes to answer a prediction, or change what runs.
+
+        make up [N=1] [HTTP_PORT=80] [LOCUST_PORT=8089]
+        """
         self._up(full=False)
 
     def up_full(self) -> None:
-        """Start that with a registry of its own: MLflow, a database and an object store."""
+        """Start that with a registry of its own: MLflow, a database and an object store.
+
+        make up-full [MLFLOW_PORT=5000] [DATABASE_URL=] [S3_ENDPOINT_URL= S3_BUCKET=]
+        """
         self._up(full=True)
 
     def _up(self, *, full: bool) -> None:
@@ -62,66 +68,87 @@ class Verbs:
 
     def _curl(self, stack: Stack) -> str:
         """A command to paste, with the model's own example."""
-        key = client_key(stack, self._environ)
+        key = client_key(stack, self._options)
         _, index = ask_address(stack.address, "GET", "/", access=Access.of(stack, self._layout, key))
         example = json.dumps((index or {}).get("example", {}).get("POST /predict"))
         address, options = _place(stack, self._layout)
         words = ["curl", *options, "-H 'Content-Type: application/json'"]
-        words += ['-H "Authorization: Bearer $API_KEY"'] if "API_KEYS_FILE" in stack.environment else []
+        words += ['-H "Authorization: Bearer $API_KEY"'] if stack.api_keys_file else []
         return " ".join([*words, f"-d '{example}'", f"{address}/predict"])
 
     def scale(self) -> None:
-        """Change the number of replicas."""
+        """Change the number of replicas; no request fails meanwhile.
+
+        make scale N=3
+        """
         _say(self._backend().scale())
 
     def resources(self) -> None:
-        """Change what each replica may use."""
+        """Change what each replica may use, with as many workers as CPUs.
+
+        make resources CPUS=1 [MEMORY=1G]
+        """
         stack = self._backend().resources()
         memory = f" and {stack.memory} of memory" if stack.memory else ""
         print(f"each of {stack.replicas} replica(s) is held to {stack.cpus:g} CPU(s){memory}")
 
     def restart(self) -> None:
-        """Start every replica anew."""
+        """Replace every replica, one after another."""
         _say(self._backend().restart())
 
     def status(self) -> None:
-        """Show what runs."""
+        """Show what runs, with which model."""
         _tell_refusal(self._layout)
         print("\n".join(self._backend().status()))
 
     def stats(self) -> None:
-        """Show CPU and memory; again and again while there is a terminal."""
+        """Show CPU and memory of each container or program."""
         self._backend().stats()
 
     def logs(self) -> None:
-        """Show what a service printed."""
+        """Show what a service printed.
+
+        make logs [S=server|nginx|locust|mlflow|prometheus|..|all]
+        """
         _tell_refusal(self._layout)
         self._backend().logs()
 
     def monitoring(self) -> None:
-        """Watch the stack that is up: Prometheus and Grafana."""
+        """Watch the stack that is up: Prometheus with its alerts, Grafana with a dashboard.
+
+        make monitoring [PROMETHEUS_PORT=9090] [GRAFANA_PORT=3000]
+        """
         for name, address in self._backend().monitoring().items():
             print(f"  {name:<11}{address}")
 
     def train(self) -> None:
-        """Train, check and register a model, and make it the champion."""
+        """Train, check and register a model, and make it the champion.
+
+        make train [COVERTYPE_PATH=file.csv.gz] [FOREST=large]
+        """
         self._backend(starting=True).train()
 
     def compile(self) -> None:
-        """Give the model that MODEL_URI names a compiled form, as a new version."""
-        if not self._environ.get("MODEL_URI"):
+        """Give a model that was trained elsewhere a compiled form, as a new version.
+
+        make compile MODEL_URI=models:/name@alias [DATA=rows.csv]
+        """
+        if not self._options.model_uri:
             raise CommandError("MODEL_URI is missing: make compile MODEL_URI=models:/name@alias (or a folder)")
         self._backend(starting=True).compile()
 
     def promote(self) -> None:
-        """Move the alias to another version, and let every replica reload to it."""
-        version = self._environ.get("VERSION")
+        """Move the alias to another version, and every replica with it; no request fails meanwhile.
+
+        make promote VERSION=2 [FORCE=1]
+        """
+        version = self._options.version
         if not version:
             raise CommandError("VERSION is missing: make promote VERSION=2 (make rollback goes back)")
-        self._promote(version, force=self._environ.get("FORCE") == "1")
+        self._promote(version, force=self._options.force)
 
     def rollback(self) -> None:
-        """Move back to the version before, whatever its columns: it has been served."""
+        """Move back to the version before."""
         self._promote(None, force=True)
 
     def _promote(self, version: str | None, *, force: bool) -> None:
@@ -131,27 +158,33 @@ class Verbs:
 
     def build(self) -> None:
         """Build the images for this machine."""
-        DockerBackend(self._layout, self._environ).build()
+        DockerBackend(self._layout, self._options).build()
 
     def publish(self) -> None:
-        """Build the images for every platform and push them."""
-        DockerBackend(self._layout, self._environ).publish()
+        """Build the images for amd64 and arm64, and push them.
+
+        make publish IMAGE=registry/name TAG=v1
+        """
+        DockerBackend(self._layout, self._options).publish()
 
     def down(self) -> None:
-        """Stop everything."""
+        """Stop everything; the data stays."""
         self._stop()
         print("down")
 
     def _stop(self) -> None:
-        Stack.forget_damaged(self._layout)
+        Record.forget_damaged(self._layout)
         self._backend().down()
 
     def clean(self) -> None:
-        """Stop everything and delete the stack's data: its registry, models and logs."""
-        if self._environ.get("YES") != "1" and not _confirmed(self._layout.var):
+        """Stop everything and delete the stack's data: its registry, models and logs.
+
+        make clean [YES=1]
+        """
+        if not self._options.confirmed and not _confirmed(self._layout.var):
             raise CommandError("nothing was deleted; make clean YES=1 does not ask")
         self._stop()
-        if containers := containers_used(self._layout, self._environ):
+        if containers := containers_used(self._layout, self._options):
             containers.delete()
             print("deleted the containers, volumes and images of this checkout")
         os.chdir(ROOT)
@@ -166,6 +199,9 @@ class Verbs:
 _CHANGING = frozenset(
     {"up", "up-full", "monitoring", "scale", "resources", "restart", "promote", "rollback", "down", "clean"}
 )
+
+# Verbs that work whatever the settings of the stack are.
+_STOPPING = frozenset({"down", "clean"})
 
 VERBS: Mapping[str, Callable[[Verbs], None]] = {
     name.replace("_", "-"): method
@@ -198,7 +234,7 @@ def _say(stack: Stack) -> None:
 
 def _remark(stack: Stack) -> str:
     """What to know of its address: a browser has no way to send a key."""
-    if file := stack.environment.get("API_KEYS_FILE"):
+    if file := stack.api_keys_file:
         return f"(with a key: API_KEY=, a line of {file})"
     return f"(pages for people: {stack.address}/docs)"
 
@@ -228,19 +264,17 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in VERBS:
         print(f"usage: python -m deploy.cli {{{'|'.join(VERBS)}}}", file=sys.stderr)
         return 2
-    settings = env_file(ROOT, os.environ)
+    verb = arguments[0]
     try:
-        environ = {name: value for name, value in dotenv_values(settings).items() if value} | os.environ
+        read = Options.read_place if verb in _STOPPING else Options.read
+        options = read(environment())
         interrupt.listen()
-        layout = Layout(Path(environ.get("VAR_DIR") or ROOT / "var").resolve())
-        with _remembered(layout, arguments[0]) if arguments[0] in _CHANGING else nullcontext():
-            VERBS[arguments[0]](Verbs(layout, environ))
+        layout = Layout(options.var_dir.resolve())
+        with _remembered(layout, verb) if verb in _CHANGING else nullcontext():
+            VERBS[verb](Verbs(layout, options))
         sys.stdout.flush()
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
-    except UnicodeDecodeError:
-        print(f"error: {settings} is not UTF-8", file=sys.stderr)
         return 1
     except interrupt.Interrupted as error:
         return error.status

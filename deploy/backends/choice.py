@@ -6,21 +6,20 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from dataclasses import replace
 
 from deploy.backends.base import Backend
 from deploy.backends.docker import images
 from deploy.backends.docker.backend import DockerBackend
 from deploy.backends.docker.engine import engine_missing, engine_version
 from deploy.errors import CommandError
+from deploy.options import Options
 from deploy.stack.paths import ROOT, Layout
-from deploy.stack.specification import Stack
+from deploy.stack.record import Record
 from server.system.platform import is_linux
 
-CHOICES = ("auto", "docker", "local")
 
-
-def choose(layout: Layout, environ: Mapping[str, str], *, starting: bool, full: bool = False) -> Backend:
+def choose(layout: Layout, options: Options, *, starting: bool, full: bool = False) -> Backend:
     """The backend of the stack that is up, else the one that BACKEND names or, if ``auto``, that can be had.
 
     ``starting`` is whether the command may start something: then the choice is told, with its reason. ``full`` is
@@ -29,32 +28,31 @@ def choose(layout: Layout, environ: Mapping[str, str], *, starting: bool, full: 
     Raises:
         CommandError: BACKEND names another than that of the stack that is up, or one that cannot be had.
     """
-    wanted = environ.get("BACKEND") or "auto"
-    if wanted not in CHOICES:
-        raise CommandError(f"BACKEND={wanted!r}: expected one of {', '.join(CHOICES)}")
-    up = Stack.load(layout)
-    if up is not None:
+    wanted = options.backend
+    record = Record.load(layout)
+    if record is not None:
+        up = record.wanted
         if wanted not in ("auto", up.backend):
             raise CommandError(f"BACKEND={wanted}: the stack that is up runs on {up.backend}; make down first")
-        return _backend(up.backend, layout, environ)
+        return _backend(up.backend, layout, options)
     if wanted == "local":
-        return _backend(wanted, layout, environ)
+        return _backend(wanted, layout, options)
     why_not = engine_missing()
     if not starting:
         # Where the packages of the local backend are missing, no local stack runs.
-        there = wanted == "docker" or (not why_not and (not _has_packages() or DockerBackend(layout, environ).is_there))
-        return _backend("docker" if there else "local", layout, environ)
-    why_not = why_not or (None if environ.get("IMAGE") else images.missing(images.needed(environ, full=full)))
+        there = wanted == "docker" or (not why_not and (not _has_packages() or DockerBackend(layout, options).is_there))
+        return _backend("docker" if there else "local", layout, options)
+    why_not = why_not or (None if options.image else images.missing(images.needed(options, full=full)))
     if why_not and wanted == "docker":
         raise CommandError(f"BACKEND=docker: {why_not}")
     print(
         f"backend: {f'local, since {why_not}' if why_not else f'docker, since engine {engine_version()} answers'}",
         flush=True,
     )
-    return _backend("local" if why_not else "docker", layout, environ)
+    return _backend("local" if why_not else "docker", layout, options)
 
 
-def containers_used(layout: Layout, environ: Mapping[str, str]) -> DockerBackend | None:
+def containers_used(layout: Layout, options: Options) -> DockerBackend | None:
     """The container backend of the project that this checkout has used; None if it has used none.
 
     Raises:
@@ -65,19 +63,19 @@ def containers_used(layout: Layout, environ: Mapping[str, str]) -> DockerBackend
     name = layout.project.read_text().strip()
     if why_not := engine_missing():
         raise CommandError(f"the volumes of the Compose project {name!r} cannot be deleted: {why_not}")
-    return DockerBackend(layout, {**environ, "COMPOSE_PROJECT_NAME": name})
+    return DockerBackend(layout, replace(options, project=name))
 
 
-def _backend(name: str, layout: Layout, environ: Mapping[str, str]) -> Backend:
+def _backend(name: str, layout: Layout, options: Options) -> Backend:
     if name == "docker":
-        return DockerBackend(layout, environ)
+        return DockerBackend(layout, options)
     if not is_linux():
         raise CommandError("local processes need Linux; on this system start a Docker engine, as Docker Desktop")
     _get_packages()
     # Imported here: a machine that runs containers has none of its packages.
     from deploy.backends.local.backend import LocalBackend  # noqa: PLC0415
 
-    return LocalBackend(layout, environ)
+    return LocalBackend(layout, options)
 
 
 def _has_packages() -> bool:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
-
-from dotenv import dotenv_values
 
 from deploy.backends.local.nginx import find_nginx
 from deploy.bench.plan import Plan
@@ -16,9 +13,10 @@ from deploy.bench.subject import Subject
 from deploy.bench.table import Row
 from deploy.bench.wrk import find_wrk
 from deploy.errors import CommandError
+from deploy.options import BenchOptions, ModelOptions, environment
 from deploy.stack.interrupt import Interrupted, ignore, listen
 from deploy.stack.machine import Machine
-from deploy.stack.paths import ROOT, env_file
+from deploy.stack.paths import ROOT
 from server.errors import StartError
 from server.settings import Settings
 
@@ -31,13 +29,11 @@ def main() -> int:
     ended, status = None, 0
     listen()
     try:
-        _measure(_environ(), reports)
+        _measure(reports)
     except Interrupted as error:
         ended, status = str(error), error.status
     except (CommandError, StartError, OSError) as error:
         ended, status = str(error), 1
-    except UnicodeDecodeError:
-        ended, status = f"{env_file(ROOT, os.environ)} is not UTF-8", 1
     ignore()
     if ended:
         print(f"error: {ended}", file=sys.stderr, flush=True)
@@ -46,15 +42,8 @@ def main() -> int:
     return status
 
 
-def _environ() -> dict[str, str]:
-    """The environment and ``.env``, with paths that mean the same from any folder."""
-    environ = {name: value for name, value in dotenv_values(env_file(ROOT, os.environ)).items() if value} | os.environ
-    environ |= {"HOST": "", "PORT": ""}
-    return environ | {"VAR_DIR": str(Settings.from_env(environ).var_dir)}
-
-
-def _measure(environ: Mapping[str, str], reports: list[Report]) -> None:
-    run = _prepared(environ)
+def _measure(reports: list[Report]) -> None:
+    run = _prepared(environment())
     report = Report(run.subject, Machine.this(), run.plan)
     progress = RowProgress(run.replicas, run.plan)
 
@@ -66,12 +55,19 @@ def _measure(environ: Mapping[str, str], reports: list[Report]) -> None:
     run.measure(keep)
 
 
-def _prepared(environ: Mapping[str, str]) -> BenchRun:
-    plan = Plan.from_env(environ)
+def replica_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of replicas that listen on a socket, with paths that mean the same from any folder."""
+    given = {**variables, "HOST": "", "PORT": ""}
+    return given | {"VAR_DIR": str(Settings.from_env(given).var_dir)}
+
+
+def _prepared(variables: Mapping[str, str]) -> BenchRun:
+    plan = Plan.of(BenchOptions.read(variables))
     plan.allow_files()
+    options = ModelOptions.read(replica_variables(variables))
     wrk, nginx = find_wrk(), find_nginx()
-    subject = Subject.find(environ)
-    return BenchRun(wrk, nginx, plan, subject, subject.engines(Settings.from_env(environ), plan), environ)
+    subject = Subject.find(options)
+    return BenchRun(wrk, nginx, plan, subject, subject.engines(options.settings, plan), options.environment)
 
 
 def _finish(report: Report, ended: str | None) -> int:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from deploy.bench.table import markdown
 from deploy.errors import CommandError
+from deploy.options import ModelOptions
 from deploy.stack.machine import Machine
 from deploy.stack.paths import ROOT
 from server.errors import StartError
@@ -42,7 +43,7 @@ def main() -> int:
         return 0
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            _prepare(os.environ, Path(scratch))
+            _prepare(ModelOptions.read(os.environ), Path(scratch))
             rows = [_child(engine, Path(scratch)) for engine in ("nothing", *ENGINES)]
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -51,7 +52,7 @@ def main() -> int:
     return 0
 
 
-def _prepare(environ: Mapping[str, str], folder: Path) -> None:
+def _prepare(options: ModelOptions, folder: Path) -> None:
     """Fit the forest, and keep it in each engine's own form."""
     import treelite  # noqa: PLC0415  (as the other imports here: only this process may hold them)
     from sklearnex.ensemble import RandomForestClassifier as OneDal  # noqa: PLC0415
@@ -65,7 +66,7 @@ def _prepare(environ: Mapping[str, str], folder: Path) -> None:
     from server.model_store.mlmodel import MLmodel  # noqa: PLC0415
 
     _tell("fitting")
-    data = load(environ, ROOT / "var" / "data")
+    data = load(options.covertype_path, ROOT / "var" / "data")
     fitted = fit(data, large_forest())
     package.save(fitted, data, folder / "model")
     order = np.random.default_rng(0).permutation(len(fitted.x_held))

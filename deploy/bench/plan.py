@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.errors import CommandError
-from deploy.stack.specification import whole
+from deploy.options import BenchOptions
 
 # From how many connections the floor is measured, bare HTTP without a prediction.
 FLOOR_CONNECTIONS = 64
@@ -31,20 +30,15 @@ class Plan:
     data: Path | None = None
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Plan:
-        """Read QUICK, WORKERS, CONNECTIONS, BENCH_SECONDS and DATA; an empty value counts as unset.
-
-        Raises:
-            CommandError: naming the variable, its value and what was expected.
-        """
-        quick = whole(environ, "QUICK", 0, 0, 1) == 1
+    def of(cls, options: BenchOptions) -> Plan:
+        """Return the plan that the options ask for, a shorter one if it is to be quick."""
         return cls(
-            quick=quick,
-            workers=_numbers(environ, "WORKERS", (1,) if quick else (1, 2, 4), 64),
-            connections=_numbers(environ, "CONNECTIONS", (1, FLOOR_CONNECTIONS, 512), 10_000),
-            seconds=whole(environ, "BENCH_SECONDS", 5 if quick else 6, 1, 3600) or 0,
-            warm_up=0.5 if quick else 1.0,
-            data=Path(environ["DATA"]).expanduser() if environ.get("DATA") else None,
+            quick=options.quick,
+            workers=options.workers or ((1,) if options.quick else (1, 2, 4)),
+            connections=options.connections or (1, FLOOR_CONNECTIONS, 512),
+            seconds=options.seconds or (5 if options.quick else 6),
+            warm_up=0.5 if options.quick else 1.0,
+            data=options.data,
         )
 
     @property
@@ -68,18 +62,3 @@ class Plan:
                 f"{most} connections take {needed} open files, and this machine allows {hard}; see ulimit -Hn"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def _numbers(environ: Mapping[str, str], name: str, default: tuple[int, ...], most: int) -> tuple[int, ...]:
-    """Whole numbers between spaces, each once, in the order given."""
-    value = environ.get(name)
-    if not value:
-        return default
-    words = value.split()
-    if not words or not all(_is_number(word) and 1 <= int(word) <= most for word in words):
-        raise CommandError(f"{name}={value!r}: expected whole numbers from 1 to {most} with spaces between them")
-    return tuple(dict.fromkeys(int(word) for word in words))
-
-
-def _is_number(word: str) -> bool:
-    return word.isascii() and word.isdigit() and len(word) < 10

@@ -37,12 +37,14 @@ class MeasuredProgram:
 
 
 @contextmanager
-def running(name: str, command: Sequence[str], folder: Path, environ: Mapping[str, str]) -> Iterator[MeasuredProgram]:
+def running(
+    name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> Iterator[MeasuredProgram]:
     """Run a program in ``folder``. A process group of its own keeps Ctrl-C from it, and finds all that it started."""
     output = folder / "log" / f"{name.replace(' ', '-')}.out"
     with output.open("wb") as file:
         process = subprocess.Popen(
-            command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=file, stderr=file, process_group=0
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, process_group=0
         )
     try:
         yield MeasuredProgram(name, process, output)

@@ -79,8 +79,8 @@ class Rig:
 
 
 @contextmanager
-def rig(binary: str, environ: Mapping[str, str], folder: Path, engine: str, workers: int) -> Iterator[Rig]:
-    """Start both in ``folder``, and stop them at the end; ``environ`` is what the replica gets besides.
+def rig(binary: str, environment: Mapping[str, str], folder: Path, engine: str, workers: int) -> Iterator[Rig]:
+    """Start both in ``folder``, and stop them at the end; ``environment`` is what the replica gets besides.
 
     Raises:
         CommandError: one did not start.
@@ -88,13 +88,13 @@ def rig(binary: str, environ: Mapping[str, str], folder: Path, engine: str, work
     layout = Layout(folder)
     layout.make()
     port = ports.free()
-    _configure(binary, layout, port, Settings.from_env(environ))
+    _configure(binary, layout, port, Settings.from_env(environment))
     address = f"http://127.0.0.1:{port}"
     # Relative to the folder that they run in, so that the socket's path is short wherever that is.
     of_replica = {"ENGINE": engine, "WEB_CONCURRENCY": str(workers), "SOCKET": replica_socket(1), "REPLICA": "bench"}
     gunicorn = [str(Path(sys.executable).parent / "gunicorn"), "-c", str(ROOT / "gunicorn.conf.py")]
     with (
-        running("the replica", gunicorn, folder, {**environ, **of_replica}) as replica,
+        running("the replica", gunicorn, folder, {**environment, **of_replica}) as replica,
         running("nginx", nginx.command(binary, layout), folder, os.environ) as balancer,
     ):
         chosen = _wait_ready(address, replica, balancer)

@@ -22,14 +22,14 @@ HEALTH, PREDICT = "GET /health", "POST /predict"
 
 @dataclass(frozen=True, slots=True)
 class BenchRun:
-    """All that a run needs: the programs, the model, and the environment that replicas get."""
+    """All that a run needs: the programs, the model, and the environment of the replicas."""
 
     wrk: Wrk
     nginx: str
     plan: Plan
     subject: Subject
     engines: list[str]
-    environ: Mapping[str, str]
+    environment: Mapping[str, str]
 
     @property
     def replicas(self) -> int:
@@ -51,8 +51,8 @@ class BenchRun:
         with tempfile.TemporaryDirectory(prefix="forkcast-bench-", ignore_cleanup_errors=True) as name:
             folder = Path(name)
             script = write_script(self.subject.write_bodies(folder, self.plan.data), folder)
-            environ = {**self.environ, "MODEL_URI": str(self.subject.write_record(folder))}
-            with rig(self.nginx, environ, folder, engine, workers) as one:
+            environment = {**self.environment, "MODEL_URI": str(self.subject.write_record(folder))}
+            with rig(self.nginx, environment, folder, engine, workers) as one:
                 yield one, script
 
 

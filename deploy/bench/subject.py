@@ -12,6 +12,7 @@ import numpy as np
 
 from deploy.bench.plan import Plan
 from deploy.models.ensure import ensure_model
+from deploy.options import ModelOptions
 from server.engines.companion import FLAVORS
 from server.engines.loading import suitable_engines
 from server.inference.columns import Column
@@ -31,13 +32,13 @@ class Subject:
     mlmodel: MLmodel
 
     @classmethod
-    def find(cls, environ: Mapping[str, str]) -> Subject:
+    def find(cls, options: ModelOptions) -> Subject:
         """Resolve MODEL_URI once, so that every replica serves the same; train the default model where there is none.
 
         Raises:
             CommandError, ModelError: it cannot be had, or cannot be served.
         """
-        copy = ensure_model(environ)
+        copy = ensure_model(options)
         return cls(copy, MLmodel.read(copy.model_folder))
 
     def engines(self, settings: Settings, plan: Plan) -> list[str]:

@@ -15,6 +15,7 @@ from deploy.models.registry.pointer import Pointer
 from deploy.models.registry.versions import CHECK_TAG
 from deploy.models.signature_difference import difference
 from deploy.models.weigh import Weight, weigh
+from deploy.options import ModelOptions
 from server.engines import companion
 from server.errors import RegistryError
 from server.model_store.copies import Copies, Copy
@@ -59,9 +60,7 @@ def version_asked(pointer: Pointer, version: str | None, settings: Settings) -> 
     return asked
 
 
-def examine(
-    pointer: Pointer, version: str, environ: Mapping[str, str], *, served: str | None, force: bool
-) -> Candidate:
+def examine(pointer: Pointer, version: str, options: ModelOptions, *, served: str | None, force: bool) -> Candidate:
     """Bring a version to this host and try it in processes that are thrown away.
 
     ``served`` is the digest of the model that answers now: another signature than its own is let pass with ``force``
@@ -70,7 +69,7 @@ def examine(
     Raises:
         CommandError, StartError: it may not take over, for this reason.
     """
-    settings = Settings.from_env(environ)
+    settings = options.settings
     _refuse_failed(pointer, version, settings)
     copy = resolve(replace(settings, model_uri=f"models:/{pointer.name}/{version}"))
     if copy.stale is not None:
@@ -79,7 +78,7 @@ def examine(
     before = Copies(settings.models_dir).path(served) if served else None
     if before and before.is_dir() and not force:
         _refuse_signature(before, copy.model_folder)
-    weight = weigh(copy, environ)
+    weight = weigh(copy, options.environment)
     if weight.fault and not force:
         raise CommandError(f"it does not predict its own example: {weight.fault}")
     return Candidate(replace(copy, needs=weight.needs), weight)

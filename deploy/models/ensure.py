@@ -4,47 +4,47 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.errors import CommandError
+from deploy.options import ModelOptions
 from server.errors import ModelError, StartError
 from server.model_store.copies import Copy
 from server.model_store.resolve import resolve_in_child
 from server.settings import ROOT, Settings
 
 
-def ensure_model(environ: Mapping[str, str]) -> Copy:
+def ensure_model(options: ModelOptions) -> Copy:
     """Resolve the model once before anything starts; train the default one into a registry that lacks it.
 
     Raises:
         CommandError: it is not there and not ours to train, or training failed.
     """
     try:
-        return resolve_in_child(environ)
+        return resolve_in_child(options.environment)
     except StartError as error:
-        if not _ours_to_train(error, environ):
+        if not _ours_to_train(error, options):
             raise CommandError(str(error)) from None
         print("no model is registered yet: training one on Covertype", flush=True)
-        _train(environ)
-        return resolve_in_child(environ)
+        _train(options)
+        return resolve_in_child(options.environment)
 
 
-def _ours_to_train(error: StartError, environ: Mapping[str, str]) -> bool:
+def _ours_to_train(error: StartError, options: ModelOptions) -> bool:
     """Only the default model in a registry of the stack's, and only if it is not there rather than damaged."""
-    settings = Settings.from_env(environ)
-    default = Settings.from_env({"VAR_DIR": environ.get("VAR_DIR", "")})
+    settings = options.settings
+    default = Settings.from_env({"VAR_DIR": str(settings.var_dir)})
     if settings.model_uri != default.model_uri:
         return False
     if settings.tracking_uri != default.tracking_uri:
-        return settings.tracking_uri == environ.get("STACK_REGISTRY") and isinstance(error, ModelError)
+        return settings.tracking_uri == options.own_registry and isinstance(error, ModelError)
     database = Path(settings.tracking_uri.removeprefix("sqlite:///"))
     return isinstance(error, ModelError) or not database.exists()
 
 
-def _train(environ: Mapping[str, str]) -> None:
+def _train(options: ModelOptions) -> None:
     trained = subprocess.run(
-        [sys.executable, "-m", "deploy.models.training.train"], env=dict(environ), cwd=ROOT, check=False
+        [sys.executable, "-m", "deploy.models.training.train"], env=dict(options.environment), cwd=ROOT, check=False
     )
     if trained.returncode:
         raise CommandError("training failed; nothing was started")

@@ -19,6 +19,7 @@ from typing import Any
 
 from deploy.errors import CommandError
 from deploy.models.registry.mlflow_variables import set_mlflow_variables
+from deploy.options import ModelOptions
 from server.errors import StartError
 from server.model_store.copies import Copies, Copy
 from server.model_store.resolve import refuse_missing_database, resolve
@@ -27,7 +28,7 @@ from server.settings import Settings
 # The modules that import MLflow are imported below: only after main() has set the variables that MLflow reads then.
 
 
-def check(environ: Mapping[str, str], version: str | None, *, served: str | None, force: bool) -> dict[str, Any]:
+def check(options: ModelOptions, version: str | None, *, served: str | None, force: bool) -> dict[str, Any]:
     """The candidate, as JSON, with the pointer that would lead to it.
 
     Raises:
@@ -36,18 +37,18 @@ def check(environ: Mapping[str, str], version: str | None, *, served: str | None
     from deploy.models import candidate  # noqa: PLC0415
     from deploy.models.registry.pointer import Pointer  # noqa: PLC0415
 
-    settings = Settings.from_env(environ)
+    settings = options.settings
     pointer = Pointer.parse(settings.model_uri)
     _reach(settings)
     asked = candidate.version_asked(pointer, version, settings)
     try:
-        found = candidate.examine(pointer, asked, environ, served=served, force=force)
+        found = candidate.examine(pointer, asked, options, served=served, force=force)
     except (CommandError, StartError) as error:
         raise CommandError(f"version {asked} may not be promoted: {error}") from None
     return {"pointer": str(pointer), **found.to_json()}
 
 
-def accept(environ: Mapping[str, str], document: Mapping[str, Any], *, current: bool) -> dict[str, Any]:
+def accept(options: ModelOptions, document: Mapping[str, Any], *, current: bool) -> dict[str, Any]:
     """Let everything lead to the candidate; how it was before, as JSON.
 
     Raises:
@@ -57,7 +58,7 @@ def accept(environ: Mapping[str, str], document: Mapping[str, Any], *, current: 
     from deploy.models.registry.client import reported  # noqa: PLC0415
     from deploy.models.registry.pointer import Pointer  # noqa: PLC0415
 
-    settings = Settings.from_env(environ)
+    settings = options.settings
     copies = Copies(settings.models_dir)
     _reach(settings)
     before = None
@@ -78,7 +79,7 @@ def accept(environ: Mapping[str, str], document: Mapping[str, Any], *, current: 
     return {"place": asdict(place), "copy": before, "current": current}
 
 
-def undo(environ: Mapping[str, str], document: Mapping[str, Any]) -> dict[str, Any]:
+def undo(options: ModelOptions, document: Mapping[str, Any]) -> dict[str, Any]:
     """Make everything lead where it led before :func:`accept`, whose answer ``document`` is.
 
     Raises:
@@ -87,7 +88,7 @@ def undo(environ: Mapping[str, str], document: Mapping[str, Any]) -> dict[str, A
     from deploy.models.registry.client import reported  # noqa: PLC0415
     from deploy.models.registry.pointer import Place, Pointer  # noqa: PLC0415
 
-    settings = Settings.from_env(environ)
+    settings = options.settings
     copies = Copies(settings.models_dir)
     if document["current"]:
         copies.make_previous_current()
@@ -129,20 +130,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
-    if options.step == "check":
-        return check(environ, options.version, served=options.served, force=options.force)
+def _run(arguments: argparse.Namespace, options: ModelOptions) -> dict[str, Any]:
+    if arguments.step == "check":
+        return check(options, arguments.version, served=arguments.served, force=arguments.force)
     document = json.load(sys.stdin)
-    if options.step == "accept":
-        return accept(environ, document, current=options.current)
-    return undo(environ, document)
+    if arguments.step == "accept":
+        return accept(options, document, current=arguments.current)
+    return undo(options, document)
 
 
 def main() -> int:
     """Take one step; 0, or 1 after one line of why on stderr."""
     set_mlflow_variables()
     try:
-        print(json.dumps(_run(_parser().parse_args(), os.environ)))
+        print(json.dumps(_run(_parser().parse_args(), ModelOptions.read(os.environ))))
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

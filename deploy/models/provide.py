@@ -9,27 +9,26 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 
 from deploy.errors import CommandError
 from deploy.models.ensure import ensure_model
 from deploy.models.weigh import weigh
+from deploy.options import ModelOptions
 from server.errors import StartError
 from server.model_store.copies import Copies, Copy
-from server.settings import Settings
 from server.system import memory_sizes
 
 
-def provide(environ: Mapping[str, str]) -> Copy:
+def provide(options: ModelOptions) -> Copy:
     """The copy that is current now.
 
     Raises:
         CommandError, StartError: there is no such model, or it cannot be served.
     """
-    copies = Copies(Settings.from_env(environ).models_dir)
-    copy = _kept(copies, ensure_model(environ))
-    copy = replace(copy, needs=weigh(copy, environ).needs)
+    copies = Copies(options.settings.models_dir)
+    copy = _kept(copies, ensure_model(options))
+    copy = replace(copy, needs=weigh(copy, options.environment).needs)
     copies.make_current(copy)
     return copy
 
@@ -50,10 +49,11 @@ def _kept(copies: Copies, copy: Copy) -> Copy:
 def main() -> int:
     """Provide what the environment asks for; 0, or 1 after one line of why on stderr."""
     try:
+        options = ModelOptions.read(os.environ)
         if sys.argv[1:] == ["--undo"]:
-            Copies(Settings.from_env(os.environ).models_dir).make_previous_current()
+            Copies(options.settings.models_dir).make_previous_current()
             return 0
-        copy = provide(os.environ)
+        copy = provide(options)
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

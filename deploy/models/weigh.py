@@ -53,8 +53,8 @@ class Weight:
         return asdict(self)
 
 
-def weigh(copy: Copy, environ: Mapping[str, str]) -> Weight:
-    """What a replica needs for this model.
+def weigh(copy: Copy, environment: Mapping[str, str]) -> Weight:
+    """Return what a replica needs for this model; ``environment`` is that of the process that loads it.
 
     Raises:
         CommandError: it cannot be loaded.
@@ -62,7 +62,7 @@ def weigh(copy: Copy, environ: Mapping[str, str]) -> Weight:
     command = [sys.executable, "-m", "deploy.models.weigh", json.dumps(copy.to_json())]
     try:
         ran = subprocess.run(
-            command, env=dict(environ), cwd=ROOT, capture_output=True, text=True, check=False, timeout=_PATIENCE
+            command, env=dict(environment), cwd=ROOT, capture_output=True, text=True, check=False, timeout=_PATIENCE
         )
     except subprocess.TimeoutExpired:
         raise CommandError(f"the model cannot be served: it was not loaded in {_PATIENCE} s") from None

@@ -28,11 +28,15 @@ _SETTLING = 15
 
 
 class Replica(Protocol):
-    """One that runs."""
+    """A running replica that can be told to reload."""
 
     @property
     def name(self) -> str:
         """What the user calls it."""
+        ...
+
+    def runs_code(self, digest: str) -> bool:
+        """Return whether it runs the code with this digest (deploy/stack/code.py), or code that is not checked."""
         ...
 
     def health(self) -> Health:

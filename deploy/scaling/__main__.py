@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
-
-from dotenv import dotenv_values
 
 from deploy.errors import CommandError
+from deploy.options import Options, environment
 from deploy.scaling.verbs import VERBS, Lab
 from deploy.stack.interrupt import Interrupted, listen
-from deploy.stack.paths import ROOT, Layout, env_file
+from deploy.stack.paths import Layout
 from server.errors import StartError
 
 
@@ -21,18 +18,15 @@ def main(arguments: list[str]) -> int:
         print(f"usage: python -m deploy.scaling {{{'|'.join(VERBS)}}}", file=sys.stderr)
         return 2
     status = 0
-    settings = env_file(ROOT, os.environ)
     listen()
     try:
-        environ = {name: value for name, value in dotenv_values(settings).items() if value} | os.environ
-        layout = Layout(Path(environ.get("VAR_DIR") or ROOT / "var").resolve())
+        environ = environment()
+        layout = Layout(Options.read_place(environ).var_dir.resolve())
         VERBS[arguments[0]](Lab(layout, environ))
     except Interrupted as error:
         status = _failed(str(error), error.status)
     except (CommandError, StartError, OSError) as error:
         status = _failed(str(error), 1)
-    except UnicodeDecodeError:
-        status = _failed(f"{settings} is not UTF-8", 1)
     return status
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deploy.errors import CommandError
-from deploy.stack.specification import whole
+from deploy.variable_types import Whole, parse
 
 # What each `make load PROFILE=` is: users, and minutes.
 PROFILES: Mapping[str, tuple[int, int]] = {
@@ -118,8 +118,13 @@ class Ladder:
 
 
 def number(environ: Mapping[str, str], name: str, default: int, most: int) -> int:
-    """A whole number from 1 up, from a variable."""
-    return whole(environ, name, default, 1, most) or default
+    """Return a whole number from 1 up, from a variable.
+
+    Raises:
+        CommandError: it is none, or above ``most``.
+    """
+    text = environ.get(name)
+    return parse(name, text, Whole(1, most)) if text else default
 
 
 def _seconds(environ: Mapping[str, str], name: str, default: int) -> int:

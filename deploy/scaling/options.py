@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from deploy.errors import CommandError
 from deploy.scaling.generator import CLIENTS, Load
+from deploy.scaling.ladder import number
 from deploy.scaling.placement import Placement
 from deploy.scaling.slo import Slo
 from deploy.scaling.topology import PRESETS, Topology, pairs
 from deploy.stack.paths import at
-from deploy.stack.specification import whole
 
 # All that changes what is measured: kept with the results, so that an interrupted command goes on as it began.
 VARIABLES = (
@@ -52,8 +52,8 @@ def load(environ: Mapping[str, str], placement: Placement) -> Load:
     data = at("DATA", environ["DATA"]) if environ.get("DATA") else None
     if data and not data.is_file():
         raise CommandError(f"DATA={environ['DATA']!r}: there is no such file")
-    processes = whole(environ, "LOCUST_PROCESSES", placement.generator_cpus, 1, 64)
-    return Load(client=client, data=data, processes=processes or 1)
+    processes = number(environ, "LOCUST_PROCESSES", placement.generator_cpus or 1, 64)
+    return Load(client=client, data=data, processes=processes)
 
 
 def topologies(environ: Mapping[str, str], cpus: int, *, limits: bool) -> list[Topology]:

@@ -9,13 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 from deploy.errors import CommandError
+from deploy.options import MAX_REPLICAS, Options
 from deploy.rollout import replica_client
 from deploy.scaling.adapters.adapter import WANTED, Adapter, adapter_of, connections
 from deploy.scaling.placement import Placement
 from deploy.scaling.run import Lab
 from deploy.scaling.topology import Topology, size
 from deploy.stack.paths import Layout
-from deploy.stack.specification import MOST, Stack
+from deploy.stack.record import Record
+from deploy.stack.specification import Stack
 
 # What thirds of a CPU may lack of a whole one, three times.
 _ROUNDED = 0.01
@@ -40,10 +42,8 @@ class Service:
         Raises:
             CommandError: it cannot be started.
         """
-        before = Stack.load(layout)
-        # The topologies say what a replica gets.
-        plain = {name: value for name, value in environ.items() if name not in ("N", "CPUS", "MEMORY")}
-        adapter = adapter_of(layout, plain, starting=True)
+        before = Record.load(layout)
+        adapter = adapter_of(layout, _options(environ), starting=True)
         service = cls(layout, environ, adapter, adapter.backend.up())
         try:
             yield service
@@ -60,10 +60,10 @@ class Service:
         Raises:
             CommandError: none is.
         """
-        stack = Stack.load(layout)
-        if stack is None or not replica_client.listens(stack.address):
+        record = Record.load(layout)
+        if record is None or not replica_client.listens(record.wanted.address):
             raise CommandError("nothing is running here to be measured; start it with: make up")
-        return cls(layout, environ, adapter_of(layout, environ, starting=False), stack)
+        return cls(layout, environ, adapter_of(layout, _options(environ), starting=False), record.wanted)
 
     @property
     def backend(self) -> str:
@@ -78,7 +78,7 @@ class Service:
     @property
     def lab(self) -> Lab:
         """What measures the stack as it is now."""
-        return self._adapter.lab(self.layout, self.stack, self.environ)
+        return self._adapter.lab(self.layout, self.stack, _options(self.environ))
 
     @property
     def topology(self) -> Topology:
@@ -101,7 +101,7 @@ class Service:
         Raises:
             CommandError: it cannot, and why.
         """
-        most, replicas = len(self.cpus), MOST[self.backend]
+        most, replicas = len(self.cpus), MAX_REPLICAS[self.backend]
         if topology.replicas > replicas:
             raise CommandError(f"{topology.name}: expected at most {replicas} replicas")
         if topology.cpus > most:
@@ -158,3 +158,8 @@ class Service:
             CommandError: it does not take them.
         """
         self._backend.record(document)
+
+
+def _options(environ: Mapping[str, str]) -> Options:
+    """Return the options of the stack; in the lab, topologies say what a replica gets."""
+    return Options.read({name: text for name, text in environ.items() if name not in ("N", "CPUS", "MEMORY")})

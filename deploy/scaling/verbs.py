@@ -23,7 +23,6 @@ from deploy.scaling.tracking import document
 from deploy.stack.interrupt import ignore
 from deploy.stack.lock import alone
 from deploy.stack.paths import Layout, at
-from deploy.stack.specification import whole
 
 # How the folders of the lab and of the benches are called, and the lock of whatever measures.
 _OURS = re.compile(r"\d{8}-\d{6}-[a-z-]+(-\d+)?")
@@ -31,7 +30,7 @@ _LAB = "lab"
 
 
 class Lab:
-    """One method a verb; its first docstring line is what `make` prints for it."""
+    """One method a verb; `make help` prints the docstring's first line and how the verb is called."""
 
     def __init__(self, layout: Layout, environ: Mapping[str, str]) -> None:
         self._layout = layout
@@ -39,13 +38,19 @@ class Lab:
         self._results = at("RESULTS_DIR", environ.get("RESULTS_DIR") or "results")
 
     def load(self) -> None:
-        """Measure the stack that is up with so many users at once."""
+        """Test the stack that is up with a number of users at once.
+
+        make load [PROFILE=quick|medium|load|stress] [USERS=] [SPAWN_RATE=] [RUN_TIME=5m]
+        """
         ladder = Ladder.profile(self._environ)
         options.check(self._environ)
         self._measure("load", ladder)
 
     def max_users(self) -> None:
-        """Find the most users that the stack which is up holds, or that each of TOPOLOGIES does."""
+        """Find the most users that the stack that is up holds, or that each of TOPOLOGIES does.
+
+        make max-users [TOPOLOGIES=] [USERS=10000]
+        """
         if self._environ.get("TOPOLOGIES"):
             self._compare("max-users")
             return
@@ -54,7 +59,10 @@ class Lab:
         self._measure("max-users", ladder)
 
     def compare(self) -> None:
-        """Take one replica and many, of equal CPU and memory in all, up the ladder of users."""
+        """Compare one replica with many, of equal CPU and memory in all.
+
+        make compare [CPUS=1] [MEMORY=1G] [WORKERS="1 2 4"] [TOPOLOGIES="1x1/1G:2 .."] [USERS=10000] [RESUME=results/..]
+        """
         self._compare("compare")
 
     def _measure(self, verb: str, ladder: Ladder) -> None:
@@ -77,12 +85,15 @@ class Lab:
                     session.climb(wanted, ladder)
 
     def min_resources(self) -> None:
-        """Search the least CPU, then memory, that holds the objective for USERS."""
+        """Search the least CPU, then memory, that holds a number of users.
+
+        make min-resources USERS=2000
+        """
         options.check(self._environ)
         users = number(self._environ, "USERS", Ladder().users, MOST_USERS)
         plain = Ladder.from_env({name: value for name, value in self._environ.items() if name != "STEP_USERS"})
         ladder = Ladder.hold(users, plain.spawn_rate, plain.step_seconds, plain.settle_seconds)
-        replicas = whole(self._environ, "N", 1, 1, 16) or 1
+        replicas = number(self._environ, "N", 1, 16)
         with alone(self._layout, _LAB), alone(self._layout), Service.taken(self._layout, self._environ) as service:
             limits = _limits(service)
             most = options.topologies({**self._environ, "WORKERS": "1"}, len(service.cpus), limits=limits)[0]
@@ -99,21 +110,27 @@ class Lab:
                 one.results.save()
 
     def plan(self) -> None:
-        """Project replicas and CPUs for USERS from what was measured."""
-        users = whole(self._environ, "USERS", None, 1, 10**9)
-        if users is None:
+        """Project replicas and CPUs for a number of users from what was measured.
+
+        make plan USERS=1000000
+        """
+        users = number(self._environ, "USERS", 0, 10**9)
+        if not users:
             raise CommandError("USERS is missing: make plan USERS=1000000")
         print("\n".join(plan.projection(self._measured(), users).lines()))
 
     def report(self) -> None:
-        """Write the report of RESULTS, else of the newest results, again."""
+        """Write the report of the newest results, or of RESULTS, again.
+
+        make report [RESULTS=results/..]
+        """
         chosen = self._environ.get("RESULTS")
         results = Results.load(at("RESULTS", chosen)) if chosen else self._measured()[-1]
         print("\n".join(summary(results)))
         print(f"report: {write_report(results)}")
 
     def clean_results(self) -> None:
-        """Delete what the lab and the bench measured, and nothing else that may be there."""
+        """Delete what the lab and the benches measured."""
         ours = [path for path in self._results.glob("*/") if _OURS.fullmatch(path.name)]
         for path in ours:
             shutil.rmtree(path)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.errors import CommandError
+from deploy.options import Options
 from deploy.stack.specification import Stack
 from server.http.api_keys import Keys, parse
 from server.system.files import read_small
@@ -16,47 +16,46 @@ CONTAINER = 10001
 _KEY = re.compile(r"[!-~]{16,256}")
 
 
-def client_key(stack: Stack, environ: Mapping[str, str]) -> str:
+def client_key(stack: Stack, options: Options) -> str:
     """What our own clients send: API_KEY, else the first plain key of the file; empty where there is none.
 
     It is not remembered: a secret belongs into ``.env``, or the file.
     """
-    path = stack.environment.get("API_KEYS_FILE")
-    if not path:
+    path = stack.api_keys_file
+    if path is None:
         return ""
-    if key := environ.get("API_KEY"):
-        return key
+    if options.api_key:
+        return options.api_key
     try:
-        lines = read_small(Path(path)).decode(errors="replace").split("\n")
+        lines = read_small(path).decode(errors="replace").split("\n")
     except (OSError, ValueError):
         return ""
     plain = (line.strip() for line in lines if not line.strip().startswith(("#", "sha256:")))
     return next(filter(None, plain), "")
 
 
-def check(stack: Stack, environ: Mapping[str, str]) -> None:
+def check(stack: Stack, options: Options) -> None:
     """The file is one that replicas take, and our own clients have one of its keys.
 
     Raises:
         CommandError: naming the variable and what was expected, and no key.
     """
-    value = stack.environment.get("API_KEYS_FILE")
-    if not value:
+    path = stack.api_keys_file
+    if path is None:
         return
-    keys = _read(value)
-    key = client_key(stack, environ)
+    keys = _read(path)
+    key = client_key(stack, options)
     if not key:
         raise CommandError("API_KEY is missing: API_KEYS_FILE has digests alone; expected one of its keys, in .env")
     if not _KEY.fullmatch(key) or not keys.good(key.encode()):
-        raise CommandError(f"API_KEY is none of the keys in API_KEYS_FILE={value!r}")
+        raise CommandError(f"API_KEY is none of the keys in API_KEYS_FILE={str(path)!r}")
 
 
 def trouble(stack: Stack) -> str:
     """Why replicas do not follow the file now, as far as can be seen from here; empty where they do."""
-    value = stack.environment.get("API_KEYS_FILE")
     try:
-        if value:
-            _read(value)
+        if stack.api_keys_file:
+            _read(stack.api_keys_file)
         if stack.backend == "docker":
             check_mountable(stack)
     except CommandError as error:
@@ -64,13 +63,13 @@ def trouble(stack: Stack) -> str:
     return ""
 
 
-def _read(value: str) -> Keys:
+def _read(path: Path) -> Keys:
     try:
-        return parse(read_small(Path(value)))
+        return parse(read_small(path))
     except OSError as error:
-        raise CommandError(f"API_KEYS_FILE={value!r}: it cannot be read: {error.strerror}") from None
+        raise CommandError(f"API_KEYS_FILE={str(path)!r}: it cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise CommandError(f"API_KEYS_FILE={value!r}: {error}") from None
+        raise CommandError(f"API_KEYS_FILE={str(path)!r}: {error}") from None
 
 
 def check_mountable(stack: Stack) -> None:
@@ -79,11 +78,10 @@ def check_mountable(stack: Stack) -> None:
     Raises:
         CommandError: they cannot, and what to do.
     """
-    value = stack.environment.get("API_KEYS_FILE")
-    if not value:
+    path = stack.api_keys_file
+    if path is None:
         return
-    path = Path(value)
-    place = f"API_KEYS_FILE={value!r}"
+    place = f"API_KEYS_FILE={str(path)!r}"
     if others := sorted(one.name for one in path.parent.iterdir() if one != path):
         raise CommandError(
             f"{place}: containers see its whole folder, which holds {others[0]!r} too; expected a folder of its own"

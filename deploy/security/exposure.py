@@ -13,7 +13,7 @@ def warning(stack: Stack) -> str | None:
     """A line for a service that others can reach, if it lacks a lock; which ones."""
     limits = stack.client_requests or stack.client_connections
     locks = {
-        "API keys (API_KEYS_FILE)": "API_KEYS_FILE" in stack.environment,
+        "API keys (API_KEYS_FILE)": stack.api_keys_file is not None,
         "TLS (TLS_CERT, TLS_KEY)": stack.has_tls,
         "limits per client (CLIENT_REQUESTS, CLIENT_CONNECTIONS)": limits,
     }
@@ -26,7 +26,7 @@ def warning(stack: Stack) -> str | None:
 
 def description(stack: Stack, layout: Layout) -> str:
     """All of its locks, in a line."""
-    file = stack.environment.get("API_KEYS_FILE")
+    file = stack.api_keys_file
     told = f"API keys of {file}" if file else "no API keys"
     if trouble := api_keys.trouble(stack):
         told = f"API keys read BEFORE, for {trouble}"

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.errors import CommandError
+from deploy.variable_types import FilePath, parse
 from server.settings import ROOT
 
-__all__ = ["ROOT", "Layout", "at", "env_file"]
+__all__ = ["ROOT", "Layout", "at"]
 
 
 def at(name: str, value: str) -> Path:
-    """The path that a variable gives, from the checkout if it is a relative one.
+    """Return the path that a variable gives, from the checkout if it is a relative one.
 
     Raises:
         CommandError: it begins with the home of somebody who is not known.
     """
-    try:
-        return ROOT / Path(value).expanduser()
-    except RuntimeError:
-        raise CommandError(f"{name}={value!r}: there is no such user, whose home that would be") from None
-
-
-def env_file(root: Path, environ: Mapping[str, str]) -> Path:
-    """Where settings are kept for every command: `.env` beside the Makefile, unless ENV_FILE names another file."""
-    return root / (environ.get("ENV_FILE") or ".env")
+    return parse(name, value, FilePath())
 
 
 @dataclass(frozen=True, slots=True)

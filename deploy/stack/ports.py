@@ -7,37 +7,17 @@ import socket
 
 from deploy.errors import CommandError
 
-HTTP_DEFAULT = 80
-HTTP_UNPRIVILEGED = 8080
-HTTPS_DEFAULT = 443
-HTTPS_UNPRIVILEGED = 8443
+# For Nginx without and with TLS: the usual port, and the one where a user may not bind that.
+HTTP = (80, 8080)
+HTTPS = (443, 8443)
 
 
-def choose_http_port(host: str, wanted: int | None) -> int:
-    """The wanted port; else 80, or 8080 with a line that says so where 80 may not be bound.
-
-    Raises:
-        CommandError: the port is in use, or may not be bound.
-    """
-    return _choose(host, wanted, "HTTP_PORT", HTTP_DEFAULT, HTTP_UNPRIVILEGED)
-
-
-def choose_https_port(host: str, wanted: int | None) -> int:
-    """Likewise 443, or 8443, for TLS.
-
-    Raises:
-        CommandError: the port is in use, or may not be bound.
-    """
-    return _choose(host, wanted, "HTTPS_PORT", HTTPS_DEFAULT, HTTPS_UNPRIVILEGED)
-
-
-def _choose(host: str, wanted: int | None, variable: str, default: int, unprivileged: int) -> int:
-    if wanted is None and _error(host, default) == errno.EACCES:
-        print(f"port {default} may not be bound by this user: Nginx listens on {unprivileged}")
-        wanted = unprivileged
-    port = default if wanted is None else wanted
-    check_free(host, port, variable)
-    return port
+def default(host: str, usual: int, unprivileged: int) -> int:
+    """Return the usual port, or the other one with a line that says so where this user may not bind it."""
+    if _error(host, usual) != errno.EACCES:
+        return usual
+    print(f"port {usual} may not be bound by this user: Nginx listens on {unprivileged}")
+    return unprivileged
 
 
 def free() -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from deploy.errors import CommandError
-from deploy.stack.specification import Stack, whole
+from deploy.options import Options
+from deploy.stack.specification import Stack
+from deploy.variables import CREDENTIALS
 
 MLFLOW, DATABASE, OBJECT_STORE = "mlflow", "database", "object-store"
 SERVICES = (DATABASE, OBJECT_STORE, MLFLOW)
@@ -24,15 +25,12 @@ SECRETS = {
     OBJECT_STORE: ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"),
 }
 # For clients of registries that ask for a name, and of artifacts that are in S3 without a proxy before them.
-CLIENT = (
-    "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_S3_ENDPOINT_URL",
-    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION",
-)  # fmt: skip
+CLIENT = tuple(one.name for one in CREDENTIALS)
 # What the servers alone need to know: the replicas' processes are not given it.
 PRIVATE = frozenset({"DATABASE_URL", *EXTERNAL[OBJECT_STORE], *SECRETS[DATABASE]})
 
 
-def with_registry(stack: Stack, environ: Mapping[str, str], address: str, *, full: bool) -> Stack:
+def with_registry(stack: Stack, options: Options, address: str, *, full: bool) -> Stack:
     """The stack with the registry that the command asks for, or that it has already.
 
     ``address`` is where clients reach its MLflow, with ``{port}`` in place of the port that this machine sees.
@@ -42,23 +40,23 @@ def with_registry(stack: Stack, environ: Mapping[str, str], address: str, *, ful
     """
     if not (full or stack.full):
         return stack
-    port = whole(environ, "MLFLOW_PORT", stack.mlflow_port, 1, 65535)
+    port = options.mlflow_port or stack.mlflow_port
     own = address.format(port=port)
-    if (other := environ.get("MLFLOW_TRACKING_URI")) and other != own:
+    if (other := options.tracking_uri) and other != own:
         raise CommandError(
             f"MLFLOW_TRACKING_URI={other!r} names another registry than the stack's own, {own}: "
             "leave it out, or use make up (after make down, where make up-full has run)"
         )
     environment = {**stack.environment, "MLFLOW_TRACKING_URI": own}
-    return replace(stack, full=True, mlflow_port=port, environment=environment, registry=_external(stack, environ))
+    return replace(stack, full=True, mlflow_port=port, environment=environment, registry=_external(stack, options))
 
 
-def _external(stack: Stack, environ: Mapping[str, str]) -> dict[str, str]:
+def _external(stack: Stack, options: Options) -> dict[str, str]:
     """What the user names now goes over what was named before."""
     named = dict(stack.registry)
     for names in EXTERNAL.values():
-        if environ.get(names[0]) or names[0] in named:
-            named |= {name: environ[name] for name in names if environ.get(name)}
+        if (given := options.texts(names)).get(names[0]) or names[0] in named:
+            named |= given
     if "S3_ENDPOINT_URL" in named:
         for name in ("S3_BUCKET", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"):
             if name not in named:
@@ -81,8 +79,3 @@ def secrets(stack: Stack) -> tuple[str, ...]:
 def page(stack: Stack) -> str:
     """Where a browser on this machine finds MLflow."""
     return f"http://127.0.0.1:{stack.mlflow_port}"
-
-
-def public(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment without what the registry's servers alone need to know."""
-    return {name: value for name, value in environ.items() if name not in PRIVATE}

@@ -1,10 +1,25 @@
-"""Out of memory, in words: the kernel kills without any."""
+"""Sizes of memory as Docker writes them, and what happens where memory is short, in words."""
 
 from __future__ import annotations
 
 import math
+import re
 
 _GIGA, _MEGA = 1 << 30, 1 << 20
+_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(?:B|([KMG])B?)?", re.ASCII)
+_UNITS = {None: 1, "K": 1 << 10, "M": _MEGA, "G": _GIGA}
+
+
+def parse(text: str) -> int:
+    """Return the bytes of a size as Docker takes it: ``512M``, ``1.5g``, ``64mb``, ``1000000``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _SIZE.fullmatch(text.upper())
+    if match is None:
+        raise ValueError("a size, such as 512M or 1.5G")
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def size(number: int) -> str:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.backends.docker.engine import ASKED_FOR, MONITORING, SERVICES
+from deploy.backends.docker.engine import MONITORING, SERVICES
 from deploy.backends.docker.registry import ADDRESS
 from deploy.backends.docker.topology import DEFAULT, variables
+from deploy.options import COMPOSE as FILLED_IN
+from deploy.options import MAX_REPLICAS, VARIABLES
 from deploy.stack import registry_services
 from deploy.stack.paths import ROOT
-from deploy.stack.specification import MOST, SETTINGS
+from deploy.variables import INTERNAL
 from server.settings import Settings
 from tests.support.dockerfile import DOCKERFILE, stage, stage_variables
 
@@ -29,10 +31,6 @@ EVERY_SERVICE = ("model", *SERVICES, *registry_services.SERVICES, *MONITORING)
 BUILT_BY = {"locust-worker": "locust", "mlflow": "model", "nginx-exporter": "prometheus"}
 # Those that run an image of somebody else's as it is.
 FOREIGN = {"database", "grafana"}
-# Asked for, and not a stack's: the project's name is Compose's own variable.
-NOT_OURS = {"COMPOSE_PROJECT_NAME"}
-# Settings that Compose itself uses: which images, and what Locust is held to.
-FOR_COMPOSE = {"IMAGE", "TAG", "LOCUST_WORKERS", "LOCUST_CPUS", "LOCUST_MEMORY", "EXTRAS"}
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +127,6 @@ def test_limits_of_the_load_generator(services: dict[str, dict[str, Any]]) -> No
     worker, master = services["locust-worker"], services["locust"]
     assert (worker["cpus"], worker["mem_limit"]) == ("${LOCUST_CPUS:-1}", "${LOCUST_MEMORY:-1G}")
     assert (master["cpus"], master["mem_limit"]) == (0.5, "512M")
-    assert set(SETTINGS) > FOR_COMPOSE
 
 
 def test_load_generator_is_distributed(services: dict[str, dict[str, Any]]) -> None:
@@ -160,20 +157,26 @@ def handed_on(services: dict[str, dict[str, Any]]) -> set[str]:
 
 
 def test_variables_come_from_the_stack(services: dict[str, dict[str, Any]]) -> None:
-    """What the file asks for is kept out of the user's shell, and nothing is that it does not ask for."""
+    """What the file asks for is kept out of the user's shell, and what verbs fill in for it alone is asked for."""
     asked = set(re.findall(r"\$\{([A-Z0-9_]+)", code(COMPOSE) + code(TLS))) | handed_on(services)
-    assert asked - NOT_OURS == set(ASKED_FOR) - {"COMPOSE_PROFILES", "API_KEYS_FILE"}
-    assert set(ASKED_FOR).isdisjoint(NOT_OURS)
+    assert asked <= set(FILLED_IN)
+    assert set(INTERNAL) - {"COMPOSE_PROFILES"} <= asked
 
 
-def test_every_setting_reaches_its_container(services: dict[str, dict[str, Any]]) -> None:
-    """Each setting of a stack is handed to the service that reads it."""
-    places = ("MODEL_URI", "MLFLOW_TRACKING_URI")
-    # The file's place in the container is another.
-    replica = set(SETTINGS) - {*places, *FOR_COMPOSE, "API_KEYS_FILE"}
+@pytest.mark.parametrize("service", EVERY_SERVICE)
+def test_each_service_receives_the_variables_that_the_table_names(service: str) -> None:
+    """A container is handed those variables of which the table says so, and no other of the table."""
+    received: set[str] = set()
+    for text in (COMPOSE, TLS):
+        environment = yaml.safe_load(text)["services"].get(service, {}).get("environment", {})
+        received |= set(environment) | set(re.findall(r"\$\{([A-Z0-9_]+):-", " ".join(map(str, environment.values()))))
+    names = {one.name for one in VARIABLES}
+    assert received & names == {one.name for one in VARIABLES if service in one.services}
+
+
+def test_file_of_api_keys_is_seen_at_another_place(services: dict[str, dict[str, Any]]) -> None:
+    """Replicas find the file of API keys in the folder that is mounted for them."""
     assert services["server"]["environment"]["API_KEYS_FILE"].startswith("${API_KEYS_FOLDER:+/run/secrets/forkcast/")
-    assert {name for name, value in services["server"]["environment"].items() if value is None} == replica
-    assert {*places, "ENGINE"} < handed_on({"model": services["model"]})
 
 
 def test_defaults_are_those_of_the_verbs() -> None:
@@ -246,7 +249,7 @@ def test_nothing_runs_as_root(service: str) -> None:
 
 def test_nginx_tries_every_replica() -> None:
     """There may be as many replicas as Nginx tries before it gives up."""
-    assert int(stage_variables("nginx")["TRIES"]) == MOST["docker"]
+    assert int(stage_variables("nginx")["TRIES"]) == MAX_REPLICAS["docker"]
 
 
 def test_replica_reads_what_was_brought() -> None:

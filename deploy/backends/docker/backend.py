@@ -1,153 +1,77 @@
-"""The verbs on the container backend. Each computes what should run and lets the engine converge to it."""
+"""The steps of the verbs on the container backend: each computes what should run and lets the engine converge to it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
+from deploy.backends.base import Backend
 from deploy.backends.docker import images, monitoring, provider, registry, security_variables
 from deploy.backends.docker.convergence import converge
 from deploy.backends.docker.engine import MONITORING, Compose, Container, is_local
 from deploy.backends.docker.rollout import ContainerRegistrar, ContainerReplica
-from deploy.backends.docker.topology import DEFAULT, data, file, limited, requested, variables
+from deploy.backends.docker.topology import DEFAULT, check, data, file, limited, variables
 from deploy.backends.docker.watch import become_stats, show_logs, status
 from deploy.errors import CommandError
-from deploy.rollout import replica_client
-from deploy.rollout.promotion import Version, promote, settle
-from deploy.security import api_keys, tls
+from deploy.options import Options
+from deploy.rollout.promotion import Registrar, Replica, Version
+from deploy.security import api_keys
 from deploy.stack import ports
-from deploy.stack.code import code_digest, outdated
+from deploy.stack.code import code_digest
 from deploy.stack.machine import source_address
 from deploy.stack.paths import ROOT, Layout
+from deploy.stack.record import Record, Served
 from deploy.stack.registry_services import MLFLOW, OBJECT_STORE, with_registry
-from deploy.stack.specification import MOST, Stack
+from deploy.stack.specification import Stack
 from server.model_store.resolve import local_folder
 
 
-class DockerBackend:
+class DockerBackend(Backend):
     """One Compose project: that of this checkout, unless COMPOSE_PROJECT_NAME says otherwise."""
 
     name = "docker"
+    default = DEFAULT
+    registry_address = registry.ADDRESS
+    key_mode = 0o644  # containers have other users
+    _limits_missing = "CPUS and MEMORY are missing: make resources CPUS=0.5 MEMORY=512M (one of them will do)"
 
-    def __init__(self, layout: Layout, environ: Mapping[str, str]) -> None:
-        self._layout = layout
-        self._environ = environ
-        layout.make()
-
-    def up(self, *, full: bool = False) -> Stack:
-        """Run what was asked for and answer a prediction through Nginx; again, and it converges.
-
-        Raises:
-            CommandError: it cannot; what this call started is stopped again.
-        """
-        before = self._running()
-        stack = requested(before or DEFAULT, self._environ)
-        stack = with_registry(stack, self._environ, registry.ADDRESS, full=full)
-        self._environ = registry.secrets(self._compose(stack), stack, self._environ)
-        tls.check(stack)
-        api_keys.check(stack, self._environ)
-        api_keys.check_mountable(stack)
-        compose = self._claim(stack, data(self._environ))
-        self._place(stack, before)
-        self._get_images(compose, stack)
-        # What runs stays as it is if there is no model; from nothing, nothing is left.
-        undone = nullcontext() if before else self._undone_on_failure(None)
-        with undone, registry.stopped_on_failure(compose, stack, before):
-            self._start_registry(compose, stack, before)
-            stack = stack.serving(provider.provide(compose))
-        shown = (self._layout.tls_key, self._layout.tls_cert)
-        with self._undone_on_failure(before), _taken_back_on_failure(compose), tls.restored_on_failure(*shown):
-            # Readable to all within a folder of this user alone: containers have other users.
-            tls.install(self._layout, stack, mode=0o644)
-            self._converge(stack)
-            self._predict(stack)
-        self._watch_again(stack)
-        return stack
+    def __init__(self, layout: Layout, options: Options) -> None:
+        super().__init__(layout, options)
+        self._composes: dict[frozenset[tuple[str, str]], Compose] = {}
 
     def monitoring(self) -> Mapping[str, str]:
-        """Prometheus and Grafana beside the stack that runs."""
+        """Start Prometheus and Grafana beside the stack that runs."""
         before = self._require_running()
-        stack = before.changed({name: self._environ.get(name, "") for name in monitoring.PORTS})
-        stack = replace(stack, monitoring=True)
-        compose = self._claim(stack)
-        monitoring.place(stack, before)
-        monitoring.get_image(compose, published="IMAGE" in stack.environment)
-        with monitoring.stopped_on_failure(compose, before):
+        stack = monitoring.watched(before.wanted, self._options)
+        compose = self._claim(before.wanting(stack))
+        monitoring.place(stack, before.wanted)
+        monitoring.get_image(compose, published=stack.has_published_images)
+        with monitoring.stopped_on_failure(compose, before.wanted):
             monitoring.up(compose, pull=True)
-        stack.save(self._layout)
+        before.wanting(stack).save(self._layout)
         return monitoring.pages(stack, compose.containers())
 
-    def scale(self) -> Stack:
-        """Another number of replicas; no request fails meanwhile."""
-        before = self._require_running()
-        if not self._environ.get("N"):
-            raise CommandError(f"N is missing: make scale N=3 (a whole number from 1 to {MOST['docker']})")
-        return self._changed(before, before.changed({"N": self._environ["N"]}))
-
-    def resources(self) -> Stack:
-        """Hold each replica to CPUs and memory: new ones take over from the old, one by one."""
-        before = self._require_running()
-        if not (self._environ.get("CPUS") or self._environ.get("MEMORY")):
-            raise CommandError("CPUS and MEMORY are missing: make resources CPUS=0.5 MEMORY=512M (one of them will do)")
-        return self._changed(before, limited(before, self._environ))
-
-    def become(self, stack: Stack) -> Stack:
-        """Run exactly this stack, of the images and the model that are there."""
-        return self._changed(self._require_running(), stack)
-
-    def restart(self) -> Stack:
-        """New replicas take over one by one, with the model that the registry has now."""
-        before = self._require_running()
-        compose = self._compose(before, data(self._environ))
-        stack = replace(before, model=provider.provide(compose), promoted="")
-        with self._undone_on_failure(before), _taken_back_on_failure(compose):
-            self._converge(stack, anew=True)
-        return stack
-
-    def promote(self, version: str | None, *, force: bool) -> Version:
-        """Every replica reloads, one after another, to another version of the model."""
-        before = self._running()
-        stack = before or requested(DEFAULT, self._environ)
-        compose = self._claim(stack)
-        if before is None:
-            self._get_images(compose, stack)
-        containers = compose.containers("server")
-        if "IMAGE" not in stack.environment:  # published images may be of another checkout
-            code = code_digest()
-            if replica := next((container.name for container in containers if container.code != code), None):
-                raise CommandError(outdated(replica))
-        replicas = [ContainerReplica(container, compose) for container in containers]
-        patience = stack.settings(self._layout).graceful_timeout
-        promoted = promote(replicas, ContainerRegistrar(compose), version, force=force, patience=patience)
-        if before is not None:
-            replace(before, promoted=provider.identity(promoted.digest, promoted.number)).save(self._layout)
-            settle(before.address, promoted, before.replicas, replica_client.Access.of(before, self._layout))
-        return promoted
-
     def train(self) -> None:
-        """Fit, check and register a model in the stack's registry."""
-        stack = self._running() or requested(DEFAULT, self._environ)
-        compose = self._claim(stack, data(self._environ))
-        self._get_images(compose, stack)
-        provider.train(compose)
+        """Train a model and register it in the stack's registry."""
+        provider.train(self._ready_compose(self._running() or self._asked()))
 
     def compile(self) -> None:
         """Give a model a compiled form, in the stack's registry or beside its folder."""
-        stack = requested(self._running() or DEFAULT, self._environ)
-        rows = file("DATA", self._environ)
-        compose = self._claim(stack, data(self._environ))
-        self._get_images(compose, stack)
-        folder = local_folder(stack.environment.get("MODEL_URI", "models:/"))
-        provider.compile_model(compose, folder, rows, self._environ.get("ENGINE", ""))
+        running = self._running()
+        stack = self._limited((running.wanted if running else DEFAULT).changed(self._options))
+        rows = file("DATA", self._options.data)
+        compose = self._ready_compose(Record(stack))
+        folder = local_folder(stack.model_uri or "models:/")
+        provider.compile_model(compose, folder, rows, self._options.kept.get("ENGINE", ""))
 
     def record(self, document: str) -> None:
         """Log measured runs in the stack's registry."""
-        provider.record(self._compose(self._running() or requested(DEFAULT, self._environ)), document)
+        provider.record(self._compose(self._running() or self._asked()), document)
 
     def build(self) -> None:
         """Build the images for this machine."""
-        compose = self._compose(_whole(requested(DEFAULT, self._environ)))
+        compose = self._compose(_with_every_service(self._asked().wanted))
         if why := images.missing([OBJECT_STORE]):
             raise CommandError(why)
         images.build(compose)
@@ -156,76 +80,149 @@ class DockerBackend:
 
     def publish(self) -> None:
         """Build the images for every platform and push them."""
-        images.publish(self._compose(_whole(requested(DEFAULT, self._environ))), self._environ)
+        images.publish(self._compose(_with_every_service(self._asked().wanted)), self._options)
 
     def status(self) -> list[str]:
-        """A line a container, and what is wrong with those that are not well."""
-        stack = self._require_running()
-        return status(stack, self._compose(stack), self._layout)
+        """Return a line for each container, and what is wrong with those that are not well."""
+        record = self._require_running()
+        return status(record.wanted, self._compose(record), self._layout)
 
     def stats(self) -> None:
         """Become `docker stats`."""
         become_stats(self._compose(self._require_running()))
 
     def logs(self) -> None:
-        """What a service printed."""
-        show_logs(self._compose(self._running() or DEFAULT), self._environ.get("S") or "server")
+        """Show what a service printed."""
+        show_logs(self._compose(self._running() or Record(DEFAULT)), self._options.service)
 
     def down(self) -> None:
         """Stop and remove every container of this stack; its volumes stay."""
-        self._claim(_whole(self._running() or DEFAULT)).run("down", "--remove-orphans")
+        running = self._running()
+        stack = running.wanted if running else DEFAULT
+        self._claim(_with_every_service(stack)).run("down", "--remove-orphans")
         self._layout.forget()
 
     def delete(self) -> None:
-        """The volumes too, the registry and the models, and the images that were built here."""
-        compose = self._claim(_whole(DEFAULT))
+        """Delete the volumes too, the registry and the models, and the images that were built here."""
+        compose = self._claim(_with_every_service(DEFAULT))
         compose.run("down", "--remove-orphans", "--volumes")
         images.remove(compose)
 
     @property
     def is_there(self) -> bool:
         """Whether this checkout's project has containers, whoever started them."""
-        return bool(self._found(DEFAULT))
+        return bool(self._containers_here(Record(DEFAULT)))
 
-    def _running(self) -> Stack | None:
-        """What `make up` was asked for; for containers that Compose itself started, what it goes by."""
-        stack = Stack.load(self._layout)
-        if stack is not None:
-            return stack
-        stack = requested(DEFAULT, self._environ)
-        found = self._found(stack)
+    # --- the steps ---------------------------------------------------------------------------------------------------
+
+    def _running(self) -> Record | None:
+        """Return the record; for containers that Compose itself started, what Compose was asked for."""
+        record = Record.load(self._layout)
+        if record is not None:
+            return record
+        asked = self._asked()
+        found = self._containers_here(asked)
+        services = {container.service for container in found}
+        stack = with_registry(asked.wanted, self._options, registry.ADDRESS, full=MLFLOW in services)
         replicas = sum(container.service == "server" for container in found)
-        there = {container.service for container in found}
-        stack = with_registry(stack, self._environ, registry.ADDRESS, full=MLFLOW in there)
-        stack = replace(stack, monitoring=not there.isdisjoint(MONITORING))
-        return replace(stack, replicas=max(1, replicas)) if found else None
+        watched = not services.isdisjoint(MONITORING)
+        return Record(replace(stack, replicas=max(1, replicas), monitoring=watched)) if found else None
 
-    def _found(self, stack: Stack) -> list[Container]:
-        return [one for one in self._compose(stack).containers() if one.folder == str(ROOT)]
+    def _asked(self) -> Record:
+        return Record(self._limited(DEFAULT.changed(self._options)))
 
-    def _require_running(self) -> Stack:
-        stack = self._running()
-        if stack is None:
-            raise CommandError("nothing is running here; start it with: make up")
+    def _limited(self, stack: Stack) -> Stack:
+        stack = limited(stack, self._options)
+        check(stack)
         return stack
 
-    def _compose(self, stack: Stack, more: Mapping[str, str] | None = None) -> Compose:
-        chosen = variables(stack) | security_variables.variables(stack, self._layout, self._environ)
-        chosen |= registry.variables(stack, self._environ) | dict(more or {})
-        chosen["CODE_DIGEST"] = code_digest()
-        chosen["SOURCE"] = self._environ.get("SOURCE") or source_address()
-        if project := self._environ.get("COMPOSE_PROJECT_NAME"):
-            chosen["COMPOSE_PROJECT_NAME"] = project
-        digest = Compose(chosen).digest("server")
-        return Compose(chosen | {"CONFIG_DIGEST": f"{digest}-{stack.model}"})
+    def _prepared(self, stack: Stack, before: Record | None) -> Stack:
+        self._options = registry.with_secrets(self._compose(Record(stack)), stack, self._options)
+        api_keys.check_mountable(stack)
+        compose = self._claim(Record(stack), training=True)
+        self._check_ports(stack, before.wanted if before else None)
+        self._get_images(compose, stack)
+        return stack
 
-    def _claim(self, stack: Stack, more: Mapping[str, str] | None = None) -> Compose:
-        """The project, which from now on is this checkout's, so that `make clean` may delete its volumes.
+    def _start_registry(self, stack: Stack, _before: Record | None) -> None:
+        registry.up(self._compose(Record(stack)), stack)
+
+    def _restore_registry(self, stack: Stack, before: Record) -> None:
+        if not before.wanted.full:
+            registry.remove(self._compose(Record(stack)), stack)
+
+    def _with_model(self, stack: Stack, before: Record | None) -> Record:
+        served = before.served if before else Served()
+        return Record(stack, served.provided(provider.provide(self._compose(Record(stack), training=True))))
+
+    @contextmanager
+    def _model_taken_back(self, record: Record) -> Iterator[None]:
+        """Leave the model that was current before, for replicas which start by themselves."""
+        try:
+            yield
+        except BaseException:
+            with suppress(CommandError):
+                provider.undo(self._compose(record))
+            raise
+
+    def _start(self, record: Record, before: Record | None) -> None:
+        self._converge(record, before)
+
+    def _converge(self, record: Record, _before: Record | None) -> None:
+        converge(self._compose(record), record, self._layout, anew=False)
+
+    def _finish(self, stack: Stack) -> None:
+        """Bring what watches the stack up to date, if anything does, without asking a network."""
+        if not stack.monitoring:
+            return
+        try:
+            monitoring.up(self._compose(Record(stack)), pull=False)
+        except CommandError as error:
+            print(f"note: the stack serves, and is not watched: {error}", flush=True)
+
+    def _replace_replicas(self, before: Record) -> None:
+        """Start new replicas, with the model that the registry has now, and let the old ones go."""
+        record = Record(before.wanted, Served(provider.provide(self._compose(before, training=True))))
+        with self._model_taken_back(record):
+            converge(self._compose(record), record, self._layout, anew=True)
+
+    def _rollout(self, stack: Stack, before: Record | None) -> tuple[Sequence[Replica], Registrar]:
+        compose = self._claim(before or Record(stack))
+        if before is None:
+            self._get_images(compose, stack)
+        published = stack.has_published_images
+        replicas = [ContainerReplica(container, compose, published) for container in compose.containers("server")]
+        return replicas, ContainerRegistrar(compose)
+
+    def _reloaded(self, before: Record, promoted: Version) -> None:
+        model = provider.identity(promoted.digest, promoted.number)
+        replace(before, served=replace(before.served, reloaded_to=model)).save(self._layout)
+
+    def _containers_here(self, record: Record) -> list[Container]:
+        return [one for one in self._compose(record).containers() if one.folder == str(ROOT)]
+
+    def _compose(self, record: Record, *, training: bool = False) -> Compose:
+        """Return Compose with all that the stack, and a service that may train, fill in.
+
+        Compose takes a sixth of a second to read its configuration: it is asked once for the same variables.
+        """
+        stack, options = record.wanted, self._options
+        chosen = variables(stack) | security_variables.variables(stack, self._layout, options)
+        chosen |= registry.variables(stack, options) | (data(options) if training else {})
+        chosen["CODE_DIGEST"] = code_digest()
+        chosen["SOURCE"] = options.source or source_address()
+        if options.project:
+            chosen["COMPOSE_PROJECT_NAME"] = options.project
+        compose = self._composes.setdefault(frozenset(chosen.items()), Compose(chosen))
+        return compose.labelled(record.served.started_with)
+
+    def _claim(self, record: Record, *, training: bool = False) -> Compose:
+        """Return Compose on the project, which from now on is this checkout's: `make clean` may delete its volumes.
 
         Raises:
             CommandError: it is another checkout's.
         """
-        compose = self._compose(stack, more)
+        compose = self._compose(record, training=training)
         name = compose.config()["name"]
         folders = {container.folder for container in compose.containers()} - {str(ROOT), ""}
         if folders:
@@ -236,84 +233,26 @@ class DockerBackend:
         self._layout.project.write_text(f"{name}\n")
         return compose
 
-    def _place(self, stack: Stack, before: Stack | None) -> None:
+    def _check_ports(self, stack: Stack, before: Stack | None) -> None:
         """Refuse ports that somebody else listens on, before anything is built."""
         stack.check_ports()
         if not is_local():
             return
-        if before is None or (stack.http_host, stack.http_port) != (before.http_host, before.http_port):
-            ports.check_unused(stack.http_host, stack.http_port or 80, "HTTP_PORT")
-        had = before.https_port or 443 if before and before.has_tls else None
-        if stack.has_tls and had != (stack.https_port or 443):
-            ports.check_unused(stack.http_host, stack.https_port or 443, "HTTPS_PORT")
-        if before is None or stack.locust_port != before.locust_port:
-            ports.check_unused("127.0.0.1", stack.locust_port, "LOCUST_PORT")
-        if stack.full and (before is None or not before.full or stack.mlflow_port != before.mlflow_port):
-            ports.check_unused("127.0.0.1", stack.mlflow_port, "MLFLOW_PORT")
+        for variable, (host, port) in stack.new_ports(before).items():
+            ports.check_unused(host, port, variable)
         if stack.monitoring:
             monitoring.place(stack, before)
 
-    def _start_registry(self, compose: Compose, stack: Stack, before: Stack | None) -> None:
-        """The stack's own registry, if it has one. What has been served goes on being so without it."""
-        try:
-            registry.up(compose, stack)
-        except CommandError as error:
-            if before is None or not before.full:
-                raise
-            print(f"note: the registry did not come up, so that the last good copy is served: {error}", flush=True)
-
-    def _watch_again(self, stack: Stack) -> None:
-        """What watches the stack, if anything does: as this checkout has it now, and without asking a network."""
-        if not stack.monitoring:
-            return
-        try:
-            monitoring.up(self._compose(stack), pull=False)
-        except CommandError as error:
-            print(f"note: the stack serves, and is not watched: {error}", flush=True)
+    def _ready_compose(self, record: Record) -> Compose:
+        compose = self._claim(record, training=True)
+        self._get_images(compose, record.wanted)
+        return compose
 
     def _get_images(self, compose: Compose, stack: Stack) -> None:
-        """Built from this checkout, unless IMAGE names published ones."""
-        (images.pull if stack.environment.get("IMAGE") else images.build)(compose)
-
-    @contextmanager
-    def _undone_on_failure(self, before: Stack | None) -> Iterator[None]:
-        """Leave nothing half-started: go back to what ran before, or to nothing."""
-        try:
-            yield
-        except BaseException:
-            with suppress(CommandError):  # the reason is the first one
-                if before is None:
-                    self.down()
-                else:
-                    self._converge(before)
-            raise
-
-    def _changed(self, before: Stack, stack: Stack) -> Stack:
-        with self._undone_on_failure(before):
-            self._converge(stack)
-        return stack
-
-    def _converge(self, stack: Stack, *, anew: bool = False) -> None:
-        converge(self._compose(stack), stack, self._layout, anew=anew)
-
-    def _predict(self, stack: Stack) -> None:
-        """One prediction through Nginx, as a user's client would make it."""
-        access = replica_client.Access.of(stack, self._layout, api_keys.client_key(stack, self._environ))
-        if note := replica_client.predict_example(stack.address, access):
-            print(f"note: {note}")
+        """Build them from this checkout, unless IMAGE names published ones."""
+        (images.pull if stack.has_published_images else images.build)(compose)
 
 
-def _whole(stack: Stack) -> Stack:
-    """With every service that there may be: the registry's, and those that watch."""
-    return replace(stack, full=True, monitoring=True)
-
-
-@contextmanager
-def _taken_back_on_failure(compose: Compose) -> Iterator[None]:
-    """Leave the model that was current before, for replicas which start by themselves."""
-    try:
-        yield
-    except BaseException:
-        with suppress(CommandError):
-            provider.undo(compose)
-        raise
+def _with_every_service(stack: Stack) -> Record:
+    """Return the stack with every service that there may be: the registry's, and those that watch."""
+    return Record(replace(stack, full=True, monitoring=True))

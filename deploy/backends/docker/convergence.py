@@ -10,6 +10,7 @@ from deploy.backends.docker.reasons import reason
 from deploy.errors import CommandError
 from deploy.rollout import replica_client
 from deploy.stack.paths import Layout
+from deploy.stack.record import Record
 from deploy.stack.specification import Stack
 
 # Seconds that a container may take from its start to its first answer, on a small part of a CPU.
@@ -18,12 +19,13 @@ _READY_TIMEOUT = 300
 _INTRODUCTION = 10
 
 
-def converge(compose: Compose, stack: Stack, layout: Layout, *, anew: bool) -> None:
+def converge(compose: Compose, record: Record, layout: Layout, *, anew: bool) -> None:
     """Make the engine run exactly this. A new replica is ready, and known to Nginx, before an old one goes.
 
     Raises:
         CommandError: a container did not start, with its reason.
     """
+    stack = record.wanted
     fresh, old = _sorted(compose, anew=anew)
     while len(fresh) < stack.replicas:
         # One at a time while there are old ones: the machine may have no room for twice as many.
@@ -33,7 +35,7 @@ def converge(compose: Compose, stack: Stack, layout: Layout, *, anew: bool) -> N
     compose.run("up", "--detach", "--no-deps", "--no-build", *SERVICES[1:])
     wait_ready(compose, [one.id for one in compose.containers() if one.service in SERVICES[1:]])
     wait_ready(compose, [container.id for container in fresh])
-    stack.save(layout)
+    record.save(layout)
     _introduce(stack, layout, fresh)
     _stop(old + fresh[stack.replicas :])
 

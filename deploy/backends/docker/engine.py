@@ -14,23 +14,14 @@ from hashlib import sha256
 from typing import Any
 
 from deploy.errors import CommandError
+from deploy.options import COMPOSE
 from deploy.stack import registry_services
-from deploy.stack.specification import SETTINGS
 from server.errors import last_line
 from server.settings import ROOT
 
 SERVICES = ("server", "nginx", "locust", "locust-worker")
 MONITORING = ("prometheus", "nginx-exporter", "grafana")
 _KNOWN = (*SERVICES, *registry_services.SERVICES, *MONITORING)
-# What docker-compose.yml asks for beside the settings of a stack (deploy/stack/specification.py).
-ASKED_FOR = (
-    *SETTINGS, "COVERTYPE_PATH", "FOREST", "MODEL_FOLDER", "SERVER_CPUS", "SERVER_MEMORY", "STOP_GRACE_PERIOD",
-    "HTTP_HOST", "HTTP_PORT", "LOCUST_PORT", "SOURCE", "CODE_DIGEST", "CONFIG_DIGEST", "SERVICE_CPUSET",
-    "GENERATOR_CPUSET",
-    "API_KEY", "API_KEYS_FOLDER", "API_KEYS_NAME", "TLS_CERT", "TLS_KEY", "HTTPS_PORT", "CLIENT_REQUESTS",
-    "CLIENT_CONNECTIONS", *registry_services.CLIENT, *sorted(registry_services.PRIVATE), "OBJECT_STORE_BYTES",
-    "MLFLOW_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "COMPOSE_PROFILES",
-)  # fmt: skip
 # The label by which a replica's configuration is known again; Compose's own hash depends on how it is called.
 CONFIG_LABEL = "forkcast.config"
 # The label of an image by which the code in it is known again.
@@ -216,7 +207,7 @@ class Compose:
     @property
     def environ(self) -> dict[str, str]:
         """What Compose is run with. The user's shell may hold other values of what the file asks for."""
-        return {name: value for name, value in os.environ.items() if name not in ASKED_FOR} | dict(self._variables)
+        return {name: value for name, value in os.environ.items() if name not in COMPOSE} | dict(self._variables)
 
     def run(self, *arguments: str, text: str = "") -> str:
         """`docker compose ..`, quietly, with ``text`` on its standard input."""
@@ -235,16 +226,22 @@ class Compose:
         replace_process(*self._arguments, *arguments, environ=self.environ)
 
     def config(self) -> dict[str, Any]:
-        """The file as Compose reads it: asked once, as it takes Compose a sixth of a second."""
+        """Return the file as Compose reads it, which takes it a sixth of a second the first time."""
         if not self._document:
             self._document = json.loads(self.run("config", "--format", "json"))
         return self._document
 
-    def digest(self, service: str) -> str:
-        """What tells one configuration of a service from another."""
-        whole = self.config()["services"][service]
-        document = {name: whole[name] for name in whole if name not in ("build", "depends_on", "labels")}
-        return sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+    def labelled(self, model: str) -> Compose:
+        """Return the same with the label by which a replica of this configuration and this model is known again."""
+        server = self.config()["services"]["server"]
+        configured = {name: server[name] for name in server if name not in ("build", "depends_on", "labels")}
+        digest = sha256(json.dumps(configured, sort_keys=True).encode()).hexdigest()[:16]
+        label = f"{digest}-{model}"
+        one = Compose({**self._variables, "CONFIG_DIGEST": label})
+        labels = {**server.get("labels", {}), CONFIG_LABEL: label}
+        services = {**self._document["services"], "server": {**server, "labels": labels}}
+        one._document = {**self._document, "services": services}
+        return one
 
     def containers(self, service: str | None = None) -> list[Container]:
         """Those of this stack, running or not, without one-shot ones."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from deploy.backends.docker.engine import Compose, docker, image_id, shown
 from deploy.errors import CommandError
+from deploy.options import Options
 from deploy.stack.registry_services import DATABASE, EXTERNAL, OBJECT_STORE
 from server.settings import ROOT
 
@@ -24,9 +25,9 @@ def bases(services: Collection[str] = ()) -> list[str]:
     return images
 
 
-def needed(environ: Mapping[str, str], *, full: bool) -> list[str]:
+def needed(options: Options, *, full: bool) -> list[str]:
     """The registry's services that bring an image along and that the user names no other for."""
-    return [service for service, names in EXTERNAL.items() if full and not environ.get(names[0])]
+    return [service for service, names in EXTERNAL.items() if full and not options.texts(names[:1])]
 
 
 def missing(services: Collection[str] = ()) -> str | None:
@@ -75,19 +76,22 @@ def sizes(compose: Compose) -> list[tuple[str, int]]:
     return [(image, int(docker("image", "inspect", "--format", "{{.Size}}", image))) for image in names(compose)]
 
 
-def publish(compose: Compose, environ: Mapping[str, str]) -> None:
+def publish(compose: Compose, options: Options) -> None:
     """Build for every platform and push to ``IMAGE-<service>:TAG``. Its progress goes to the terminal.
 
     Raises:
         CommandError: something is missing, or the builder failed.
     """
-    for name, example in (("IMAGE", "registry.example.com/forkcast"), ("TAG", "v1")):
-        if not environ.get(name):
+    for name, value, example in (
+        ("IMAGE", options.image, "registry.example.com/forkcast"),
+        ("TAG", options.tag, "v1"),
+    ):
+        if not value:
             raise CommandError(
                 f"{name} is missing: make publish IMAGE=registry.example.com/forkcast TAG=v1 ({name}={example})"
             )
-    platforms = environ.get("PLATFORMS") or PLATFORMS
-    builder = environ.get("BUILDER") or _builder(platforms)
+    platforms = options.platforms or PLATFORMS
+    builder = options.builder or _builder(platforms)
     pushed = ["buildx", "bake", "--builder", builder, "--file", "docker-compose.yml", "--push"]
     if shown(*pushed, "--set", f"*.platform={platforms}", environ=compose.environ):
         raise CommandError("the images were not published; the reason is above")

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from deploy.backends.docker.convergence import wait_ready
 from deploy.backends.docker.engine import MONITORING, Compose, Container, docker, image_id, is_local
 from deploy.errors import CommandError
+from deploy.options import Options
 from deploy.stack import ports
 from deploy.stack.specification import Stack
 
-PORTS = ("PROMETHEUS_PORT", "GRAFANA_PORT")
+_PORTS = ("PROMETHEUS_PORT", "GRAFANA_PORT")
 _OWN, _GRAFANA = MONITORING[:-1], MONITORING[-1]
+
+
+def watched(stack: Stack, options: Options) -> Stack:
+    """Return the stack with those that watch it, on the ports that the options ask for."""
+    return replace(
+        stack,
+        monitoring=True,
+        prometheus_port=options.prometheus_port or stack.prometheus_port,
+        grafana_port=options.grafana_port or stack.grafana_port,
+    )
 
 
 def place(stack: Stack, before: Stack | None) -> None:
@@ -26,7 +38,7 @@ def place(stack: Stack, before: Stack | None) -> None:
     if not is_local():
         return
     own = {before.prometheus_port, before.grafana_port} if before and before.monitoring else set()
-    for name, port in zip(PORTS, (stack.prometheus_port, stack.grafana_port), strict=True):
+    for name, port in zip(_PORTS, (stack.prometheus_port, stack.grafana_port), strict=True):
         if port not in own:
             ports.check_unused("127.0.0.1", port, name)
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 
 from dotenv import dotenv_values
 
 from deploy.backends.docker.engine import Compose, docker, inspect
 from deploy.backends.docker.reasons import reason
 from deploy.errors import CommandError
+from deploy.options import Options
 from deploy.stack import registry_services
-from deploy.stack.paths import at
 from deploy.stack.secrets import make_missing
 from deploy.stack.specification import Stack
 
@@ -24,16 +22,17 @@ _PASSWORD = "DATABASE_PASSWORD"  # noqa: S105  (its name)
 _READY_TIMEOUT = 300
 
 
-def secrets(compose: Compose, stack: Stack, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment with the secrets of the stack's own services, made where there are none yet.
+def with_secrets(compose: Compose, stack: Stack, options: Options) -> Options:
+    """Return the options with the secrets of the stack's own services, made where there are none yet.
 
     Raises:
         CommandError: the file for them cannot be written, or the database was made with another one.
     """
-    missing = [name for name in registry_services.secrets(stack) if not environ.get(name)]
+    names = registry_services.secrets(stack)
+    missing = sorted(set(names) - set(options.texts(names)), key=names.index)
     if not missing:
-        return dict(environ)
-    path = at("ENV_FILE", environ.get("ENV_FILE") or ".env")
+        return options
+    path = options.env_file
     if _PASSWORD in missing and (volume := _database_volume(compose)):
         raise CommandError(
             f"{_PASSWORD} is not in {path}, and the volume {volume} was made with one: bring the file back, "
@@ -46,17 +45,15 @@ def secrets(compose: Compose, stack: Stack, environ: Mapping[str, str]) -> dict[
     if made:
         print(f"made {', '.join(made)} in {path}", flush=True)
     known = {name: value for name, value in dotenv_values(path).items() if value and name in missing}
-    return {**environ, **known, **made}
+    return options.with_texts({**known, **made})
 
 
-def variables(stack: Stack, environ: Mapping[str, str]) -> dict[str, str]:
-    """What Compose is to fill in for the registry, and for those who ask one."""
-    chosen = {name: environ.get(name, "") for name in registry_services.CLIENT}
+def variables(stack: Stack, options: Options) -> dict[str, str]:
+    """Return what Compose fills in for the registry, and for those who ask one."""
+    chosen = options.texts(registry_services.CLIENT)
     if stack.full:
-        chosen |= {name: environ.get(name, "") for name in (*registry_services.secrets(stack), "OBJECT_STORE_BYTES")}
-        chosen |= stack.registry
-    chosen["MLFLOW_PORT"] = str(stack.mlflow_port)
-    return {name: value for name, value in chosen.items() if value}
+        chosen |= options.texts((*registry_services.secrets(stack), "OBJECT_STORE_BYTES")) | stack.registry
+    return chosen | {"MLFLOW_PORT": str(stack.mlflow_port)}
 
 
 def up(compose: Compose, stack: Stack) -> None:
@@ -80,16 +77,9 @@ def _database_volume(compose: Compose) -> str:
     return docker("volume", "ls", "--quiet", *filters).strip()
 
 
-@contextmanager
-def stopped_on_failure(compose: Compose, stack: Stack, before: Stack | None) -> Iterator[None]:
-    """Where a stack had no registry of its own before, it has none after a failure; its data stays."""
-    try:
-        yield
-    except BaseException:
-        if stack.full and before is not None and not before.full:
-            with suppress(CommandError):  # the reason is the first one
-                compose.run("rm", "--stop", "--force", *registry_services.services(stack))
-        raise
+def remove(compose: Compose, stack: Stack) -> None:
+    """Stop the stack's own registry and remove its containers; its data stays."""
+    compose.run("rm", "--stop", "--force", *registry_services.services(stack))
 
 
 def _wait(compose: Compose, services: list[str]) -> None:

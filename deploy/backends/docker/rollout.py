@@ -23,11 +23,16 @@ class ContainerReplica:
 
     container: Container
     compose: Compose
+    has_published_image: bool = False
 
     @property
     def name(self) -> str:
         """As `docker ps` calls it."""
         return self.container.name
+
+    def runs_code(self, digest: str) -> bool:
+        """Return whether its image was built from this code; a published one may be of another checkout."""
+        return self.has_published_image or self.container.code == digest
 
     def health(self) -> Mapping[str, Any]:
         """What it says of itself."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 from deploy.backends.docker.topology import mountable
+from deploy.options import Options
 from deploy.security.api_keys import client_key
 from deploy.stack.paths import Layout
 from deploy.stack.specification import Stack
 
 
-def variables(stack: Stack, layout: Layout, environ: Mapping[str, str]) -> dict[str, str]:
+def variables(stack: Stack, layout: Layout, options: Options) -> dict[str, str]:
     """What Compose is to fill in; the key of our own clients, which is not remembered, is looked up anew."""
-    chosen = _tls(stack, layout) | _keys(stack) | {"API_KEY": client_key(stack, environ)}
+    chosen = _tls(stack, layout) | _keys(stack) | {"API_KEY": client_key(stack, options)}
     chosen |= {"CLIENT_REQUESTS": str(stack.client_requests or "")}
     chosen |= {"CLIENT_CONNECTIONS": str(stack.client_connections or "")}
     return {name: value for name, value in chosen.items() if value}
@@ -32,7 +30,7 @@ def _tls(stack: Stack, layout: Layout) -> dict[str, str]:
 
 def _keys(stack: Stack) -> dict[str, str]:
     """The keys' folder, so that a file which takes the other's place is seen."""
-    path = stack.environment.get("API_KEYS_FILE")
-    if not path:
+    path = stack.api_keys_file
+    if path is None:
         return {}
-    return {"API_KEYS_FOLDER": mountable("API_KEYS_FILE", Path(path).parent), "API_KEYS_NAME": Path(path).name}
+    return {"API_KEYS_FOLDER": mountable("API_KEYS_FILE", path.parent), "API_KEYS_NAME": path.name}

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from deploy.backends.docker.engine import MONITORING, engine_cpus
 from deploy.errors import CommandError
+from deploy.options import Options
 from deploy.stack import registry_services
-from deploy.stack.paths import at
 from deploy.stack.specification import Stack
 from server.model_store.resolve import local_folder
 from server.settings import Settings
 
 DEFAULT = Stack(http_host="0.0.0.0", http_port=80, cpus=1, memory="1G", backend="docker")  # noqa: S104
 
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)(?:B|([KMG])B?)?", re.ASCII)
-_UNITS = {None: 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 # The engine's own least.
 _LEAST_MEMORY = 6 << 20
 _LEAST_CPUS = 0.01
@@ -27,36 +23,40 @@ _LEAST_CPUS = 0.01
 _GRACE = 15
 
 
-def requested(before: Stack, environ: Mapping[str, str]) -> Stack:
-    """The stack with what the command line or ``.env`` asks for.
-
-    Raises:
-        CommandError, SettingsError: naming the variable, its value and what was expected.
-    """
-    stack = limited(before.changed(environ), environ)
-    _check_registry(stack.environment.get("MLFLOW_TRACKING_URI", ""))
-    _check_model(stack.environment.get("MODEL_URI", ""))
-    return stack
-
-
-def limited(before: Stack, environ: Mapping[str, str]) -> Stack:
-    """The stack with what CPUS and MEMORY, or SERVER_CPUS and SERVER_MEMORY, hold each replica to.
+def check(stack: Stack) -> None:
+    """Refuse a registry or a model that no container could reach.
 
     Raises:
         CommandError: naming the variable, its value and what was expected.
     """
-    cpus, memory = (_first(environ, name, f"SERVER_{name}") for name in ("CPUS", "MEMORY"))
+    _check_registry(stack.tracking_uri)
+    _check_model(stack.model_uri)
+
+
+def limited(before: Stack, options: Options) -> Stack:
+    """Return the stack with the CPUs and memory that the options hold each replica to.
+
+    Raises:
+        CommandError: naming the variable, its value and what was expected.
+    """
+    cpus, memory = options.cpus, options.memory
+    if cpus and not _LEAST_CPUS <= cpus.value <= (most := engine_cpus()):
+        raise CommandError(
+            f"{cpus.variable}={cpus.text!r}: expected a number of CPUs from {_LEAST_CPUS} to {most}, such as 0.5"
+        )
+    if memory and memory.value < _LEAST_MEMORY:
+        raise CommandError(f"{memory.variable}={memory.text!r}: expected a size of at least 6M, such as 512M or 1.5G")
     return replace(
         before,
-        cpus=_cpus(*cpus) if cpus else before.cpus,
-        memory=_memory(*memory) if memory else before.memory,
+        cpus=cpus.value if cpus else before.cpus,
+        memory=memory.text.upper() if memory else before.memory,
     )
 
 
 def variables(stack: Stack) -> dict[str, str]:
     """What Compose is to fill in."""
     settings = Settings.from_env(stack.environment)
-    uri = stack.environment.get("MODEL_URI", "")
+    uri = stack.model_uri
     profiles = (*registry_services.services(stack), *(MONITORING if stack.monitoring else ()))
     chosen = {
         "SERVER_CPUS": f"{stack.cpus:g}",
@@ -73,48 +73,27 @@ def variables(stack: Stack) -> dict[str, str]:
     return {name: value for name, value in (stack.environment | chosen).items() if value}
 
 
-def data(environ: Mapping[str, str]) -> dict[str, str]:
-    """What the commands that may train are to fill in besides.
+def data(options: Options) -> dict[str, str]:
+    """Return what the commands that may train fill in besides.
 
     Raises:
         CommandError: COVERTYPE_PATH names no file.
     """
-    path = file("COVERTYPE_PATH", environ)
-    given = {"COVERTYPE_PATH": str(path) if path else "", "FOREST": environ.get("FOREST", "")}
-    return {name: value for name, value in given.items() if value}
+    path = file("COVERTYPE_PATH", options.covertype_path)
+    return ({"COVERTYPE_PATH": str(path)} if path else {}) | ({"FOREST": options.forest} if options.forest else {})
 
 
-def file(name: str, environ: Mapping[str, str]) -> Path | None:
-    """The file of this machine that a variable names, if it names one.
+def file(name: str, path: Path | None) -> Path | None:
+    """Return the file of this machine that a variable names, if it names one, as a container can see it.
 
     Raises:
         CommandError: there is no such file, or no container could see it.
     """
-    given = environ.get(name)
-    if not given:
+    if path is None:
         return None
-    path = at(name, given)
     if not path.is_file():
-        raise CommandError(f"{name}={given!r}: there is no such file")
+        raise CommandError(f"{name}={str(path)!r}: there is no such file")
     return Path(mountable(name, path.resolve()))
-
-
-def _first(environ: Mapping[str, str], *names: str) -> tuple[str, str] | None:
-    return next(((name, environ[name]) for name in names if environ.get(name)), None)
-
-
-def _cpus(name: str, value: str) -> float:
-    most = engine_cpus()
-    if not re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII) or not _LEAST_CPUS <= float(value) <= most:
-        raise CommandError(f"{name}={value!r}: expected a number of CPUs from {_LEAST_CPUS} to {most}, as 0.5")
-    return float(value)
-
-
-def _memory(name: str, value: str) -> str:
-    match = _MEMORY.fullmatch(value.upper())
-    if not match or float(match[1]) * _UNITS[match[2]] < _LEAST_MEMORY:
-        raise CommandError(f"{name}={value!r}: expected a size of at least 6M, as 512M or 1.5G")
-    return value.upper()
 
 
 def _check_model(uri: str) -> None:

@@ -65,7 +65,7 @@ def _replica(stack: Stack, layout: Layout, slot: int, code: str) -> Program:
 def _clients(stack: Stack, layout: Layout) -> dict[str, str]:
     """What Locust needs of a service with locks. Its key comes by a file: what `env` is told, everybody may see."""
     environment = {"TLS_CERT": str(layout.tls_cert)} if stack.has_tls else {}
-    return environment | ({"API_KEY_FILE": str(layout.client_key)} if "API_KEYS_FILE" in stack.environment else {})
+    return environment | ({"API_KEY_FILE": str(layout.client_key)} if stack.api_keys_file else {})
 
 
 def _locust(stack: Stack) -> list[str]:

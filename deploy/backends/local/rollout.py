@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deploy.backends.local.programs import CODE_DIGEST
 from deploy.backends.local.slots import replica_name, replica_socket
 from deploy.backends.local.supervisord import Supervisord
 from deploy.errors import CommandError
@@ -31,6 +32,10 @@ class LocalReplica:
     def name(self) -> str:
         """As `make status` calls it."""
         return replica_name(self.slot)
+
+    def runs_code(self, digest: str) -> bool:
+        """Return whether its program was written for this code."""
+        return self.supervisord.sets(self.name, CODE_DIGEST, digest)
 
     def health(self) -> Mapping[str, Any]:
         """What it says of itself."""
@@ -60,7 +65,7 @@ class LocalReplica:
 class LocalRegistrar:
     """The steps of :mod:`deploy.models.promote`, each in a process that is thrown away."""
 
-    environ: Mapping[str, str]
+    environment: Mapping[str, str]
 
     def check(self, version: str | None, served: str | None, *, force: bool) -> dict[str, Any]:
         """Bring the candidate to this machine, and try it."""
@@ -78,7 +83,7 @@ class LocalRegistrar:
     def _step(self, *arguments: str, document: Mapping[str, Any] | None = None) -> dict[str, Any]:
         ran = subprocess.run(
             [sys.executable, "-m", "deploy.models.promote", *arguments],
-            cwd=ROOT, env=dict(self.environ), input=json.dumps(document or {}), capture_output=True, text=True,
+            cwd=ROOT, env=dict(self.environment), input=json.dumps(document or {}), capture_output=True, text=True,
             check=False,
         )  # fmt: skip
         if ran.returncode:

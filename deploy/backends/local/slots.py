@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from deploy.stack.specification import MOST
+from deploy.options import MAX_REPLICAS
 
-SLOTS = MOST["local"]
+SLOTS = MAX_REPLICAS["local"]
 
 
 def replica_name(slot: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from deploy.checks.kubernetes import names
 from deploy.checks.kubernetes.manifests import Manifest, Pod, home, image, pods
 from deploy.errors import CommandError
-from deploy.stack.specification import whole
+from deploy.variable_types import Whole, parse
 from server.errors import SettingsError
 from server.settings import Settings
 
@@ -84,7 +84,8 @@ def _read(one: Mapping[str, Any], variables: Mapping[str, str]) -> Iterator[str]
             Settings.from_env({"WEB_CONCURRENCY": "1", **variables})
         if image(one) == "nginx":
             for key, most in _LIMITS.items():
-                whole(variables, key, None, 1, most)
+                if text := variables.get(key):
+                    parse(key, text, Whole(1, most))
     except (SettingsError, CommandError) as error:
         yield str(error)
     if image(one) == "nginx" and bool(variables.get("TLS_CERT")) != bool(variables.get("TLS_KEY")):

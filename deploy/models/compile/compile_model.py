@@ -10,12 +10,13 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.errors import CommandError
 from deploy.models.registry.mlflow_variables import set_mlflow_variables
+from deploy.options import ModelOptions
 from server.engines.loading import load_model, suitable_engines
 from server.engines.packed import PackedForest
 from server.errors import StartError
@@ -30,20 +31,19 @@ if TYPE_CHECKING:
     from server.engines.sklearn import SklearnEngine
 
 
-def compile_model(environ: Mapping[str, str]) -> str:
-    """Compile as ``environ`` says, tell what the check found on stdout, and return the URI of the compiled model.
+def compile_model(options: ModelOptions) -> str:
+    """Compile as the options say, tell what the check found on stdout, and return the URI of the compiled model.
 
     Raises:
         CommandError, StartError: in one line.
     """
-    settings = Settings.from_env(environ)
+    settings = options.settings
     beside = _beside(settings.model_uri)
-    data = Path(environ["DATA"]).expanduser() if environ.get("DATA") else None
-    copy = resolve_in_child(environ)
+    copy = resolve_in_child(options.environment)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "model")
         shutil.copytree(copy.model_folder, folder, ignore=shutil.ignore_patterns("registered_model_meta"))
-        _compile(folder, copy, settings, data)
+        _compile(folder, copy, settings, options.data)
         if beside is None:
             # It imports all of MLflow: only after main() has set the variables that MLflow reads at its import.
             from deploy.models.registry import versions  # noqa: PLC0415
@@ -126,7 +126,7 @@ def main() -> int:
     """Compile what this process's environment asks for; 0, or 1 after one line of why on stderr."""
     set_mlflow_variables()
     try:
-        uri = compile_model(os.environ)
+        uri = compile_model(ModelOptions.read(os.environ))
         _say(f"to serve it: make up MODEL_URI={uri}")
         _say(uri)
     except (CommandError, StartError) as error:

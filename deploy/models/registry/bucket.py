@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -10,9 +9,9 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from deploy.options import RegistryOptions
 from server.errors import RegistryError, SettingsError
 
-DEFAULT_BUCKET = "mlflow"
 DEFAULT_REGION = "us-east-1"
 _TIMEOUT = 10
 
@@ -28,25 +27,20 @@ class Bucket:
     region: str
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Bucket:
-        """The bucket that the environment names.
+    def of(cls, options: RegistryOptions) -> Bucket:
+        """Return the bucket that the options name.
 
         Raises:
             SettingsError: naming what is missing, or no address.
         """
-        for name in ("S3_ENDPOINT_URL", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"):
-            if not environ.get(name):
+        endpoint, key_id, secret = options.s3_endpoint_url, options.s3_access_key_id, options.s3_secret_access_key
+        needed = {"S3_ENDPOINT_URL": endpoint, "S3_ACCESS_KEY_ID": key_id, "S3_SECRET_ACCESS_KEY": secret}
+        for name, value in needed.items():
+            if not value:
                 raise SettingsError(f"{name} is missing: make up-full fills it in, or names it in .env")
-        endpoint = environ["S3_ENDPOINT_URL"]
         if not is_address(endpoint):
             raise SettingsError("S3_ENDPOINT_URL: expected an address as https://s3.example.com, without a key in it")
-        return cls(
-            endpoint=endpoint,
-            name=environ.get("S3_BUCKET") or DEFAULT_BUCKET,
-            key_id=environ["S3_ACCESS_KEY_ID"],
-            secret=environ["S3_SECRET_ACCESS_KEY"],
-            region=environ.get("S3_REGION") or DEFAULT_REGION,
-        )
+        return cls(endpoint, options.s3_bucket, key_id, secret, options.s3_region)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from sqlalchemy import URL, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from deploy.options import RegistryOptions
 from server.errors import RegistryError, SettingsError
 
 # What people call their databases, and the driver that is here for each.
@@ -21,15 +20,15 @@ _KNOWN = ("mysql+pymysql", "postgresql+psycopg", "sqlite")
 _CONNECT_TIMEOUT = 10
 
 
-def address(environ: Mapping[str, str]) -> URL:
+def address(options: RegistryOptions) -> URL:
     """``DATABASE_URL``, else the stack's own database, whose password is all that has to be told.
 
     Raises:
         SettingsError: it is no address of a database that MLflow can use.
     """
-    given = environ.get("DATABASE_URL")
+    given = options.database_url
     if not given:
-        return _own(environ)
+        return _own(options)
     try:
         url = make_url(given)
         url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
@@ -41,12 +40,10 @@ def address(environ: Mapping[str, str]) -> URL:
     return url
 
 
-def _own(environ: Mapping[str, str]) -> URL:
-    password = environ.get("DATABASE_PASSWORD")
-    if not password:
+def _own(options: RegistryOptions) -> URL:
+    if not options.database_password:
         raise SettingsError("DATABASE_PASSWORD is missing: make up-full makes one; or name a database by DATABASE_URL")
-    host = environ.get("DATABASE_HOST") or "database"
-    return URL.create("mysql+pymysql", "mlflow", password, host, 3306, "mlflow")
+    return URL.create("mysql+pymysql", "mlflow", options.database_password, options.database_host, 3306, "mlflow")
 
 
 def check(url: URL) -> None:

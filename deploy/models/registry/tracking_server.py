@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
+from deploy.errors import CommandError
 from deploy.models.registry import database
 from deploy.models.registry.bucket import Bucket
-from server.errors import SettingsError, StartError
+from deploy.options import RegistryOptions
+from server.errors import StartError
 from server.settings import ROOT
 
 # By which names clients of this machine and of the containers reach it; MLflow refuses any other.
@@ -32,42 +33,35 @@ _QUIET = {
 }
 
 
-def prepare(environ: Mapping[str, str]) -> dict[str, str]:
+def prepare(options: RegistryOptions) -> dict[str, str]:
     """Look at the database, make the bucket or the folder, and tell what MLflow's server is to read.
 
     Raises:
         SettingsError, RegistryError: in one line, with no password in it.
     """
-    url = database.address(environ)
+    url = database.address(options)
     database.check(url)
     told = {"MLFLOW_BACKEND_STORE_URI": url.render_as_string(hide_password=False)} | _QUIET
-    if folder := environ.get("ARTIFACTS"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        place = Path(folder).absolute().as_uri()
+    if folder := options.artifacts:
+        folder.mkdir(parents=True, exist_ok=True)
+        place = folder.as_uri()
         # By their own place, too, which those who read the database without the server understand.
         return told | {"MLFLOW_ARTIFACTS_DESTINATION": place, "MLFLOW_DEFAULT_ARTIFACT_ROOT": place}
-    bucket = Bucket.from_env(environ)
+    bucket = Bucket.of(options)
     bucket.make()
     return told | {"MLFLOW_ARTIFACTS_DESTINATION": f"s3://{bucket.name}"} | bucket.environment
 
 
-def command(environ: Mapping[str, str]) -> list[str]:
-    """MLflow's server, where it listens, and for whom.
-
-    Raises:
-        SettingsError: PORT is none.
-    """
-    port = environ.get("PORT") or "5000"
-    if not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= 65535:
-        raise SettingsError(f"PORT={port!r}: expected a whole number from 1 to 65535")
-    hosts = ",".join(filter(None, [ALLOWED_HOSTS, environ.get("ALLOWED_HOSTS")]))
-    where = ["--host", environ.get("HOST") or "127.0.0.1", "--port", port]
+def command(options: RegistryOptions) -> list[str]:
+    """Return the command line of MLflow's server: where it listens, and for whom."""
+    hosts = ",".join(filter(None, [ALLOWED_HOSTS, options.allowed_hosts]))
+    where = ["--host", options.host, "--port", str(options.port)]
     return [sys.executable, "-m", "mlflow", "server", *where, "--workers", _WORKERS, "--allowed-hosts", hosts,
             "--serve-artifacts"]  # fmt: skip
 
 
-def _plugins(environ: Mapping[str, str]) -> dict[str, str]:
-    path = filter(None, [str(_PLUGINS), environ.get("PYTHONPATH") or str(ROOT)])
+def _plugins() -> dict[str, str]:
+    path = [str(_PLUGINS), os.environ.get("PYTHONPATH") or str(ROOT)]
     return {"PYTHONPATH": os.pathsep.join(path)}
 
 
@@ -79,10 +73,10 @@ def _from_file(path: str | None) -> dict[str, str]:
 def main() -> int:
     """Become MLflow's server; 1 after one line of why not on stderr."""
     try:
-        given = dict(os.environ) | _from_file(os.environ.get("SETTINGS_FILE"))
-        line = command(given)
-        environ = dict(os.environ) | prepare(given) | _plugins(os.environ)
-    except (StartError, OSError) as error:
+        options = RegistryOptions.read(dict(os.environ) | _from_file(os.environ.get("SETTINGS_FILE")))
+        line = command(options)
+        environ = dict(os.environ) | prepare(options) | _plugins()
+    except (CommandError, StartError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     sys.stdout.flush()

@@ -7,7 +7,7 @@ import socket
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
 
@@ -48,15 +48,15 @@ _SYNTHETIC = """\
 ******************************************************************************"""
 
 
-def load(environ: Mapping[str, str], data_home: Path) -> Covertype:
-    """Covertype from ``COVERTYPE_PATH``, else from scikit-learn (kept in ``data_home``), else synthetic.
+def load(given: Path | None, data_home: Path) -> Covertype:
+    """Return Covertype from the file of COVERTYPE_PATH, else from scikit-learn (kept in ``data_home``), else synthetic.
 
     Raises:
         DataError: the file, or what was downloaded, is not Covertype; one line that says where and what is expected.
 
     """
-    if given := environ.get("COVERTYPE_PATH"):
-        return from_file(Path(given).expanduser())
+    if given:
+        return from_file(given)
     try:
         return _fetched(data_home)
     except _UNREACHABLE as error:

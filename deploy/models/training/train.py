@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 
 from sklearn.base import BaseEstimator
 
+from deploy.errors import CommandError
 from deploy.models.registry.mlflow_variables import set_mlflow_variables
 from deploy.models.training.covertype import load
 from deploy.models.training.pipeline import FORESTS, fit
-from server.errors import SettingsError, StartError
-from server.settings import Settings
+from deploy.options import ModelOptions
+from server.errors import StartError
 
 
-def train(environ: Mapping[str, str], forest: BaseEstimator) -> str:
-    """Train ``forest`` as ``environ`` says, tell the steps on stdout, and return the line that sums it up.
+def train(options: ModelOptions, forest: BaseEstimator) -> str:
+    """Train ``forest`` as the options say, tell the steps on stdout, and return the line that sums it up.
 
     Raises:
         StartError: a setting, the data, the registry or the model's check, in one line.
 
     """
-    settings = Settings.from_env(environ)
+    settings = options.settings
     # They import MLflow: only after main() has set the variables that MLflow reads at its import.
     from deploy.models.registry.versions import open_experiment  # noqa: PLC0415
     from deploy.models.training import registration  # noqa: PLC0415
 
     experiment = open_experiment(settings, registration.NAME)
     _say("loading Covertype")
-    data = load(environ, settings.var_dir / "data")
+    data = load(options.covertype_path, settings.var_dir / "data")
     _say(f"fitting on {len(data.y):,} rows ({data.source})")
     fitted = fit(data, forest)
     _say(f"fitted in {fitted.seconds:.0f} s; registering and checking")
@@ -40,19 +40,13 @@ def train(environ: Mapping[str, str], forest: BaseEstimator) -> str:
     )
 
 
-def _forest(environ: Mapping[str, str]) -> BaseEstimator:
-    name = environ.get("FOREST") or "default"
-    if name not in FORESTS:
-        raise SettingsError(f"FOREST={name!r}: expected one of {', '.join(FORESTS)}")
-    return FORESTS[name]()
-
-
 def main() -> int:
     """Run the trainer on this process's environment; 0, or 1 after one line of why on stderr."""
     set_mlflow_variables()
     try:
-        _say(train(os.environ, _forest(os.environ)))
-    except StartError as error:
+        options = ModelOptions.read(os.environ)
+        _say(train(options, FORESTS[options.forest]()))
+    except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

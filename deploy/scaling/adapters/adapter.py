@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from deploy.backends.base import Backend
 from deploy.backends.choice import choose
 from deploy.backends.local.file_limits import WANTED
 from deploy.backends.local.nginx import connections
+from deploy.options import Options
 from deploy.scaling.adapters.docker_lab import DockerAdapter
 from deploy.scaling.run import Lab
 from deploy.stack.paths import Layout
@@ -30,18 +30,18 @@ class Adapter(Protocol):
         """Return how many files a process of Nginx may open."""
         ...
 
-    def lab(self, layout: Layout, stack: Stack, environ: Mapping[str, str]) -> Lab:
+    def lab(self, layout: Layout, stack: Stack, options: Options) -> Lab:
         """Return what measures this stack."""
         ...
 
 
-def adapter_of(layout: Layout, environ: Mapping[str, str], *, starting: bool) -> Adapter:
+def adapter_of(layout: Layout, options: Options, *, starting: bool) -> Adapter:
     """Return the adapter to the backend that a command works on; see :func:`deploy.backends.choice.choose`.
 
     Raises:
         CommandError: there is no such backend.
     """
-    backend = choose(layout, environ, starting=starting)
+    backend = choose(layout, options, starting=starting)
     if backend.name == "docker":
         return DockerAdapter(backend)
     # Imported here: a machine that runs containers has none of its packages.

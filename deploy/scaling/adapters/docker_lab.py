@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from deploy.backends.docker.engine import Compose, docker, docker_command, engin
 from deploy.backends.docker.topology import file, variables
 from deploy.backends.local.file_limits import WANTED
 from deploy.errors import CommandError
+from deploy.options import Options
 from deploy.scaling.adapters.docker_statistics import Statistics, engine_socket
 from deploy.scaling.generator import Generator, Load
 from deploy.scaling.ladder import Ladder
@@ -43,22 +44,22 @@ class DockerAdapter:
         """Return how many files a process of Nginx may open: docker-compose.yml says so."""
         return WANTED
 
-    def lab(self, layout: Layout, stack: Stack, environ: Mapping[str, str]) -> DockerLab:
+    def lab(self, layout: Layout, stack: Stack, options: Options) -> DockerLab:
         """Return what measures this stack."""
-        return DockerLab(layout, stack, environ)
+        return DockerLab(layout, stack, options)
 
 
 class DockerLab:
     """The lab on one Compose project."""
 
-    def __init__(self, layout: Layout, stack: Stack, environ: Mapping[str, str]) -> None:
-        chosen = variables(stack) | security_variables.variables(stack, layout, environ)
+    def __init__(self, layout: Layout, stack: Stack, options: Options) -> None:
+        chosen = variables(stack) | security_variables.variables(stack, layout, options)
         self._host = f"{'https' if stack.has_tls else 'http'}://nginx:8082"
-        if project := environ.get("COMPOSE_PROJECT_NAME"):
-            chosen["COMPOSE_PROJECT_NAME"] = project
+        if options.project:
+            chosen["COMPOSE_PROJECT_NAME"] = options.project
         self._variables = chosen
         self._compose = Compose(chosen)
-        self._environ = environ
+        self._options = options
         self._project = str(self._compose.config()["name"])
         self._generator = f"{self._project}-lab-{os.getpid()}"
 
@@ -71,7 +72,7 @@ class DockerLab:
 
     def generator(self, load: Load, ladder: Ladder, folder: Path, placement: Placement) -> Generator:
         """Locust in a container of its own in the stack's network, where no port of the host's is between."""
-        data = file("DATA", self._environ)
+        data = file("DATA", self._options.data)
         mounts = [f"{folder}:{_FOLDER}", *([f"{data}:{_DATA}{''.join(data.suffixes)}:ro"] if data else [])]
         options = ["--rm", "-T", "--no-deps", "--name", self._generator, "--user", f"{os.getuid()}:{os.getgid()}"]
         for mount in mounts:
@@ -85,14 +86,14 @@ class DockerLab:
     def _limits(self, placement: Placement) -> dict[str, str]:
         """What the generator may use, unless the user said so: a machine has frozen under one without limits."""
         return {
-            "LOCUST_CPUS": self._environ.get("LOCUST_CPUS") or str(placement.generator_cpus),
-            "LOCUST_MEMORY": self._environ.get("LOCUST_MEMORY") or _MEMORY,
+            "LOCUST_CPUS": self._options.locust_cpus or str(placement.generator_cpus),
+            "LOCUST_MEMORY": self._options.locust_memory or _MEMORY,
             "GENERATOR_CPUSET": placement.generator,
         }
 
     def reader(self, _generator: Generator) -> Callable[[], list[Reading]]:
         """The engine's own statistics."""
-        return Statistics(engine_socket(self._environ), self._project, [self._generator]).read
+        return Statistics(engine_socket(), self._project, [self._generator]).read
 
     def _stop(self, _process: subprocess.Popen[bytes]) -> None:
         # Through the engine: what a signal to `docker compose run` does differs from version to version.

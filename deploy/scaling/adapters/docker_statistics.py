@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -22,13 +23,15 @@ _PATIENCE = 5.0
 _LOOK_AGAIN = 5.0
 
 
-def engine_socket(environ: Mapping[str, str]) -> str:
+def engine_socket() -> str:
     """The path of the engine's Unix socket.
 
     Raises:
         CommandError: it is reached in another way.
     """
-    place = environ.get("DOCKER_HOST") or docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
+    place = (
+        os.environ.get("DOCKER_HOST") or docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
+    )
     if not place.startswith("unix://"):
         raise CommandError(f"the engine at {place} cannot be asked for statistics: expected one at unix://..")
     return place.removeprefix("unix://")

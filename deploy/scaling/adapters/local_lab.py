@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from deploy.backends.base import Backend
 from deploy.backends.local.file_limits import allow_files
 from deploy.backends.local.supervisord import Supervisord
 from deploy.errors import CommandError
+from deploy.options import Options
 from deploy.scaling.adapters.local_statistics import Statistics
 from deploy.scaling.generator import Generator, Load
 from deploy.scaling.ladder import Ladder
@@ -18,7 +19,7 @@ from deploy.scaling.placement import Placement
 from deploy.scaling.usage import Reading
 from deploy.security.api_keys import client_key
 from deploy.stack import ports
-from deploy.stack.paths import ROOT, Layout, at
+from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
 from server.system.platform import usable_cpus
 
@@ -40,18 +41,18 @@ class LocalAdapter:
         """Return how many files a process of Nginx may open, after raising this process's limit as far as it goes."""
         return allow_files()
 
-    def lab(self, layout: Layout, stack: Stack, environ: Mapping[str, str]) -> LocalLab:
+    def lab(self, layout: Layout, stack: Stack, options: Options) -> LocalLab:
         """Return what measures this stack."""
-        return LocalLab(layout, stack, environ)
+        return LocalLab(layout, stack, options)
 
 
 class LocalLab:
     """The lab on one local stack."""
 
-    def __init__(self, layout: Layout, stack: Stack, environ: Mapping[str, str]) -> None:
+    def __init__(self, layout: Layout, stack: Stack, options: Options) -> None:
         self._layout = layout
         self._stack = stack
-        self._environ = environ
+        self._options = options
 
     def log_command(self) -> list[str]:
         """What prints Nginx's log from now on, through its rotation."""
@@ -70,8 +71,8 @@ class LocalLab:
             limits = ["taskset", "--cpu-list", placement.generator, *limits]
         command = [*limits, str(Path(sys.executable).parent / "locust"), *arguments]
         access = {"TLS_CERT": str(self._layout.tls_cert) if self._stack.has_tls else ""}
-        access |= {"API_KEY": client_key(self._stack, self._environ), "API_KEY_FILE": ""}
-        environ = {**self._environ, **access}
+        access |= {"API_KEY": client_key(self._stack, self._options), "API_KEY_FILE": ""}
+        environ = {**self._options.environment, **access}
         return Generator(command, folder / "locust.log", subprocess.Popen.terminate, environ)
 
     def reader(self, generator: Generator) -> Callable[[], list[Reading]]:
@@ -83,8 +84,7 @@ class LocalLab:
         """Nothing is left behind: the generator is a child of this process."""
 
     def _data(self) -> str:
-        given = self._environ.get("DATA")
-        path = at("DATA", given) if given else None
+        path = self._options.data
         if path and not path.is_file():
-            raise CommandError(f"DATA={given!r}: there is no such file")
+            raise CommandError(f"DATA={str(path)!r}: there is no such file")
         return str(path or "")

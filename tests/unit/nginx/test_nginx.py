@@ -27,6 +27,7 @@ from deploy.errors import CommandError
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
 from server.settings import Settings
+from tests.support.options import options
 from tests.support.ports import free_port, port_in_use
 from tests.support.raw_http import ask, short_path
 from tests.support.servers import serving_thread
@@ -103,7 +104,7 @@ def test_same_stack_same_text(layout: Layout) -> None:
 def test_nginx_reads_locks(layout: Layout, binary: str, limits: dict[str, str], *, tls: bool) -> None:
     """Nginx accepts every way to have TLS and limits, with what its version has; nothing of what is off is there."""
     settings = {"TLS_CERT": "/tls.crt", "TLS_KEY": "/tls.key", "HTTPS_PORT": "8443"} if tls else {}
-    stack = Stack(http_port=free_port()).changed(limits | settings)
+    stack = Stack(http_port=free_port()).changed(options(**limits | settings))
     text = nginx.write_config(layout, stack, nginx.version_of(binary))
     nginx.check_config(binary, layout)
     told = directives(text)
@@ -115,7 +116,7 @@ def test_nginx_reads_locks(layout: Layout, binary: str, limits: dict[str, str], 
 
 def test_words_of_newer_versions(layout: Layout) -> None:
     """HTTP/2 and the certificates' cache are asked for as each version of Nginx has them."""
-    stack = Stack().changed({"TLS_CERT": "/tls.crt", "TLS_KEY": "/tls.key"})
+    stack = Stack().changed(options(TLS_CERT="/tls.crt", TLS_KEY="/tls.key"))
     old, new = (directives(nginx.write_config(layout, stack, version)) for version in ((1, 22, 1), (1, 30, 0)))
     assert "listen 127.0.0.1:443 backlog=4096 ssl http2;" in old
     assert "http2 on;" not in old

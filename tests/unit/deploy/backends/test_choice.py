@@ -13,15 +13,18 @@ from pathlib import Path
 import pytest
 
 from deploy.backends.base import Backend
-from deploy.backends.choice import CHOICES, choose, containers_used
+from deploy.backends.choice import choose, containers_used
 from deploy.backends.docker.backend import DockerBackend
 from deploy.backends.docker.topology import DEFAULT
 from deploy.backends.local.backend import LocalBackend
 from deploy.errors import CommandError
+from deploy.options import MAX_REPLICAS
 from deploy.stack.paths import ROOT, Layout
+from deploy.stack.record import Record
 from deploy.stack.specification import Stack
 from tests.support import macos
 from tests.support.fake_docker import FakeDocker, container
+from tests.support.options import options
 from tests.support.refusals import refusal
 
 PULL_FAILED = "docker pull --quiet: no such host"
@@ -42,12 +45,12 @@ def engine(docker: FakeDocker) -> FakeDocker:
 
 def refused_choice(layout: Layout, wanted: str, *, starting: bool) -> str:
     """Return why a choice of BACKEND is refused."""
-    return refusal(lambda: choose(layout, {"BACKEND": wanted}, starting=starting))
+    return refusal(lambda: choose(layout, options(BACKEND=wanted), starting=starting))
 
 
 def save(layout: Layout, stack: Stack) -> None:
     layout.make()
-    stack.save(layout)
+    Record(stack).save(layout)
 
 
 @pytest.mark.parametrize("starting", [True, False])
@@ -70,7 +73,7 @@ def test_stack_that_is_up_decides(
     save(layout, replace(Stack(), backend=up))
     for starting in (True, False):
         if wanted in ("", "auto", up):
-            assert choose(layout, {"BACKEND": wanted}, starting=starting).name == up
+            assert choose(layout, options(BACKEND=wanted), starting=starting).name == up
         else:
             told = refused_choice(layout, wanted, starting=starting)
             assert told == f"BACKEND={wanted}: the stack that is up runs on {up}; make down first"
@@ -81,7 +84,7 @@ def test_stack_that_is_up_decides(
 @pytest.mark.parametrize("starting", [True, False])
 def test_local(layout: Layout, docker: FakeDocker, starting: bool, capsys: pytest.CaptureFixture[str]) -> None:
     """The local backend, where it is asked for, asks no engine."""
-    found = choose(layout, {"BACKEND": "local"}, starting=starting)
+    found = choose(layout, options(BACKEND="local"), starting=starting)
     assert isinstance(found, LocalBackend)
     assert found.name == "local"
     assert docker.calls == []
@@ -91,7 +94,7 @@ def test_local(layout: Layout, docker: FakeDocker, starting: bool, capsys: pytes
 @pytest.mark.parametrize("wanted", ["docker", "auto", ""])
 def test_docker(layout: Layout, engine: FakeDocker, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Where an engine answers and has the base images, the stack runs in containers, and that is told with why."""
-    found = choose(layout, {"BACKEND": wanted}, starting=True)
+    found = choose(layout, options(BACKEND=wanted), starting=True)
     assert isinstance(found, DockerBackend)
     assert found.name == "docker"
     assert capsys.readouterr().out == "backend: docker, since engine 29.1.0 answers\n"
@@ -119,14 +122,14 @@ def test_engine_that_cannot_be_had(
     engine.answer(*command, err="Cannot connect\n", status=1)
     assert refused_choice(layout, "docker", starting=True) == f"BACKEND=docker: {why_not}"
     assert capsys.readouterr().out == ""
-    assert choose(layout, {}, starting=True).name == "local"
+    assert choose(layout, options(), starting=True).name == "local"
     assert capsys.readouterr().out == f"backend: local, since {why_not}\n"
 
 
 @pytest.mark.usefixtures("no_docker")
 def test_local_without_the_command(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     """A machine without `docker` runs the stack locally, and says why."""
-    assert choose(layout, {"BACKEND": "auto"}, starting=True).name == "local"
+    assert choose(layout, options(BACKEND="auto"), starting=True).name == "local"
     assert capsys.readouterr().out == "backend: local, since there is no docker command\n"
 
 
@@ -135,7 +138,7 @@ def test_bases_that_cannot_be_had(layout: Layout, engine: FakeDocker, capsys: py
     engine.answer("image", "inspect", status=1)
     engine.answer("pull", err="no such host\n", status=1)
     assert refused_choice(layout, "docker", starting=True).endswith(f"cannot be pulled: {PULL_FAILED}")
-    assert choose(layout, {}, starting=True).name == "local"
+    assert choose(layout, options(), starting=True).name == "local"
     told = capsys.readouterr().out
     assert told.startswith("backend: local, since python:")
     assert told.endswith(f"cannot be pulled: {PULL_FAILED}\n")
@@ -144,7 +147,7 @@ def test_bases_that_cannot_be_had(layout: Layout, engine: FakeDocker, capsys: py
 def test_published_images_need_no_bases(layout: Layout, engine: FakeDocker) -> None:
     """Where IMAGE names published images, nothing is asked of what they were built on."""
     engine.answer("image", "inspect", status=1)
-    assert choose(layout, {"IMAGE": "registry.example.com/forkcast"}, starting=True).name == "docker"
+    assert choose(layout, options(IMAGE="registry.example.com/forkcast"), starting=True).name == "docker"
     assert engine.ran("image") == engine.ran("pull") == []
 
 
@@ -157,7 +160,7 @@ def test_looking_where_nothing_is_up(
 ) -> None:
     """A command that starts nothing finds containers of this checkout that nobody asked `make` for; it says nothing."""
     engine.containers(*(container(number=number, folder=folder) for number, folder in enumerate(found)))
-    assert choose(layout, {}, starting=False).name == name
+    assert choose(layout, options(), starting=False).name == name
     assert engine.ran("pull") == []
     assert capsys.readouterr().out == ""
 
@@ -165,14 +168,14 @@ def test_looking_where_nothing_is_up(
 @pytest.mark.usefixtures("no_docker")
 def test_looking_without_an_engine(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     """A command that starts nothing is the local backend's where there is no engine, and says nothing."""
-    assert choose(layout, {}, starting=False).name == "local"
-    assert choose(layout, {"BACKEND": "docker"}, starting=False).name == "docker"
+    assert choose(layout, options(), starting=False).name == "local"
+    assert choose(layout, options(BACKEND="docker"), starting=False).name == "docker"
     assert capsys.readouterr().out == ""
 
 
 def test_project_of_another_name(layout: Layout, engine: FakeDocker) -> None:
     """Containers are looked for under the name that COMPOSE_PROJECT_NAME gives."""
-    choose(layout, {"COMPOSE_PROJECT_NAME": "other"}, starting=False)
+    choose(layout, options(COMPOSE_PROJECT_NAME="other"), starting=False)
     composed = [call for call in engine.calls if "config" in call.arguments]
     assert {call.environ.get("COMPOSE_PROJECT_NAME") for call in composed} == {"other"}
 
@@ -183,7 +186,7 @@ def test_damaged_stack(layout: Layout) -> None:
     layout.make()
     layout.state.write_text("{")
     with pytest.raises(CommandError, match=r"is damaged: make down, then make up$"):
-        choose(layout, {}, starting=True)
+        choose(layout, options(), starting=True)
 
 
 @pytest.fixture
@@ -217,7 +220,7 @@ def test_looking_without_the_packages(
     without = os.environ["PATH"]
     monkeypatch.setenv("PATH", f"{engine.folder}{os.pathsep}{without}")
     for wanted in ("", "auto", "docker"):
-        assert choose(layout, {"BACKEND": wanted}, starting=False).name == "docker"
+        assert choose(layout, options(BACKEND=wanted), starting=False).name == "docker"
     assert not (tmp_path / "made").exists()
     monkeypatch.setenv("PATH", without)
     assert refused_choice(layout, "auto", starting=False).startswith("the packages of deploy/requirements/local.txt")
@@ -225,7 +228,7 @@ def test_looking_without_the_packages(
 
 def test_containers_that_were_never_used(layout: Layout, docker: FakeDocker) -> None:
     """A checkout that has used no Compose project has none to delete, and no engine is asked."""
-    assert containers_used(layout, {"COMPOSE_PROJECT_NAME": "other"}) is None
+    assert containers_used(layout, options(COMPOSE_PROJECT_NAME="other")) is None
     assert docker.calls == []
 
 
@@ -235,7 +238,7 @@ def test_containers_that_were_used(layout: Layout, engine: FakeDocker, environ: 
     layout.make()
     layout.project.write_text("mine\n")
     engine.answer("compose", "down")
-    found = containers_used(layout, environ)
+    found = containers_used(layout, options(**environ))
     assert isinstance(found, DockerBackend)
     found.delete()
     (down,) = [call for call in engine.calls if "down" in call.arguments]
@@ -248,7 +251,7 @@ def test_containers_that_were_used_without_an_engine(layout: Layout) -> None:
     layout.make()
     layout.project.write_text("mine\n")
     with pytest.raises(CommandError) as caught:
-        containers_used(layout, {})
+        containers_used(layout, options())
     assert str(caught.value) == (
         "the volumes of the Compose project 'mine' cannot be deleted: there is no docker command"
     )
@@ -266,20 +269,20 @@ def test_packages_are_installed(layout: Layout, bare: Callable[[int], None], mon
 
     monkeypatch.setattr(os, "execv", start)
     with pytest.raises(SystemExit):
-        choose(layout, {"BACKEND": "local"}, starting=True)
+        choose(layout, options(BACKEND="local"), starting=True)
     assert started == [["python", "-m", "deploy.scaling", "load"]]
 
 
 def test_verbs_of_both() -> None:
     """Both backends have every verb that a backend is asked for."""
-    verbs = {name for name in vars(Backend) if not name.startswith("_")} - {"name"}
+    verbs = {name for name, one in vars(Backend).items() if not name.startswith("_") and callable(one)}
     assert verbs == {
         "up", "scale", "resources", "become", "restart", "monitoring", "promote", "train", "compile", "record",
         "status", "stats", "logs", "down",
     }  # fmt: skip
     for one in (DockerBackend, LocalBackend):
         assert verbs <= set(dir(one))
-    assert {DockerBackend.name, LocalBackend.name} < set(CHOICES)
+    assert {DockerBackend.name, LocalBackend.name} == set(MAX_REPLICAS)
     assert DEFAULT.backend == DockerBackend.name
 
 
@@ -300,4 +303,4 @@ def test_local_processes_need_linux(layout: Layout, docker: FakeDocker, monkeypa
     macos.pretend(monkeypatch)
     expected = "local processes need Linux; on this system start a Docker engine, as Docker Desktop"
     for wanted in ("local", "auto"):
-        assert refusal(lambda: choose(layout, {"BACKEND": wanted}, starting=True)) == expected  # noqa: B023
+        assert refusal(lambda: choose(layout, options(BACKEND=wanted), starting=True)) == expected  # noqa: B023

@@ -16,6 +16,7 @@ from deploy.bench import __main__ as command
 from deploy.bench.plan import Plan
 from deploy.bench.table import Row
 from deploy.errors import CommandError
+from deploy.options import BenchOptions, environment
 from deploy.stack import interrupt
 from server.errors import ModelError
 from tests.support.bench_results import a_row, a_subject
@@ -27,7 +28,7 @@ class Run:
     """A run of some rows that ends as the test wants."""
 
     def __init__(self, folder: Path, rows: int, error: BaseException | None) -> None:
-        self.plan = Plan.from_env({})
+        self.plan = Plan.of(BenchOptions.read({}))
         self.subject = a_subject(folder)
         self.replicas = 1
         self._rows = rows
@@ -165,10 +166,10 @@ def test_environment_of_replicas(bench: Bench) -> None:
     bench.patch.chdir(bench.root)
     for name, value in {"MODEL_URI": "models:/mine/1", "VAR_DIR": "var", "PORT": "80"}.items():
         bench.patch.setenv(name, value)
-    environ = command._environ()
-    assert (environ["MODEL_URI"], environ["MAX_BATCH_ROWS"]) == ("models:/mine/1", "16")
-    assert environ["VAR_DIR"] == str(bench.root / "var")
-    assert (environ["HOST"], environ["PORT"]) == ("", "")
+    variables = command.replica_variables(environment())
+    assert (variables["MODEL_URI"], variables["MAX_BATCH_ROWS"]) == ("models:/mine/1", "16")
+    assert variables["VAR_DIR"] == str(bench.root / "var")
+    assert (variables["HOST"], variables["PORT"]) == ("", "")
 
 
 def test_env_file_that_is_no_text(bench: Bench) -> None:

@@ -12,6 +12,7 @@ import pytest
 from deploy.bench.plan import Plan
 from deploy.bench.report import Report, RowProgress, duration
 from deploy.bench.wrk import Answers
+from deploy.options import BenchOptions
 from deploy.stack.machine import Machine
 from tests.support.bench_results import NO_ERRORS, a_row, a_subject
 
@@ -28,7 +29,7 @@ def test_document(tmp_path: Path) -> None:
     """Every raw figure is kept under a name with its unit, those of each process too."""
     machine = Machine("a CPU", 2, "3.13.1", "abc1234")
     started = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    report = Report(a_subject(tmp_path), machine, Plan.from_env({}), started, [FLOOR, SPREAD])
+    report = Report(a_subject(tmp_path), machine, Plan.of(BenchOptions.read({})), started, [FLOOR, SPREAD])
     path = report.save(tmp_path / "results", None)
     assert path == tmp_path / "results/20260102-030405-bench/bench.json"
     document = json.loads(path.read_text())
@@ -57,7 +58,7 @@ def test_time_that_is_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     """Each row is told with what the rest takes: its rows, and the start of each replica as long as those so far."""
     clock = iter([100.0, 120.0, 126.0, 140.0, 146.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    progress = RowProgress(2, Plan.from_env({"CONNECTIONS": "64"}))
+    progress = RowProgress(2, Plan.of(BenchOptions.read({"CONNECTIONS": "64"})))
     for _ in range(4):
         progress.tell(a_row(workers=2))
     words = "constant, 2 workers, POST /predict from 64 connections: 5000 answers/s, P99 8.71 ms"

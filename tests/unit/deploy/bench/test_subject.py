@@ -11,6 +11,7 @@ import pytest
 
 from deploy.bench.plan import Plan
 from deploy.bench.subject import Subject
+from deploy.options import BenchOptions
 from server.engines.companion import FLAVORS
 from server.engines.loading import suitable_engines
 from server.model_store.copies import Copy
@@ -71,7 +72,7 @@ def test_record_names_the_copy(subject: Subject, tmp_path: Path) -> None:
 def test_every_engine(tmp_path: Path) -> None:
     """All engines that the model has something for are measured, the first choice first."""
     subject = a_subject(tmp_path, python_function={}, sklearn={})
-    chosen = subject.engines(Settings.from_env({}), Plan.from_env({}))
+    chosen = subject.engines(Settings.from_env({}), Plan.of(BenchOptions.read({})))
     assert chosen == suitable_engines(subject.mlmodel)
     assert {"sklearn", "pyfunc"} <= set(chosen)
 
@@ -82,7 +83,7 @@ def test_every_engine(tmp_path: Path) -> None:
 )
 def test_one_engine(environ: dict[str, str], expected: list[str], subject: Subject) -> None:
     """The engine that is named is the only one; a quick run leaves the choice to the replica."""
-    assert subject.engines(Settings.from_env(environ), Plan.from_env(environ)) == expected
+    assert subject.engines(Settings.from_env(environ), Plan.of(BenchOptions.read(environ))) == expected
 
 
 def test_nodes_where_they_are_known(subject: Subject, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from deploy.errors import CommandError
 from deploy.models.promote import accept, check, main, undo
+from deploy.options import ModelOptions
 from server.errors import StartError
 from server.model_store.copies import Copies, Copy
 from server.model_store.resolve import resolve
@@ -92,7 +93,7 @@ class Hills:
         return resolve(self.settings)
 
     def check(self, version: str | None, *, force: bool = False) -> dict[str, Any]:
-        return check(self.environ, version, served=self.served().digest, force=force)
+        return check(ModelOptions.read(self.environ), version, served=self.served().digest, force=force)
 
     def refused_version(self, version: str | None, *, force: bool = False) -> str:
         """Return why a version may not be promoted."""
@@ -192,13 +193,13 @@ def test_version_before_that_was_deleted(two: Hills) -> None:
 def test_uri_that_cannot_move(two: Hills) -> None:
     """A stack that serves one version for ever is told so."""
     with pytest.raises(CommandError, match="names no alias that could be moved"):
-        check(two.environ | {"MODEL_URI": f"models:/{two.name}/1"}, "2", served=None, force=False)
+        check(ModelOptions.read(two.environ | {"MODEL_URI": f"models:/{two.name}/1"}), "2", served=None, force=False)
 
 
 def test_model_that_is_not_registered(two: Hills) -> None:
     """An alias of a model that the registry does not have is one line with the registry."""
     with pytest.raises(StartError, match=r"^the registry at sqlite://.*: Registered Model with name=nobody not found"):
-        check(two.environ | {"MODEL_URI": "models:/nobody@champion"}, None, served=None, force=False)
+        check(ModelOptions.read(two.environ | {"MODEL_URI": "models:/nobody@champion"}), None, served=None, force=False)
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -242,7 +243,9 @@ def test_other_columns_where_nothing_answers(hills: Hills) -> None:
     """Where no replica runs, or its copy is gone, there is nothing to compare with."""
     version = hills.version(signature=OTHER_COLUMNS)
     for served in (None, "f" * 64):
-        assert check(hills.environ, version, served=served, force=False)["copy"]["version"] == version
+        assert (
+            check(ModelOptions.read(hills.environ), version, served=served, force=False)["copy"]["version"] == version
+        )
 
 
 def test_model_without_a_signature(hills: Hills) -> None:
@@ -299,7 +302,7 @@ def test_registry_that_is_gone(two: Hills) -> None:
     served = two.served().digest
     with moved_away(two.registry) as database:
         with pytest.raises(StartError, match=f"^the registry's database {database} is not there$"):
-            check(two.environ, "2", served=served, force=False)
+            check(ModelOptions.read(two.environ), "2", served=served, force=False)
         assert not database.exists()
 
 
@@ -308,7 +311,7 @@ def test_accept(two: Hills) -> None:
     """Then the alias, and the record of its copy, lead to the version; current.json only where it is asked for."""
     found = two.check("2")
     served = two.served()
-    before = accept(two.environ, found, current=False)
+    before = accept(ModelOptions.read(two.environ), found, current=False)
     assert before == {"place": {"version": "1", "before": None}, "copy": served.to_json(), "current": False}
     assert two.pointer.place() == Place("2", "1")
     assert two.served().version == "2"
@@ -324,7 +327,7 @@ def test_accept_for_containers(two: Hills) -> None:
     """Replicas without a registry find it, under the URI that they were started with, and what it needs."""
     Copies(two.models).make_current(two.served())
     found = two.check("2")
-    accept(two.environ, found, current=True)
+    accept(ModelOptions.read(two.environ), found, current=True)
     current = Copy.recorded(two.models / "current.json")
     assert (current.version, current.uri, current.digest) == ("2", two.environ["MODEL_URI"], found["copy"]["digest"])
     assert current.needs == found["weight"]["needs"]
@@ -345,7 +348,7 @@ def test_accept_that_is_cut_short(two: Hills, error: BaseException, monkeypatch:
 
     monkeypatch.setattr(Copies, "record", fail_for_the_second)
     with pytest.raises(type(error)):
-        accept(two.environ, found, current=True)
+        accept(ModelOptions.read(two.environ), found, current=True)
     assert moved == [Place("2", "1")]
     assert two.pointer.place() == before
     assert not (two.models / "current.json").exists()
@@ -358,7 +361,7 @@ def test_accept_without_a_registry(two: Hills) -> None:
     found, before = two.check("2"), two.state()
     with moved_away(two.registry) as database:
         with pytest.raises(StartError, match=f"^the registry's database {database} is not there$"):
-            accept(two.environ, found, current=True)
+            accept(ModelOptions.read(two.environ), found, current=True)
         assert not database.exists()
     assert two.state() == before
 
@@ -369,9 +372,9 @@ def test_undo(two: Hills, current: bool) -> None:
     """All that was accepted is taken back: the alias with its memory, the record, and current.json."""
     Copies(two.models).make_current(two.served())
     before = two.state()
-    answer = accept(two.environ, json.loads(json.dumps(two.check("2"))), current=current)
+    answer = accept(ModelOptions.read(two.environ), json.loads(json.dumps(two.check("2"))), current=current)
     assert two.state() != before
-    assert undo(two.environ, json.loads(json.dumps(answer))) == {}
+    assert undo(ModelOptions.read(two.environ), json.loads(json.dumps(answer))) == {}
     assert two.state() == before
 
 
@@ -380,7 +383,7 @@ def test_undo_of_a_rollback(two: Hills) -> None:
     """Where going back was taken back, going back is possible again."""
     two.pointer.move("2")
     before = two.state()
-    undo(two.environ, accept(two.environ, two.check(None), current=False))
+    undo(ModelOptions.read(two.environ), accept(ModelOptions.read(two.environ), two.check(None), current=False))
     assert two.state() == before
     assert before[0] == Place("2", "1")
 
@@ -390,10 +393,10 @@ def test_undo_without_a_registry(two: Hills) -> None:
     """Without the registry the copies are taken back all the same: a replica that starts then serves the one before."""
     Copies(two.models).make_current(two.served())
     before = (two.models / "current.json").read_bytes()
-    answer = accept(two.environ, two.check("2"), current=True)
+    answer = accept(ModelOptions.read(two.environ), two.check("2"), current=True)
     with moved_away(two.registry) as database:
         with pytest.raises(StartError, match=f"^the registry's database {database} is not there$"):
-            undo(two.environ, answer)
+            undo(ModelOptions.read(two.environ), answer)
         assert not database.exists()
         assert two.served().version == "1"
     assert (two.models / "current.json").read_bytes() == before
@@ -404,10 +407,12 @@ def test_undo_without_a_registry(two: Hills) -> None:
 def test_undo_where_nothing_was(two: Hills) -> None:
     """An alias that led nowhere leads nowhere again."""
     environ = two.environ | {"MODEL_URI": f"models:/{two.name}@challenger"}
-    answer = accept(environ, check(environ, "2", served=None, force=False), current=False)
+    answer = accept(
+        ModelOptions.read(environ), check(ModelOptions.read(environ), "2", served=None, force=False), current=False
+    )
     assert answer["copy"] is None
     assert Pointer(two.name, "challenger").place() == Place("2", None)
-    undo(environ, answer)
+    undo(ModelOptions.read(environ), answer)
     assert Pointer(two.name, "challenger").place() == Place(None, None)
 
 
@@ -474,7 +479,7 @@ def test_database_that_is_down(two: Hills) -> None:
     """A database that refuses connections is told at once, and not after MLflow's ten tries."""
     uri = "mysql+pymysql://user:hunter2@127.0.0.1:1/mlflow"
     with pytest.raises(StartError, match=r"^the registry at mysql\+pymysql://127\.0\.0\.1:1/mlflow: .*refused"):
-        check(two.environ | {"MLFLOW_TRACKING_URI": uri}, "2", served=None, force=False)
+        check(ModelOptions.read(two.environ | {"MLFLOW_TRACKING_URI": uri}), "2", served=None, force=False)
 
 
 def test_program_that_cannot_keep_a_copy(two: Hills, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

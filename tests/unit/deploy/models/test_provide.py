@@ -19,6 +19,7 @@ from sklearn.tree import DecisionTreeClassifier
 from deploy.errors import CommandError
 from deploy.models.provide import provide
 from deploy.models.weigh import weigh
+from deploy.options import ModelOptions
 from server.errors import ModelError
 from server.model_store.copies import Copies, Copy
 from server.model_store.digest import folder_digest
@@ -62,7 +63,7 @@ def run(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess
 
 def test_model_of_a_folder(environ: dict[str, str], model: Path, record: Path, tmp_path: Path) -> None:
     """A model's folder is copied to where every replica sees it, and is current with the memory that it needs."""
-    copy = provide(environ)
+    copy = provide(ModelOptions.read(environ))
     digest = folder_digest(model)
     home = tmp_path / "var" / "models" / digest / "model"
     assert copy == Copy(home, "tree", digest[:12], str(model), digest, needs=copy.needs)
@@ -75,16 +76,16 @@ def test_model_of_a_folder(environ: dict[str, str], model: Path, record: Path, t
 
 def test_replica_finds_it(environ: dict[str, str], model: Path, record: Path, tmp_path: Path) -> None:
     """A replica that is given the record serves that copy, though it sees neither the folder nor a registry."""
-    copy = provide(environ)
+    copy = provide(ModelOptions.read(environ))
     model.rename(tmp_path / "away")
     assert resolve(Settings.from_env({"VAR_DIR": str(tmp_path / "elsewhere"), "MODEL_URI": str(record)})) == copy
 
 
 def test_again(environ: dict[str, str], record: Path) -> None:
     """The same model, brought again, is the same copy, and is not written a second time."""
-    copy = provide(environ)
+    copy = provide(ModelOptions.read(environ))
     before = copy.model_folder.stat().st_ino, (copy.model_folder / "MLmodel").stat().st_mtime_ns
-    again = provide(environ)
+    again = provide(ModelOptions.read(environ))
     assert replace(again, needs=copy.needs) == copy
     assert (again.model_folder.stat().st_ino, (again.model_folder / "MLmodel").stat().st_mtime_ns) == before
     assert Copy.recorded(record) == again
@@ -92,16 +93,21 @@ def test_again(environ: dict[str, str], record: Path) -> None:
 
 def test_damaged_copy(environ: dict[str, str], model: Path) -> None:
     """A copy that was damaged meanwhile is replaced by a good one."""
-    copy = provide(environ)
+    copy = provide(ModelOptions.read(environ))
     (copy.model_folder / "model.pkl").write_bytes(b"damaged")
-    assert provide(environ).digest == copy.digest == folder_digest(copy.model_folder) == folder_digest(model)
+    assert (
+        provide(ModelOptions.read(environ)).digest
+        == copy.digest
+        == folder_digest(copy.model_folder)
+        == folder_digest(model)
+    )
 
 
 def test_next_model(environ: dict[str, str], record: Path, tmp_path: Path) -> None:
     """Another model becomes current; the one before stays, for the replicas that serve it still."""
-    first = provide(environ)
+    first = provide(ModelOptions.read(environ))
     other = write_model(tmp_path / "other", metadata={"trained_on": "file: rows.csv"})
-    second = provide(environ | {"MODEL_URI": str(other)})
+    second = provide(ModelOptions.read(environ | {"MODEL_URI": str(other)}))
     assert Copy.recorded(record) == second
     assert second.digest != first.digest
     assert folder_digest(first.model_folder) == first.digest
@@ -110,7 +116,7 @@ def test_next_model(environ: dict[str, str], record: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("fault", ["unsigned", "broken", "engine", "missing"])
 def test_model_that_cannot_be_served(environ: dict[str, str], record: Path, tmp_path: Path, fault: str) -> None:
     """A model that no replica could serve is refused in one line, and what is current stays what it was."""
-    provide(environ)
+    provide(ModelOptions.read(environ))
     before = record.read_bytes()
     other = tmp_path / "other"
     match fault:
@@ -127,7 +133,7 @@ def test_model_that_cannot_be_served(environ: dict[str, str], record: Path, tmp_
         case _:
             told = f"MODEL_URI={str(other)!r}: there is no MLflow model in that folder"
     with pytest.raises((CommandError, ModelError)) as caught:
-        provide(environ | {"MODEL_URI": str(other)})
+        provide(ModelOptions.read(environ | {"MODEL_URI": str(other)}))
     assert str(caught.value).startswith(told)
     assert len(str(caught.value)) > len("the model cannot be served: ")
     assert "\n" not in str(caught.value)
@@ -137,7 +143,7 @@ def test_model_that_cannot_be_served(environ: dict[str, str], record: Path, tmp_
 def test_model_that_cannot_predict_its_example(environ: dict[str, str], record: Path, tmp_path: Path) -> None:
     """A model that cannot predict its own example is brought all the same: the server serves it."""
     other = write_other(tmp_path / "other", DecisionTreeClassifier().fit([[0.0, 0.0], [1.0, 1.0]], [0, 1]))
-    copy = provide(environ | {"MODEL_URI": str(other)})
+    copy = provide(ModelOptions.read(environ | {"MODEL_URI": str(other)}))
     assert Copy.recorded(record) == copy
     assert copy.needs is not None
     assert copy.needs > 20 * M
@@ -145,9 +151,9 @@ def test_model_that_cannot_predict_its_example(environ: dict[str, str], record: 
 
 def test_model_is_taken_back(environ: dict[str, str], record: Path, tmp_path: Path) -> None:
     """The command takes its last change back, without a word and whatever the model is that is asked for now."""
-    first = provide(environ)
+    first = provide(ModelOptions.read(environ))
     second = environ | {"MODEL_URI": str(write_model(tmp_path / "other", metadata={"trained_on": "file: rows.csv"}))}
-    provide(second)
+    provide(ModelOptions.read(second))
     assert Copy.recorded(record) != first
     ran = run(second | {"MODEL_URI": "/no/such/model"}, "--undo")
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")

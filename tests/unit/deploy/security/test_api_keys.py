@@ -11,6 +11,7 @@ import pytest
 from deploy.errors import CommandError
 from deploy.security import api_keys
 from deploy.stack.specification import Stack
+from tests.support.options import options
 from tests.support.refusals import refusal
 
 KEY = "the-key-of-the-first-client"
@@ -30,35 +31,35 @@ def file(tmp_path: Path) -> Path:
 
 
 def stack_of(file: Path) -> Stack:
-    return Stack().changed({"API_KEYS_FILE": str(file)})
+    return Stack().changed(options(API_KEYS_FILE=str(file)))
 
 
 def refused_keys(file: Path, **environ: str) -> str:
     """Return why a file of keys is refused, without any of its keys."""
-    return refusal(lambda: api_keys.check(stack_of(file), environ), secret=KEY)
+    return refusal(lambda: api_keys.check(stack_of(file), options(**environ)), secret=KEY)
 
 
 def test_keys_are_off() -> None:
     """Without a file there is nothing to check, and no key is sent."""
-    api_keys.check(Stack(), {"API_KEY": KEY})
+    api_keys.check(Stack(), options(API_KEY=KEY))
     api_keys.check_mountable(Stack())
-    assert api_keys.client_key(Stack(), {"API_KEY": KEY}) == ""
+    assert api_keys.client_key(Stack(), options(API_KEY=KEY)) == ""
 
 
 def test_key_of_our_own_clients(file: Path) -> None:
     """API_KEY is sent, else the first plain key of the file; the stack does not remember it."""
     stack = stack_of(file)
-    assert api_keys.client_key(stack, {}) == KEY
-    assert api_keys.client_key(stack, {"API_KEY": "the-key-of-the-second-client"}) == "the-key-of-the-second-client"
-    api_keys.check(stack, {})
-    assert "API_KEY" not in Stack().changed({"API_KEYS_FILE": str(file), "API_KEY": KEY}).environment
+    assert api_keys.client_key(stack, options()) == KEY
+    assert api_keys.client_key(stack, options(API_KEY="the-key-of-the-second-client")) == "the-key-of-the-second-client"
+    api_keys.check(stack, options())
+    assert "API_KEY" not in Stack().changed(options(API_KEYS_FILE=str(file), API_KEY=KEY)).environment
 
 
 def test_digests_alone(file: Path) -> None:
     """A file of digests needs API_KEY, and takes it."""
     file.write_text(f"{DIGEST}\n")
     assert refused_keys(file).startswith("API_KEY is missing: ")
-    api_keys.check(stack_of(file), {"API_KEY": KEY})
+    api_keys.check(stack_of(file), options(API_KEY=KEY))
 
 
 def test_key_of_somebody_else(file: Path) -> None:
@@ -76,7 +77,7 @@ def test_bad_files(file: Path) -> None:
     assert refused_keys(file) == f"API_KEYS_FILE={str(file)!r}: it has no key"
     file.unlink()
     assert refused_keys(file) == f"API_KEYS_FILE={str(file)!r}: it cannot be read: No such file or directory"
-    assert api_keys.client_key(stack_of(file), {}) == ""
+    assert api_keys.client_key(stack_of(file), options()) == ""
 
 
 def test_folder_of_its_own(file: Path) -> None:

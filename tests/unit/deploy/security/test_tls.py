@@ -22,6 +22,7 @@ from deploy.stack.paths import Layout
 from deploy.stack.specification import Stack
 from tests.support import certificates
 from tests.support.certificates import NAME, Pair
+from tests.support.options import options
 from tests.support.refusals import refusal
 
 
@@ -33,7 +34,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def stack_of(pair: Pair) -> Stack:
-    return Stack().changed(pair.settings)
+    return Stack().changed(options(**pair.settings))
 
 
 def refused_pair(pair: Pair) -> str:
@@ -53,7 +54,7 @@ def test_half_a_pair(name: str) -> None:
     """One without the other is refused, with the name of what is missing."""
     other = {"TLS_CERT": "TLS_KEY", "TLS_KEY": "TLS_CERT"}[name]
     with pytest.raises(CommandError, match=f"^{other} is missing: TLS_CERT and TLS_KEY go together$"):
-        Stack().changed({name: "/file"})
+        Stack().changed(options(**{name: "/file"}))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -28,23 +28,17 @@ def free(taken: int) -> int:
     return port
 
 
-def test_free_port_is_taken_as_wanted(free: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """A port that may be listened on is the one, and asking leaves it free."""
+def test_free_port_is_taken_as_wanted(free: int) -> None:
+    """A port that may be listened on is accepted, and asking leaves it free."""
     for _ in range(2):
-        assert ports.choose_http_port("127.0.0.1", free) == free
         ports.check_free("127.0.0.1", free, "LOCUST_PORT")
-    assert capsys.readouterr().out == ""
 
 
 def test_port_in_use(taken: int) -> None:
     """A port that somebody listens on is refused, with the variable that moves us elsewhere."""
-    for variable, check in (
-        ("HTTP_PORT", lambda: ports.choose_http_port("127.0.0.1", taken)),
-        ("LOCUST_PORT", lambda: ports.check_free("127.0.0.1", taken, "LOCUST_PORT")),
-    ):
-        with pytest.raises(CommandError) as caught:
-            check()
-        assert str(caught.value) == f"port {taken} is in use by another program; choose another with {variable}="
+    with pytest.raises(CommandError) as caught:
+        ports.check_free("127.0.0.1", taken, "HTTP_PORT")
+    assert str(caught.value) == f"port {taken} is in use by another program; choose another with HTTP_PORT="
 
 
 def test_wildcard_meets_a_listener(taken: int) -> None:
@@ -73,7 +67,7 @@ def test_connections_that_wind_up_do_not_count() -> None:
 def test_host_that_is_not_ours(host: str, reason: str, free: int) -> None:
     """A host that does not exist, or is not of this machine, is named with the reason."""
     with pytest.raises(CommandError, match=f"^{host}:{free} cannot be listened on: {reason}; see HTTP_PORT=$"):
-        ports.choose_http_port(host, free)
+        ports.check_free(host, free, "HTTP_PORT")
 
 
 @pytest.fixture
@@ -85,24 +79,20 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
 
 
 def test_default_is_80(answers: dict[int, int], capsys: pytest.CaptureFixture[str]) -> None:
-    """With no port wanted it is 80, silently, where that may be had."""
-    assert ports.choose_http_port("127.0.0.1", None) == 80
+    """The default port is 80, silently, even where somebody listens there: that is refused when it is checked."""
+    for code in (0, errno.EADDRINUSE):
+        answers[80] = code
+        assert ports.default("127.0.0.1", *ports.HTTP) == 80
     assert capsys.readouterr().out == ""
-    answers[80] = errno.EADDRINUSE
-    with pytest.raises(CommandError, match="port 80 is in use"):
-        ports.choose_http_port("127.0.0.1", None)
 
 
 def test_8080_where_80_may_not_be_bound(answers: dict[int, int], capsys: pytest.CaptureFixture[str]) -> None:
     """A user who may not bind 80 gets 8080 and is told so; a wish for 80 itself is refused."""
     answers[80] = errno.EACCES
-    assert ports.choose_http_port("127.0.0.1", None) == 8080
+    assert ports.default("127.0.0.1", *ports.HTTP) == 8080
     assert capsys.readouterr().out == "port 80 may not be bound by this user: Nginx listens on 8080\n"
     with pytest.raises(CommandError, match=r"^127.0.0.1:80 cannot be listened on: EACCES; see HTTP_PORT=$"):
-        ports.choose_http_port("127.0.0.1", 80)
-    answers[8080] = errno.EADDRINUSE
-    with pytest.raises(CommandError, match="port 8080 is in use"):
-        ports.choose_http_port("127.0.0.1", None)
+        ports.check_free("127.0.0.1", 80, "HTTP_PORT")
 
 
 def test_used_port_is_refused_for_others_too(taken: int) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deploy.backends.local.slots import SLOTS, replica_name, replica_socket
 from deploy.errors import CommandError
+from deploy.options import MAX_REPLICAS, VARIABLES
 from deploy.stack.paths import ROOT, Layout
-from deploy.stack.specification import MOST, SETTINGS, Stack
+from deploy.stack.specification import Stack
 from server.errors import SettingsError
+from tests.support.options import options
 from tests.support.refusals import refusal
 
 
@@ -26,8 +27,8 @@ def layout(tmp_path: Path) -> Layout:
 def test_nothing_asked_changes_nothing() -> None:
     """Unset and empty variables leave a stack as it is."""
     stack = Stack(replicas=3, http_host="::", http_port=8080, environment={"ENGINE": "sklearn"})
-    assert stack.changed({}) == stack
-    assert stack.changed({"N": "", "HTTP_HOST": "", "HTTP_PORT": "", "LOCUST_PORT": "", "ENGINE": ""}) == stack
+    assert stack.changed(options()) == stack
+    assert stack.changed(options(N="", HTTP_HOST="", HTTP_PORT="", LOCUST_PORT="", ENGINE="")) == stack
 
 
 def test_what_is_asked_is_merged() -> None:
@@ -35,22 +36,22 @@ def test_what_is_asked_is_merged() -> None:
     before = Stack(cpus=1, environment={"ENGINE": "sklearn", "KEEP_ALIVE": "90"})
     asked = {"N": "3", "HTTP_HOST": "0.0.0.0", "HTTP_PORT": "81", "LOCUST_PORT": "82", "ENGINE": "pyfunc"}  # noqa: S104
     environment = {"ENGINE": "pyfunc", "KEEP_ALIVE": "90"}
-    assert before.changed(asked) == Stack(3, "0.0.0.0", 81, 82, 1, environment)  # noqa: S104
+    assert before.changed(options(**asked)) == Stack(3, "0.0.0.0", 81, 82, 1, environment)  # noqa: S104
     assert before.environment["ENGINE"] == "sklearn"
 
 
 def test_only_the_replicas_settings_are_kept() -> None:
     """Other variables of the user's shell, and those that the backend sets itself, do not travel."""
     asked = {"PATH": "/bin", "PORT": "1", "SOCKET": "x", "VAR_DIR": "y", "REPLICA": "z", "MAX_PENDING": "7"}
-    assert Stack().changed(asked).environment == {"MAX_PENDING": "7"}
-    assert not {"HOST", "PORT", "SOCKET", "VAR_DIR", "REPLICA"} & set(SETTINGS)
+    assert Stack().changed(options(**asked)).environment == {"MAX_PENDING": "7"}
+    assert not {"HOST", "PORT", "SOCKET", "VAR_DIR", "REPLICA"} & {one.name for one in VARIABLES if one.kept}
 
 
 @pytest.mark.parametrize("value", ["0", str(SLOTS + 1), "-1", "two", "1.5", " 1", "²"])
 def test_bad_number_of_replicas(value: str) -> None:
     """A number of replicas that cannot be is named with its value and what was expected."""
     with pytest.raises(CommandError) as caught:
-        Stack().changed({"N": value})
+        Stack().changed(options(N=value))
     assert str(caught.value) == f"N={value!r}: expected a whole number from 1 to {SLOTS}"
 
 
@@ -59,21 +60,21 @@ def test_bad_number_of_replicas(value: str) -> None:
 def test_bad_port(name: str, value: str) -> None:
     """A port that cannot be is named with its value and what was expected."""
     with pytest.raises(CommandError) as caught:
-        Stack().changed({name: value})
+        Stack().changed(options(**{name: value}))
     assert str(caught.value) == f"{name}={value!r}: expected a whole number from 1 to 65535"
 
 
 def test_limits_themselves_are_good() -> None:
     """The least and the most are within the limits."""
     for n, port in ((1, 1), (SLOTS, 65535)):
-        stack = Stack().changed({"N": str(n), "HTTP_PORT": str(port), "LOCUST_PORT": str(port)})
+        stack = Stack().changed(options(N=str(n), HTTP_PORT=str(port), LOCUST_PORT=str(port)))
         assert (stack.replicas, stack.http_port, stack.locust_port) == (n, port, port)
 
 
 def test_bad_setting_is_refused_before_a_replica_reads_it() -> None:
     """A replica's own setting is checked when it is asked for."""
     with pytest.raises(SettingsError, match=r"^WEB_CONCURRENCY='many': expected a whole number"):
-        Stack().changed({"WEB_CONCURRENCY": "many"})
+        Stack().changed(options(WEB_CONCURRENCY="many"))
 
 
 @pytest.mark.parametrize(
@@ -92,9 +93,9 @@ def test_bad_setting_is_refused_before_a_replica_reads_it() -> None:
 @pytest.mark.parametrize("name", ["MODEL_URI", "MLFLOW_TRACKING_URI"])
 def test_relative_places_are_seen_from_the_checkout(name: str, asked: str, kept: str) -> None:
     """A relative path or database is anchored where `make` runs, once; everything else stays as it was given."""
-    stack = Stack().changed({name: asked})
+    stack = Stack().changed(options(**{name: asked}))
     assert stack.environment[name] == kept
-    assert stack.changed({}).environment[name] == kept
+    assert stack.changed(options()).environment[name] == kept
 
 
 @pytest.mark.parametrize(
@@ -120,90 +121,39 @@ def test_settings_are_those_of_a_replica(layout: Layout) -> None:
     assert (settings.max_body_bytes, settings.var_dir) == (99, layout.var)
 
 
-def test_saved_stack_is_loaded_again(layout: Layout) -> None:
-    """What is saved comes back the same, and the last one saved counts."""
-    assert Stack.load(layout) is None
-    environment = {"MODEL_URI": "models:/ü 'x' \"y\""}
-    for stack in (Stack(), Stack(2, "::", 8080, 8090, 1, environment), Stack(memory="512M", backend="docker")):
-        stack.save(layout)
-        assert Stack.load(layout) == stack
-    assert [path.name for path in layout.var.glob("stack*")] == ["stack.json"]
-
-
-def test_stack_of_a_release_without_containers(layout: Layout) -> None:
-    """A stack that an earlier release saved is a local one without a limit on its memory."""
-    document = asdict(Stack(replicas=2, http_port=8080))
-    del document["memory"], document["backend"], document["model"], document["promoted"]
-    layout.state.write_text(json.dumps(document))
-    assert Stack.load(layout) == Stack(replicas=2, http_port=8080, memory=None, backend="local")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        "[1]",
-        "null",
-        '{"replica": 1}',
-        '{"backend": "kubernetes"}',
-        '{"backend": null}',
-        '{"backend": []}',
-    ],
-)
-def test_damaged_stack(text: str, layout: Layout) -> None:
-    """A file that holds no stack is named, with the way out."""
-    layout.state.write_text(text)
-    with pytest.raises(CommandError) as caught:
-        Stack.load(layout)
-    assert str(caught.value) == f"{layout.state} is damaged: make down, then make up"
-    Stack.forget_damaged(layout)
-    assert Stack.load(layout) is None
-    assert not layout.state.exists()
-
-
-def test_only_a_damaged_stack_is_forgotten(layout: Layout) -> None:
-    """A record that can be read stays, and where there is none nothing happens."""
-    Stack.forget_damaged(layout)
-    assert not layout.state.exists()
-    Stack(2).save(layout)
-    Stack.forget_damaged(layout)
-    assert Stack.load(layout) == Stack(2)
-
-
 @pytest.mark.parametrize(("backend", "most"), [("local", SLOTS), ("docker", 16)])
 def test_most_replicas(backend: str, most: int) -> None:
     """Each backend has a most of its own."""
-    assert MOST[backend] == most
-    assert Stack(backend=backend).changed({"N": str(most)}).replicas == most
+    assert MAX_REPLICAS[backend] == most
+    assert Stack(backend=backend).changed(options(N=str(most))).replicas == most
     with pytest.raises(CommandError, match=f"^N='{most + 1}': expected a whole number from 1 to {most}$"):
-        Stack(backend=backend).changed({"N": str(most + 1)})
+        Stack(backend=backend).changed(options(N=str(most + 1)))
 
 
 def test_change_keeps_backend_and_limits() -> None:
     """What is asked for changes neither the backend nor what each replica is held to."""
-    stack = Stack(backend="docker", cpus=0.5, memory="512M").changed({"N": "3", "BACKEND": "local", "MEMORY": "1G"})
+    stack = Stack(backend="docker", cpus=0.5, memory="512M").changed(options(N="3", BACKEND="local", MEMORY="1G"))
     assert (stack.replicas, stack.backend, stack.cpus, stack.memory) == (3, "docker", 0.5, "512M")
 
 
 def test_images_and_limits_of_locust_are_kept() -> None:
     """Published images, once chosen, stay chosen, and so do the limits of the load generator."""
     asked = {"IMAGE": "registry.example.com/forkcast", "TAG": "v1", "LOCUST_CPUS": "2", "LOCUST_MEMORY": "2G"}
-    stack = Stack(backend="docker").changed(asked)
-    assert stack.changed({}).environment == asked
+    stack = Stack(backend="docker").changed(options(**asked))
+    assert stack.changed(options()).environment == asked
 
 
 def test_workers_of_locust() -> None:
     """Locust has one worker unless it is told otherwise, and as many as a stack was once asked for."""
-    assert Stack().locust_workers == Stack().changed({"LOCUST_WORKERS": ""}).locust_workers == 1
-    assert Stack().changed({"LOCUST_WORKERS": "4"}).changed({}).locust_workers == 4
+    assert Stack().locust_workers == Stack().changed(options(LOCUST_WORKERS="")).locust_workers == 1
+    assert Stack().changed(options(LOCUST_WORKERS="4")).changed(options()).locust_workers == 4
 
 
 @pytest.mark.parametrize("value", ["0", "65", "two", "1.5", "-1"])
 def test_number_of_workers_that_cannot_be(value: str) -> None:
     """A number of workers that is none is refused with its name, its value and what was expected."""
     with pytest.raises(CommandError) as caught:
-        Stack().changed({"LOCUST_WORKERS": value})
+        Stack().changed(options(LOCUST_WORKERS=value))
     assert str(caught.value) == f"LOCUST_WORKERS={value!r}: expected a whole number from 1 to 64"
 
 
@@ -213,28 +163,6 @@ def test_stacks_whose_replicas_are_alike() -> None:
     assert stack.runs_as(replace(stack, replicas=3, http_host="::", http_port=81, locust_port=82))
     for other in (replace(stack, cpus=2), replace(stack, memory="2G"), replace(stack, environment={})):
         assert not stack.runs_as(other)
-
-
-def test_serving() -> None:
-    """Containers are started anew for another model than theirs, be it the one of their start or a promoted one."""
-    started = Stack(model="a-1")
-    assert started.serving("a-1") is started
-    assert started.serving("b-2") == Stack(model="b-2")
-    promoted = Stack(model="a-1", promoted="b-2")
-    assert promoted.serving("b-2") is promoted
-    assert promoted.serving("a-1") == Stack(model="a-1")
-    assert promoted.serving("c-3") == Stack(model="c-3")
-    assert Stack().serving("a-1") == Stack(model="a-1")
-
-
-@pytest.mark.parametrize("record", ['{"environment": 3}', '{"replicas": "x"}', '{"cpus": "1"}', '{"http_host": null}'])
-def test_record_of_other_types_is_damaged(record: str, layout: Layout) -> None:
-    """A record whose values are of other types than a stack's is damaged, and is forgotten by those who stop it."""
-    layout.state.write_text(record)
-    with pytest.raises(CommandError, match="is damaged"):
-        Stack.load(layout)
-    Stack.forget_damaged(layout)
-    assert not layout.state.exists()
 
 
 def test_layout_is_made_under_var_alone(layout: Layout) -> None:
@@ -259,19 +187,19 @@ def test_lock_is_not_opened_by_an_empty_value(name: str) -> None:
         environment={"API_KEYS_FILE": "/keys"}, tls_cert="/crt", tls_key="/key", client_requests=1, client_connections=1
     )
     with pytest.raises(CommandError, match=f"{name} is empty, and the stack has it: make down"):
-        locked.changed({name: ""})
-    assert Stack().changed({name: ""}) == Stack()
+        locked.changed(options(**{name: ""}))
+    assert Stack().changed(options(**{name: ""})) == Stack()
 
 
 @pytest.mark.parametrize("extras", ["onnx", "parquet", "onnx parquet", "parquet  onnx"])
 def test_extras_are_a_list(extras: str) -> None:
     """The packages that images have besides are named one by one, in any order."""
-    assert Stack().changed({"EXTRAS": extras}).environment["EXTRAS"] == extras
+    assert Stack().changed(options(EXTRAS=extras)).environment["EXTRAS"] == extras
 
 
 @pytest.mark.parametrize("extras", ["torch", "onnx,parquet", "onnx torch"])
 def test_unknown_extras_are_refused(extras: str) -> None:
     """A name that no lock file has is refused before anything is built."""
-    assert refusal(lambda: Stack().changed({"EXTRAS": extras})) == (
+    assert refusal(lambda: Stack().changed(options(EXTRAS=extras))) == (
         f"EXTRAS={extras!r}: expected a list of onnx, parquet"
     )

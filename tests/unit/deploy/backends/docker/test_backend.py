@@ -21,10 +21,12 @@ from deploy.rollout.promotion import Version
 from deploy.rollout.replica_client import OPEN
 from deploy.stack.code import outdated
 from deploy.stack.paths import ROOT, Layout
+from deploy.stack.record import Record, Served
 from deploy.stack.specification import Stack
 from server.errors import SettingsError
 from tests.support import macos
 from tests.support.fake_docker import FakeDocker, config, container
+from tests.support.options import options
 from tests.support.ports import free_port, port_in_use
 from tests.support.refusals import refusal
 
@@ -52,7 +54,7 @@ def make(layout: Layout) -> Make:
     """The backend of a command with these variables."""
 
     def one(**environ: str) -> DockerBackend:
-        return DockerBackend(layout, environ)
+        return DockerBackend(layout, options(**environ))
 
     return one
 
@@ -68,7 +70,7 @@ def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def up(engine: FakeDocker, layout: Layout) -> None:
     """A stack of two replicas that runs."""
     layout.make()
-    UP.save(layout)
+    Record(UP).save(layout)
     services = (("server", 1), ("server", 2), ("nginx", 1), ("locust", 1))
     engine.containers(*(container(service, number, folder=str(ROOT)) for service, number in services))
 
@@ -135,7 +137,7 @@ def test_scale_is_refused(environ: dict[str, str], told: str, make: Make, engine
     """A number of replicas that is missing or cannot be changes nothing."""
     assert refused_verb(make(**environ).scale) == told
     assert changes(engine) == []
-    assert Stack.load(layout) == UP
+    assert Record.load(layout) == Record(UP)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_limits_are_refused(environ: dict[str, str], told: str, make: Make, engi
     """Limits that are missing or cannot be change nothing."""
     assert refused_verb(make(**environ).resources) == told
     assert changes(engine) == []
-    assert Stack.load(layout) == UP
+    assert Record.load(layout) == Record(UP)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +245,7 @@ def test_ports_of_another_machine(
 def test_own_ports_are_not_in_use(make: Make, engine: FakeDocker, taken: int, free: int, layout: Layout) -> None:
     """A stack that runs may be asked again for the ports that its own Nginx and Locust listen on."""
     layout.make()
-    Stack(1, "127.0.0.1", taken, free, 1, {}, "1G", "docker").save(layout)
+    Record(Stack(1, "127.0.0.1", taken, free, 1, {}, "1G", "docker")).save(layout)
     engine.answer("compose", "build", err="no builder\n", status=1)
     assert refused_verb(make(HTTP_PORT=str(taken)).up).endswith("no builder")
 
@@ -297,7 +299,7 @@ def test_restart_that_fails(make: Make, engine: FakeDocker, layout: Layout) -> N
     assert refused_verb(make().restart).endswith("no room")
     assert len(engine.ran("run", "--undo")) == 1
     assert engine.ran("stop") == engine.ran("rm") == []
-    assert Stack.load(layout) == UP
+    assert Record.load(layout) == Record(UP)
 
 
 @pytest.mark.usefixtures("up")
@@ -307,7 +309,7 @@ def test_restart_without_a_model(make: Make, engine: FakeDocker, layout: Layout)
     engine.answer("compose", "run", "model", status=1)
     assert refused_verb(make().restart) == "there is no model to serve; nothing was changed"
     assert [arguments[5] for arguments in changes(engine)] == ["run"]
-    assert Stack.load(layout) == UP
+    assert Record.load(layout) == Record(UP)
 
 
 def test_container_that_somebody_removed(engine: FakeDocker) -> None:
@@ -383,9 +385,9 @@ def test_promoted_model_is_remembered(
 ) -> None:
     """What replicas were reloaded to is written down beside what they were started with; no container is replaced."""
     settled: list[object] = []
-    monkeypatch.setattr("deploy.backends.docker.backend.settle", lambda *told: settled.append(told))
+    monkeypatch.setattr("deploy.backends.base.settle", lambda *told: settled.append(told))
     assert make().promote("2", force=False) == Version("hills", "2", DIGEST)
-    assert Stack.load(layout) == replace(UP, promoted="0123456789ab-2")
+    assert Record.load(layout) == Record(UP, Served(reloaded_to="0123456789ab-2"))
     assert [arguments[5] for arguments in changes(registered)] == ["run", "run"]
     assert settled == [(UP.address, Version("hills", "2", DIGEST), 2, OPEN)]
 
@@ -395,7 +397,7 @@ def test_promotion_that_is_refused(make: Make, registered: FakeDocker, layout: L
     """A candidate that may not take over is told in its own words, and nothing is written down."""
     registered.answer("compose", "run", "check", err="error: version 2 may not be promoted: why\n", status=1)
     assert refused_verb(lambda: make().promote("2", force=False)) == "version 2 may not be promoted: why"
-    assert Stack.load(layout) == UP
+    assert Record.load(layout) == Record(UP)
 
 
 @pytest.mark.usefixtures("up")
@@ -406,7 +408,7 @@ def test_promotion_that_does_not_fit(make: Make, registered: FakeDocker, layout:
     told = refused_verb(lambda: make().promote("2", force=False))
     assert "does not fit beside the one before: forkcast-server-1 uses 200M of 200M and would take 1M more" in told
     assert registered.ran("accept") == []
-    assert Stack.load(layout) == UP
+    assert Record.load(layout) == Record(UP)
 
 
 @pytest.mark.usefixtures("up")
@@ -420,7 +422,7 @@ def test_promotion_refuses_replicas_of_other_code(make: Make, registered: FakeDo
 @pytest.mark.usefixtures("up")
 def test_promotion_takes_published_images_of_any_code(make: Make, registered: FakeDocker, layout: Layout) -> None:
     """Replicas of published images reload whatever code this checkout has: the images belong together."""
-    replace(UP, environment={**UP.environment, "IMAGE": "registry/forkcast"}).save(layout)
+    Record(replace(UP, environment={**UP.environment, "IMAGE": "registry/forkcast"})).save(layout)
     registered.containers(container(folder=str(ROOT), code=""))
     registered.answer("compose", "run", "check", err="error: version 2 may not be promoted: why\n", status=1)
     assert refused_verb(lambda: make().promote("2", force=False)) == "version 2 may not be promoted: why"
@@ -454,7 +456,7 @@ def test_stack_that_compose_itself_started(make: Make, engine: FakeDocker, layou
     assert "service http://127.0.0.1:8080   Locust http://127.0.0.1:8089" in backend.status()
     found = backend._running()
     assert found is not None
-    assert (found.replicas, found.memory) == (3, DEFAULT.memory)
+    assert (found.wanted.replicas, found.wanted.memory) == (3, DEFAULT.memory)
     assert not layout.state.exists()
 
 
@@ -500,6 +502,6 @@ def test_configuration_is_told_by_its_digest(model: str, make: Make, engine: Fak
     """A command that changes something hands Compose the replicas' configuration, in a digest, and their model."""
     engine.answer("compose", "down")
     layout.make()
-    replace(UP, model=model).save(layout)
+    Record(UP, Served(model)).save(layout)
     make().down()
     assert re.fullmatch(f"[0-9a-f]{{16}}-{model}", engine.calls[-1].environ["CONFIG_DIGEST"])

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from deploy.backends.docker import engine
-from deploy.backends.docker.engine import ASKED_FOR, Compose, Container
+from deploy.backends.docker.engine import Compose, Container
 from deploy.errors import CommandError
+from deploy.options import COMPOSE, VARIABLES
 from deploy.stack.paths import ROOT
-from deploy.stack.specification import SETTINGS
 from tests.support.fake_docker import FakeDocker, config, container
 
 
@@ -233,22 +233,22 @@ def test_log_lines(docker: FakeDocker) -> None:
 
 def test_compose_sees_its_own_variables_alone(docker: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the file asks for comes from the stack; what the user's shell holds of it does not count, the rest does."""
-    for name in ASKED_FOR:
+    for name in COMPOSE:
         monkeypatch.setenv(name, "the shell's")
     monkeypatch.setenv("HOME", "/home/me")
     docker.answer("compose", "up", out="done\n")
     assert Compose({"TAG": "v1", "COMPOSE_PROJECT_NAME": "other"}).run("up", "--detach") == "done\n"
     (call,) = docker.calls
     assert call.arguments == ["compose", "--env-file", "/dev/null", "--ansi", "never", "up", "--detach"]
-    asked = {name: call.environ[name] for name in (*ASKED_FOR, "COMPOSE_PROJECT_NAME") if name in call.environ}
+    asked = {name: call.environ[name] for name in (*COMPOSE, "COMPOSE_PROJECT_NAME") if name in call.environ}
     assert asked == {"TAG": "v1", "COMPOSE_PROJECT_NAME": "other"}
     assert call.environ["HOME"] == "/home/me"
 
 
 def test_every_setting_is_asked_for() -> None:
     """No setting of a stack reaches Compose past the stack."""
-    assert set(SETTINGS) < set(ASKED_FOR)
-    assert len(ASKED_FOR) == len(set(ASKED_FOR))
+    assert {one.name for one in VARIABLES if one.kept} < set(COMPOSE)
+    assert len(COMPOSE) == len(set(COMPOSE))
 
 
 def test_compose_that_fails(docker: FakeDocker) -> None:
@@ -270,13 +270,13 @@ def test_become_compose(docker: FakeDocker) -> None:
 
 def digest(docker: FakeDocker, **server: object) -> str:
     docker.answer("compose", "config", out=config(**server))
-    return Compose({}).digest("server")
+    return str(Compose({}).labelled("").config()["services"]["server"]["labels"]["forkcast.config"])
 
 
 def test_digest_tells_configurations_apart(docker: FakeDocker) -> None:
     """Another limit or variable is another digest; how an image is built, and labels, are not part of it."""
     once = digest(docker)
-    assert len(once) == 16
+    assert len(once) == 17
     assert digest(docker) == once
     assert digest(docker, build={"context": "/elsewhere"}, labels={"forkcast.config": once}, depends_on={}) == once
     others = [digest(docker, cpus=2), digest(docker, environment={"ENGINE": "sklearn"}), digest(docker, image="other")]

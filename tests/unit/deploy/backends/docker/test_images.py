@@ -12,6 +12,7 @@ from deploy.errors import CommandError
 from deploy.stack.paths import ROOT
 from deploy.stack.registry_services import OBJECT_STORE
 from tests.support.fake_docker import FakeDocker
+from tests.support.options import options
 
 PUBLISHED = {"IMAGE": "registry.example.com/forkcast", "TAG": "v1"}
 COMPOSE = Compose({"TAG": "v1"})
@@ -120,7 +121,7 @@ def test_publishing_needs_names(engine: FakeDocker, missing: str, unset: bool) -
     if unset:
         del environ[missing]
     with pytest.raises(CommandError) as caught:
-        images.publish(COMPOSE, environ)
+        images.publish(COMPOSE, options(**environ))
     assert str(caught.value).startswith(f"{missing} is missing: make publish IMAGE=")
     assert engine.calls == []
 
@@ -140,7 +141,7 @@ def test_publish(engine: FakeDocker, store: str, environ: dict[str, str], builde
     engine.answer("info", "{{json .DriverStatus}}", out=store)
     engine.answer("buildx", "bake")
     engine.answer("buildx", "inspect")
-    images.publish(COMPOSE, PUBLISHED | environ)
+    images.publish(COMPOSE, options(**PUBLISHED | environ))
     (baked,) = engine.ran("bake")
     assert baked[:4] == ["buildx", "bake", "--builder", builder]
     assert {"docker-compose.yml", "--push", f"*.platform={platforms}"} < set(baked)
@@ -154,7 +155,7 @@ def test_builder_is_made(engine: FakeDocker) -> None:
     engine.answer("buildx", "inspect", err="ERROR: no builder found\n", status=1)
     for command in ("create", "bake"):
         engine.answer("buildx", command)
-    images.publish(COMPOSE, PUBLISHED)
+    images.publish(COMPOSE, options(**PUBLISHED))
     assert [call.arguments[1] for call in engine.calls if call.arguments[0] == "buildx"] == [
         "inspect",
         "create",
@@ -167,7 +168,7 @@ def test_publishing_that_fails(engine: FakeDocker, capfd: pytest.CaptureFixture[
     """What the builder says goes to the terminal, and the end is an error of one line."""
     engine.answer("buildx", "bake", err="ERROR: push access denied\n", status=1)
     with pytest.raises(CommandError, match=r"^the images were not published; the reason is above$"):
-        images.publish(COMPOSE, PUBLISHED | {"BUILDER": "default"})
+        images.publish(COMPOSE, options(**PUBLISHED | {"BUILDER": "default"}))
     assert capfd.readouterr().err == "ERROR: push access denied\n"
 
 
@@ -175,11 +176,11 @@ def test_bases_of_what_is_asked_for() -> None:
     """A plain stack asks for no image of the registry's; a full one for those that the user names no other for."""
     plain = images.bases()
     assert not any(image.startswith(("debian:", "mariadb:")) for image in plain)
-    assert images.bases(images.needed({}, full=False)) == plain
-    more = set(images.bases(images.needed({}, full=True))) - set(plain)
+    assert images.bases(images.needed(options(), full=False)) == plain
+    more = set(images.bases(images.needed(options(), full=True))) - set(plain)
     assert sorted(image.partition(":")[0] for image in more) == ["debian", "mariadb"]
     named = {"DATABASE_URL": "mysql://h/n", "S3_ENDPOINT_URL": "http://s3"}
-    assert images.bases(images.needed(named, full=True)) == plain
+    assert images.bases(images.needed(options(**named), full=True)) == plain
 
 
 def test_dockerfile_is_where_it_is_read() -> None:

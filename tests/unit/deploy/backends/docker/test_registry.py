@@ -12,8 +12,9 @@ from deploy.errors import CommandError
 from deploy.stack.registry_services import with_registry
 from deploy.stack.specification import Stack
 from tests.support.fake_docker import FakeDocker, container
+from tests.support.options import options
 
-FULL = with_registry(Stack(), {}, registry.ADDRESS, full=True)
+FULL = with_registry(Stack(), options(), registry.ADDRESS, full=True)
 SERVICES = ("database", "object-store", "mlflow")
 
 
@@ -49,7 +50,7 @@ def test_stores_come_first(docker: FakeDocker, compose: Compose) -> None:
 def test_only_its_own(docker: FakeDocker, compose: Compose) -> None:
     """What the user names another one for is not started; a plain stack starts nothing."""
     running(docker)
-    registry.up(compose, with_registry(Stack(), {"DATABASE_URL": "mysql://h/n"}, registry.ADDRESS, full=True))
+    registry.up(compose, with_registry(Stack(), options(DATABASE_URL="mysql://h/n"), registry.ADDRESS, full=True))
     assert started(docker) == [["object-store"], ["mlflow"]]
     registry.up(compose, Stack())
     assert len(started(docker)) == 2
@@ -68,9 +69,8 @@ def test_one_that_does_not_come_up(docker: FakeDocker, compose: Compose, state: 
         registry.up(compose, FULL)
 
 
-@pytest.mark.parametrize(("before", "stops"), [(None, False), (Stack(), True), (FULL, False)])
-def test_nothing_half_started(docker: FakeDocker, compose: Compose, before: Stack | None, *, stops: bool) -> None:
-    """A stack that had no registry before has none after a failure; one that had keeps what runs of it."""
-    with pytest.raises(CommandError, match=r"^no$"), registry.stopped_on_failure(compose, FULL, before):
-        raise CommandError("no")
-    assert bool(docker.ran("compose", "rm", *SERVICES)) is stops
+def test_remove_stops_the_registry_and_keeps_its_data(docker: FakeDocker, compose: Compose) -> None:
+    """The containers of the stack's own registry are removed, and no volume is."""
+    registry.remove(compose, FULL)
+    (removed,) = docker.ran("compose", "rm")
+    assert removed[5:] == ["rm", "--stop", "--force", *SERVICES]

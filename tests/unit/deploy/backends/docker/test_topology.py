@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from deploy.backends.docker import topology
-from deploy.backends.docker.topology import DEFAULT, data, limited, requested, variables
+from deploy.backends.docker.topology import DEFAULT, check, data, limited, variables
 from deploy.errors import CommandError
+from deploy.options import MAX_REPLICAS
 from deploy.stack.paths import ROOT
-from deploy.stack.specification import MOST, Stack
+from deploy.stack.specification import Stack
 from server.errors import SettingsError
 from tests.support.fake_docker import FakeDocker
+from tests.support.options import options
 from tests.support.refusals import refusal
 
 
@@ -23,6 +25,14 @@ def engine(docker: FakeDocker) -> FakeDocker:
     """An engine with eight CPUs."""
     docker.engine()
     return docker
+
+
+def requested(before: Stack, environ: dict[str, str]) -> Stack:
+    """Return the stack that these variables ask for, as the backend makes it."""
+    asked = options(**environ)
+    stack = limited(before.changed(asked), asked)
+    check(stack)
+    return stack
 
 
 def refused_stack(environ: dict[str, str], before: Stack = DEFAULT) -> str:
@@ -72,16 +82,16 @@ def test_what_is_asked_is_merged() -> None:
 def test_names_of_the_limits() -> None:
     """CPUS and MEMORY, and the names that the file has for them, mean the same; the short one comes first."""
     long = {"SERVER_CPUS": "2", "SERVER_MEMORY": "2G"}
-    assert limited(DEFAULT, long) == replace(DEFAULT, cpus=2, memory="2G")
-    assert limited(DEFAULT, long | {"CPUS": "3", "MEMORY": "3G"}) == replace(DEFAULT, cpus=3, memory="3G")
-    assert limited(DEFAULT, long | {"CPUS": "", "MEMORY": ""}) == replace(DEFAULT, cpus=2, memory="2G")
-    assert limited(DEFAULT, {}) == DEFAULT
+    assert limited(DEFAULT, options(**long)) == replace(DEFAULT, cpus=2, memory="2G")
+    assert limited(DEFAULT, options(**long | {"CPUS": "3", "MEMORY": "3G"})) == replace(DEFAULT, cpus=3, memory="3G")
+    assert limited(DEFAULT, options(**long | {"CPUS": "", "MEMORY": ""})) == replace(DEFAULT, cpus=2, memory="2G")
+    assert limited(DEFAULT, options()) == DEFAULT
 
 
 @pytest.mark.parametrize(("value", "cpus", "shown"), [("0.01", 0.01, "0.01"), ("0.50", 0.5, "0.5"), ("8", 8, "8")])
 def test_cpus(value: str, cpus: float, shown: str) -> None:
     """Parts of a CPU up to all that the engine's machine has are taken."""
-    stack = limited(DEFAULT, {"CPUS": value})
+    stack = limited(DEFAULT, options(CPUS=value))
     assert stack.cpus == cpus
     assert variables(stack)["SERVER_CPUS"] == shown
 
@@ -110,7 +120,7 @@ def test_bad_cpus(name: str, value: str) -> None:
 )
 def test_memory(value: str, memory: str) -> None:
     """Sizes are taken as Docker takes them, from the least that it takes."""
-    assert variables(limited(DEFAULT, {"MEMORY": value}))["SERVER_MEMORY"] == memory
+    assert variables(limited(DEFAULT, options(MEMORY=value)))["SERVER_MEMORY"] == memory
 
 
 @pytest.mark.parametrize(
@@ -145,7 +155,7 @@ def test_bad_memory(name: str, value: str) -> None:
 def test_bad_number_of_replicas() -> None:
     """No more replicas are taken than Nginx tries."""
     assert refused_stack({"N": "17"}) == "N='17': expected a whole number from 1 to 16"
-    assert requested(DEFAULT, {"N": str(MOST["docker"])}).replicas == 16
+    assert requested(DEFAULT, {"N": str(MAX_REPLICAS["docker"])}).replicas == 16
 
 
 def test_bad_setting() -> None:
@@ -174,7 +184,7 @@ def test_training_data(relative: bool, tmp_path: Path) -> None:
     path = ROOT / "README.md" if relative else tmp_path / "rows.csv"
     path.touch()
     given = "README.md" if relative else str(path)
-    assert data({"COVERTYPE_PATH": given}) == {"COVERTYPE_PATH": str(path)}
+    assert data(options(COVERTYPE_PATH=given)) == {"COVERTYPE_PATH": str(path)}
     assert "COVERTYPE_PATH" not in requested(DEFAULT, {"COVERTYPE_PATH": given}).environment
 
 
@@ -182,7 +192,7 @@ def test_training_data(relative: bool, tmp_path: Path) -> None:
 def test_training_data_that_is_not_there(name: str, tmp_path: Path) -> None:
     """A data set that is no file is refused: Docker would make a folder of that name."""
     with pytest.raises(CommandError) as caught:
-        data({"COVERTYPE_PATH": str(tmp_path / name)})
+        data(options(COVERTYPE_PATH=str(tmp_path / name)))
     assert str(caught.value) == f"COVERTYPE_PATH={str(tmp_path / name)!r}: there is no such file"
 
 
@@ -237,7 +247,7 @@ def test_path_with_a_colon(tmp_path: Path) -> None:
         refused_stack({"MODEL_URI": str(folder)}) == refused_stack({"MODEL_URI": folder.as_uri()}) == f"MODEL_URI={why}"
     )
     with pytest.raises(CommandError) as caught:
-        data({"COVERTYPE_PATH": str(folder / "MLmodel")})
+        data(options(COVERTYPE_PATH=str(folder / "MLmodel")))
     assert str(caught.value) == (
         f"COVERTYPE_PATH={str(folder / 'MLmodel')!r}: expected a whole path without a colon, for a container to see it"
     )
@@ -246,13 +256,13 @@ def test_path_with_a_colon(tmp_path: Path) -> None:
 def test_training_data_behind_a_link(tmp_path: Path) -> None:
     """A data set is mounted from where it really is."""
     (tmp_path / "a:b").symlink_to(ROOT / "README.md")
-    assert data({"COVERTYPE_PATH": str(tmp_path / "a:b")}) == {"COVERTYPE_PATH": str(ROOT / "README.md")}
+    assert data(options(COVERTYPE_PATH=str(tmp_path / "a:b"))) == {"COVERTYPE_PATH": str(ROOT / "README.md")}
 
 
 @pytest.mark.parametrize("environ", [{}, {"COVERTYPE_PATH": ""}, {"COVERTYPE_PATH_": "x"}])
 def test_no_training_data(environ: dict[str, str]) -> None:
     """Where no data set is named, none is mounted."""
-    assert data(environ) == {}
+    assert data(options(**environ)) == {}
 
 
 @pytest.mark.parametrize(
@@ -311,5 +321,5 @@ def test_engine_is_asked_for_cpus_alone(docker: FakeDocker) -> None:
 
 def test_least_is_the_engines() -> None:
     """The least that is taken is the engine's own least, no more."""
-    stack: Any = limited(DEFAULT, {"CPUS": str(topology._LEAST_CPUS), "MEMORY": str(topology._LEAST_MEMORY)})
+    stack: Any = limited(DEFAULT, options(CPUS=str(topology._LEAST_CPUS), MEMORY=str(topology._LEAST_MEMORY)))
     assert (stack.cpus, stack.memory) == (0.01, str(6 * 1024 * 1024))

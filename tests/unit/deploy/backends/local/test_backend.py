@@ -10,8 +10,10 @@ import pytest
 from deploy.backends.local.backend import LocalBackend
 from deploy.errors import CommandError
 from deploy.stack.paths import Layout
+from deploy.stack.record import Record
 from deploy.stack.specification import Stack
 from server.system.platform import usable_cpus
+from tests.support.options import options
 from tests.support.refusals import refusal
 
 Make = Callable[..., LocalBackend]
@@ -21,7 +23,7 @@ Make = Callable[..., LocalBackend]
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Make the backend of a stack that does not run, with these variables."""
     monkeypatch.chdir(tmp_path)  # the backend changes into the stack's folder
-    return lambda **environ: LocalBackend(Layout(tmp_path / "var"), environ)
+    return lambda **environ: LocalBackend(Layout(tmp_path / "var"), options(**environ))
 
 
 def test_up_takes_cpus_as_resources_does(make: Make) -> None:
@@ -54,6 +56,6 @@ def test_first_error_is_told_though_the_cleanup_fails(
     backend = make()
     monkeypatch.setattr(backend, "down", fail)
     monkeypatch.setattr(backend, "_converge", fail)
-    for before in (None, Stack()):
+    for before in (None, Record(Stack())):
         with pytest.raises(CommandError, match=r"^the first error$"), backend._undone_on_failure(before):
             raise CommandError("the first error")

@@ -29,6 +29,7 @@ from deploy.errors import CommandError
 from deploy.models.compile import compile_model as compiler
 from deploy.models.compile.parity import Check
 from deploy.models.registry.mlflow_variables import MLFLOW_VARIABLES
+from deploy.options import ModelOptions
 from server.engines.loading import load_model
 from server.errors import ModelError, SettingsError, StartError
 from server.model_store.digest import DIGEST_TAG, folder_digest
@@ -178,7 +179,7 @@ def compiled(shared: Registry) -> Compiled:
         before = shared.versions("soil")["1"]
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            uri = compiler.compile_model(shared.environ("models:/soil@champion"))
+            uri = compiler.compile_model(ModelOptions.read(shared.environ("models:/soil@champion")))
     return Compiled(shared, uri, out.getvalue(), before)
 
 
@@ -258,8 +259,8 @@ def test_compiled_again(compiled: Compiled) -> None:
     """A version that has a companion gets another version with a new one in its place."""
     shared = compiled.registry
     shared.register("again", forest())
-    second = compiler.compile_model(shared.environ("models:/again/1"))
-    third = compiler.compile_model(shared.environ(second))
+    second = compiler.compile_model(ModelOptions.read(shared.environ("models:/again/1")))
+    third = compiler.compile_model(ModelOptions.read(shared.environ(second)))
     assert (second, third) == ("models:/again/2", "models:/again/3")
     models = [shared.served(uri) for uri in (second, third)]
     assert [model.engine.name for model, _ in models] == ["forest", "forest"]
@@ -271,11 +272,11 @@ def test_compiled_again(compiled: Compiled) -> None:
 
 def test_refused_companion(shared: Registry, tmp_path: Path) -> None:
     """A companion that is refused is replaced by one that is not."""
-    compiler.compile_model(environ_of(tmp_path, save(tmp_path / "soil", forest())))
+    compiler.compile_model(ModelOptions.read(environ_of(tmp_path, save(tmp_path / "soil", forest()))))
     damaged = tmp_path / "soil-compiled"
     (damaged / "forest" / "roots.npy").unlink()
     (damaged / "forest" / "stale.npy").touch()
-    again = Path(compiler.compile_model(environ_of(tmp_path, damaged)))
+    again = Path(compiler.compile_model(ModelOptions.read(environ_of(tmp_path, damaged))))
     assert again == tmp_path / "soil-compiled-compiled"
     assert shared.served(str(again), "forest")[0].engine.name == "forest"
     assert not (again / "forest" / "stale.npy").exists()
@@ -285,7 +286,7 @@ def test_model_of_a_run(shared: Registry) -> None:
     """A model of a run that was never registered gets a run of its own, and stays unregistered."""
     run = shared.register("from a run", forest())
     before = shared.versions("from a run")
-    uri = compiler.compile_model(shared.environ(f"runs:/{run}/model"))
+    uri = compiler.compile_model(ModelOptions.read(shared.environ(f"runs:/{run}/model")))
     assert uri.startswith("runs:/")
     assert uri.endswith("/model")
     assert run not in uri
@@ -300,7 +301,7 @@ def test_folder(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fo
     monkeypatch.chdir(tmp_path)
     before = folder_digest(local)
     uri = "soil" if form == "relative" else form.format(local)
-    assert compiler.compile_model(environ_of(tmp_path, uri)) == str(tmp_path / "soil-compiled")
+    assert compiler.compile_model(ModelOptions.read(environ_of(tmp_path, uri))) == str(tmp_path / "soil-compiled")
     assert folder_digest(local) == before
     copy = resolve(Settings.from_env(environ_of(tmp_path, tmp_path / "soil-compiled")))
     model = load_model(copy, "forest")
@@ -315,7 +316,7 @@ def test_folder_that_exists(local: Path, tmp_path: Path, kind: str) -> None:
     target = tmp_path / "soil-compiled"
     target.mkdir() if kind == "folder" else target.touch()
     with pytest.raises(CommandError, match=f"^{target} exists"):
-        compiler.compile_model(environ_of(tmp_path, local))
+        compiler.compile_model(ModelOptions.read(environ_of(tmp_path, local)))
     assert kind == "file" or list(target.iterdir()) == []
 
 
@@ -324,7 +325,7 @@ def test_own_code_and_mlflow_files(local: Path, tmp_path: Path) -> None:
     (local / "code").mkdir()
     (local / "code" / "own.py").write_text("x = 1\n")
     (local / "registered_model_meta").touch()
-    made = Path(compiler.compile_model(environ_of(tmp_path, local)))
+    made = Path(compiler.compile_model(ModelOptions.read(environ_of(tmp_path, local))))
     assert (made / "code" / "own.py").read_text() == "x = 1\n"
     assert not (made / "registered_model_meta").exists()
 
@@ -332,7 +333,7 @@ def test_own_code_and_mlflow_files(local: Path, tmp_path: Path) -> None:
 def test_data(local: Path, tmp_path: Path) -> None:
     """The rows of DATA are what is compared on, and its name is recorded."""
     FRAME[:77].assign(label=LABELS[:77]).to_csv(tmp_path / "held out.csv", index=False)
-    made = compiler.compile_model(environ_of(tmp_path, local, DATA=str(tmp_path / "held out.csv")))
+    made = compiler.compile_model(ModelOptions.read(environ_of(tmp_path, local, DATA=str(tmp_path / "held out.csv"))))
     check = flavor_of(Path(made))["check"]
     assert (check["against"], check["rows"], check["passed"]) == ("file: held out.csv", 77, True)
 
@@ -341,13 +342,13 @@ def test_data_at_home(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """DATA may be in the home folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
     FRAME.to_csv(tmp_path / "rows.csv.gz", index=False)
-    made = compiler.compile_model(environ_of(tmp_path, local, DATA="~/rows.csv.gz"))
+    made = compiler.compile_model(ModelOptions.read(environ_of(tmp_path, local, DATA="~/rows.csv.gz")))
     assert flavor_of(Path(made))["check"]["rows"] == 200
 
 
 def test_no_data(local: Path, tmp_path: Path) -> None:
     """An empty DATA counts as none."""
-    made = compiler.compile_model(environ_of(tmp_path, local, DATA=""))
+    made = compiler.compile_model(ModelOptions.read(environ_of(tmp_path, local, DATA="")))
     assert flavor_of(Path(made))["check"]["rows"] == 4097
 
 
@@ -365,7 +366,7 @@ def test_bad_data(local: Path, tmp_path: Path, content: str | None, said: str) -
     if content is not None:
         (tmp_path / "rows.csv").write_text(content)
     with pytest.raises(CommandError) as caught:
-        compiler.compile_model(environ_of(tmp_path, local, DATA=str(tmp_path / "rows.csv")))
+        compiler.compile_model(ModelOptions.read(environ_of(tmp_path, local, DATA=str(tmp_path / "rows.csv"))))
     assert str(caught.value).startswith(f"DATA={tmp_path / 'rows.csv'}: ")
     assert said in str(caught.value)
     assert not (tmp_path / "soil-compiled").exists()
@@ -374,7 +375,7 @@ def test_bad_data(local: Path, tmp_path: Path, content: str | None, said: str) -
 def test_example_of_an_unknown_category(tmp_path: Path) -> None:
     """A model that refuses unknown categories, and has no example of its own, is compiled all the same."""
     local = save(tmp_path / "soil", forest("error"), example=False)
-    made = compiler.compile_model(environ_of(tmp_path, local))
+    made = compiler.compile_model(ModelOptions.read(environ_of(tmp_path, local)))
     check = flavor_of(Path(made))["check"]
     assert check["passed"] is True
     assert check["rows"] > 4000
@@ -385,7 +386,7 @@ def test_data_of_an_unknown_category(tmp_path: Path) -> None:
     local = save(tmp_path / "soil", forest("error"))
     FRAME.assign(soil="peat").to_csv(tmp_path / "rows.csv", index=False)
     with pytest.raises((CommandError, StartError)) as caught:
-        compiler.compile_model(environ_of(tmp_path, local, DATA=str(tmp_path / "rows.csv")))
+        compiler.compile_model(ModelOptions.read(environ_of(tmp_path, local, DATA=str(tmp_path / "rows.csv"))))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "soil-compiled").exists()
 
@@ -393,7 +394,7 @@ def test_data_of_an_unknown_category(tmp_path: Path) -> None:
 def assert_nothing_made(shared: Registry, name: str, error: type[Exception], match: str, **environ: str) -> None:
     before = (shared.versions(name), shared.runs())
     with pytest.raises(error, match=match) as caught:
-        compiler.compile_model(shared.environ(f"models:/{name}/1", **environ))
+        compiler.compile_model(ModelOptions.read(shared.environ(f"models:/{name}/1", **environ)))
     assert "\n" not in str(caught.value)
     assert (shared.versions(name), shared.runs()) == before
 
@@ -432,7 +433,7 @@ def test_no_such_model(shared: Registry, tmp_path: Path) -> None:
     """A model that is not there is told as by a replica."""
     assert_nothing_made(shared, "nobody", StartError, "MODEL_URI='models:/nobody/1'")
     with pytest.raises(StartError, match="no file MLmodel"):
-        compiler.compile_model(environ_of(tmp_path, tmp_path / "none"))
+        compiler.compile_model(ModelOptions.read(environ_of(tmp_path, tmp_path / "none")))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -442,10 +443,12 @@ def test_other_models(tmp_path: Path, fitted: Any) -> None:
     columns = ColumnTransformer([("scaled", StandardScaler(), ["zone", "depth"])])
     local = save(tmp_path / "other", make_pipeline(columns, fitted).fit(FRAME, np.arange(200) % 2))
     if isinstance(fitted, DecisionTreeRegressor):
-        assert compiler.compile_model(environ_of(tmp_path, local)) == str(tmp_path / "other-compiled")
+        assert compiler.compile_model(ModelOptions.read(environ_of(tmp_path, local))) == str(
+            tmp_path / "other-compiled"
+        )
     else:
         with pytest.raises(CommandError, match="LogisticRegression is no forest"):
-            compiler.compile_model(environ_of(tmp_path, local, ENGINE="forest"))
+            compiler.compile_model(ModelOptions.read(environ_of(tmp_path, local, ENGINE="forest")))
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> int:

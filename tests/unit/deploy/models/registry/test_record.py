@@ -22,6 +22,7 @@ from deploy.models.registry import record
 from deploy.models.registry.mlflow_variables import MLFLOW_VARIABLES
 from deploy.stack.paths import Layout
 from tests.support.fake_docker import FakeDocker
+from tests.support.options import options
 from tests.support.stacks.containers import require_engine
 
 with warnings.catch_warnings():
@@ -112,7 +113,7 @@ def test_registry_that_refuses(var: Path, monkeypatch: pytest.MonkeyPatch, capsy
 def test_local_backend(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The local backend logs runs beside its models, and tells why it cannot."""
     monkeypatch.chdir(var)  # where the backend goes
-    backend = LocalBackend(Layout(var), os.environ)
+    backend = LocalBackend(Layout(var), options(**os.environ))
     backend.record(DOCUMENT)
     assert [run.info.run_name for run in logged(var)] == ["2x0.5/256M:1", "1x1/512M:1"]
     with pytest.raises(CommandError, match=r"^no run was logged: no document of runs"):
@@ -134,7 +135,7 @@ def test_container(tmp_path: Path) -> None:
     """In a container, runs and their files, be they megabytes, go to the registry in the stack's volume."""
     require_engine()
     environ = {"COMPOSE_PROJECT_NAME": f"forkcast-test-record-{os.getpid()}"}
-    compose, backend = Compose(environ), DockerBackend(Layout(tmp_path / "var"), environ)
+    compose, backend = Compose(environ), DockerBackend(Layout(tmp_path / "var"), options(**environ))
     big = RUN | {"artifacts": {"report.html": "x" * 3_000_000}}
     try:
         compose.run("build", "model")

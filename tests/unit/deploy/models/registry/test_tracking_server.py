@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from deploy.models.registry import database, tracking_server
 from deploy.models.registry.bucket import Bucket
+from deploy.options import RegistryOptions
 from server.errors import RegistryError, SettingsError
 
 STORE = {
@@ -63,12 +64,12 @@ def s3(monkeypatch: pytest.MonkeyPatch, *buckets: str, error: Exception | None =
 )
 def test_databases(given: str, used: str) -> None:
     """A database is reached by the driver that is here, whatever its address calls it."""
-    assert database.address({"DATABASE_URL": given}).render_as_string(hide_password=False) == used
+    assert database.address(RegistryOptions.read({"DATABASE_URL": given})).render_as_string(hide_password=False) == used
 
 
 def test_own_database() -> None:
     """The stack's own database needs a password alone, which may have any character."""
-    url = database.address({"DATABASE_PASSWORD": "p@s/s:#"})
+    url = database.address(RegistryOptions.read({"DATABASE_PASSWORD": "p@s/s:#"}))
     assert (url.drivername, url.host, url.database, url.password) == ("mysql+pymysql", "database", "mlflow", "p@s/s:#")
 
 
@@ -76,21 +77,21 @@ def test_own_database() -> None:
 def test_bad_address_of_a_database(given: str) -> None:
     """An address that is none is refused by its name, and is not repeated: it may hold a password."""
     with pytest.raises(SettingsError, match=r"^DATABASE_URL: expected mysql://") as caught:
-        database.address({"DATABASE_URL": given})
+        database.address(RegistryOptions.read({"DATABASE_URL": given}))
     assert "hidden" not in str(caught.value)
 
 
 def test_no_password() -> None:
     """Without any database, what is missing is named."""
     with pytest.raises(SettingsError, match=r"^DATABASE_PASSWORD is missing: "):
-        database.address({"DATABASE_PASSWORD": ""})
+        database.address(RegistryOptions.read({"DATABASE_PASSWORD": ""}))
 
 
 @pytest.mark.parametrize("given", ["mysql://u:hidden@127.0.0.1:1/n", "postgresql://u:hidden@127.0.0.1:1/n"])
 def test_unreachable_database(given: str) -> None:
     """A database that does not answer is told in one line, without its password."""
     with pytest.raises(RegistryError, match=r"^the database .*u:\*\*\*@127\.0\.0\.1:1/n: ") as caught:
-        database.check(database.address({"DATABASE_URL": given}))
+        database.check(database.address(RegistryOptions.read({"DATABASE_URL": given})))
     assert "hidden" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -98,7 +99,9 @@ def test_unreachable_database(given: str) -> None:
 def test_folder(tmp_path: Path) -> None:
     """On SQLite and a folder, artifacts have their own place, so that the database can be read without the server."""
     folder = tmp_path / "var/mlartifacts"
-    told = tracking_server.prepare({"DATABASE_URL": f"sqlite:///{tmp_path}/mlflow.db", "ARTIFACTS": str(folder)})
+    told = tracking_server.prepare(
+        RegistryOptions.read({"DATABASE_URL": f"sqlite:///{tmp_path}/mlflow.db", "ARTIFACTS": str(folder)})
+    )
     assert folder.is_dir()
     assert told["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/mlflow.db"
     assert told["MLFLOW_ARTIFACTS_DESTINATION"] == told["MLFLOW_DEFAULT_ARTIFACT_ROOT"] == folder.as_uri()
@@ -110,7 +113,7 @@ def test_bucket_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     fake = s3(monkeypatch)
     environ = {"DATABASE_URL": f"sqlite:///{tmp_path}/mlflow.db", **STORE}
     for _ in range(2):
-        told = tracking_server.prepare(environ)
+        told = tracking_server.prepare(RegistryOptions.read(environ))
         assert fake.buckets == ["mlflow"]
     assert fake.options == {}
     assert told["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://mlflow"
@@ -122,7 +125,7 @@ def test_bucket_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_bucket_in_another_region(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bucket is made in the region that is asked for."""
     fake = s3(monkeypatch)
-    Bucket.from_env({**STORE, "S3_BUCKET": "mine", "S3_REGION": "eu-central-1"}).make()
+    Bucket.of(RegistryOptions.read({**STORE, "S3_BUCKET": "mine", "S3_REGION": "eu-central-1"})).make()
     assert fake.buckets == ["mine"]
     assert fake.options == {"CreateBucketConfiguration": {"LocationConstraint": "eu-central-1"}}
 
@@ -141,7 +144,7 @@ def test_store_that_refuses(monkeypatch: pytest.MonkeyPatch, error: Exception, w
     with pytest.raises(
         RegistryError, match=f"^the object store http://object-store:7480, bucket 'mlflow': {why}"
     ) as caught:
-        Bucket.from_env(STORE).make()
+        Bucket.of(RegistryOptions.read(STORE)).make()
     assert "very-secret" not in str(caught.value)
 
 
@@ -149,20 +152,22 @@ def test_store_that_refuses(monkeypatch: pytest.MonkeyPatch, error: Exception, w
 def test_half_a_store(name: str) -> None:
     """What is missing of a store is named."""
     with pytest.raises(SettingsError, match=f"^{name} is missing: "):
-        Bucket.from_env({**STORE, name: ""})
+        Bucket.of(RegistryOptions.read({**STORE, name: ""}))
 
 
 @pytest.mark.parametrize("url", ["object-store:7480", "s3://b", "http://", "http://k:hidden@h", "http://[", "ftp://h"])
 def test_bad_address_of_a_store(url: str) -> None:
     """An address that is none, or that holds a key, is refused and not repeated."""
     with pytest.raises(SettingsError, match=r"^S3_ENDPOINT_URL: expected ") as caught:
-        Bucket.from_env({**STORE, "S3_ENDPOINT_URL": url})
+        Bucket.of(RegistryOptions.read({**STORE, "S3_ENDPOINT_URL": url}))
     assert "hidden" not in str(caught.value)
 
 
 def test_command() -> None:
     """MLflow's server listens where it is told to, for those names that clients have for it."""
-    line = tracking_server.command({"HOST": "0.0.0.0", "PORT": "5001", "ALLOWED_HOSTS": "mlflow.example.com"})  # noqa: S104
+    line = tracking_server.command(
+        RegistryOptions.read({"HOST": "0.0.0.0", "PORT": "5001", "ALLOWED_HOSTS": "mlflow.example.com"})  # noqa: S104
+    )
     assert line[:4] == [sys.executable, "-m", "mlflow", "server"]
     options = dict(zip(line[4:-1:2], line[5:-1:2], strict=True))
     assert (options["--host"], options["--port"]) == ("0.0.0.0", "5001")  # noqa: S104
@@ -173,7 +178,7 @@ def test_command() -> None:
 def test_bad_port(port: str) -> None:
     """A port that cannot be is named with its value."""
     with pytest.raises(SettingsError, match=f"^PORT='{port}': expected"):
-        tracking_server.command({"PORT": port})
+        tracking_server.command(RegistryOptions.read({"PORT": port}))
 
 
 def test_main_tells_why_not(

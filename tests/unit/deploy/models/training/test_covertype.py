@@ -40,7 +40,7 @@ def published(data: Covertype) -> pd.DataFrame:
 
 
 def load_file(path: Path) -> Covertype:
-    return load({"COVERTYPE_PATH": str(path)}, path.parent / "data")
+    return load(path, path.parent / "data")
 
 
 def refused_file(path: Path) -> str:
@@ -185,23 +185,23 @@ def test_download(tmp_path: Path, archive: Callable[..., None]) -> None:
     """Without a file, scikit-learn's download is folded back, kept, and leaves the sockets' timeout alone."""
     archive(gzip.compress(published(MADE).to_csv(index=False, header=False).encode()))
     before = socket.getdefaulttimeout()
-    data = load({}, tmp_path / "data")
+    data = load(None, tmp_path / "data")
     assert np.array_equal(data.x, MADE.x)
     assert np.array_equal(data.y, MADE.y)
     assert data.source == "fetch_covtype"
     assert socket.getdefaulttimeout() == before
     archive(b"changed since")
-    assert np.array_equal(load({"COVERTYPE_PATH": ""}, tmp_path / "data").x, MADE.x)
+    assert np.array_equal(load(None, tmp_path / "data").x, MADE.x)
 
 
 def test_corrupt_download(tmp_path: Path, archive: Callable[..., None]) -> None:
     """A download that is not the data set is an error, never silently replaced by synthetic rows."""
     archive(b"<html>please log in</html>", checksum="0" * 64)
     with pytest.raises(DataError, match=r"SHA256 checksum .* set COVERTYPE_PATH"):
-        load({}, tmp_path / "data")
+        load(None, tmp_path / "data")
     archive(gzip.compress(b"1,2,3\n4,5,6\n"))
     with pytest.raises(DataError, match="expected 54 features a row"):
-        load({}, tmp_path / "data")
+        load(None, tmp_path / "data")
 
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +209,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     url = f"http://127.0.0.1:{free_port()}/covtype.data.gz"
     monkeypatch.setattr(_covtype, "ARCHIVE", RemoteFileMetadata("covtype.data.gz", url, "0" * 64))
-    data = load({}, tmp_path / "data")
+    data = load(None, tmp_path / "data")
     told = capsys.readouterr().err
     assert data.source == "synthetic"
     assert data.x.shape == (20_000, 12)
@@ -225,7 +225,7 @@ def test_silent_server_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with port_in_use() as silent:
         url = f"http://127.0.0.1:{silent}/"
         monkeypatch.setattr(_covtype, "ARCHIVE", RemoteFileMetadata("covtype.data.gz", url, "0" * 64))
-        assert load({}, tmp_path / "data").source == "synthetic"
+        assert load(None, tmp_path / "data").source == "synthetic"
 
 
 def test_synthetic_rows() -> None:

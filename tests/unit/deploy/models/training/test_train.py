@@ -20,6 +20,7 @@ from deploy.models.training import train as trainer
 from deploy.models.training.form import FEATURES, LABEL, PUBLISHED_RANGES, Covertype
 from deploy.models.training.pipeline import Fitted, build_pipeline, covertype_forest, fit
 from deploy.models.training.synthetic import generate
+from deploy.options import ModelOptions
 from server.errors import ModelError, RegistryError, SettingsError
 from server.model_store.digest import DIGEST_TAG, folder_digest
 from server.settings import Settings
@@ -74,7 +75,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     rows = folder / "rows.csv"
     pd.DataFrame(np.column_stack([MADE.x, MADE.y]).astype(int), columns=[*FEATURES, LABEL]).to_csv(rows, index=False)
     environ = {"VAR_DIR": str(folder / "var"), "COVERTYPE_PATH": str(rows)}
-    line = trainer.train(environ, small_forest())
+    line = trainer.train(ModelOptions.read(environ), small_forest())
     return Trained(environ, Settings.from_env(environ), line, fit(MADE, small_forest()))
 
 
@@ -264,7 +265,7 @@ def test_foreign_registry_keeps_its_artifacts(tmp_path: Path, monkeypatch: pytes
 def test_bad_data_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Trained) -> None:
     """A bad setting stops the trainer before MLflow is touched; bad data exits 1 like anything foreseen."""
     with pytest.raises(SettingsError, match="PORT='x'"):
-        trainer.train({"PORT": "x", "VAR_DIR": str(tmp_path)}, small_forest())
+        trainer.train(ModelOptions.read({"PORT": "x", "VAR_DIR": str(tmp_path)}), small_forest())
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setenv("VAR_DIR", trained.environ["VAR_DIR"])
     monkeypatch.setenv("COVERTYPE_PATH", str(tmp_path / "none.csv"))

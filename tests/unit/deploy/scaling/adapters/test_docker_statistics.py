@@ -183,13 +183,15 @@ def test_engine_that_fails(engine: Engine, statistics: Statistics) -> None:
         Statistics("/nowhere.sock", "p").read()
 
 
-def test_engine_socket(docker: FakeDocker) -> None:
+def test_engine_socket(docker: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> None:
     """The socket is DOCKER_HOST's, else that of Docker's context; an engine far away has none."""
-    assert engine_socket({"DOCKER_HOST": "unix:///run/user/1000/docker.sock"}) == "/run/user/1000/docker.sock"
     docker.answer("context", "inspect", out="unix:///var/run/docker.sock\n")
-    assert engine_socket({}) == "/var/run/docker.sock"
+    assert engine_socket() == "/var/run/docker.sock"
+    monkeypatch.setenv("DOCKER_HOST", "unix:///run/user/1000/docker.sock")
+    assert engine_socket() == "/run/user/1000/docker.sock"
+    monkeypatch.setenv("DOCKER_HOST", "tcp://far:2375")
     with pytest.raises(CommandError, match=r"tcp://far:2375 cannot be asked"):
-        engine_socket({"DOCKER_HOST": "tcp://far:2375"})
+        engine_socket()
 
 
 @pytest.fixture
@@ -214,7 +216,7 @@ def busy(tmp_path: Path) -> Iterator[str]:
 def test_real_container(busy: str) -> None:
     """A container that is held to half a CPU is read as one that uses about that, and memory as `docker stats` does."""
     started = time.time()
-    statistics = Statistics(engine_socket(os.environ), busy)
+    statistics = Statistics(engine_socket(), busy)
     with Sampler(statistics.read, 0.2) as sampler:
 
         def used() -> Usage | None:
