@@ -55,7 +55,7 @@ def pins(path: Path) -> dict[str, set[str]]:
     return found
 
 
-def test_services(services: dict[str, dict[str, Any]]) -> None:
+def test_compose_services_match_the_known_services(services: dict[str, dict[str, Any]]) -> None:
     """There are those services that the verbs know, and the one-shot one that brings the model."""
     assert set(services) == set(EVERY_SERVICE)
 
@@ -86,7 +86,7 @@ def test_images_are_built_by_their_names(services: dict[str, dict[str, Any]], se
     assert f" AS {image}\n" in DOCKERFILE
 
 
-def test_published_ports(services: dict[str, dict[str, Any]]) -> None:
+def test_only_documented_ports_are_published(services: dict[str, dict[str, Any]]) -> None:
     """Nginx is reached where HTTP_HOST says, the pages for people from this machine alone, and nothing else at all."""
     ports = {name: one["ports"] for name, one in services.items() if "ports" in one}
     assert ports == {
@@ -107,7 +107,7 @@ def test_replicas_can_be_many(services: dict[str, dict[str, Any]]) -> None:
     assert server["volumes"] == ["models:/var/lib/forkcast/models:ro", keys]
 
 
-def test_volumes(services: dict[str, dict[str, Any]]) -> None:
+def test_only_the_model_service_mounts_the_registry(services: dict[str, dict[str, Any]]) -> None:
     """The registry is seen by the one-shot service alone, which sees the host's own files without changing them."""
     assert set(yaml.safe_load(COMPOSE)["volumes"]) == {"registry", "models", "database", "objects", "metrics"}
     for name, one in services.items():
@@ -143,7 +143,7 @@ def test_model_is_told_on_its_images_alone(services: dict[str, dict[str, Any]]) 
     assert told == {"model", "server"}
 
 
-def test_one_shot_service(services: dict[str, dict[str, Any]]) -> None:
+def test_replicas_wait_for_the_model_service(services: dict[str, dict[str, Any]]) -> None:
     """What brings the model ends, and the replicas wait for it to have worked."""
     assert services["model"]["restart"] == "no"
     assert services["server"]["depends_on"] == {"model": {"condition": "service_completed_successfully"}}
@@ -305,7 +305,7 @@ def test_every_variable_of_the_templates_has_a_value() -> None:
 
 
 @pytest.mark.parametrize("lock", sorted(path.name for path in LOCKS.glob("*.txt")))
-def test_locks(lock: str) -> None:
+def test_locks_use_no_index_and_agree_with_dev(lock: str) -> None:
     """A lock names no index, so that a network's own is used, and has no other version than the largest lock has."""
     assert "://" not in (LOCKS / lock).read_text()
     largest, own = pins(LOCKS / "dev.txt"), pins(LOCKS / lock)

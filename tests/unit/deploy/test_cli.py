@@ -61,7 +61,7 @@ def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
 
 
 @pytest.mark.parametrize("arguments", [[], ["explode"], ["_backend"], ["up", "N=2"], ["--help"]])
-def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_print_usage_with_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Anything but one verb gets the list of verbs on standard error, and status 2."""
     assert cli.main(arguments) == 2
     out, err = capsys.readouterr()
@@ -77,7 +77,7 @@ def test_usage_of_the_real_command(run: Run) -> None:
 
 
 @pytest.mark.parametrize("backend", ["kubernetes", "LOCAL", "podman"])
-def test_unknown_backend(backend: str, run: Run, tmp_path: Path) -> None:
+def test_unknown_backend_is_refused_in_one_line(backend: str, run: Run, tmp_path: Path) -> None:
     """A backend that there is not is refused with one line, and the refusal is all that is left."""
     ran = run("up", BACKEND=backend)
     assert ran.returncode == 1
@@ -87,7 +87,7 @@ def test_unknown_backend(backend: str, run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["", "auto", "local", "docker"])
 @pytest.mark.parametrize("verb", ["scale", "resources", "restart", "status", "stats"])
-def test_verbs_that_need_a_running_stack(verb: str, backend: str, docker: FakeDocker, run: Run) -> None:
+def test_verbs_without_a_running_stack_suggest_make_up(verb: str, backend: str, docker: FakeDocker, run: Run) -> None:
     """Where nothing runs, those who look at it or change it say how to start it, whatever the backend is."""
     docker.engine()
     ran = run(verb, BACKEND=backend)
@@ -98,7 +98,7 @@ def test_verbs_that_need_a_running_stack(verb: str, backend: str, docker: FakeDo
 @pytest.mark.parametrize(
     ("variable", "value"), [("N", "0"), ("HTTP_PORT", "http"), ("LOCUST_PORT", "-1"), ("WEB_CONCURRENCY", "many")]
 )
-def test_bad_value(variable: str, value: str, run: Run) -> None:
+def test_invalid_value_is_one_line_with_expectation(variable: str, value: str, run: Run) -> None:
     """A bad value stops the start with one line: the name, the value and what was expected."""
     ran = run("up", **{variable: value})
     assert ran.returncode == 1
@@ -245,7 +245,7 @@ def test_settings_file_reaches_containers(
     assert capsys.readouterr().err == ""
 
 
-def test_build(docker: FakeDocker, run: Run) -> None:
+def test_build_prints_image_sizes_on_any_backend(docker: FakeDocker, run: Run) -> None:
     """`build` builds the images whatever backend runs the stack, and tells the size of each."""
     docker.engine()
     docker.answer("compose", "build")
@@ -256,7 +256,7 @@ def test_build(docker: FakeDocker, run: Run) -> None:
     assert len(docker.ran("compose", "build")) == 1
 
 
-def test_build_that_fails(docker: FakeDocker, run: Run) -> None:
+def test_failed_build_is_reported_by_its_last_line(docker: FakeDocker, run: Run) -> None:
     """A build that fails ends with one line: the builder's last."""
     docker.engine()
     docker.answer("compose", "build", err="#1 ERROR\nfailed to solve\n", status=1)
@@ -275,7 +275,7 @@ def test_publish_without_a_name(docker: FakeDocker, run: Run, missing: str) -> N
     assert docker.ran("buildx") == []
 
 
-def test_publish(docker: FakeDocker, run: Run) -> None:
+def test_publish_pushes_both_platforms_as_named(docker: FakeDocker, run: Run) -> None:
     """`publish` builds for both platforms and pushes under the names that were given."""
     docker.engine()
     docker.answer("buildx", "bake")
@@ -286,7 +286,7 @@ def test_publish(docker: FakeDocker, run: Run) -> None:
     assert (call.environ["IMAGE"], call.environ["TAG"]) == ("registry.example.com/forkcast", "v1")
 
 
-def test_down_in_containers(docker: FakeDocker, run: Run, tmp_path: Path) -> None:
+def test_down_stops_containers_started_by_compose(docker: FakeDocker, run: Run, tmp_path: Path) -> None:
     """`down` of containers that Compose itself started stops those of this checkout."""
     docker.engine()
     docker.answer("compose", "down")
@@ -345,13 +345,13 @@ def test_clean_without_the_engine(docker: FakeDocker, run: Run, tmp_path: Path) 
     assert {"compose-project", "mlflow.db"} < {path.name for path in (tmp_path / "var").iterdir()}
 
 
-def test_clean_without_containers(docker: FakeDocker, run: Run) -> None:
+def test_clean_without_project_asks_no_engine(docker: FakeDocker, run: Run) -> None:
     """A checkout that has used no containers asks no engine."""
     assert run("clean", YES="1").returncode == 0
     assert docker.calls == []
 
 
-def test_clean_asks_first(run: Run, tmp_path: Path) -> None:
+def test_clean_without_confirmation_deletes_nothing(run: Run, tmp_path: Path) -> None:
     """Without a terminal to ask on, and without YES=1, nothing is deleted."""
     kept = tmp_path / "var/mlflow.db"
     kept.parent.mkdir()
@@ -363,7 +363,7 @@ def test_clean_asks_first(run: Run, tmp_path: Path) -> None:
         assert kept.exists()
 
 
-def test_clean_without_asking(run: Run, tmp_path: Path) -> None:
+def test_clean_with_yes_deletes_only_the_stack(run: Run, tmp_path: Path) -> None:
     """With YES=1 the stack's folder is deleted, and nothing beside it."""
     (tmp_path / "var").mkdir()
     (tmp_path / "beside").touch()

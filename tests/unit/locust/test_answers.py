@@ -20,7 +20,7 @@ VERSION = b'"model_version": "1"'
         (b'{"predictions": [1, 0], "confidences": [0.5, null], %s}' % VERSION, 2),
     ],
 )
-def test_predictions(body: bytes, rows: int | None) -> None:
+def test_valid_predictions_are_accepted(body: bytes, rows: int | None) -> None:
     """A prediction with its version is good, with a confidence from 0 to 1 or none, for a row or for each of many."""
     check(200, body, rows)
 
@@ -45,7 +45,7 @@ def test_predictions(body: bytes, rows: int | None) -> None:
         (200, b'{"predictions": [1, 2], "confidences": [1, 2], %s}' % VERSION, 2, "no prediction"),
     ],
 )
-def test_failures(status: int, body: bytes, rows: int | None, name: str) -> None:
+def test_invalid_responses_raise_a_named_failure(status: int, body: bytes, rows: int | None, name: str) -> None:
     """Everything else has a name: another status, no JSON, or no prediction in it."""
     with pytest.raises(Failure) as caught:
         check(status, body, rows)

@@ -118,7 +118,7 @@ def exchanges(port: int, times: int, size: int = 0) -> list[object]:
         pytest.param([[(b"SSH-2.0\r\n", KEEP)], [(OK, CLOSE)]], ["malformed", GOOD], id="no HTTP"),
     ],
 )
-def test_exchanges(script: list[list[Reply]], results: list[object]) -> None:
+def test_requests_are_resent_only_after_an_idle_close(script: list[list[Reply]], results: list[object]) -> None:
     """What happens to a connection has a name; it is made anew, and nothing is sent again but past an idle close."""
     with server(script) as port:
         assert exchanges(port, len(results)) == results
@@ -130,6 +130,6 @@ def test_large_requests_are_sent_whole() -> None:
         assert exchanges(port, 2, size=20_000_000) == [GOOD, GOOD]
 
 
-def test_nobody_listens() -> None:
+def test_refused_connection_is_reported_each_time() -> None:
     """A connection that is refused is told as that, each time."""
     assert exchanges(free_port(), 2) == ["refused", "refused"]

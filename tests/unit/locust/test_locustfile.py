@@ -76,7 +76,7 @@ def test_options_have_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_service_that_is_not_there(count: int) -> None:
+def test_unreachable_service_ends_the_test(count: int) -> None:
     """A test against nobody ends by itself, with one line that says so and a status that is not 0."""
     address = f"http://127.0.0.1:{free_port()}"
     ran = locust(address, *QUICK, *workers(count))
@@ -101,7 +101,7 @@ def test_service_that_is_not_there(count: int) -> None:
         ),
     ],
 )
-def test_tests_that_would_measure_nothing(options: list[str], line: str) -> None:
+def test_invalid_option_is_one_line_with_status_1(options: list[str], line: str) -> None:
     """What no test can be made of is refused with one line that names it."""
     with serving() as service:
         ran = locust(service.address, *QUICK, *options)
@@ -120,7 +120,7 @@ def test_a_refusal_is_recorded() -> None:
     assert {record["kind"] for record in ran.records} <= {"error", "second"}
 
 
-def test_a_worker_that_cannot_take_part(tmp_path: Path) -> None:
+def test_incapable_worker_ends_the_test(tmp_path: Path) -> None:
     """A worker elsewhere that lacks the file of rows ends the test for all, with its reason told once by the master."""
     (tmp_path / "rows.csv").write_text("small,below,degrees,free,flag,word,perhaps,maybe\n1,-5,0,1,true,a,10,b\n")
     (tmp_path / "elsewhere").mkdir()

@@ -35,7 +35,7 @@ def check_totals(ran: Ran, stats: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_the_ladder_and_its_records(count: int, tmp_path: Path) -> None:
+def test_users_climb_the_ladder_and_stop(count: int, tmp_path: Path) -> None:
     """Users go up by steps to the number asked for, every step is told and held, and the test ends by itself."""
     stats = tmp_path / "stats.json"
     with serving(faulty=True) as service:

@@ -59,7 +59,7 @@ def test_rows_come_from_all_of_a_file(tmp_path: Path) -> None:
         (HEADER + "1,2\n", ", line 2: list index out of range"),
     ],
 )
-def test_files_that_will_not_do(text: str, reason: str, tmp_path: Path) -> None:
+def test_invalid_rows_file_is_refused_by_name(text: str, reason: str, tmp_path: Path) -> None:
     """A file without what is needed is refused with its name, and the line where there is one."""
     path = tmp_path / "rows.csv"
     path.write_text(text)
@@ -68,7 +68,7 @@ def test_files_that_will_not_do(text: str, reason: str, tmp_path: Path) -> None:
     assert str(caught.value) == f"--data {path}{reason}"
 
 
-def test_a_file_that_is_not_gzipped(tmp_path: Path) -> None:
+def test_misnamed_gzip_file_is_refused(tmp_path: Path) -> None:
     """A file that is not what its name says is refused with its name."""
     path = tmp_path / "rows.csv.gz"
     path.write_text(HEADER + LINE)

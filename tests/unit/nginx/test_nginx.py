@@ -126,7 +126,7 @@ def test_words_of_newer_versions(layout: Layout) -> None:
     assert "ssl_certificate_cache" in new
 
 
-def test_version_of_nginx(binary: str) -> None:
+def test_unknown_nginx_version_counts_as_oldest(binary: str) -> None:
     """The version is the one that Nginx tells; of what tells none, the oldest."""
     assert nginx.version_of(binary) >= nginx.OLDEST
     assert nginx.version_of("true") == nginx.OLDEST
@@ -202,7 +202,9 @@ def listens(port: int) -> bool:
     ],
     ids=["slots", "none"],
 )
-def test_no_replica(upstream: str | None, tried: str, method: str, layout: Layout, binary: str) -> None:
+def test_request_without_replica_gets_503_with_retry_after(
+    upstream: str | None, tried: str, method: str, layout: Layout, binary: str
+) -> None:
     """A request that no replica took is a full queue to the client; one that found no list of them starts once more."""
     with running(binary, layout, upstream) as port:
         connection = HTTPConnection("127.0.0.1", port, timeout=30)
@@ -251,7 +253,7 @@ def replica() -> Iterator[int]:
         yield server.server_port
 
 
-def test_request_that_starts_once_more(layout: Layout, binary: str, replica: int) -> None:
+def test_restarted_request_arrives_completely(layout: Layout, binary: str, replica: int) -> None:
     """A request that found no live replica in its list arrives whole on its second start."""
     lists = (
         "upstream replicas { zone replicas 64k; server unix:run/1.sock down; }\n"
@@ -340,7 +342,7 @@ def test_metrics_are_not_for_the_outside(layout: Layout, binary: str, replica: i
         "GET /\xffmetrics",
     ],
 )
-def test_what_looks_like_metrics(layout: Layout, binary: str, replica: int, line: str) -> None:
+def test_disguised_metrics_paths_are_not_forwarded(layout: Layout, binary: str, replica: int, line: str) -> None:
     """Nothing that Nginx hands on is what a replica takes for /metrics, decoded once as a replica does it."""
     with running(binary, layout, to(replica)) as port:
         status, headers, body = ask(port, line)
@@ -363,7 +365,7 @@ def test_status_of_nginx_itself(layout: Layout, binary: str, replica: int) -> No
     assert "stub_status" not in (layout.logs / "access.log").read_text().splitlines()[0]
 
 
-def test_nginx_after_one_that_was_killed(layout: Layout, binary: str) -> None:
+def test_nginx_reuses_the_port_after_sigkill(layout: Layout, binary: str) -> None:
     """An Nginx that is started where one was killed with -9 answers on the same port, and tells of itself."""
     port = free_port()
     nginx.write_config(layout, Stack(http_port=port))
@@ -391,7 +393,7 @@ def test_found_nginx_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(("user", "apt"), [(1000, "/usr/bin/apt-get"), (1000, None), (0, None)])
-def test_missing_nginx(user: int, apt: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_nginx_error_says_how_to_install(user: int, apt: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Nginx is missing and may not be installed, the user is told how to."""
 
     def which(name: str, path: str | None = None) -> str | None:

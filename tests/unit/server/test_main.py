@@ -88,31 +88,31 @@ def assert_one_line(ended: subprocess.CompletedProcess[str], *parts: str) -> Non
         ("LOG_LEVEL", "loud", "one of debug, info, warning, error, critical"),
     ],
 )
-def test_bad_setting(environ: dict[str, str], name: str, value: str, expected: str) -> None:
+def test_invalid_setting_stops_the_start(environ: dict[str, str], name: str, value: str, expected: str) -> None:
     """A setting that cannot be stops the start with its name, its value and what was expected."""
     assert_one_line(start(environ | {name: value}), f"{name}={value!r}: expected {expected}")
 
 
-def test_workers_that_are_no_number(environ: dict[str, str]) -> None:
+def test_invalid_web_concurrency_stops_gunicorn(environ: dict[str, str]) -> None:
     """Gunicorn reads WEB_CONCURRENCY, too, and before we do: what is no number stops the start in its words."""
     ended = start(environ | {"WEB_CONCURRENCY": "two"})
     assert ended.returncode == 1
     assert "'two'" in ended.stderr.splitlines()[-1]
 
 
-def test_model_that_is_not_there(environ: dict[str, str]) -> None:
+def test_missing_model_stops_the_start(environ: dict[str, str]) -> None:
     """A MODEL_URI that leads nowhere stops the start with one line that names it."""
     assert_one_line(start(environ | {"MODEL_URI": "/no/such/model"}), "MODEL_URI='/no/such/model'", "no file MLmodel")
 
 
-def test_registry_that_is_not_there(environ: dict[str, str]) -> None:
+def test_missing_registry_stops_the_start(environ: dict[str, str]) -> None:
     """So does a registry that is not there, and no empty one is left behind."""
     ended = start(environ | {"MODEL_URI": "models:/covertype@champion"})
     assert_one_line(ended, "the registry's database", "mlflow.db is not there")
     assert not Path(environ["VAR_DIR"], "mlflow.db").exists()
 
 
-def test_model_without_signature(environ: dict[str, str], tmp_path: Path) -> None:
+def test_model_without_signature_stops_the_start(environ: dict[str, str], tmp_path: Path) -> None:
     """A model without a signature stops the start, and the line says how to log one."""
     folder = write_model(tmp_path / "unsigned", signature=None)
     assert_one_line(start(environ | {"MODEL_URI": str(folder)}), "the model has no signature", "infer_signature")
@@ -123,7 +123,7 @@ def test_model_without_the_engine(environ: dict[str, str]) -> None:
     assert_one_line(start(environ | {"ENGINE": "onnx"}), "ENGINE='onnx'", "expected auto, sklearn")
 
 
-def test_port_in_use(environ: dict[str, str], port: int) -> None:
+def test_used_port_stops_the_start(environ: dict[str, str], port: int) -> None:
     """A port that another program has ends the start with an error after Gunicorn's own tries."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
@@ -138,7 +138,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None
         monkeypatch.setenv(name, value)
 
 
-def test_create(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+def test_create_loads_the_model_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
     """The factory reads the environment, loads the model and gives an app that predicts with it."""
     in_process(monkeypatch, environ | {"REPLICA": "seven"})
     with caplog.at_level("INFO", "server.main"), TestClient(create()) as client:
@@ -151,7 +153,9 @@ def test_create(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], caplog
     assert "SYNTHETIC" not in caplog.text
 
 
-def test_create_again(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], tmp_path: Path) -> None:
+def test_create_reads_the_environment_each_time(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], tmp_path: Path
+) -> None:
     """Each call of the factory loads what the environment names then: a reload changes the model."""
     in_process(monkeypatch, environ)
     create()
@@ -160,7 +164,7 @@ def test_create_again(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], 
         assert client.get("/").json()["serves"].startswith("other version ")
 
 
-def test_synthetic(
+def test_synthetic_training_data_is_announced(
     monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A model that was trained on synthetic data is announced as such."""
@@ -170,7 +174,7 @@ def test_synthetic(
     assert "this model was trained on SYNTHETIC data; its predictions mean nothing" in caplog.messages
 
 
-def test_create_fails(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
+def test_failed_create_exits_with_one_line(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
     """What stops a start is one line for SystemExit, which prints it and ends with status 1."""
     in_process(monkeypatch, environ | {"MAX_PENDING": "many"})
     with pytest.raises(SystemExit, match=r"^forkcast: MAX_PENDING='many': expected a whole number"):
@@ -207,7 +211,9 @@ def in_little_memory(
     return start_there
 
 
-def test_memory_that_is_short(in_little_memory: Callable[[int | None, int | None], list[str]]) -> None:
+def test_insufficient_memory_limit_is_logged_early(
+    in_little_memory: Callable[[int | None, int | None], list[str]],
+) -> None:
     """A limit below what the model was seen to need is warned of, before the model is loaded."""
     warned, loaded = in_little_memory(128 * M, 200 * M)
     assert warned == "memory is limited to 128M, and the model needs about 200M: expect to be killed"
@@ -215,7 +221,7 @@ def test_memory_that_is_short(in_little_memory: Callable[[int | None, int | None
 
 
 @pytest.mark.parametrize(("limit", "needs"), [(200 * M, 200 * M), (None, 200 * M), (128 * M, None)])
-def test_memory_that_is_enough(
+def test_sufficient_memory_limit_logs_nothing(
     in_little_memory: Callable[[int | None, int | None], list[str]], limit: int | None, needs: int | None
 ) -> None:
     """Where it is enough, or nobody knows, nothing is said of it."""
@@ -263,7 +269,7 @@ def worker(pid: int = 7, slot: int = 1) -> Any:
     return SimpleNamespace(pid=pid, slot=slot, shares=shares)
 
 
-def test_worker_that_the_kernel_killed(monkeypatch: pytest.MonkeyPatch, hooks: dict[str, Any]) -> None:
+def test_oom_killed_worker_is_logged_once(monkeypatch: pytest.MonkeyPatch, hooks: dict[str, Any]) -> None:
     """A worker that was killed for its memory is told with the limit and what would have been enough; once each."""
     master = Master()
     for kills, pid in ((1, 7), (1, 8), (3, 9)):
@@ -273,7 +279,7 @@ def test_worker_that_the_kernel_killed(monkeypatch: pytest.MonkeyPatch, hooks: d
     assert master.errors == [f"worker 7 {words}", f"worker 9 {words}"]
 
 
-def test_worker_that_ended_by_itself(monkeypatch: pytest.MonkeyPatch, hooks: dict[str, Any]) -> None:
+def test_ordinary_worker_exit_is_not_logged(monkeypatch: pytest.MonkeyPatch, hooks: dict[str, Any]) -> None:
     """A worker that ended otherwise is not told; in any case it counts no longer among those that accept."""
     monkeypatch.setattr(cgroup, "oom_kills", lambda: 5)
     master, ended = Master(oom_kills=5), worker()
@@ -283,7 +289,7 @@ def test_worker_that_ended_by_itself(monkeypatch: pytest.MonkeyPatch, hooks: dic
     assert master.errors == []
 
 
-def test_kill_with_what_is_known(monkeypatch: pytest.MonkeyPatch, hooks: dict[str, Any]) -> None:
+def test_oom_kill_is_logged_without_known_limit(monkeypatch: pytest.MonkeyPatch, hooks: dict[str, Any]) -> None:
     """Without a limit, and with a model that nobody weighed, the kill is told all the same."""
     monkeypatch.setattr(cgroup, "oom_kills", lambda: 1)
     monkeypatch.setattr(cgroup, "memory_limit", lambda: None)
@@ -328,7 +334,7 @@ def promote(folder: Path, models: Path, version: str = "8", uri: str = "models:/
     Copies(models).make_current(Copy(folder, "tree", version, uri, folder_digest(folder)))
 
 
-def test_reload(edge: ReplicaApp, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_reload_serves_the_current_model(edge: ReplicaApp, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A reload gives an application of the model that MODEL_URI means then; the one before answers as before."""
     promote(write_model(tmp_path / "other", metadata={"trained_on": "file: rows.csv"}), tmp_path / "models")
     with caplog.at_level("INFO", "server.main"):

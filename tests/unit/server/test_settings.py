@@ -52,7 +52,7 @@ def refused_setting(name: str, value: str) -> str:
     return refusal(lambda: Settings.from_env({name: value}), SettingsError)
 
 
-def test_defaults() -> None:
+def test_empty_environment_gives_documented_defaults() -> None:
     """With nothing set, every setting has the default that the design promises."""
     assert Settings.from_env({}) == Settings(
         model_uri="models:/covertype@champion",
@@ -80,7 +80,7 @@ def test_empty_counts_as_unset() -> None:
     assert Settings.from_env(dict.fromkeys(VALUES, "")) == Settings.from_env({})
 
 
-def test_every_variable() -> None:
+def test_each_variable_sets_its_own_field() -> None:
     """Each variable reaches its own field, and a variable of somebody else's changes nothing."""
     settings = Settings.from_env(VALUES | {"UNKNOWN": "x"})
     assert [str(value) for value in dataclasses.astuple(settings)] == list(VALUES.values())
@@ -104,7 +104,7 @@ def test_settings_are_frozen() -> None:
 
 @pytest.mark.parametrize("value", ["0", "-1", "+1", "1.5", "1e3", " 1", "1_000", "many", "٣", "99999999999"])
 @pytest.mark.parametrize("name", WHOLE)
-def test_bad_whole_number(name: str, value: str) -> None:
+def test_invalid_integer_is_named_with_range(name: str, value: str) -> None:
     """What is no whole number, or one out of its range, is refused with name, value and range."""
     low, high = WHOLE[name]
     assert refused_setting(name, value) == f"{name}={value!r}: expected a whole number from {low} to {high}"
@@ -132,7 +132,7 @@ def test_bounds_of_whole_numbers(name: str) -> None:
         ("REPLICA", "réplica", "a name of printable ASCII without spaces or slashes"),
     ],
 )
-def test_bad_word(name: str, value: str, expected: str) -> None:
+def test_invalid_choice_is_named_with_expectation(name: str, value: str, expected: str) -> None:
     """A word that is none of the expected is refused with name, value and what was expected, in one line."""
     assert refused_setting(name, value) == f"{name}={value!r}: expected {expected}"
 
@@ -147,12 +147,12 @@ def test_bad_word(name: str, value: str, expected: str) -> None:
         ({"SOCKET": "/run/replica.sock", "HOST": "::1", "PORT": "81"}, "unix:/run/replica.sock"),
     ],
 )
-def test_bind(environ: dict[str, str], bind: str) -> None:
+def test_bind_prefers_socket_over_host_and_port(environ: dict[str, str], bind: str) -> None:
     """The address is a Unix socket where one is set, else host and port, an IPv6 host in brackets."""
     assert Settings.from_env(environ).bind == bind
 
 
-def test_words_that_are_allowed() -> None:
+def test_every_engine_and_log_level_is_accepted() -> None:
     """Every engine of the design and every level that logging knows is taken."""
     assert [Settings.from_env({"ENGINE": name}).engine for name in ENGINES] == list(ENGINES)
     numbers = [Settings.from_env({"LOG_LEVEL": name}).log_number for name in LOG_LEVELS]

@@ -147,7 +147,9 @@ def test_lanes_run_side_by_side(project: Path) -> None:
         (("-k", "nothing"), "none", 5, []),
     ],
 )
-def test_options(project: Path, options: tuple[str, ...], fail: str, status: int, expected: list[str]) -> None:
+def test_selection_applies_to_every_lane(
+    project: Path, options: tuple[str, ...], fail: str, status: int, expected: list[str]
+) -> None:
     """A choice of tests holds for all kinds, each of which may be none; a failure of any is shown, and the whole's."""
     found, out = ended(started(project, *options, fail=fail))
     assert (found, sorted(names(project))) == (status, sorted(expected)), out
@@ -155,7 +157,7 @@ def test_options(project: Path, options: tuple[str, ...], fail: str, status: int
 
 
 @pytest.mark.parametrize("failed", ["unit3", "stack1", "replica1"])
-def test_what_failed_last(project: Path, failed: str) -> None:
+def test_last_failed_reruns_only_failures(project: Path, failed: str) -> None:
     """With --lf what failed runs again, and no test of another kind."""
     ended(started(project, fail=failed))
     ended(started(project, "--lf"))
@@ -184,7 +186,7 @@ def test_interrupt_ends_both(project: Path) -> None:
     assert "KeyboardInterrupt" in out
 
 
-def test_lane_that_dies(project: Path) -> None:
+def test_dead_lane_fails_the_run(project: Path) -> None:
     """A second process that ends before its tests do is a failure of the whole."""
     process = started(project, meet="stack0 replica0 never")
     wait_until(lambda: {"stack0", "replica0"} <= set(names(project)), pause=0.1)

@@ -55,7 +55,9 @@ def save(layout: Layout, stack: Stack) -> None:
 
 @pytest.mark.parametrize("starting", [True, False])
 @pytest.mark.parametrize("wanted", ["kubernetes", "LOCAL", "docker ", "podman"])
-def test_unknown_backend(layout: Layout, docker: FakeDocker, wanted: str, starting: bool) -> None:
+def test_unknown_backend_is_refused_without_side_effects(
+    layout: Layout, docker: FakeDocker, wanted: str, starting: bool
+) -> None:
     """A backend that there is not is named with those that there are; no engine is asked, and no folder made."""
     assert (
         refused_choice(layout, wanted, starting=starting) == f"BACKEND={wanted!r}: expected one of auto, docker, local"
@@ -82,7 +84,9 @@ def test_stack_that_is_up_decides(
 
 
 @pytest.mark.parametrize("starting", [True, False])
-def test_local(layout: Layout, docker: FakeDocker, starting: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_local_backend_asks_no_engine(
+    layout: Layout, docker: FakeDocker, starting: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The local backend, where it is asked for, asks no engine."""
     found = choose(layout, options(BACKEND="local"), starting=starting)
     assert isinstance(found, LocalBackend)
@@ -92,7 +96,9 @@ def test_local(layout: Layout, docker: FakeDocker, starting: bool, capsys: pytes
 
 
 @pytest.mark.parametrize("wanted", ["docker", "auto", ""])
-def test_docker(layout: Layout, engine: FakeDocker, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_docker_is_chosen_when_an_engine_answers(
+    layout: Layout, engine: FakeDocker, wanted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Where an engine answers and has the base images, the stack runs in containers, and that is told with why."""
     found = choose(layout, options(BACKEND=wanted), starting=True)
     assert isinstance(found, DockerBackend)
@@ -115,7 +121,7 @@ def test_docker_without_the_command(layout: Layout) -> None:
         (("buildx", "version"), "docker has no buildx plugin"),
     ],
 )
-def test_engine_that_cannot_be_had(
+def test_missing_engine_falls_back_to_local(
     layout: Layout, engine: FakeDocker, command: tuple[str, ...], why_not: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without an engine, containers that are asked for are refused, else the stack runs locally: both say why."""
@@ -133,7 +139,9 @@ def test_local_without_the_command(layout: Layout, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == "backend: local, since there is no docker command\n"
 
 
-def test_bases_that_cannot_be_had(layout: Layout, engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unpullable_base_images_fall_back_to_local(
+    layout: Layout, engine: FakeDocker, capsys: pytest.CaptureFixture[str]
+) -> None:
     """So it is with an engine that cannot pull what the images are built on."""
     engine.answer("image", "inspect", status=1)
     engine.answer("pull", err="no such host\n", status=1)
@@ -181,7 +189,7 @@ def test_project_of_another_name(layout: Layout, engine: FakeDocker) -> None:
 
 
 @pytest.mark.usefixtures("docker")
-def test_damaged_stack(layout: Layout) -> None:
+def test_damaged_record_is_reported_without_guessing_backend(layout: Layout) -> None:
     """A stack whose record is damaged is told, and no backend is guessed."""
     layout.make()
     layout.state.write_text("{")
@@ -204,7 +212,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Non
     return one
 
 
-def test_packages_that_cannot_be_had(layout: Layout, tmp_path: Path, bare: Callable[[int], None]) -> None:
+def test_failed_package_installation_is_one_line(layout: Layout, tmp_path: Path, bare: Callable[[int], None]) -> None:
     """Packages of the local backend that cannot be installed are told in one line after the installer's own."""
     bare(2)
     told = refused_choice(layout, "local", starting=True)
@@ -226,14 +234,14 @@ def test_looking_without_the_packages(
     assert refused_choice(layout, "auto", starting=False).startswith("the packages of deploy/requirements/local.txt")
 
 
-def test_containers_that_were_never_used(layout: Layout, docker: FakeDocker) -> None:
+def test_clean_without_used_project_asks_no_engine(layout: Layout, docker: FakeDocker) -> None:
     """A checkout that has used no Compose project has none to delete, and no engine is asked."""
     assert containers_used(layout, options(COMPOSE_PROJECT_NAME="other")) is None
     assert docker.calls == []
 
 
 @pytest.mark.parametrize("environ", [{}, {"COMPOSE_PROJECT_NAME": "other"}])
-def test_containers_that_were_used(layout: Layout, engine: FakeDocker, environ: dict[str, str]) -> None:
+def test_clean_deletes_the_recorded_project(layout: Layout, engine: FakeDocker, environ: dict[str, str]) -> None:
     """The project to delete is the one that was used, whatever COMPOSE_PROJECT_NAME says now."""
     layout.make()
     layout.project.write_text("mine\n")
@@ -246,7 +254,7 @@ def test_containers_that_were_used(layout: Layout, engine: FakeDocker, environ: 
 
 
 @pytest.mark.usefixtures("no_docker")
-def test_containers_that_were_used_without_an_engine(layout: Layout) -> None:
+def test_clean_without_engine_names_the_project(layout: Layout) -> None:
     """Where no engine answers, the volumes that cannot be deleted are told."""
     layout.make()
     layout.project.write_text("mine\n")
@@ -273,7 +281,7 @@ def test_packages_are_installed(layout: Layout, bare: Callable[[int], None], mon
     assert started == [["python", "-m", "deploy.scaling", "load"]]
 
 
-def test_verbs_of_both() -> None:
+def test_both_backends_implement_every_verb() -> None:
     """Both backends have every verb that a backend is asked for."""
     verbs = {name for name, one in vars(Backend).items() if not name.startswith("_") and callable(one)}
     assert verbs == {

@@ -45,7 +45,7 @@ def test_each_line_is_read_once(path: Path) -> None:
     assert log.answered("/predict?row=2", 1) == {"bench/2": 1}
 
 
-def test_lines_that_are_still_to_come(path: Path) -> None:
+def test_late_log_lines_are_waited_for(path: Path) -> None:
     """Nginx writes late and in pieces: what was expected is waited for, and half a line is read when it is whole."""
     whole = line("bench/1")
     path.write_text(whole + whole[:40])
@@ -60,7 +60,7 @@ def test_lines_that_are_still_to_come(path: Path) -> None:
     later.join()
 
 
-def test_lines_that_never_come(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_log_lines_end_the_wait(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait ends: what is there is counted."""
     monkeypatch.setattr(accesslog, "_PATIENCE", 0.2)
     path.write_text(line("bench/1"))
@@ -76,6 +76,6 @@ def test_lines_that_never_come(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ({}, 2, None),
     ],
 )
-def test_balance(counts: dict[str, int], workers: int, expected: float | None) -> None:
+def test_balance_is_maximum_over_mean(counts: dict[str, int], workers: int, expected: float | None) -> None:
     """The most over the mean: 1 where all did the same, as many as there are workers where one did everything."""
     assert balance(counts, workers) == expected

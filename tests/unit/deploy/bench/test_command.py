@@ -112,7 +112,7 @@ def test_figures_are_printed_and_kept(bench: Bench) -> None:
         (interrupt.Interrupted(signal.SIGTERM), "interrupted by SIGTERM", 1),
     ],
 )
-def test_what_was_measured_is_kept(error: BaseException, line: str, expected: int, bench: Bench) -> None:
+def test_interrupted_run_saves_its_rows(error: BaseException, line: str, expected: int, bench: Bench) -> None:
     """A run that ends early prints and keeps its rows all the same, and one line says why there are no more."""
     bench.measures(error)
     status, out, err = bench.main()
@@ -123,7 +123,7 @@ def test_what_was_measured_is_kept(error: BaseException, line: str, expected: in
     assert (document["complete"], document["ended"], len(document["rows"])) == (False, line, 2)
 
 
-def test_nothing_measured(bench: Bench) -> None:
+def test_failure_before_first_row_saves_nothing(bench: Bench) -> None:
     """A run that fails before its first row prints no table and keeps nothing, only the line that says why."""
     bench.measures(CommandError("the replica ended: no memory"), rows=0)
     status, out, err = bench.main()
@@ -131,7 +131,7 @@ def test_nothing_measured(bench: Bench) -> None:
     assert not bench.results.exists()
 
 
-def test_figures_that_cannot_be_kept(bench: Bench) -> None:
+def test_unwritable_results_are_still_printed(bench: Bench) -> None:
     """Where the figures cannot be written they are printed all the same, and the status is 1."""
     bench.results.write_text("not a folder")
     bench.measures()
@@ -150,7 +150,7 @@ def test_figures_that_cannot_be_kept(bench: Bench) -> None:
         ("WEB_CONCURRENCY", "many", "expected a whole number from 1 to 1024"),
     ],
 )
-def test_bad_values(name: str, value: str, expected: str, bench: Bench) -> None:
+def test_invalid_variable_is_one_line_with_status_1(name: str, value: str, expected: str, bench: Bench) -> None:
     """A variable that cannot be meant is answered with one line, its name, value and what was expected; status 1."""
     bench.patch.setenv(name, value)
     status, out, err = bench.main()
@@ -160,7 +160,7 @@ def test_bad_values(name: str, value: str, expected: str, bench: Bench) -> None:
     assert not bench.results.exists()
 
 
-def test_environment_of_replicas(bench: Bench) -> None:
+def test_replicas_inherit_environment_and_env_file(bench: Bench) -> None:
     """Replicas get the environment, `.env` for what it leaves out, and a folder that is the same from anywhere."""
     (bench.root / ".env").write_text("MODEL_URI=models:/other/3\nMAX_BATCH_ROWS=16\nLOG_LEVEL=\n")
     bench.patch.chdir(bench.root)
@@ -172,13 +172,13 @@ def test_environment_of_replicas(bench: Bench) -> None:
     assert (variables["HOST"], variables["PORT"]) == ("", "")
 
 
-def test_env_file_that_is_no_text(bench: Bench) -> None:
+def test_binary_env_file_is_refused_by_name(bench: Bench) -> None:
     """A `.env` that is not UTF-8 is named in one line, with status 1."""
     (bench.root / ".env").write_bytes(b"MODEL_URI=\xff\n")
     assert bench.main() == (1, "", f"error: {bench.root}/.env is not UTF-8\n")
 
 
-def test_wrk_is_missing(bench: Bench) -> None:
+def test_missing_wrk_exits_with_install_command(bench: Bench) -> None:
     """Without wrk, and without the right to install it, the benchmark ends with status 1 and the command to give."""
     bench.patch.setenv("PATH", str(bench.root))
     bench.patch.setattr(os, "geteuid", lambda: 1000)
@@ -189,7 +189,7 @@ def test_wrk_is_missing(bench: Bench) -> None:
 
 
 @pytest.mark.usefixtures("bench")
-def test_terminal_that_is_closed() -> None:
+def test_closed_terminal_stops_unless_nohup() -> None:
     """A closed terminal ends what runs, but for a command under nohup, which goes on."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     interrupt.listen()

@@ -14,7 +14,7 @@ from deploy.stack.paths import ROOT
 Limits = tuple[int, int]
 
 
-def test_defaults() -> None:
+def test_empty_variables_give_the_full_plan() -> None:
     """All of it: 1, 2 and 4 workers from 1, 64 and 512 connections, six seconds a row; an empty value is none."""
     plan = Plan.of(BenchOptions.read({"QUICK": "", "WORKERS": "", "CONNECTIONS": "", "BENCH_SECONDS": ""}))
     assert plan == Plan(quick=False, workers=(1, 2, 4), connections=(1, 64, 512), seconds=6, warm_up=1.0)
@@ -22,14 +22,14 @@ def test_defaults() -> None:
     assert Plan.of(BenchOptions.read({"QUICK": "0"})) == plan
 
 
-def test_quick() -> None:
+def test_quick_plan_fits_in_a_minute() -> None:
     """A quick run is one worker and fits in a minute."""
     plan = Plan.of(BenchOptions.read({"QUICK": "1"}))
     assert plan == Plan(quick=True, workers=(1,), connections=(1, 64, 512), seconds=5, warm_up=0.5)
     assert plan.rows_a_replica * plan.seconds + plan.warm_up < 40
 
 
-def test_chosen() -> None:
+def test_variables_override_the_quick_plan() -> None:
     """What is named counts, in a quick run too, in its order and each number once."""
     environ = {"QUICK": "1", "WORKERS": " 8 2  8", "CONNECTIONS": "256", "BENCH_SECONDS": "1"}
     plan = Plan.of(BenchOptions.read(environ))
@@ -39,7 +39,7 @@ def test_chosen() -> None:
 
 
 @pytest.mark.parametrize("value", ["x", "0", "65", "1,2", "1 -2", "1.5", " ", "٣", "9" * 5000])
-def test_bad_lists(value: str) -> None:
+def test_invalid_list_is_named_with_expectation(value: str) -> None:
     """A list with anything but whole numbers in their range is refused with its name, its value and what was meant."""
     with pytest.raises(CommandError) as caught:
         Plan.of(BenchOptions.read({"WORKERS": value}))
@@ -54,7 +54,7 @@ def test_bad_lists(value: str) -> None:
         ("QUICK", "2", "0 or 1"),
     ],
 )
-def test_bad_values(name: str, value: str, expected: str) -> None:
+def test_value_out_of_range_is_refused(name: str, value: str, expected: str) -> None:
     """So is any other value out of its range."""
     with pytest.raises(CommandError) as caught:
         Plan.of(BenchOptions.read({name: value}))
@@ -70,7 +70,9 @@ def test_bad_values(name: str, value: str, expected: str) -> None:
         ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None),
     ],
 )
-def test_open_files(limits: Limits, expected: Limits | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_file_limit_is_raised_only_as_needed(
+    limits: Limits, expected: Limits | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The limit of open files is raised as far as the connections need it, and no further."""
     found: list[Limits] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _kind: limits)

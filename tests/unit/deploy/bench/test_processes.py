@@ -32,7 +32,7 @@ def wait_up(one: MeasuredProgram) -> None:
         one.check()
 
 
-def test_everything_is_stopped(tmp_path: Path) -> None:
+def test_stop_ends_the_program_and_its_children(tmp_path: Path) -> None:
     """A program is stopped with all that it started."""
     with started(tmp_path, FAMILY) as one:
         wait_up(one)
@@ -42,7 +42,7 @@ def test_everything_is_stopped(tmp_path: Path) -> None:
     assert psutil.wait_procs(family, timeout=10)[1] == []
 
 
-def test_program_that_does_not_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_ignoring_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that does not stop when told to is killed."""
     monkeypatch.setattr(processes, "_STOP_SECONDS", 0.1)
     with started(tmp_path, f"trap '' TERM; {FAMILY}") as one:
@@ -50,7 +50,7 @@ def test_program_that_does_not_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert one.process.returncode == -9
 
 
-def test_interrupted_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_stop_leaves_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupt while a program is being stopped leaves nothing of it."""
 
     def wait(_self: object, _timeout: float | None = None) -> int:
@@ -76,7 +76,7 @@ def test_interrupted_stop(monkeypatch: pytest.MonkeyPatch) -> None:
         ("exit 3", "it printed nothing"),
     ],
 )
-def test_program_that_ended(script: str, reason: str, tmp_path: Path) -> None:
+def test_ended_program_raises_with_its_reason(script: str, reason: str, tmp_path: Path) -> None:
     """A program that has ended is an error with its reason: our own line, else its last one."""
     with started(tmp_path, script) as one:
         one.process.wait(10)

@@ -25,7 +25,7 @@ SPREAD = a_row(
 )
 
 
-def test_document(tmp_path: Path) -> None:
+def test_report_names_every_figure_with_its_unit(tmp_path: Path) -> None:
     """Every raw figure is kept under a name with its unit, those of each process too."""
     machine = Machine("a CPU", 2, "3.13.1", "abc1234")
     started = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -49,12 +49,14 @@ def test_document(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (600, "10 min")])
-def test_duration(seconds: float, words: str) -> None:
+def test_duration_uses_seconds_then_minutes(seconds: float, words: str) -> None:
     """Short times are told in seconds, longer ones in minutes."""
     assert duration(seconds) == words
 
 
-def test_time_that_is_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remaining_time_includes_rows_and_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each row is told with what the rest takes: its rows, and the start of each replica as long as those so far."""
     clock = iter([100.0, 120.0, 126.0, 140.0, 146.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))

@@ -56,7 +56,7 @@ def test_bodies_of_a_file(subject: Subject, tmp_path: Path) -> None:
     assert sorted(found, key=str) == sorted(documents, key=str)
 
 
-def test_bodies(subject: Subject, tmp_path: Path) -> None:
+def test_bodies_are_a_thousand_distinct_json_lines(subject: Subject, tmp_path: Path) -> None:
     """A thousand bodies, one JSON document a line, next to none of them equal."""
     lines = subject.write_bodies(tmp_path).read_text().splitlines()
     assert len(lines) == 1000
@@ -69,7 +69,7 @@ def test_record_names_the_copy(subject: Subject, tmp_path: Path) -> None:
     assert Copy.from_json(json.loads(subject.write_record(tmp_path).read_text())) == subject.copy
 
 
-def test_every_engine(tmp_path: Path) -> None:
+def test_all_available_engines_are_measured_in_order(tmp_path: Path) -> None:
     """All engines that the model has something for are measured, the first choice first."""
     subject = a_subject(tmp_path, python_function={}, sklearn={})
     chosen = subject.engines(Settings.from_env({}), Plan.of(BenchOptions.read({})))
@@ -81,7 +81,7 @@ def test_every_engine(tmp_path: Path) -> None:
     ("environ", "expected"),
     [({"QUICK": "1"}, ["auto"]), ({"ENGINE": "pyfunc"}, ["pyfunc"]), ({"QUICK": "1", "ENGINE": "pyfunc"}, ["pyfunc"])],
 )
-def test_one_engine(environ: dict[str, str], expected: list[str], subject: Subject) -> None:
+def test_named_engine_is_the_only_choice(environ: dict[str, str], expected: list[str], subject: Subject) -> None:
     """The engine that is named is the only one; a quick run leaves the choice to the replica."""
     assert subject.engines(Settings.from_env(environ), Plan.of(BenchOptions.read(environ))) == expected
 

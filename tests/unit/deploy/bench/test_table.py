@@ -15,7 +15,7 @@ SPREAD = a_row(
 )
 
 
-def test_table() -> None:
+def test_table_aligns_columns_and_leaves_unknown_cells_blank() -> None:
     """A line a row, every column as wide as its widest cell, with nothing where there is nothing to say."""
     assert table([FLOOR, a_row(), SPREAD]).splitlines() == [
         "| engine   | workers | request       | connections | answers/s | P50 ms |  P99 ms | server CPU us | x /health "

@@ -54,12 +54,12 @@ def arguments(folder: Path) -> list[str]:
     return (folder / "arguments").read_text().split()
 
 
-def test_figures() -> None:
+def test_wrk_figures_are_read_in_milliseconds() -> None:
     """Answers, rate and percentiles are read, all times in milliseconds, and no errors where wrk tells of none."""
     assert read_answers(OUTPUT) == Answers(113601, 14199.42, 0.85, 1200.0, NO_ERRORS)
 
 
-def test_errors() -> None:
+def test_wrk_errors_are_counted_by_type() -> None:
     """Errors are read by their kind; those that were answered are no good answers."""
     answers = read_answers(with_errors(ERRORS))
     assert answers.errors == {"connect": 1, "read": 20, "write": 300, "timeout": 4000, "status": 50000}
@@ -70,7 +70,7 @@ def test_errors() -> None:
     ("written", "milliseconds"),
     [("850.00us", 0.85), ("4.33ms", 4.33), ("1.20s", 1200.0), ("2.00m", 120_000.0), ("1.00h", 3_600_000.0)],
 )
-def test_units(written: str, milliseconds: float) -> None:
+def test_wrk_time_units_convert_to_milliseconds(written: str, milliseconds: float) -> None:
     """Each of wrk's units of time is milliseconds here."""
     assert read_answers(OUTPUT.replace("850.00us", written)).p50 == milliseconds
 
@@ -83,7 +83,7 @@ def test_units(written: str, milliseconds: float) -> None:
         (OUTPUT.replace("113601", "0"), "not one answer came in the time of a row; give it more with BENCH_SECONDS="),
     ],
 )
-def test_nothing_to_read(output: str, reason: str) -> None:
+def test_unreadable_wrk_output_is_a_one_line_error(output: str, reason: str) -> None:
     """Words without the figures are an error of one line that has them, or says what to do."""
     with pytest.raises(CommandError) as caught:
         read_answers(output)
@@ -106,7 +106,7 @@ def test_floor_is_asked_for(tmp_path: Path) -> None:
     assert "-s" not in arguments(tmp_path)
 
 
-def test_warm_up(tmp_path: Path) -> None:
+def test_warm_up_output_is_ignored(tmp_path: Path) -> None:
     """A warm-up may be shorter than wrk's least, and what wrk prints of it does not matter."""
     program = tmp_path / "wrk"
     program.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/arguments"\nexec sleep 60\n')
@@ -115,7 +115,7 @@ def test_warm_up(tmp_path: Path) -> None:
     assert "-d1s" in arguments(tmp_path)
 
 
-def test_script(tmp_path: Path) -> None:
+def test_script_names_the_bodies_file(tmp_path: Path) -> None:
     """The script names the file of bodies, and is free of Python's own marks."""
     script = write_script(tmp_path / "bodies.jsonl", tmp_path).read_text()
     found = re.search(r'io\.lines\("(.*)"\)', script)
@@ -125,7 +125,7 @@ def test_script(tmp_path: Path) -> None:
     assert "%%" not in script
 
 
-def test_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_wrk_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed wrk is used, and nothing is installed."""
     stand_in(tmp_path, OUTPUT)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -133,7 +133,7 @@ def test_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("user", "apt"), [(1000, "/usr/bin/apt-get"), (0, None)])
-def test_missing(user: int, apt: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_wrk_error_says_how_to_install(user: int, apt: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where wrk is missing and may not be installed, the user is told how to."""
     monkeypatch.setattr(shutil, "which", lambda name: apt if name == "apt-get" else None)
     monkeypatch.setattr(os, "geteuid", lambda: user)
@@ -142,7 +142,9 @@ def test_missing(user: int, apt: str | None, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("succeeds", [True, False])
-def test_installed(succeeds: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_root_installs_wrk_with_apt(
+    succeeds: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Root installs it from the system's packages, says so, and says what to try where that did not help."""
     called: list[list[str]] = []
 

@@ -55,27 +55,27 @@ def ask(port: int, path: str) -> Ran:
     )
 
 
-def test_answer(port: int) -> None:
+def test_successful_response_is_printed_with_status_0(port: int) -> None:
     """An answer of 200 is printed, and the status is 0; the service is asked once, and to hang up."""
     ran = ask(port, "/200")
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "this is /200\n", "")
     assert Service.asked == ["GET /200 HTTP/1.1 | localhost | close"]
 
 
-def test_long_answer(port: int) -> None:
+def test_long_response_is_printed_completely(port: int) -> None:
     """All of a long answer is printed."""
     ran = ask(port, "/200/long")
     assert (ran.returncode, ran.stdout) == (0, "é" * 100_000 + "\n")
 
 
 @pytest.mark.parametrize("status", [404, 500, 503])
-def test_other_answers(port: int, status: int) -> None:
+def test_error_response_is_printed_with_status_1(port: int, status: int) -> None:
     """Any other answer is printed, too, and the status is 1."""
     ran = ask(port, f"/{status}/200")
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, f"this is /{status}/200\n", "")
 
 
-def test_no_service() -> None:
+def test_refused_connection_is_one_line_with_status_1() -> None:
     """Where nobody listens the status is 1, and why is one line."""
     with refusing_port() as port:
         ran = ask(port, "/")
@@ -104,7 +104,7 @@ def raw(answer: bytes) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("answer", [b"", b"220 a mail server\r\n", b"\r\n\r\n", b"\xff\xfe\r\n\r\n\xff"])
-def test_answer_that_is_no_http(answer: bytes) -> None:
+def test_invalid_http_response_is_unhealthy(answer: bytes) -> None:
     """A service that hangs up, or speaks something else, is not well."""
     with raw(answer) as port:
         ran = ask(port, "/")
@@ -162,7 +162,7 @@ def test_packages_of_an_architecture(programs: Path, architecture: str, machine:
         ("onnx parquet", " --requirement /locks/onnx.txt --requirement /locks/parquet.txt"),
     ],
 )
-def test_packages_of_extras(programs: Path, extras: str, added: str) -> None:
+def test_each_extra_adds_a_lock_file(programs: Path, extras: str, added: str) -> None:
     """Each name in EXTRAS adds a lock file beside the first."""
     assert script("install.sh", "amd64", "/locks/server.txt", programs=programs, EXTRAS=extras).returncode == 0
     (called,) = calls(programs, "uv")
@@ -170,7 +170,7 @@ def test_packages_of_extras(programs: Path, extras: str, added: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["riscv64", "arm", "AMD64", ""])
-def test_unknown_architecture(programs: Path, architecture: str) -> None:
+def test_unknown_architecture_is_refused_before_installing(programs: Path, architecture: str) -> None:
     """An architecture that nobody has wheels for is refused in one line, before anything is installed."""
     ran = script("install.sh", architecture, "/locks/server.txt", "/locks/onnx.txt", programs=programs)
     assert (ran.returncode, ran.stdout) == (1, "")
@@ -178,7 +178,7 @@ def test_unknown_architecture(programs: Path, architecture: str) -> None:
     assert calls(programs, "uv") == calls(programs, "find") == []
 
 
-def test_packages_that_cannot_be_installed(programs: Path) -> None:
+def test_failed_installation_fails_the_script(programs: Path) -> None:
     """An installation that fails fails the script."""
     (programs / "uv").write_text("#!/bin/sh\nexit 2\n")
     assert script("install.sh", "amd64", "/locks/server.txt", programs=programs).returncode == 2
@@ -197,7 +197,7 @@ def test_packages_that_cannot_be_installed(programs: Path) -> None:
         ("unlimited", 65536, 32768),
     ],
 )
-def test_limits_of_nginx(programs: Path, limit: str, files: int, connections: int) -> None:
+def test_nginx_limits_follow_the_open_file_limit(programs: Path, limit: str, files: int, connections: int) -> None:
     """Nginx opens as many files as the engine lets it, to 65536, and takes nearly as many connections, to 32768."""
     before = f"ulimit() {{ [ $1 = -Hn ] && echo {limit}; }}"
     ran = script("nginx-limits.envsh", programs=programs, before=before)
@@ -217,7 +217,7 @@ def test_limits_of_this_process(programs: Path) -> None:
     assert {"NOFILE=600", "WORKER_CONNECTIONS=563", "WORKER_PROCESSES=2"} < set(shown.stdout.splitlines())
 
 
-def test_processes_of_nginx_that_were_told(programs: Path) -> None:
+def test_configured_nginx_processes_are_kept(programs: Path) -> None:
     """A number of processes that is given stays, since a limit of CPU time is not seen from inside."""
     (programs / "mkdir").write_text("#!/bin/sh\n")
     check = f"ulimit -n 600; . {IMAGES}/nginx-limits.envsh; exec /usr/bin/env"
@@ -235,7 +235,7 @@ def test_processes_of_nginx_that_were_told(programs: Path) -> None:
         ({"RESOLVER": "127.0.0.11"}, "127.0.0.11"),
     ],
 )
-def test_resolver_of_nginx(tmp_path: Path, told: dict[str, str], resolver: str) -> None:
+def test_nginx_resolver_defaults_to_container_name_servers(tmp_path: Path, told: dict[str, str], resolver: str) -> None:
     """Nginx asks the container's own name servers for addresses, unless another one is named."""
     (tmp_path / "resolv.conf").write_text(
         "# nameserver 192.0.2.1\nsearch svc.cluster.local\nnameserver 10.96.0.10\nnameserver fd00::a\noptions ndots:5\n"

@@ -139,7 +139,7 @@ def corrupt(folder: Path) -> None:
     (folder / "model.pkl").write_bytes(b"no pickle")
 
 
-def test_good_version(two: Hills) -> None:
+def test_accepted_candidate_is_copied_and_measured(two: Hills) -> None:
     """A version that may take over is a copy on this host, which was weighed; nothing leads to it yet."""
     before = two.state()
     found = two.check("2")
@@ -165,45 +165,45 @@ def test_check_of_what_is_served(two: Hills) -> None:
 
 
 @pytest.mark.usefixtures("unweighed")
-def test_version_before(two: Hills) -> None:
+def test_default_candidate_is_the_previous_version(two: Hills) -> None:
     """Without a number, it is the version that the alias led to before."""
     two.pointer.move("2")
     assert two.check(None)["copy"]["version"] == "1"
 
 
-def test_unknown_version(two: Hills) -> None:
+def test_unknown_version_error_lists_existing_versions(two: Hills) -> None:
     """A version that there is not is named with those that there are."""
     for asked in ("7", "0", "two", "-1", "latest", "1 ", "01"):
         assert two.refused_version(asked) == f"VERSION={asked!r}: {two.name} has the versions 1, 2"
 
 
-def test_nothing_before(two: Hills) -> None:
+def test_missing_previous_version_is_refused_with_hint(two: Hills) -> None:
     """Where the alias has led to nothing else, going back is refused with what can be done."""
     told = two.refused_version(None)
     assert told == f"{two.name}@champion has led to no other version; {two.name} has the versions 1, 2"
 
 
-def test_version_before_that_was_deleted(two: Hills) -> None:
+def test_deleted_previous_version_error_lists_versions(two: Hills) -> None:
     """Going back to a version that somebody has deleted meanwhile says so, and names those that there are."""
     two.pointer.move("2")
     mlflow.MlflowClient().delete_model_version(two.name, "1")
     assert two.refused_version(None) == "the version before, 1, was deleted: make promote VERSION=2"
 
 
-def test_uri_that_cannot_move(two: Hills) -> None:
+def test_fixed_version_uri_cannot_be_promoted(two: Hills) -> None:
     """A stack that serves one version for ever is told so."""
     with pytest.raises(CommandError, match="names no alias that could be moved"):
         check(ModelOptions.read(two.environ | {"MODEL_URI": f"models:/{two.name}/1"}), "2", served=None, force=False)
 
 
-def test_model_that_is_not_registered(two: Hills) -> None:
+def test_unregistered_model_is_refused_naming_registry(two: Hills) -> None:
     """An alias of a model that the registry does not have is one line with the registry."""
     with pytest.raises(StartError, match=r"^the registry at sqlite://.*: Registered Model with name=nobody not found"):
         check(ModelOptions.read(two.environ | {"MODEL_URI": "models:/nobody@champion"}), None, served=None, force=False)
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_files_that_are_not_what_was_registered(hills: Hills, force: bool) -> None:
+def test_wrong_digest_is_refused_even_when_forced(hills: Hills, force: bool) -> None:
     """Files of another digest than the version's are refused, whatever is forced."""
     version = hills.version(digest="0" * 64)
     told = hills.refused_version(version, force=force)
@@ -212,14 +212,14 @@ def test_files_that_are_not_what_was_registered(hills: Hills, force: bool) -> No
     assert told.endswith(", expected 000000000000")
 
 
-def test_corrupt_file(hills: Hills) -> None:
+def test_unloadable_model_is_refused_even_when_forced(hills: Hills) -> None:
     """A model that does not load is refused, whatever is forced."""
     told = hills.refused_version(hills.version(corrupt), force=True)
     assert told.startswith("version 2 may not be promoted: the model cannot be served: ")
     assert "the model's file model.pkl does not load" in told
 
 
-def test_lost_files(registry: Registry, two: Hills) -> None:
+def test_version_with_lost_files_is_refused(registry: Registry, two: Hills) -> None:
     """A version whose files are lost is refused, and is not stood in for by another."""
     run = mlflow.MlflowClient().get_model_version(two.name, "2").run_id
     artifacts = registry.artifacts_of(run)
@@ -228,7 +228,7 @@ def test_lost_files(registry: Registry, two: Hills) -> None:
 
 
 @pytest.mark.usefixtures("unweighed")
-def test_other_columns(hills: Hills) -> None:
+def test_changed_columns_are_refused_unless_forced(hills: Hills) -> None:
     """Other columns than those that clients send are refused with their names, unless that is what is wanted."""
     version = hills.version(signature=OTHER_COLUMNS)
     assert hills.refused_version(version) == (
@@ -255,7 +255,7 @@ def test_model_without_a_signature(hills: Hills) -> None:
         assert hills.refused_version(version, force=force).startswith("version 2 may not be promoted: ")
 
 
-def test_example_that_is_not_predicted(hills: Hills) -> None:
+def test_failing_example_is_refused_unless_forced(hills: Hills) -> None:
     """A model that raises on its own example is refused with what it raised, unless that is what is wanted."""
     version = hills.version(cannot_predict, saved_input_example_info=EXAMPLE)
     told = hills.refused_version(version)
@@ -265,7 +265,7 @@ def test_example_that_is_not_predicted(hills: Hills) -> None:
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_failed_check(two: Hills, force: bool) -> None:
+def test_version_with_failed_check_is_refused_before_download(two: Hills, force: bool) -> None:
     """A version that the trainer itself found wanting is refused with its words, before anything is fetched."""
     mlflow.MlflowClient().set_model_version_tag(two.name, "2", "check", "failed: 3 of 100 rows differ")
     assert two.refused_version("2", force=force) == (
@@ -275,14 +275,14 @@ def test_failed_check(two: Hills, force: bool) -> None:
 
 
 @pytest.mark.usefixtures("unweighed")
-def test_passed_check(two: Hills) -> None:
+def test_version_with_passed_check_is_accepted(two: Hills) -> None:
     """A check that was passed stands in nothing's way."""
     mlflow.MlflowClient().set_model_version_tag(two.name, "2", "check", "passed")
     assert two.check("2")["copy"]["version"] == "2"
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_damaged_companion(hills: Hills, force: bool) -> None:
+def test_damaged_companion_is_refused(hills: Hills, force: bool) -> None:
     """A compiled form that a replica would leave aside, with a line in its log, is refused here."""
     flavors = {
         "sklearn": {"pickled_model": "model.pkl", "serialization_format": "pickle"},
@@ -296,7 +296,7 @@ def test_damaged_companion(hills: Hills, force: bool) -> None:
 
 
 @pytest.mark.usefixtures("unweighed")
-def test_registry_that_is_gone(two: Hills) -> None:
+def test_missing_registry_is_refused_despite_a_copy(two: Hills) -> None:
     """Without a registry nobody knows the versions: also one whose copy is here is refused, and no database is made."""
     two.check("2")
     served = two.served().digest
@@ -307,7 +307,7 @@ def test_registry_that_is_gone(two: Hills) -> None:
 
 
 @pytest.mark.usefixtures("unweighed")
-def test_accept(two: Hills) -> None:
+def test_accept_moves_alias_and_record(two: Hills) -> None:
     """Then the alias, and the record of its copy, lead to the version; current.json only where it is asked for."""
     found = two.check("2")
     served = two.served()
@@ -323,7 +323,7 @@ def test_accept(two: Hills) -> None:
 
 
 @pytest.mark.usefixtures("unweighed")
-def test_accept_for_containers(two: Hills) -> None:
+def test_accept_writes_the_copy_for_containers(two: Hills) -> None:
     """Replicas without a registry find it, under the URI that they were started with, and what it needs."""
     Copies(two.models).make_current(two.served())
     found = two.check("2")
@@ -335,7 +335,9 @@ def test_accept_for_containers(two: Hills) -> None:
 
 @pytest.mark.usefixtures("unweighed")
 @pytest.mark.parametrize("error", [OSError("no space left on device"), KeyboardInterrupt()])
-def test_accept_that_is_cut_short(two: Hills, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_accept_restores_the_alias(
+    two: Hills, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All of it, or nothing: where the copy cannot be recorded, or Ctrl-C comes first, the alias goes back."""
     found, before = two.check("2"), two.pointer.place()
     record, moved = Copies.record, []
@@ -368,7 +370,7 @@ def test_accept_without_a_registry(two: Hills) -> None:
 
 @pytest.mark.usefixtures("unweighed")
 @pytest.mark.parametrize("current", [False, True])
-def test_undo(two: Hills, current: bool) -> None:
+def test_undo_restores_alias_record_and_current_copy(two: Hills, current: bool) -> None:
     """All that was accepted is taken back: the alias with its memory, the record, and current.json."""
     Copies(two.models).make_current(two.served())
     before = two.state()
@@ -434,7 +436,7 @@ def run(two: Hills, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     return one
 
 
-def test_program(two: Hills, run: Run) -> None:
+def test_each_step_prints_json_for_the_next(two: Hills, run: Run) -> None:
     """Each step prints one JSON document that the next one reads, and nothing else."""
     Copies(two.models).make_current(two.served())
     before = two.state()
@@ -475,14 +477,14 @@ def test_program_without_a_registry(two: Hills) -> None:
     assert ran.stderr == f"error: the registry's database {database} is not there\n"
 
 
-def test_database_that_is_down(two: Hills) -> None:
+def test_refused_database_connection_fails_immediately(two: Hills) -> None:
     """A database that refuses connections is told at once, and not after MLflow's ten tries."""
     uri = "mysql+pymysql://user:hunter2@127.0.0.1:1/mlflow"
     with pytest.raises(StartError, match=r"^the registry at mysql\+pymysql://127\.0\.0\.1:1/mlflow: .*refused"):
         check(ModelOptions.read(two.environ | {"MLFLOW_TRACKING_URI": uri}), "2", served=None, force=False)
 
 
-def test_program_that_cannot_keep_a_copy(two: Hills, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_copy_folder_exits_with_status_1(two: Hills, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A place where no copy can be kept is one line and status 1."""
     monkeypatch.setenv("VAR_DIR", str(two.folder / "file"))
     (two.folder / "file").touch()
@@ -493,7 +495,7 @@ def test_program_that_cannot_keep_a_copy(two: Hills, run: Run, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("arguments", [[], ["check"], ["check", "2", "--before"], ["accept", "2"], ["promote"]])
-def test_program_that_is_asked_for_nothing(run: Run, arguments: list[str]) -> None:
+def test_invalid_step_is_a_usage_error(run: Run, arguments: list[str]) -> None:
     """What is no step, or no version, is a usage error."""
     with pytest.raises(SystemExit) as caught:
         run(*arguments)

@@ -81,7 +81,7 @@ def test_replica_finds_it(environ: dict[str, str], model: Path, record: Path, tm
     assert resolve(Settings.from_env({"VAR_DIR": str(tmp_path / "elsewhere"), "MODEL_URI": str(record)})) == copy
 
 
-def test_again(environ: dict[str, str], record: Path) -> None:
+def test_providing_the_same_model_writes_nothing(environ: dict[str, str], record: Path) -> None:
     """The same model, brought again, is the same copy, and is not written a second time."""
     copy = provide(ModelOptions.read(environ))
     before = copy.model_folder.stat().st_ino, (copy.model_folder / "MLmodel").stat().st_mtime_ns
@@ -91,7 +91,7 @@ def test_again(environ: dict[str, str], record: Path) -> None:
     assert Copy.recorded(record) == again
 
 
-def test_damaged_copy(environ: dict[str, str], model: Path) -> None:
+def test_damaged_copy_is_replaced(environ: dict[str, str], model: Path) -> None:
     """A copy that was damaged meanwhile is replaced by a good one."""
     copy = provide(ModelOptions.read(environ))
     (copy.model_folder / "model.pkl").write_bytes(b"damaged")
@@ -103,7 +103,7 @@ def test_damaged_copy(environ: dict[str, str], model: Path) -> None:
     )
 
 
-def test_next_model(environ: dict[str, str], record: Path, tmp_path: Path) -> None:
+def test_new_model_becomes_current_and_old_copy_stays(environ: dict[str, str], record: Path, tmp_path: Path) -> None:
     """Another model becomes current; the one before stays, for the replicas that serve it still."""
     first = provide(ModelOptions.read(environ))
     other = write_model(tmp_path / "other", metadata={"trained_on": "file: rows.csv"})
@@ -114,7 +114,9 @@ def test_next_model(environ: dict[str, str], record: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("fault", ["unsigned", "broken", "engine", "missing"])
-def test_model_that_cannot_be_served(environ: dict[str, str], record: Path, tmp_path: Path, fault: str) -> None:
+def test_unservable_model_keeps_the_current_copy(
+    environ: dict[str, str], record: Path, tmp_path: Path, fault: str
+) -> None:
     """A model that no replica could serve is refused in one line, and what is current stays what it was."""
     provide(ModelOptions.read(environ))
     before = record.read_bytes()
@@ -140,7 +142,7 @@ def test_model_that_cannot_be_served(environ: dict[str, str], record: Path, tmp_
     assert record.read_bytes() == before
 
 
-def test_model_that_cannot_predict_its_example(environ: dict[str, str], record: Path, tmp_path: Path) -> None:
+def test_model_failing_its_example_is_still_provided(environ: dict[str, str], record: Path, tmp_path: Path) -> None:
     """A model that cannot predict its own example is brought all the same: the server serves it."""
     other = write_other(tmp_path / "other", DecisionTreeClassifier().fit([[0.0, 0.0], [1.0, 1.0]], [0, 1]))
     copy = provide(ModelOptions.read(environ | {"MODEL_URI": str(other)}))
@@ -160,7 +162,7 @@ def test_model_is_taken_back(environ: dict[str, str], record: Path, tmp_path: Pa
     assert Copy.recorded(record) == first
 
 
-def test_command(environ: dict[str, str], model: Path, record: Path) -> None:
+def test_command_prints_current_model_and_required_memory(environ: dict[str, str], model: Path, record: Path) -> None:
     """The command tells in one line what is current, and what it needs."""
     ran = run(environ)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -178,7 +180,9 @@ def test_command(environ: dict[str, str], model: Path, record: Path) -> None:
         ("ENGINE", "tensorflow", "ENGINE='tensorflow': expected one of"),
     ],
 )
-def test_command_that_fails(environ: dict[str, str], record: Path, variable: str, value: str, told: str) -> None:
+def test_failed_command_is_one_line_with_status_1(
+    environ: dict[str, str], record: Path, variable: str, value: str, told: str
+) -> None:
     """What cannot be brought is one line on standard error, and status 1."""
     ran = run(environ | {variable: value})
     assert (ran.returncode, ran.stdout) == (1, "")
@@ -187,7 +191,7 @@ def test_command_that_fails(environ: dict[str, str], record: Path, variable: str
     assert not record.exists()
 
 
-def test_volume_that_cannot_be_written(environ: dict[str, str], tmp_path: Path) -> None:
+def test_unwritable_volume_is_one_line_with_status_1(environ: dict[str, str], tmp_path: Path) -> None:
     """So is a place where no copy can be kept."""
     (tmp_path / "var").touch()
     ran = run(environ)
@@ -196,7 +200,9 @@ def test_volume_that_cannot_be_written(environ: dict[str, str], tmp_path: Path) 
     assert ran.stderr.count("\n") == 1
 
 
-def test_registry_that_is_away(environ: dict[str, str], model: Path, record: Path, tmp_path: Path) -> None:
+def test_unreachable_registry_provides_the_last_good_copy(
+    environ: dict[str, str], model: Path, record: Path, tmp_path: Path
+) -> None:
     """Where the registry is away, the last good copy is current, and the command says that it is one."""
     uri, tracking_uri = "models:/tiny@champion", f"sqlite:///{tmp_path}/gone.db"
     copies = Copies(tmp_path / "var" / "models")
@@ -249,7 +255,7 @@ def test_fault_of_a_model(environ: dict[str, str], tmp_path: Path, estimator: ob
     assert "\n" not in str(fault)
 
 
-def test_fault_of_a_model_that_dies(environ: dict[str, str], model: Path, tmp_path: Path) -> None:
+def test_model_killing_its_process_is_refused(environ: dict[str, str], model: Path, tmp_path: Path) -> None:
     """A model that takes its process with it when it predicts is not served: workers would be forked for ever."""
     killing = "import os, sklearn.tree as t; t.DecisionTreeClassifier.predict_proba = lambda *_: os._exit(9)"
     (tmp_path / "sitecustomize.py").write_text(killing)
@@ -266,7 +272,7 @@ def test_weight_has_none_of_the_parents(environ: dict[str, str], model: Path) ->
     assert weigh(copy, environ).needs - before < len(ballast) / 2
 
 
-def test_weighing_that_dies(environ: dict[str, str], model: Path, tmp_path: Path) -> None:
+def test_silent_crash_while_measuring_reports_status(environ: dict[str, str], model: Path, tmp_path: Path) -> None:
     """A model that kills its process without a word is told by the status."""
     (tmp_path / "sitecustomize.py").write_text("import os; os._exit(9)")
     with pytest.raises(CommandError, match=r"^the model cannot be served: status 9$"):
@@ -289,7 +295,7 @@ class Chatty:
         return np.array(["low"] * len(rows))
 
 
-def test_model_that_prints(environ: dict[str, str], tmp_path: Path) -> None:
+def test_model_output_does_not_corrupt_measurements(environ: dict[str, str], tmp_path: Path) -> None:
     """What a model prints does not get into the figures."""
     folder = write_other(tmp_path / "chatty", Chatty())
     weight = weigh(Copy(folder, "chatty", "1", "", ""), environ | {"PYTHONPATH": str(ROOT)})

@@ -54,7 +54,7 @@ def compare(tmp_path: Path) -> Compare:
         signed([SOIL | {"name": "é"}]),
     ],
 )
-def test_same(compare: Compare, signature: Any) -> None:
+def test_equal_signatures_do_not_differ(compare: Compare, signature: Any) -> None:
     """Two models of one signature do not differ."""
     assert compare(signature, signature) is None
 
@@ -72,7 +72,7 @@ def test_same(compare: Compare, signature: Any) -> None:
         ([DEPTH, SOIL], [SOIL, DEPTH], "its columns are in another order"),
     ],
 )
-def test_inputs(compare: Compare, served: Columns, candidate: Columns, told: str) -> None:
+def test_changed_input_columns_are_named(compare: Compare, served: Columns, candidate: Columns, told: str) -> None:
     """Columns that went, came, changed what they take or moved are each named."""
     assert compare(signed(served), signed(candidate)) == told
 
@@ -93,29 +93,31 @@ def test_order_is_told_by_itself_alone(compare: Compare) -> None:
         ([tensor("int64")], [tensor("int64", 2)], "output 0 is int64 of shape (2,) a row, and was int64"),
     ],
 )
-def test_outputs(compare: Compare, served: Columns, candidate: Columns, told: str) -> None:
+def test_changed_outputs_are_named_or_numbered(
+    compare: Compare, served: Columns, candidate: Columns, told: str
+) -> None:
     """What comes out is compared as what goes in, with names or by its place."""
     assert compare(signed([DEPTH], served), signed([DEPTH], candidate)) == told
 
 
 @pytest.mark.parametrize("outputs", [(None, [WHOLE]), ([WHOLE], None), (None, None)])
-def test_outputs_that_nobody_stated(compare: Compare, outputs: tuple[Columns | None, Columns | None]) -> None:
+def test_undeclared_outputs_do_not_differ(compare: Compare, outputs: tuple[Columns | None, Columns | None]) -> None:
     """A model that was logged without outputs does not differ in them."""
     before, after = outputs
     assert compare(signed([DEPTH], before), signed([DEPTH], after)) is None
 
 
-def test_both(compare: Compare) -> None:
+def test_difference_lists_inputs_and_outputs_in_one_line(compare: Compare) -> None:
     """Everything is told in one line, inputs first."""
     told = compare(signed([DEPTH], [WHOLE]), signed([SOIL], [WHOLE | {"type": "string"}]))
     assert told == "it has no column depth; it has the new column soil; output 0 is string, and was long"
 
 
-def test_without_a_signature(compare: Compare) -> None:
+def test_missing_signature_differs_from_a_signature(compare: Compare) -> None:
     """A signature differs from none."""
     assert compare(signed([DEPTH]), None) == "one of the two has no signature"
 
 
-def test_without_two_signatures(compare: Compare) -> None:
+def test_two_missing_signatures_do_not_differ(compare: Compare) -> None:
     """Where there is none, none differs."""
     assert compare(None, None) is None

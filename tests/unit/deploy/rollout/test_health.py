@@ -26,12 +26,12 @@ def serving(version: str, **more: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_notes(health: dict[str, Any], told: list[str]) -> None:
+def test_unexpected_replica_health_is_noted(health: dict[str, Any], told: list[str]) -> None:
     """What is not as one would expect of a replica is a line that names it; a replica that is well has none."""
     assert notes("r", health) == told
 
 
-def test_disagreement() -> None:
+def test_replicas_serving_different_models_are_reported() -> None:
     """Replicas that serve different models are told with a way out; one that does not answer disagrees with nobody."""
     assert disagreement([serving("1"), serving("1"), {}]) == []
     (line,) = disagreement([serving("2"), {}, serving("1")])

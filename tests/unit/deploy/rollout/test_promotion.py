@@ -137,7 +137,7 @@ def refused_promotion(replicas: list[Replica], registrar: Registrar) -> str:
     return refusal(lambda: run(replicas, registrar))
 
 
-def test_one_after_another(replicas: list[Replica], registrar: Registrar) -> None:
+def test_replicas_reload_in_order_after_the_check(replicas: list[Replica], registrar: Registrar) -> None:
     """It is tried first, then everything leads to it, and then the replicas reload in their order."""
     assert run(replicas, registrar) == NEW
     assert registrar.events == ["check", "accept", "reload replica-1", "reload replica-2", "reload replica-3"]
@@ -159,7 +159,7 @@ def test_the_next_waits_for_the_one_before(replicas: list[Replica], registrar: R
 
 
 @pytest.mark.parametrize(("wanted", "force"), [("2", False), (None, False), ("2", True)])
-def test_what_is_asked_of_the_registrar(
+def test_registrar_receives_version_digest_and_force(
     replicas: list[Replica], registrar: Registrar, wanted: str | None, force: bool
 ) -> None:
     """The version, or none for the one before, the digest that answers now, and whether to let differences pass."""
@@ -167,14 +167,14 @@ def test_what_is_asked_of_the_registrar(
     assert registrar.asked == [(wanted, OLD.digest, force)]
 
 
-def test_nothing_runs(registrar: Registrar) -> None:
+def test_promotion_without_replicas_moves_the_alias(registrar: Registrar) -> None:
     """Without a replica the alias moves all the same, for those that are started later."""
     assert run([], registrar) == NEW
     assert registrar.asked == [("2", None, False)]
     assert registrar.events == ["check", "accept"]
 
 
-def test_only_those_behind(replicas: list[Replica], registrar: Registrar) -> None:
+def test_replicas_with_the_version_are_not_reloaded(replicas: list[Replica], registrar: Registrar) -> None:
     """A replica that serves the version already is left alone."""
     replicas[1].served = NEW
     run(replicas, registrar)
@@ -182,7 +182,7 @@ def test_only_those_behind(replicas: list[Replica], registrar: Registrar) -> Non
     assert replicas[1].reloads == 0
 
 
-def test_promoted_again(replicas: list[Replica], registrar: Registrar) -> None:
+def test_promoting_the_served_version_reloads_nothing(replicas: list[Replica], registrar: Registrar) -> None:
     """What is served already is promoted without a reload."""
     run(replicas, registrar)
     registrar.events.clear()
@@ -197,14 +197,14 @@ def test_same_files_of_another_version(replicas: list[Replica], registrar: Regis
     assert [one.served.number for one in replicas] == ["2", "2", "2"]
 
 
-def test_candidate_that_may_not_take_over(replicas: list[Replica], registrar: Registrar) -> None:
+def test_refused_candidate_changes_nothing(replicas: list[Replica], registrar: Registrar) -> None:
     """What the registrar refuses changes nothing, and its reason is told."""
     registrar.fails = ("check",)
     assert refused_promotion(replicas, registrar) == "check failed"
     assert registrar.events == ["check"]
 
 
-def test_registry_that_does_not_take_it(replicas: list[Replica], registrar: Registrar) -> None:
+def test_failed_accept_reloads_no_replica(replicas: list[Replica], registrar: Registrar) -> None:
     """Where the alias cannot be moved, no replica is touched."""
     registrar.fails = ("accept",)
     assert refused_promotion(replicas, registrar) == "accept failed"
@@ -212,7 +212,7 @@ def test_registry_that_does_not_take_it(replicas: list[Replica], registrar: Regi
 
 
 @pytest.mark.parametrize("silent", [0, 2])
-def test_replica_that_does_not_answer(replicas: list[Replica], registrar: Registrar, silent: int) -> None:
+def test_unresponsive_replica_stops_promotion_early(replicas: list[Replica], registrar: Registrar, silent: int) -> None:
     """A replica that is not well is named before anything is tried."""
     replicas[silent].answers = False
     told = refused_promotion(replicas, registrar)
@@ -234,7 +234,9 @@ def test_too_large_for_the_limit(replicas: list[Replica], registrar: Registrar) 
 @pytest.mark.parametrize(
     "memory", [{"used": 136 * M, "limit": 256 * M}, {"used": None, "limit": M}, {"used": 200 * M, "limit": None}]
 )
-def test_room_enough(replicas: list[Replica], registrar: Registrar, memory: dict[str, int | None]) -> None:
+def test_sufficient_or_unknown_memory_allows_promotion(
+    replicas: list[Replica], registrar: Registrar, memory: dict[str, int | None]
+) -> None:
     """Where it fits exactly, or nobody knows, the limit stands in nothing's way."""
     registrar.weight = {"needs": 300 * M, "model": 100 * M, "worker": 20 * M}
     replicas[0].extra = {"memory": memory}
@@ -278,7 +280,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("fails", "outcome", "reason"), FAILURES)
-def test_reload_that_fails(
+def test_failed_reload_restores_alias_and_replicas(
     replicas: list[Replica], registrar: Registrar, fails: Callable[[Replica], None], outcome: str, reason: str
 ) -> None:
     """Where one does not take it, alias and replicas are taken back; one that does not come back is named."""
@@ -336,7 +338,7 @@ def test_first_reason_is_told(replicas: list[Replica], registrar: Registrar) -> 
     assert registrar.events == ["check", "accept", *reloads, "undo", *reloads[:2]]
 
 
-def test_interruption(replicas: list[Replica], registrar: Registrar) -> None:
+def test_ctrl_c_undoes_the_promotion(replicas: list[Replica], registrar: Registrar) -> None:
     """Ctrl-C between two replicas takes everything back, and stays Ctrl-C."""
 
     def interrupted(_one: Replica) -> None:
@@ -366,13 +368,13 @@ def settled(monkeypatch: pytest.MonkeyPatch, *answers: str) -> int:
     return asked
 
 
-def test_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_promotion_settles_after_stable_new_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is settled when the new version alone has answered for a while, and every other answer begins that anew."""
     assert settled(monkeypatch, "2") == 16
     assert settled(monkeypatch, "1", "2", "2", "1", "", "2") == 5 + 16
 
 
-def test_settling_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settling_stops_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """An old worker that never closes its door, or nobody who answers, is not waited for beyond a deadline."""
     for answer in ("1", ""):
         assert settled(monkeypatch, answer) <= 100

@@ -30,7 +30,7 @@ def service(monkeypatch: pytest.MonkeyPatch, status: int, **index: Any) -> None:
     monkeypatch.setattr(replica_client, "ask_address", ask)
 
 
-def test_predicted_example(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_successful_example_prediction_has_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that predicts its example needs no words, whoever made the example."""
     for index in ({}, {"note": NOTE}):
         service(monkeypatch, 200, **index)
@@ -38,7 +38,7 @@ def test_predicted_example(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("status", [422, 500])
-def test_example_that_was_made_up(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+def test_failed_generated_example_is_not_a_failure(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     """An example that was made up may be one that the model does not take: that is told, and is no failure."""
     service(monkeypatch, status, note=NOTE)
     told = replica_client.predict_example("http://127.0.0.1:1") or ""
@@ -46,14 +46,16 @@ def test_example_that_was_made_up(monkeypatch: pytest.MonkeyPatch, status: int) 
 
 
 @pytest.mark.parametrize(("status", "index"), [(500, {}), (422, {}), (503, {"note": NOTE}), (0, {"note": NOTE})])
-def test_example_that_is_not_predicted(monkeypatch: pytest.MonkeyPatch, status: int, index: dict[str, str]) -> None:
+def test_failed_logged_example_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, status: int, index: dict[str, str]
+) -> None:
     """A model that does not predict the example it was logged with, or does not answer at all, is a failure."""
     service(monkeypatch, status, **index)
     with pytest.raises(CommandError, match=f"the model's own example was answered with {status}"):
         replica_client.predict_example("http://127.0.0.1:1")
 
 
-def test_client_that_has_asked_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_limited_example_is_reported_after_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that is busy with others of this machine is asked again, and in the end believed to serve them."""
     service(monkeypatch, 429)
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
@@ -81,7 +83,7 @@ def answering(status: int, **headers: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("status", [200, 503])
-def test_marks(status: int) -> None:
+def test_headers_identify_replica_and_version(status: int) -> None:
     """Every answer names the replica, whichever of its workers it was, and the version that it serves."""
     with answering(status, X_Served_By="replica-2/17", X_Model_Version="3") as address:
         assert replica_client.marks(address) == replica_client.Marks("replica-2", "3")
@@ -95,7 +97,7 @@ def test_marks_of_somebody_else() -> None:
         assert replica_client.marks(address) == replica_client.Marks()
 
 
-def test_marks_of_nobody() -> None:
+def test_unreachable_service_has_no_marks() -> None:
     """Where nobody listens, there are none."""
     with answering(200) as address:
         pass

@@ -32,7 +32,7 @@ def lead(*runs: Run) -> str:
         ([a_ladder("1x1", 0), a_ladder("2x1", 0, GENERATOR_BOUND)], "measured; of 2x1:1 it is not known"),
     ],
 )
-def test_not_answered(runs: list[Run], why: str) -> None:
+def test_result_without_held_users_gives_reasons(runs: list[Run], why: str) -> None:
     """Where nothing was held there is no answer, but the reason."""
     for text in told(*runs):
         assert text.startswith("Not answered: ")
@@ -40,7 +40,7 @@ def test_not_answered(runs: list[Run], why: str) -> None:
     assert why[1:] in lead(*runs)
 
 
-def test_all_held_all() -> None:
+def test_equal_topologies_have_no_winner() -> None:
     """Where all held everything, the least that was measured is no least, and nobody beats anybody."""
     least, less, most, one = told(
         a_ladder("1x2/2G", 10_000), a_ladder("2x1/1G", 10_000), a_ladder("2x0.5/512M", 10_000)
@@ -54,7 +54,7 @@ def test_all_held_all() -> None:
     assert "differed no more than the noise" in one
 
 
-def test_one_is_better() -> None:
+def test_difference_beyond_noise_names_the_better() -> None:
     """A difference beyond the noise is told, with both figures and what is not known of them."""
     least, less, most, one = told(
         a_ladder("1x2/2G", 8000), a_ladder("2x1/1G", 5000), a_ladder("1x1/1G", 2000), a_ladder("2x0.5/512M", 1500)
@@ -70,14 +70,14 @@ def test_one_is_better() -> None:
     assert one.startswith("With 2 CPUs and 2G, one replica held more: 1x2/2G:2 held 8,000 users, 2x1/1G:1 5,000 users.")
 
 
-def test_many_are_better() -> None:
+def test_several_replicas_can_win_with_fewer_resources() -> None:
     """Several replicas may win, with less or with the same."""
     _, less, _, one = told(a_ladder("1x2/2G", 4000), a_ladder("2x1/1G", 8000), a_ladder("2x0.75/1G", 6000))
     assert less.startswith("Yes: 2x0.75/1G:1 (1.5 CPUs and 2G in all) held 6,000 users, more than 1x2/2G:2")
     assert one.startswith("With 2 CPUs and 2G, several replicas held more")
 
 
-def test_not_the_replicas() -> None:
+def test_saving_matched_by_a_small_replica_is_stated() -> None:
     """Where one small replica does as well as several, the saving is not theirs."""
     _, less, *_ = told(a_ladder("1x2/2G", 4000), a_ladder("2x0.5/512M", 4000), a_ladder("1x1/1G", 4000))
     assert "But it is not the replicas that save it: 1x1/1G:1 (1 CPU and 1G in all) held 4,000 users too." in less
@@ -105,7 +105,7 @@ def test_noise_is_no_difference() -> None:
     assert "at 5,000 users: P95 12 against 40 ms, 0.814 CPUs against 9 CPUs used and memory 180M against 360M" in one
 
 
-def test_nothing_to_compare() -> None:
+def test_unmeasured_questions_have_no_answer() -> None:
     """Questions whose topologies were not measured are not answered."""
     least, less, most, one = told(a_ladder("1x1", 1000))
     assert least.startswith("Only one topology was measured: 1 CPU and no memory limit (1x1:1) held 1,000 users.")
@@ -114,7 +114,7 @@ def test_nothing_to_compare() -> None:
     assert one.startswith("Not answered: ")
 
 
-def test_a_replica_that_did_not_start() -> None:
+def test_failed_smaller_start_counts_as_tried() -> None:
     """Less that did not start was tried."""
     least = told(a_run("1x1/512M", a_step(10_000)), a_run("1x1/256M", ended="out of memory"))[0]
     assert "none held the SLO at all, but the limit of 1x1/256M:1 was not found (out of memory)" in least
@@ -140,7 +140,7 @@ def test_figures_may_be_missing() -> None:
     assert "None" not in " ".join(texts)
 
 
-def test_headline() -> None:
+def test_headline_names_the_topology_with_most_users() -> None:
     """One sentence says what held the most, by name while the names are few."""
     assert lead(a_ladder("1x1", 1000)) == "1x1:1 held 1,000 users, at 571 requests/s with a P95 of 12 ms."
     assert lead(a_ladder("1x1", 1000), a_ladder("1x2", 1000)).startswith("Both topologies held 1,000 users")

@@ -23,7 +23,7 @@ def bound(users: int = 1000, null: Null | None = None, **fields: Any) -> str:
     return generator_bound(a_step(users, **fields), WAIT, null)
 
 
-def test_sound() -> None:
+def test_idle_generator_is_not_the_limit() -> None:
     """A step at leisure is the service's."""
     assert bound() == ""
     assert bound(null=Null(1000, 571.0, 2.0)) == ""
@@ -37,7 +37,7 @@ def test_sound() -> None:
         (1260.0, 1000.0, True), (100.0, 150.0, False),
     ],
 )  # fmt: skip
-def test_clocks(locust: float, nginx: float, is_bound: bool) -> None:
+def test_clock_difference_beyond_tolerance_is_generator_bound(locust: float, nginx: float, is_bound: bool) -> None:
     """The clocks may be apart by 25 %, or by 3 ms where that is more, and no further."""
     reason = bound(locust_p95=locust, nginx_p95=nginx)
     assert reason == (f"P95 is {locust:g} ms by Locust and {nginx:g} ms by Nginx" if is_bound else "")
@@ -50,7 +50,7 @@ def test_clocks(locust: float, nginx: float, is_bound: bool) -> None:
         (809, 1000, 100, True), (0, 1000, 1000, False), (2000, 1000, 0, False), (63, 70, 0, False), (9, 10, 0, False),
     ],
 )  # fmt: skip
-def test_second_clock(seen: int, requests: int, failures: int, is_bound: bool) -> None:
+def test_incomplete_nginx_log_is_generator_bound(seen: int, requests: int, failures: int, is_bound: bool) -> None:
     """Nginx's log has nine of ten requests that were answered; one that failed need not have come as far."""
     reason = bound(nginx_requests=seen, requests=requests, failures=failures)
     assert reason == (f"Nginx's log has {seen} of {requests - failures} requests" if is_bound else "")
@@ -59,14 +59,14 @@ def test_second_clock(seen: int, requests: int, failures: int, is_bound: bool) -
 @pytest.mark.parametrize(
     ("percent", "is_bound"), [(None, False), (0.0, False), (89.9, False), (90.0, True), (100.0, True)]
 )
-def test_busy(percent: float | None, is_bound: bool) -> None:
+def test_generator_at_90_percent_cpu_is_bound(percent: float | None, is_bound: bool) -> None:
     """A generator that used 90 % of what it may use is at its limit; of one that was not seen, nothing is said."""
     reason = bound(locust_cpu_percent=percent)
     assert reason == (f"Locust used {percent:.0f} % of the CPU that it may use" if is_bound else "")
 
 
 @pytest.mark.parametrize(("rps", "is_bound"), [(450.0, False), (449.9, True), (500.0, False), (0.0, True)])
-def test_late(rps: float, is_bound: bool) -> None:
+def test_late_users_below_90_percent_are_generator_bound(rps: float, is_bound: bool) -> None:
     """1,000 users who wait 1.75 s on average and are answered in 250 ms make 500 requests/s; 90 % of that is enough."""
     reason = bound(locust_mean=250.0, rps=rps)
     assert reason == (f"users came late: {rps:.0f} of 500 requests/s" if is_bound else "")
@@ -79,7 +79,7 @@ def test_late_is_not_asked_of_slow_answers(mean: float, is_bound: bool) -> None:
 
 
 @pytest.mark.parametrize(("rps", "is_bound"), [(540.0, True), (540.1, True), (539.9, False)])
-def test_calibration(rps: float, is_bound: bool) -> None:
+def test_rate_near_calibrated_maximum_is_generator_bound(rps: float, is_bound: bool) -> None:
     """As fast as nine tenths of what the generator can at all is its limit, and slower is the service's."""
     null = replace(BOUND, rps=600.0)
     reason = bound(rps=rps, null=null)
@@ -88,12 +88,12 @@ def test_calibration(rps: float, is_bound: bool) -> None:
     )
 
 
-def test_calibration_that_was_not_bound() -> None:
+def test_unbound_calibration_is_no_limit() -> None:
     """Users who all came on time against a constant answer are no limit, however near the step is."""
     assert bound(null=Null(1000, 571.0, 2.0, "")) == ""
 
 
-def test_order() -> None:
+def test_first_matching_reason_is_reported() -> None:
     """The first reason that holds is told: clocks, the missing clock, the CPU, late users, the calibration."""
     worst: dict[str, Any] = {"locust_p95": 500.0, "nginx_requests": 5, "locust_cpu_percent": 99.0, "rps": 450.0}
     null = replace(BOUND, rps=451.0)
@@ -107,7 +107,7 @@ def test_order() -> None:
     assert bound(**worst) == ""
 
 
-def test_no_second_clock_is_not_a_clock_apart() -> None:
+def test_missing_nginx_log_is_reported_as_reason() -> None:
     """Where Nginx's log says nothing, that is the reason, and not its P95 of nothing."""
     assert bound(nginx_requests=0, nginx_p95=0.0, locust_p95=500.0).startswith("Nginx's log has 0 of")
 
@@ -142,12 +142,12 @@ def test_starved_generator_is_caught(users: int, cpu: float | None) -> None:
     assert bound(users, None, **figures).startswith("P95 is")
 
 
-def test_workshop() -> None:
+def test_latency_unseen_by_nginx_is_generator_bound() -> None:
     """2,700 requests/s of 10,000 users with a P95 of 4.5 s that Nginx knows nothing of are the generator's."""
     assert bound(10_000, rps=2700.0, locust_p95=4500.0, locust_mean=1950.0, nginx_p95=1.0).startswith("P95 is 4500 ms")
 
 
-def test_known(tmp_path: Path) -> None:
+def test_saved_calibration_is_read_by_its_key(tmp_path: Path) -> None:
     """What was kept is known to the next command, under its key alone."""
     path = tmp_path / "calibration.json"
     Calibration(path, "a machine").keep(Null(500, 285.0, 2.0))
@@ -161,7 +161,7 @@ def test_known(tmp_path: Path) -> None:
     assert [path] == list(tmp_path.iterdir())
 
 
-def test_newest_counts(tmp_path: Path) -> None:
+def test_newer_calibration_replaces_the_older(tmp_path: Path) -> None:
     """What is measured again replaces what was."""
     calibration = Calibration(tmp_path / "calibration.json", "a machine")
     calibration.keep(Null(500, 285.0, 2.0))
@@ -170,7 +170,7 @@ def test_newest_counts(tmp_path: Path) -> None:
     assert again.of(500, 1000) == calibration.of(500, 1000) == Null(500, 280.0, 3.0)
 
 
-def test_next_rung_above(tmp_path: Path) -> None:
+def test_missing_rung_uses_a_near_higher_rung(tmp_path: Path) -> None:
     """A number of users that was not measured has the next more, if that is near, and never fewer."""
     calibration = Calibration(tmp_path / "calibration.json", "a machine")
     for users in (1000, 2000, 10_000):
@@ -225,7 +225,7 @@ def test_limit_of_a_generator() -> None:
         '{"a machine": [{"users": [], "rps": 1, "p95": 1}]}', '{"a machine": [{"users": 500, "rps": "1", "p95": 1}]}',
     ],
 )  # fmt: skip
-def test_damaged(tmp_path: Path, text: str) -> None:
+def test_damaged_calibration_file_is_replaced(tmp_path: Path, text: str) -> None:
     """A file that is damaged, or of another version, is measured anew and written whole."""
     path = tmp_path / "calibration.json"
     path.write_text(text)
@@ -235,7 +235,7 @@ def test_damaged(tmp_path: Path, text: str) -> None:
     assert Calibration(path, "a machine").of(1000, 1000) == BOUND
 
 
-def test_not_text(tmp_path: Path) -> None:
+def test_binary_calibration_file_is_replaced(tmp_path: Path) -> None:
     """So is one that is no text."""
     path = tmp_path / "calibration.json"
     path.write_bytes(b"\xff\xfe\x00")
@@ -251,7 +251,7 @@ def test_damage_of_another_key(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 100_000), st.integers(1, 1000))
-def test_few_rungs(users: int, step: int) -> None:
+def test_calibration_ladder_has_at_most_eleven_rungs(users: int, step: int) -> None:
     """A ladder of any height is calibrated in at most eleven rungs, to the same top, none below its first."""
     rungs = Ladder(users, min(step, users)).rungs if users > step else [users]
     step_users, top = rungs_to_calibrate(rungs)
@@ -277,11 +277,11 @@ def test_calibrated_ladder_lacks_nothing(users: int, step: int, tmp_path_factory
     ("rungs", "expected"),
     [([500], (500, 500)), ([10_000], (10_000, 10_000)), (Ladder().rungs, (1000, 10_000)), ([3, 6, 7], (3, 7))],
 )
-def test_rungs_to_calibrate(rungs: list[int], expected: tuple[int, int]) -> None:
+def test_long_ladders_are_calibrated_by_thousands(rungs: list[int], expected: tuple[int, int]) -> None:
     """The lab's own ladder is calibrated by thousands, and a short one rung by rung."""
     assert rungs_to_calibrate(rungs) == expected
 
 
-def test_key() -> None:
+def test_calibration_key_lists_conditions_in_order() -> None:
     """What tells calibrations apart is said in words, in its order."""
     assert key({"on": "a CPU x 4", "processes": 2}) == "on a CPU x 4, processes 2"

@@ -20,7 +20,7 @@ def program(text: str) -> list[str]:
     return [sys.executable, "-c", f"import os, signal, sys, time\nprint(os.getpid(), flush=True)\n{text}"]
 
 
-def test_lines() -> None:
+def test_lines_arrive_while_the_program_runs() -> None:
     """Each line is handed on as it comes, while the program runs; with the end of its block the program ends."""
     lines: list[bytes] = []
     with Follower(program("print('one\\ntwo', flush=True)\ntime.sleep(60)"), lines.append):
@@ -44,7 +44,7 @@ def test_gives_way_to_others() -> None:
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
-def test_last_words() -> None:
+def test_output_after_the_stop_signal_is_delivered() -> None:
     """What a program prints when it is asked to end is handed on too."""
     lines: list[bytes] = []
     text = "signal.signal(signal.SIGTERM, lambda *_: (print('last', flush=True), sys.exit()))\n"
@@ -53,7 +53,7 @@ def test_last_words() -> None:
     assert lines[2:] == [b"last\n"]
 
 
-def test_ended_by_itself() -> None:
+def test_early_program_end_is_not_an_error() -> None:
     """A program that ends before is no error, nor is one that complains: its complaints are not lines."""
     lines: list[bytes] = []
     with Follower(program("print('no such log', file=sys.stderr)\nsys.exit(1)"), lines.append):
@@ -61,7 +61,7 @@ def test_ended_by_itself() -> None:
     assert len(lines) == 1
 
 
-def test_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_ignoring_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that does not end when asked is killed."""
     monkeypatch.setattr(follow, "_PATIENCE", 0.2)
     lines: list[bytes] = []
@@ -71,7 +71,7 @@ def test_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_gone(int(lines[0]))
 
 
-def test_own_group() -> None:
+def test_program_runs_in_its_own_process_group() -> None:
     """Ctrl-C in our terminal does not reach it."""
     lines: list[bytes] = []
     with Follower(program("time.sleep(60)"), lines.append):
@@ -93,7 +93,7 @@ def test_stopped_by_an_error() -> None:
     assert is_gone(int(lines[0]))
 
 
-def test_no_program() -> None:
+def test_missing_program_raises_oserror() -> None:
     """A program that is not there is an OSError."""
     with pytest.raises(FileNotFoundError), Follower(["no-such-program-anywhere"], print):
         pass

@@ -23,13 +23,13 @@ from tests.support.waiting import is_gone, wait_until
 LADDER = Ladder(1100, 500, 400, 20, 5)
 
 
-def test_mean_wait() -> None:
+def test_default_mean_wait_is_1_75_seconds() -> None:
     """Users wait 1.75 s on average, if not told otherwise."""
     assert Load().mean_wait == 1.75
     assert Load(wait=(0.5, 1.5)).mean_wait == 1.0
 
 
-def test_arguments() -> None:
+def test_arguments_are_strings_without_repeated_options() -> None:
     """Arguments are words, each option once, and rows only where there are some."""
     arguments = Load().arguments(LADDER, "http://a", "file.py", "/folder", "")
     options = [word for word in arguments if word.startswith("--")]
@@ -107,7 +107,7 @@ def make(tmp_path: Path) -> Made:
 
 
 @pytest.mark.e2e
-def test_records(make: Made) -> None:
+def test_records_are_kept_until_the_program_ends(make: Made) -> None:
     """What it prints is kept, up to its last line before it ended."""
     with make("print('Hello')\nsay('step', users=5)\nsay('stop')") as one:
         wait_until(lambda: one.ended)
@@ -117,7 +117,7 @@ def test_records(make: Made) -> None:
 
 
 @pytest.mark.e2e
-def test_error(make: Made) -> None:
+def test_failed_generator_reports_its_last_line(make: Made) -> None:
     """One that ends with an error is told of with the last line that it complained with."""
     with make("say('step', users=5)\nsys.exit('first\\nno such host\\n\\n')") as one:
         wait_until(lambda: one.ended)
@@ -127,7 +127,7 @@ def test_error(make: Made) -> None:
 
 
 @pytest.mark.e2e
-def test_refusal(make: Made) -> None:
+def test_refused_start_reports_its_error_record(make: Made) -> None:
     """One that refused to start is told of with what it said of that, and not with the table that it printed after."""
     with make("say('error', message='rows.csv: no rows')\nsys.exit('oops\\n--------|-----')") as one:
         wait_until(lambda: one.ended)
@@ -145,7 +145,7 @@ def test_table_is_no_reason(make: Made) -> None:
 
 
 @pytest.mark.e2e
-def test_killed(make: Made) -> None:
+def test_killed_generator_is_reported_and_children_end(make: Made) -> None:
     """One that is killed has ended, though a process of its own holds on to its output; that one is ended too."""
     with make("child = os.fork()\nif child: say('step', users=child)\ntime.sleep(60)") as one:
         wait_until(lambda: one.records.steps)
@@ -158,7 +158,7 @@ def test_killed(make: Made) -> None:
 
 
 @pytest.mark.e2e
-def test_silent_error(make: Made) -> None:
+def test_silent_failure_reports_exit_status(make: Made) -> None:
     """Where it did not complain, its status is told."""
     with make("sys.exit(3)") as one:
         wait_until(lambda: one.ended)
@@ -167,7 +167,7 @@ def test_silent_error(make: Made) -> None:
 
 
 @pytest.mark.e2e
-def test_garbled_complaint(make: Made) -> None:
+def test_undecodable_error_output_is_tolerated(make: Made) -> None:
     """Bytes that are no text are no reason to fail otherwise."""
     with make("os.write(2, b'bad \\xff\\n')\nsys.exit(1)") as one:
         wait_until(lambda: one.ended)
@@ -176,7 +176,7 @@ def test_garbled_complaint(make: Made) -> None:
 
 
 @pytest.mark.e2e
-def test_running(make: Made) -> None:
+def test_running_generator_has_its_own_process_group(make: Made) -> None:
     """While it runs it has not ended, and nothing is wrong with it; Ctrl-C does not reach it."""
     with make("say('step', users=5)\ntime.sleep(60)") as one:
         wait_until(lambda: one.records.steps)
@@ -188,7 +188,7 @@ def test_running(make: Made) -> None:
 
 
 @pytest.mark.e2e
-def test_stopped_in_order(make: Made) -> None:
+def test_records_after_the_stop_signal_are_kept(make: Made) -> None:
     """It is asked to end, and what it then tells is kept."""
     text = "signal.signal(signal.SIGTERM, lambda *_: (say('stop'), sys.exit()))\nsay('step', users=5)\ntime.sleep(60)"
     with make(text) as one:
@@ -218,7 +218,7 @@ DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 
 
 @pytest.mark.e2e
-def test_deaf(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generator_ignoring_sigterm_is_killed(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that does not end when asked is killed."""
     monkeypatch.setattr(generator, "_PATIENCE", 0.3)
     with make(f"{DEAF}say('step', users=5)\ntime.sleep(60)") as one:
@@ -227,7 +227,7 @@ def test_deaf(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.e2e
-def test_deaf_with_processes(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stubborn_worker_processes_are_killed(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """So are the processes that it shares its users with: none loads the next run."""
     monkeypatch.setattr(generator, "_PATIENCE", 0.3)
     text = "say('step', users=subprocess.Popen(['sleep', '60']).pid)\ntime.sleep(60)"
@@ -242,7 +242,7 @@ def test_deaf_with_processes(make: Made, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.e2e
-def test_environment(tmp_path: Path) -> None:
+def test_generator_inherits_environment_in_the_checkout(tmp_path: Path) -> None:
     """It has the environment that it is given, and runs in the checkout."""
     text = (
         "import json, os; print(json.dumps({'kind': 'step', 'time': 1, 'users': [os.getcwd(), os.environ['LEVEL']]}))"

@@ -27,7 +27,7 @@ def a_held(holds: int, then: str = FAIL, to: int = 10_000) -> Held:
         (a_run("1x1", ended="no replica started"), 0, CUT),
     ],
 )
-def test_limit(run: Run, users: int, limit: str) -> None:
+def test_run_limit_follows_from_how_it_ended(run: Run, users: int, limit: str) -> None:
     """A run holds what passed, and what ended it tells whether it may hold more."""
     held = Held.of(run)
     assert (held.users, held.limit, held.at_least == "") == (users, limit, limit == SLO)
@@ -78,7 +78,7 @@ def test_a_miss_and_a_pass_with_as_many_users() -> None:
         (Held.of(a_run("1x1", replace(a_step(10_000), verdict=FAIL))), a_held(10_000), LESS),
     ],
 )
-def test_against(one: Held, other: Held, said: str) -> None:
+def test_comparison_ignores_differences_within_noise(one: Held, other: Held, said: str) -> None:
     """One holds more than another only where the other's miss is further below than the noise."""
     assert one.against(other) == said
 
@@ -87,13 +87,13 @@ def test_against(one: Held, other: Held, said: str) -> None:
     ("one", "other", "least", "apart"),
     [(100, 109, 0, False), (100, 112, 0, True), (2, 4.9, 3, False), (2, 5, 3, True), (0, 0, 0, False)],
 )
-def test_differ(one: float, other: float, least: float, apart: bool) -> None:
+def test_difference_within_ten_percent_is_noise(one: float, other: float, least: float, apart: bool) -> None:
     """Ten per cent is noise, and so is what the clocks cannot tell."""
     assert differ(one, other, least) is apart
     assert differ(other, one, least) is apart
 
 
-def test_why() -> None:
+def test_end_of_run_is_explained_with_its_users() -> None:
     """What ended a run is told with its users, and with its reason where there is one."""
     assert a_held(500).why == "missed the SLO at 1,000 users: P95 1500 ms"
     assert "beyond 500 users was not measured: the generator was the limit at 1,000 users" in (

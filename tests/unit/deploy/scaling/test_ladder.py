@@ -12,7 +12,7 @@ from deploy.errors import CommandError
 from deploy.scaling.ladder import PROFILES, Ladder
 
 
-def test_defaults() -> None:
+def test_empty_variables_give_the_default_ladder() -> None:
     """By 500 to 10,000, 30 s each; an empty variable is none."""
     ladder = Ladder.from_env(
         {"USERS": "", "STEP_USERS": "", "SPAWN_RATE": "", "STEP_SECONDS": "", "SETTLE_SECONDS": ""}
@@ -22,7 +22,7 @@ def test_defaults() -> None:
     assert ladder.seconds == 20 * (30 + 2)
 
 
-def test_chosen() -> None:
+def test_each_variable_sets_its_ladder_field() -> None:
     """Each variable counts."""
     environ = {"USERS": "90", "STEP_USERS": "40", "SPAWN_RATE": "20", "STEP_SECONDS": "9", "SETTLE_SECONDS": "4"}
     assert Ladder.from_env(environ) == Ladder(90, 40, 20, 9, 4)
@@ -42,7 +42,7 @@ def test_defaults_follow_what_is_chosen() -> None:
         (3, 1, [1, 2, 3]),
     ],
 )  # fmt: skip
-def test_rungs(users: int, step: int, rungs: list[int]) -> None:
+def test_last_rung_is_the_requested_maximum(users: int, step: int, rungs: list[int]) -> None:
     """The last rung is the top, also where the steps do not reach it evenly."""
     ladder = Ladder(users, step)
     assert ladder.rungs == rungs
@@ -50,7 +50,7 @@ def test_rungs(users: int, step: int, rungs: list[int]) -> None:
 
 
 @given(st.integers(1, 100_000), st.integers(1, 100_000))
-def test_any_rungs(users: int, step: int) -> None:
+def test_rungs_rise_by_at_most_a_step(users: int, step: int) -> None:
     """Rungs go up, by no more than a step, to the top."""
     rungs = Ladder(max(users, step), min(users, step) if min(users, step) > 99 else max(users, step)).rungs
     assert rungs[-1] == max(users, step)
@@ -59,7 +59,7 @@ def test_any_rungs(users: int, step: int) -> None:
 
 @pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5", "1e3", " 5", "1_000", "٣", "100001", "9" * 5000])
 @pytest.mark.parametrize("name", ["USERS", "STEP_USERS", "SPAWN_RATE"])
-def test_bad_users(name: str, value: str) -> None:
+def test_invalid_users_are_named_with_expectation(name: str, value: str) -> None:
     """Anything but a whole number in its range is refused with its name, its value and what was expected."""
     with pytest.raises(CommandError) as caught:
         Ladder.from_env({name: value})
@@ -68,7 +68,7 @@ def test_bad_users(name: str, value: str) -> None:
 
 @pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5", "30s", "3601"])
 @pytest.mark.parametrize("name", ["STEP_SECONDS", "SETTLE_SECONDS"])
-def test_bad_seconds(name: str, value: str) -> None:
+def test_step_time_out_of_range_is_refused(name: str, value: str) -> None:
     """So is a time of more than an hour, or none."""
     with pytest.raises(CommandError) as caught:
         Ladder.from_env({name: value})
@@ -82,7 +82,7 @@ def test_step_of_more_than_all() -> None:
 
 
 @pytest.mark.parametrize("settle", ["29", "30", "31", "3600"])
-def test_nothing_left(settle: str) -> None:
+def test_discarding_the_complete_step_is_refused(settle: str) -> None:
     """Throwing away all of a step is refused."""
     with pytest.raises(
         CommandError, match=f"^STEP_SECONDS=30: expected at least 2 more than SETTLE_SECONDS={settle}, "
@@ -90,7 +90,7 @@ def test_nothing_left(settle: str) -> None:
         Ladder.from_env({"SETTLE_SECONDS": settle})
 
 
-def test_slow_spawning() -> None:
+def test_spawning_slower_than_the_step_is_refused() -> None:
     """Users who would not be there when their step is measured are refused."""
     assert Ladder.from_env({"SPAWN_RATE": "50"}).spawn_rate == 50
     with pytest.raises(
@@ -99,7 +99,7 @@ def test_slow_spawning() -> None:
         Ladder.from_env({"SPAWN_RATE": "49"})
 
 
-def test_hold() -> None:
+def test_hold_discards_time_until_all_users_arrived() -> None:
     """One rung is held for its time after all of its users have come, and that is thrown away besides."""
     ladder = Ladder.hold(1001, 500, 60)
     assert ladder == Ladder(1001, 1001, 500, 63, 13)
@@ -108,19 +108,19 @@ def test_hold() -> None:
 
 
 @given(st.integers(1, 100_000), st.integers(1, 100_000), st.integers(12, 3600))
-def test_any_hold(users: int, spawn_rate: int, seconds: int) -> None:
+def test_hold_measures_the_requested_seconds(users: int, spawn_rate: int, seconds: int) -> None:
     """However slowly the users come, as much is measured as was asked for, less what settles."""
     ladder = Ladder.hold(users, spawn_rate, seconds)
     assert ladder.step_seconds - ladder.settle_seconds == seconds - 10
 
 
-def test_hold_too_short() -> None:
+def test_hold_without_measured_time_is_refused() -> None:
     """A time of which nothing would be left is refused."""
     with pytest.raises(CommandError):
         Ladder.hold(10, 10, 10)
 
 
-def test_profiles() -> None:
+def test_profiles_set_users_and_minutes() -> None:
     """Each profile is so many users for so many minutes; without a name it is the quick one."""
     assert PROFILES == {"quick": (500, 5), "medium": (2000, 10), "load": (5000, 15), "stress": (10_000, 20)}
     for name, (users, minutes) in PROFILES.items():
@@ -128,7 +128,7 @@ def test_profiles() -> None:
     assert Ladder.profile({}) == Ladder.profile({"PROFILE": ""}) == Ladder.profile({"PROFILE": "quick"})
 
 
-def test_bad_profile() -> None:
+def test_unknown_profile_error_lists_profiles() -> None:
     """A name that there is not is refused with those that there are."""
     with pytest.raises(CommandError, match=r"^PROFILE='Quick': expected one of quick, medium, load, stress$"):
         Ladder.profile({"PROFILE": "Quick"})
@@ -137,7 +137,7 @@ def test_bad_profile() -> None:
 @pytest.mark.parametrize(
     ("value", "seconds"), [("90", 90), ("90s", 90), ("5m", 300), ("1h", 3600), ("24h", 86_400), ("0060", 60)]
 )
-def test_run_time(value: str, seconds: int) -> None:
+def test_run_time_unit_overrides_the_profile(value: str, seconds: int) -> None:
     """A time is in seconds, unless its unit follows; it counts more than that of the profile."""
     assert Ladder.profile({"RUN_TIME": value, "PROFILE": "stress"}) == Ladder.hold(10_000, 500, seconds)
 
@@ -145,7 +145,7 @@ def test_run_time(value: str, seconds: int) -> None:
 @pytest.mark.parametrize(
     "value", ["abc", "0", "0m", "m", "-5", "1.5m", "5 m", " ", "5M", "25h", "86401", "1d", "٣m", "m5", "9" * 5000]
 )
-def test_bad_run_time(value: str) -> None:
+def test_invalid_run_time_is_named_with_expectation(value: str) -> None:
     """Any other is refused with its name, its value and what was expected."""
     with pytest.raises(CommandError) as caught:
         Ladder.profile({"RUN_TIME": value})
@@ -167,7 +167,7 @@ def test_bad_users_of_a_profile(name: str) -> None:
         Ladder.profile({name: "abc"})
 
 
-def test_words() -> None:
+def test_ladder_description_fits_one_line() -> None:
     """It can be said in a line."""
     assert Ladder().words == (
         "+500 users a step to 10000, 500 a second, 30 s each, of which the first 10 are thrown away"

@@ -17,7 +17,7 @@ PARTS = {0.5: Fraction(1, 2), 0.95: Fraction(95, 100), 0.99: Fraction(99, 100), 
 
 
 @given(st.lists(milliseconds, min_size=1, max_size=300), st.sampled_from(list(PARTS)))
-def test_nearest_rank(times: list[float], part: float) -> None:
+def test_quantile_is_the_nearest_rank_value(times: list[float], part: float) -> None:
     """A quantile is the time at its rank in the sorted list, and one that really was."""
     assert Latency(Counter(times)).quantile(part) == sorted(times)[ceil(PARTS[part] * len(times)) - 1]
 
@@ -32,7 +32,7 @@ def test_rank_is_exact(count: int, part: float) -> None:
 
 
 @given(st.lists(milliseconds, min_size=1, max_size=300))
-def test_mean(times: list[float]) -> None:
+def test_mean_weighs_every_request(times: list[float]) -> None:
     """The mean is that of all requests, each counted."""
     latency = Latency()
     for ms in times:
@@ -41,14 +41,14 @@ def test_mean(times: list[float]) -> None:
     assert latency.mean == pytest.approx(sum(times) / len(times))
 
 
-def test_none() -> None:
+def test_empty_latency_reports_zero() -> None:
     """Of no request at all, everything is 0."""
     assert (Latency().total, Latency().mean, Latency().quantile(0.95)) == (0, 0.0, 0.0)
     assert Latency.sum([]).total == 0
 
 
 @given(st.lists(st.lists(milliseconds, max_size=50), max_size=8))
-def test_sum(parts: list[list[float]]) -> None:
+def test_sum_equals_latency_of_all_requests(parts: list[list[float]]) -> None:
     """Parts together are what their requests are in one list, and stay what they were."""
     latencies = [Latency(Counter(part)) for part in parts]
     together, everything = Latency.sum(latencies), Latency(Counter(ms for part in parts for ms in part))

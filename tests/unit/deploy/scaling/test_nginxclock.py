@@ -51,7 +51,7 @@ def total(*lines: bytes, target: str = "/predict") -> int:
     return clock(*lines, target=target).between(0, SECOND + 10**6).total
 
 
-def test_real_line() -> None:
+def test_real_log_line_counts_in_its_second() -> None:
     """A line of the real format counts with its time in whole milliseconds, in its second."""
     latency = clock(line()).between(SECOND, SECOND + 1)
     assert (latency.total, latency.mean) == (1, 12)
@@ -60,13 +60,13 @@ def test_real_line() -> None:
 @pytest.mark.parametrize(
     ("text", "ms"), [("0.000", 0), ("0.001", 1), ("0.029", 29), ("1.005", 1005), ("60.001", 60001)]
 )
-def test_times(text: str, ms: int) -> None:
+def test_request_times_are_exact_milliseconds(text: str, ms: int) -> None:
     """Seconds with three digits are exactly so many milliseconds."""
     assert clock(line(request_time=text)).between(SECOND, SECOND + 1).quantile(1) == ms
 
 
 @pytest.mark.parametrize("status", ["200", "400", "413", "499", "500", "502", "503", "504"])
-def test_statuses(status: str) -> None:
+def test_request_counts_whatever_its_status(status: str) -> None:
     """Whatever became of a request, it was one: also where a client hung up, or no replica took it."""
     without = {
         "upstream_response_time": "",
@@ -86,22 +86,22 @@ def test_statuses(status: str) -> None:
         {"asked_method": "OPTIONS"}, {"asked_method": "PUT"}, {"asked_method": ""}, {"asked_method": "POSTS"},
     ],
 )  # fmt: skip
-def test_other_requests(fields: dict[str, str]) -> None:
+def test_other_paths_and_methods_are_not_measured(fields: dict[str, str]) -> None:
     """Other addresses, and other methods, are not measured."""
     assert total(line(**fields)) == 0
 
 
-def test_query() -> None:
+def test_query_string_does_not_change_the_path() -> None:
     """A query does not make another address."""
     assert total(line(request_uri="/predict?a=1&b=/null")) == 1
 
 
-def test_null() -> None:
+def test_null_requests_are_counted_separately() -> None:
     """The calibration is measured at its own address."""
     assert total(line(request_uri="/null"), line(), target="/null") == 1
 
 
-def test_several_tries() -> None:
+def test_retried_request_counts_once_with_total_time() -> None:
     """A request that Nginx tried at several replicas is one, with the time of all of them."""
     tried = line(
         upstream_response_time="0.300, 0.004", upstream_addr="172.18.0.3:8000, 172.18.0.4:8000",
@@ -118,7 +118,7 @@ def test_several_tries() -> None:
         line(request_time=""), line(request_time="abc"), line(status="-"), b'{"time":"\n',
     ],
 )  # fmt: skip
-def test_other_lines(junk: bytes) -> None:
+def test_unrelated_log_lines_are_ignored(junk: bytes) -> None:
     """Anything else in the log is passed over, and what follows counts."""
     assert total(line(), junk, line()) == 2
 
@@ -137,18 +137,18 @@ def test_other_lines(junk: bytes) -> None:
     ],
     ids=["torn", "torn at its time", "no time", "no such time", "two points", "a point", "letter", "no text"],
 )
-def test_torn_lines(torn: bytes) -> None:
+def test_interleaved_log_lines_do_not_stop_reading(torn: bytes) -> None:
     """Two processes of Nginx may write into each other's lines: such a line does not end the reading of the log."""
     assert total(line(), torn, line()) in {2, 3}
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes(junk: bytes) -> None:
+def test_arbitrary_bytes_raise_nothing(junk: bytes) -> None:
     """No line whatever raises anything."""
     assert total(junk, line()[:60] + junk, line()) >= 1
 
 
-def test_window() -> None:
+def test_window_includes_first_second_excludes_last() -> None:
     """A window has its first second and not its last: two windows share no request."""
     lines = [line(time_iso8601=f"2026-01-02T03:04:{second:02}+00:00") for second in (4, 5, 5, 6, 7, 8)]
     found = clock(*lines)
@@ -164,7 +164,7 @@ def test_window_ends_within_a_second() -> None:
 
 
 @pytest.mark.parametrize("hours", [-11, -3.5, 0, 5.75, 14])
-def test_time_zones(hours: float) -> None:
+def test_time_zone_offset_is_applied(hours: float) -> None:
     """Nginx tells the time of its zone, with its offset: it is the same second everywhere."""
     there = datetime.fromtimestamp(SECOND, timezone(timedelta(hours=hours)))
     assert clock(line(time_iso8601=there.isoformat())).between(SECOND, SECOND + 1).total == 1

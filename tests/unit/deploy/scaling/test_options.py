@@ -18,31 +18,31 @@ def names(cpus: int = 4, *, limits: bool = True, **environ: str) -> list[str]:
     return [one.name for one in topologies(environ, cpus, limits=limits)]
 
 
-def test_default_topologies() -> None:
+def test_default_topologies_are_vertical_and_horizontal_pairs() -> None:
     """One replica with 1, 2 and 4 workers, and 2 and 4 with one each, on all CPUs but one and 1 GB in all."""
     expected = ["1x3/1G:1", "1x3/1G:2", "1x3/1G:4", "2x1.5/512M:1", "4x0.75/256M:1"]
     assert names() == expected
     assert names(TOPOLOGIES="", CPUS="", MEMORY="", WORKERS="") == expected
 
 
-def test_small_machine() -> None:
+def test_single_cpu_machine_shares_its_cpu() -> None:
     """A machine of one CPU shares it."""
     assert names(1) == names(2) == ["1x1/1G:1", "1x1/1G:2", "1x1/1G:4", "2x0.5/512M:1", "4x0.25/256M:1"]
 
 
-def test_without_limits() -> None:
+def test_memory_is_unlimited_on_backends_without_limits() -> None:
     """Where memory cannot be limited, it is not, whatever is set."""
     assert names(limits=False) == ["1x3:1", "1x3:2", "1x3:4", "2x1.5:1", "4x0.75:1"]
     assert names(limits=False, MEMORY="2G", WORKERS="2") == ["1x3:2", "2x1.5:1"]
 
 
-def test_chosen_topologies() -> None:
+def test_topology_list_overrides_totals() -> None:
     """A list counts as it is, more than totals do; so does the name of one."""
     assert names(TOPOLOGIES=" 2x1/1G  1x2:3 ", CPUS="x", WORKERS="x") == ["2x1/1G:1", "1x2:3"]
     assert names(TOPOLOGIES="workshop") == ["1x0.25/256M:1", "1x0.5/512M:1", "1x1/1G:1", "1x2/2G:2"]
 
 
-def test_chosen_totals() -> None:
+def test_each_cpu_total_is_combined_with_workers() -> None:
     """Each total of CPUs is made with each number of workers, and nothing twice."""
     assert names(CPUS="1 2", WORKERS="1 2 2", MEMORY="512m") == [
         "1x1/512M:1", "1x1/512M:2", "2x0.5/256M:1", "1x2/512M:1", "1x2/512M:2", "2x1/256M:1",
@@ -52,7 +52,7 @@ def test_chosen_totals() -> None:
 
 
 @pytest.mark.parametrize("value", ["abc", "1 abc", "0", "-1", "1,2", "65", "nan", "inf", "1e400"])
-def test_bad_cpus(value: str) -> None:
+def test_invalid_cpus_are_named_with_expectation(value: str) -> None:
     """CPUs that are none are refused with the variable, its value and what was expected."""
     with pytest.raises(CommandError) as caught:
         names(CPUS=value)
@@ -60,7 +60,7 @@ def test_bad_cpus(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["abc", "1 abc", "0", "-1", "1.5", "1,2", "65", "nan", "inf"])
-def test_bad_workers(value: str) -> None:
+def test_invalid_workers_are_refused(value: str) -> None:
     """So are workers that are no whole number."""
     with pytest.raises(CommandError) as caught:
         names(WORKERS=value)
@@ -68,7 +68,7 @@ def test_bad_workers(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["abc", "1", "0G", "-1G", "1T", "1G:4", "1G 2G", "1,5G", "/1G"])
-def test_bad_memory(value: str) -> None:
+def test_memory_without_a_valid_unit_is_refused(value: str) -> None:
     """So is memory without a unit, or with more behind it."""
     with pytest.raises(CommandError, match=r"^MEMORY=") as caught:
         names(MEMORY=value)
@@ -76,13 +76,13 @@ def test_bad_memory(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["abc", "Workshop", "1x1,2x1", "1x1 and 2x1", "workshop 1x1", "1x1/1"])
-def test_bad_topologies(value: str) -> None:
+def test_invalid_topology_is_refused_by_name(value: str) -> None:
     """A word that is no topology is refused by itself."""
     with pytest.raises(CommandError, match=r"^'[^ ]+' is no topology: expected REPLICASxCPUS/MEMORY:WORKERS"):
         names(TOPOLOGIES=value)
 
 
-def test_no_topologies() -> None:
+def test_empty_topology_list_is_refused_or_default() -> None:
     """A list of nothing is refused, or as none at all: there is always something to measure."""
     try:
         found = names(TOPOLOGIES="  ")
@@ -92,27 +92,27 @@ def test_no_topologies() -> None:
         assert found == names()
 
 
-def test_default_load() -> None:
+def test_default_load_uses_a_process_per_generator_cpu() -> None:
     """Light users of drawn rows, and a process for each CPU of the generator's."""
     assert load({}, Placement()) == Load("light", "/predict", None, 1)
     assert load({"CLIENT": "", "DATA": "", "LOCUST_PROCESSES": ""}, Placement("0", "1,2", 2)).processes == 2
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_client(client: str) -> None:
+def test_every_client_can_be_chosen(client: str) -> None:
     """Each client can be chosen."""
     assert load({"CLIENT": client}, Placement()).client == client
 
 
 @pytest.mark.parametrize("value", ["Light", "heavy", " light"])
-def test_bad_client(value: str) -> None:
+def test_unknown_client_error_lists_clients(value: str) -> None:
     """Another is refused with those that there are."""
     with pytest.raises(CommandError) as caught:
         load({"CLIENT": value}, Placement())
     assert str(caught.value) == f"CLIENT={value!r}: expected one of light, fast, batch"
 
 
-def test_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_path_is_relative_absolute_or_in_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of rows is named from the checkout, from anywhere, or from home."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "rows.csv").write_text("a\n1\n")
@@ -125,27 +125,27 @@ def test_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("value", ["nowhere.csv", "deploy", "/", "README.md/x"])
-def test_bad_data(value: str) -> None:
+def test_missing_data_file_is_refused_early(value: str) -> None:
     """A file that is not there is refused before anything is started."""
     with pytest.raises(CommandError) as caught:
         load({"DATA": value}, Placement())
     assert str(caught.value) == f"DATA={value!r}: there is no such file"
 
 
-def test_processes() -> None:
+def test_number_of_locust_processes_can_be_set() -> None:
     """The number of processes can be chosen."""
     assert load({"LOCUST_PROCESSES": "3"}, Placement("0", "1,2", 2)).processes == 3
 
 
 @pytest.mark.parametrize("value", ["abc", "0", "-1", "65", "1.5"])
-def test_bad_processes(value: str) -> None:
+def test_invalid_process_count_is_refused(value: str) -> None:
     """Anything but a whole number in its range is refused."""
     with pytest.raises(CommandError) as caught:
         load({"LOCUST_PROCESSES": value}, Placement())
     assert str(caught.value) == f"LOCUST_PROCESSES={value!r}: expected a whole number from 1 to 64"
 
 
-def test_given() -> None:
+def test_only_relevant_variables_are_recorded() -> None:
     """What was set is kept with the results, and nothing of it that does not change them."""
     assert given({"USERS": "10", "CLIENT": "", "PATH": "/bin", "DATA": "rows.csv"}) == {
         "USERS": "10",
@@ -159,7 +159,7 @@ def test_given() -> None:
     ("name", "value"),
     [("LOCUST_CPUS", "abc"), ("LOCUST_CPUS", "-1"), ("LOCUST_MEMORY", "much"), ("LOCUST_MEMORY", "1:2")],
 )
-def test_what_the_generator_may_use(name: str, value: str) -> None:
+def test_invalid_generator_limits_are_refused_by_name(name: str, value: str) -> None:
     """Its limits are refused by their names before anything starts."""
     with pytest.raises(CommandError, match=f"^{name}='{value}': expected "):
         check({name: value})

@@ -22,12 +22,12 @@ from deploy.scaling.topology import pairs
         (4, 1.25, Placement("0,1,2", "3", 1)),
     ],
 )  # fmt: skip
-def test_placement(cpus: int, service_cpus: float, placement: Placement) -> None:
+def test_cpus_are_divided_between_service_and_generator(cpus: int, service_cpus: float, placement: Placement) -> None:
     """The service has what it needs, and one more for Nginx if two are left; the generator has the rest."""
     assert Placement.of(range(cpus), service_cpus) == placement
 
 
-def test_large_machine() -> None:
+def test_generator_uses_at_most_eight_cpus() -> None:
     """The generator takes eight CPUs at most, right after the service's."""
     placement = Placement.of(range(64), 4)
     assert placement == Placement("0,1,2,3,4", "5,6,7,8,9,10,11,12", 8)
@@ -72,7 +72,7 @@ def test_instruments_are_beside_the_generator() -> None:
         assert os.sched_getaffinity(0) == usable
 
 
-def test_words() -> None:
+def test_placement_description_fits_one_line() -> None:
     """It can be said in a line."""
     assert Placement("0,1", "2", 1).words == "replicas and Nginx on CPU 0,1, the generator on CPU 2"
     assert Placement().words.startswith("the generator and the service share all CPUs")

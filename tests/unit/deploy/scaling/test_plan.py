@@ -21,7 +21,7 @@ def a_result(*runs: Run, **conditions: Any) -> Results:
     return a_folder(Path("results/one"), *runs, **conditions)
 
 
-def test_linear() -> None:
+def test_projection_scales_replicas_linearly_with_noise() -> None:
     """A replica that held 1,000 users and missed 1,500 is needed a thousand times for a million, give or take noise."""
     found = projection([a_result(a_ladder("2x0.5/512M", 2000))], 1_000_000)
     assert (found.best.replicas.low, found.best.replicas.high) == (910, 1112)
@@ -32,7 +32,7 @@ def test_linear() -> None:
     assert found.nginx.high == pytest.approx(1_000_000 / 1.75 * 40e-6)
 
 
-def test_lines() -> None:
+def test_projection_lines_state_figures_and_assumptions() -> None:
     """It says first what it is, then figures, then what they stand on."""
     lines = projection([a_result(a_ladder("2x0.5/512M", 2000))], 1_000_000).lines()
     assert lines[0] == "PROJECTION, not a measurement: what 1,000,000 users would need"
@@ -45,7 +45,7 @@ def test_lines() -> None:
     assert "None" not in text
 
 
-def test_stretched_by_cpu() -> None:
+def test_projection_extrapolates_cpu_below_the_limit() -> None:
     """What was not at its limit is taken for what its CPU would do, up to the objective's share, and that is said."""
     steps = [a_step(users, cpus=users / 10_000) for users in (500, 1000)]
     found = projection([a_result(a_run("1x1/1G", *steps))], 900_000)
@@ -62,7 +62,7 @@ def test_never_less_than_was_held(used: float | None) -> None:
     assert [(one.users, one.by_cpu) for one in capacity] == [(1000, False)]
 
 
-def test_sizes_and_runs() -> None:
+def test_projection_ranges_cover_runs_of_each_size() -> None:
     """Each size has its range, from its best run to its worst; the one with the fewest CPUs at worst leads."""
     runs = [a_ladder("1x1/1G", 1000), a_ladder("2x1/1G", 1500), a_ladder("1x2/2G", 3000), a_ladder("1x1", 500)]
     found = projection([a_result(*runs[:2]), a_result(*runs[2:])], 100_000)
@@ -88,7 +88,7 @@ def test_other_conditions_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("runs", [[], [a_ladder("1x1", 0)], [a_ladder("1x1", 0, GENERATOR_BOUND)], [a_run("1x1")]])
-def test_nothing_to_project_from(runs: list[Run]) -> None:
+def test_projection_without_passed_step_suggests_a_command(runs: list[Run]) -> None:
     """Without a step that held there is no projection, but the command that makes one possible."""
     for results in ([], [a_result(*runs)]):
         with pytest.raises(CommandError, match="make compare") as caught:
@@ -96,7 +96,7 @@ def test_nothing_to_project_from(runs: list[Run]) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_missing_figures() -> None:
+def test_missing_figures_are_stated_as_unknown() -> None:
     """Without Nginx's CPU, and without memory, it says so instead of a figure."""
     bare: dict[str, Any] = {"nginx_cpus": None, "memory": None, "cpus": None}
     text = "\n".join(projection([a_result(a_run("1x1", a_step(500, **bare)))], 1000).lines())
@@ -105,7 +105,7 @@ def test_missing_figures() -> None:
     assert "there has to be" in text
 
 
-def test_law() -> None:
+def test_scalability_law_bounds_one_large_system() -> None:
     """Where the law of scalability has points enough, it tells what one ever larger system would take."""
     runs = [
         a_run(
@@ -118,13 +118,13 @@ def test_law() -> None:
     assert any("CPUs (95 %)" in one for one in projection([a_result(*runs)], 1500).assumptions)
 
 
-def test_demo(tmp_path: Path) -> None:
+def test_demo_projection_for_a_million_users_is_plausible(tmp_path: Path) -> None:
     """A million users need a hundred CPUs or more, and less than one for each thousand."""
     found = projection([a_demo(tmp_path)], 1_000_000)
     assert 100 < found.best.cpus.low < found.best.cpus.high < 1000
 
 
-def test_range() -> None:
+def test_range_arithmetic_combines_both_ends() -> None:
     """Sums and products have their ends from both."""
     one = Range.over([3, 1, 2])
     assert (one * 2, one + Range(1, 1), one * one) == (Range(2, 6), Range(2, 4), Range(1, 9))

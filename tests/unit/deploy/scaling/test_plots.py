@@ -28,7 +28,7 @@ def drawn(*runs: Run) -> list[Picture]:
     return plots.plots(a_folder(Path(), *runs))
 
 
-def test_demo(tmp_path: Path) -> None:
+def test_demo_plots_save_only_the_main_file(tmp_path: Path) -> None:
     """Bars, requests, latency and CPU; only the main one is a file for Markdown."""
     found = plots.plots(a_demo(tmp_path))
     assert [picture.title for picture in found] == [
@@ -72,7 +72,7 @@ def test_same_results_same_plots(tmp_path: Path) -> None:
         [a_ladder(f"{n}x1", 500 * n) for n in range(1, 20)],
     ],
 )
-def test_odd_results(runs: list[Run], tmp_path: Path) -> None:
+def test_sparse_results_can_be_plotted(runs: list[Run], tmp_path: Path) -> None:
     """No result is too poor to be drawn, and CPU that nobody read is left out."""
     results = a_folder(tmp_path, *runs)
     has_cpu = any(step.cpu_percent is not None for step in results.steps)
@@ -87,13 +87,13 @@ def test_one_number_of_users(tmp_path: Path) -> None:
     assert plots.save_main(results) == tmp_path / "plot.png"
 
 
-def test_nothing(tmp_path: Path) -> None:
+def test_results_without_steps_have_no_plots(tmp_path: Path) -> None:
     """Where there is no step there is no plot."""
     assert drawn() == drawn(a_run("1x1")) == []
     assert plots.save_main(a_folder(tmp_path)) is None
 
 
-def test_png(tmp_path: Path) -> None:
+def test_saved_png_contains_lines(tmp_path: Path) -> None:
     """The picture for pages that show no SVG has lines in it."""
     path = plots.save_main(a_demo(tmp_path))
     assert path == tmp_path / "plot.png"
@@ -123,7 +123,7 @@ def test_labels_do_not_overlap() -> None:
     assert all(abs(height - window.height / 2) > 10 for height in heights)
 
 
-def test_speedup() -> None:
+def test_speedup_requires_two_cpu_counts() -> None:
     """It takes two numbers of CPUs, and shows a fit where there is one."""
     some = [Point(n, 1000 * n / (1 + 0.1 * (n - 1)), "") for n in (1, 2, 4, 4, 8, 8)]
     assert speedup([], None) is None

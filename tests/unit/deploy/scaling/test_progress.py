@@ -85,7 +85,7 @@ def told(progress: Progress) -> None:
     progress.ended("4x0.25/300M:1", "missed the SLO twice")
 
 
-def test_plain_lines(clock: Callable[[float], None]) -> None:
+def test_output_without_terminal_is_rate_limited_lines(clock: Callable[[float], None]) -> None:
     """Where there is no terminal, each event is a line, and what happens now is one in ten seconds at the most."""
     stream = io.StringIO()
     with Progress(stream) as progress:
@@ -114,7 +114,7 @@ def test_plain_lines(clock: Callable[[float], None]) -> None:
     ]
 
 
-def test_terminal(terminal: Terminal, clock: Callable[[float], None]) -> None:
+def test_terminal_shows_a_table_above_a_live_line(terminal: Terminal, clock: Callable[[float], None]) -> None:
     """On a terminal the steps are rows of a table, above one line that is written anew each second."""
     with Progress(terminal.stream) as progress:
         progress.run("4x0.25/300M:1", 2, 8)
@@ -162,7 +162,9 @@ def test_words_of_the_run_are_no_markup(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize("columns", ["1", "5", "20"])
-def test_narrow_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+def test_narrow_terminal_keeps_the_live_line_short(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
     """A terminal of a few columns is written to all the same, and what changes stays on one line."""
     monkeypatch.setenv("COLUMNS", columns)
     with Progress(terminal.stream) as progress:
@@ -173,7 +175,7 @@ def test_narrow_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, co
         assert "\n" not in terminal.shown()
 
 
-def test_dumb_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dumb_terminal_gets_plain_lines(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal that cannot move its cursor has plain lines."""
     monkeypatch.setenv("TERM", "dumb")
     with Progress(terminal.stream) as progress:
@@ -181,7 +183,7 @@ def test_dumb_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> N
     assert "\x1b" not in terminal.shown()
 
 
-def test_terminal_that_goes_away(terminal: Terminal) -> None:
+def test_closed_terminal_raises_nothing(terminal: Terminal) -> None:
     """Nothing is raised when the terminal is closed meanwhile, in a step or before the first one."""
     screen, line = pty.openpty()
     stream = os.fdopen(line, "w")
@@ -215,7 +217,7 @@ def test_stream_of_few_letters() -> None:
         assert buffer.getvalue() == b"500 ?s\n"
 
 
-def test_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_defaults_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     """Unless told otherwise, it tells on standard error."""
     with Progress() as progress:
         progress.note("a note")
@@ -226,6 +228,6 @@ def test_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     ("seconds", "words"),
     [(0, "0 s"), (89.4, "89 s"), (90, "2 min"), (700, "12 min"), (5300, "88 min"), (5400, "1 h 30 min")],
 )  # fmt: skip
-def test_durations(seconds: float, words: str) -> None:
+def test_durations_are_rounded_for_readers(seconds: float, words: str) -> None:
     """Times are told as roughly as one wants to know them."""
     assert duration(seconds) == words

@@ -29,7 +29,7 @@ def told(*lines: bytes) -> Records:
     return records
 
 
-def test_events() -> None:
+def test_step_full_and_stop_events_are_timestamped() -> None:
     """Steps, when their users were there, and the end are kept with their times."""
     records = told(
         b'{"kind": "step", "time": 10.5, "users": 5}\n',
@@ -44,7 +44,7 @@ def test_events() -> None:
     assert records.stopped == 30.75
 
 
-def test_nothing_yet() -> None:
+def test_empty_records_have_no_last_second() -> None:
     """Before the first line there is nothing, and no second is the last."""
     records = Records()
     assert (records.steps, records.stopped, records.last) == ([], None, 0)
@@ -52,7 +52,7 @@ def test_nothing_yet() -> None:
     assert (window.seconds, window.requests, window.failed, window.latency.total, window.cpu) == (10, 0, 0, 0, {})
 
 
-def test_window() -> None:
+def test_window_sums_requests_failures_and_latencies() -> None:
     """Requests, failures by their kind, and latencies of all seconds of a window add up."""
     records = told(
         second(99, requests=50),
@@ -67,14 +67,14 @@ def test_window() -> None:
     assert records.last == 102
 
 
-def test_processes() -> None:
+def test_process_cpu_is_averaged_over_the_window() -> None:
     """The CPU of each process is its mean over the window."""
     records = told(second(100, cpu={"a/1": 0.5, "a/2": 1.0}), second(101, cpu={"a/1": 0.7, "a/2": 0.8}))
     cpu = records.between(100, 102).cpu
     assert cpu == {"a/1": pytest.approx(0.6), "a/2": pytest.approx(0.9)}
 
 
-def test_seconds_without_answers() -> None:
+def test_seconds_without_records_still_count() -> None:
     """A second in which nothing was answered has no record, and is one all the same."""
     window = told(second(100), second(104)).between(100, 105)
     assert (window.seconds, window.requests) == (5, 4)
@@ -91,7 +91,7 @@ def test_seconds_without_answers() -> None:
         (100.01, 102, 1, 2),
     ],
 )
-def test_whole_seconds(start: float, end: float, seconds: int, requests: int) -> None:
+def test_only_complete_seconds_count(start: float, end: float, seconds: int, requests: int) -> None:
     """Only seconds that lie in the window as a whole count, and so the rate is right."""
     window = told(*(second(time) for time in range(98, 106))).between(start, end)
     assert (window.seconds, window.requests) == (seconds, requests)
@@ -103,7 +103,7 @@ def test_window_ends_within_a_second() -> None:
     assert (window.seconds, window.requests) == (1, 2)
 
 
-def test_second_told_again() -> None:
+def test_repeated_second_replaces_the_earlier_record() -> None:
     """A second that a late process changed is told again, whole: the newer one counts."""
     records = told(second(100, requests=2), second(100, requests=7, latency={"1": 7}))
     window = records.between(100, 101)
@@ -117,7 +117,7 @@ def test_second_told_again() -> None:
         b'{"kind": "hello", "time": 1}\n', b'{"kind": 7}\n', b'{"kind": ["second"]}\n', b'["kind"]\n',
     ],
 )  # fmt: skip
-def test_junk(junk: bytes) -> None:
+def test_unrelated_output_is_ignored(junk: bytes) -> None:
     """Whatever else the program prints is passed over."""
     assert told(junk, second(100), junk).last == 100
     assert not told(junk).seconds
@@ -126,12 +126,12 @@ def test_junk(junk: bytes) -> None:
 @pytest.mark.parametrize(
     "cut", [b'{"kind": "second"}\n', b'{"kind": "step", "time": 3}\n', b'{"kind": "full"}\n', b'{"kind": "stop"}\n']
 )
-def test_records_that_lack_something(cut: bytes) -> None:
+def test_incomplete_records_are_ignored(cut: bytes) -> None:
     """A record without its fields is none, and does not end the reading."""
     assert told(cut, second(100)).last == 100
 
 
 @given(st.binary(max_size=100))
-def test_any_bytes(line: bytes) -> None:
+def test_arbitrary_bytes_raise_nothing(line: bytes) -> None:
     """No line whatever raises anything."""
     assert told(line, second(100)).last >= 100

@@ -72,7 +72,7 @@ def written(results: Results) -> tuple[str, str]:
     return path.read_text(), (results.folder / "report.md").read_text()
 
 
-def test_demo(tmp_path: Path) -> None:
+def test_demo_report_has_all_sections_in_order(tmp_path: Path) -> None:
     """Both tell the conclusion first, then answers, plots, tables, conditions and how to read them."""
     html, text = written(a_demo(tmp_path))
     assert tags(html).headings == re.findall("^## (.*)$", text, re.MULTILINE) == SECTIONS
@@ -129,7 +129,7 @@ def test_page_stands_alone(tmp_path: Path) -> None:
         [a_ladder(f"1x{n}/1G", 800 * n) for n in range(1, 9)],
     ],
 )
-def test_whatever_was_measured(runs: list[Run], tmp_path: Path) -> None:
+def test_report_is_written_for_any_result(runs: list[Run], tmp_path: Path) -> None:
     """Nothing, one step, only misses, interruptions and missing figures: there is a report of each."""
     html, text = written(a_folder(tmp_path, *runs))
     assert tags(html).headings[-1] == "How to read it"
@@ -144,7 +144,7 @@ def test_kept_results_tell_the_same(tmp_path: Path) -> None:
     assert written(results) == written(Results.load(tmp_path))
 
 
-def test_interrupted(tmp_path: Path) -> None:
+def test_unfinished_runs_are_listed_with_reasons(tmp_path: Path) -> None:
     """What was not finished is named with its reason, and what was is not."""
     runs = [a_ladder("1x1", 1000), a_run("2x1", a_step(500), done=False), a_run("4x1", ended="no replica started")]
     _, text = written(a_folder(tmp_path, *runs, notes=[]))
@@ -172,7 +172,7 @@ def test_everything_is_escaped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "given_conditions", [{}, {"notes": None, "options": None, "model": None}, {"options": "text", "ladder": ["a", "b"]}]
 )
-def test_poor_conditions(given_conditions: dict[str, Any], tmp_path: Path) -> None:
+def test_report_works_without_conditions(given_conditions: dict[str, Any], tmp_path: Path) -> None:
     """A report needs no condition to be there."""
     html, _ = written(Results(tmp_path, given_conditions, [a_ladder("1x1", 500)]))
     assert "None" not in html
@@ -186,7 +186,7 @@ def test_objective_out_of_its_words() -> None:
     assert conditions.objective({}) == Slo()
 
 
-def test_what_was_sought(tmp_path: Path) -> None:
+def test_search_result_leads_the_report(tmp_path: Path) -> None:
     """The answer of a search stands before the others."""
     html, text = written(a_folder(tmp_path, a_run("1x1", a_step(500)), answer="500 users are held by 1x1"))
     assert tags(html).headings[0] == "What was sought"
@@ -194,7 +194,7 @@ def test_what_was_sought(tmp_path: Path) -> None:
     assert "| answer" not in text
 
 
-def test_summary(tmp_path: Path) -> None:
+def test_summary_prints_conclusion_and_table(tmp_path: Path) -> None:
     """The terminal shows the conclusion, which is a search's answer where something was sought, and the table."""
     lines = report.summary(a_folder(tmp_path, a_ladder("1x1/1G", 500)))
     assert lines[0].startswith("1x1/1G:1 held 500 users")
@@ -207,7 +207,7 @@ def test_summary(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.text())
-def test_any_text(text: str) -> None:
+def test_arbitrary_text_is_escaped(text: str) -> None:
     """No text breaks a page or a line of Markdown."""
     document = Document(text, text, [Section("one", [Text(text, text), Table((text, text), [[text, text]])])])
     assert tags(page(document)).headings == ["one"]
@@ -232,7 +232,7 @@ def test_browser_has_no_complaint(browser: Browser, shown: Path) -> None:
     assert browser.complaints(shown) == []
 
 
-def test_browser_would_complain(browser: Browser, tmp_path: Path) -> None:
+def test_browser_blocks_external_resources(browser: Browser, tmp_path: Path) -> None:
     """A page that asks for something from elsewhere is refused it, and the console says so."""
     path = tmp_path / "bad.html"
     path.write_text(page(Document("bad", "bad", [])).replace("</body>", "<img src='http://127.0.0.1:9/a'></body>"))

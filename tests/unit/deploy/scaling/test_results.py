@@ -25,7 +25,7 @@ RUNS = [
 ]
 
 
-def test_new(tmp_path: Path) -> None:
+def test_results_folder_is_named_by_time_and_verb(tmp_path: Path) -> None:
     """A folder is named after the time and the verb, and can be loaded before anything was measured."""
     results = Results.new(tmp_path / "some" / "where", "max-users", CONDITIONS)
     assert results.folder.parent == tmp_path / "some" / "where"
@@ -48,7 +48,7 @@ def test_conditions_are_a_copy(tmp_path: Path) -> None:
     assert conditions == {"verb": "load"}
 
 
-def test_round_trip(tmp_path: Path) -> None:
+def test_results_survive_a_round_trip(tmp_path: Path) -> None:
     """Conditions, runs and their steps are read as they were saved, each step in its run."""
     results = Results.new(tmp_path, "compare", CONDITIONS)
     results.runs = list(RUNS)
@@ -60,7 +60,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert not list(results.folder.glob("*.draft"))
 
 
-def test_saved_again(tmp_path: Path) -> None:
+def test_saving_again_replaces_the_results(tmp_path: Path) -> None:
     """What is saved replaces what was, and results that were loaded can be gone on with."""
     results = Results.new(tmp_path, "compare", CONDITIONS)
     results.runs = [RUNS[1]]
@@ -98,7 +98,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def test_full_disk(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_failed_save_keeps_the_previous_results(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """What cannot be written whole replaces nothing: what was saved before is there."""
     results = Results.new(tmp_path, "compare", CONDITIONS)
     results.runs = [RUNS[0]]
@@ -143,7 +143,7 @@ RUN = {"topology": "1x1:1", "done": True, "ended": ""}
         json.dumps({**GOOD, "conditions": None}), json.dumps({**GOOD, "conditions": []}), "\0\0\0\0",
     ],
 )  # fmt: skip
-def test_damaged(tmp_path: Path, text: str) -> None:
+def test_damaged_description_is_refused_with_its_folder(tmp_path: Path, text: str) -> None:
     """A damaged description is refused with one line that begins with the folder."""
     results = Results.new(tmp_path, "compare", {})
     (results.folder / "lab.json").write_text(text)
@@ -152,7 +152,7 @@ def test_damaged(tmp_path: Path, text: str) -> None:
     assert str(caught.value).startswith(str(results.folder))
 
 
-def test_not_text(tmp_path: Path) -> None:
+def test_binary_description_is_refused(tmp_path: Path) -> None:
     """So is one that is no text."""
     results = Results.new(tmp_path, "compare", {})
     (results.folder / "lab.json").write_bytes(b"\xff\xfe\x00")
@@ -160,14 +160,14 @@ def test_not_text(tmp_path: Path) -> None:
         Results.load(results.folder)
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_folder_without_results_is_refused(tmp_path: Path) -> None:
     """So is a folder that is none, or holds something else."""
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(CommandError, match="holds no results of the scaling lab"):
             Results.load(folder)
 
 
-def test_run_folder(tmp_path: Path) -> None:
+def test_run_folder_is_created_once(tmp_path: Path) -> None:
     """Each run has a folder for Locust's files within the results, made when it is asked for, and again the same."""
     results = Results.new(tmp_path, "compare", {})
     topologies = [Topology.parse(text) for text in ("1x1/1G:1", "1x1/1G:2", "1x1:1")]

@@ -222,7 +222,7 @@ def verdicts(told: Told) -> list[str]:
     return [step.verdict for step in told.run.steps]
 
 
-def test_steps(take: Taken) -> None:
+def test_steps_record_both_clocks_and_the_sampler(take: Taken) -> None:
     """Each step has what both clocks and the sampler saw in its whole seconds after settling."""
     told = take(GOOD, Rung(12, 11, {"timeout": 1}))
     first, second = told.run.steps
@@ -243,7 +243,7 @@ def test_steps(take: Taken) -> None:
     assert lines[0].endswith(": pass")
 
 
-def test_two_misses(take: Taken) -> None:
+def test_two_consecutive_misses_end_the_run(take: Taken) -> None:
     """Two steps in a row that miss the SLO end the run; one that holds between them does not let it end."""
     told = take(SLOW, GOOD, SLOW, SLOW, top=9)
     assert verdicts(told) == [FAIL, PASS, FAIL, FAIL]
@@ -251,7 +251,7 @@ def test_two_misses(take: Taken) -> None:
     assert told.run.done
 
 
-def test_generator_three_times(take: Taken) -> None:
+def test_third_generator_bound_miss_ends_the_run(take: Taken) -> None:
     """Three steps in a row that the generator alone made miss the SLO end the run, and two do not."""
     told = take(STARVED, STARVED, GOOD, STARVED, STARVED, STARVED, top=9)
     assert verdicts(told) == [GENERATOR_BOUND] * 2 + [PASS] + [GENERATOR_BOUND] * 3
@@ -280,26 +280,26 @@ def test_bound_is_not_judged(take: Taken) -> None:
     assert verdicts(told) == [GENERATOR_BOUND]
 
 
-def test_busy_process(take: Taken) -> None:
+def test_busiest_generator_process_decides(take: Taken) -> None:
     """The busiest process of the generator counts where it is nearer to its limit than all are to theirs."""
     (step,) = take(Rung(cpu=0.95)).run.steps
     assert (step.locust_cpu_percent, step.verdict) == (95, GENERATOR_BOUND)
 
 
-def test_saturated_replica(take: Taken) -> None:
+def test_most_loaded_replica_decides(take: Taken) -> None:
     """The replica nearest to its limit decides."""
     (step,) = take(GOOD, read=readings(0.2, 0.95)).run.steps
     assert (step.cpu_percent, step.verdict, step.reason) == (95, FAIL, "CPU 95 %")
 
 
-def test_nothing_read(take: Taken) -> None:
+def test_missing_readings_leave_usage_unknown(take: Taken) -> None:
     """Without a reading, CPU and memory are not known, and the rest is."""
     (step,) = take(GOOD, read=[]).run.steps
     assert (step.cpus, step.cpu_percent, step.memory, step.nginx_cpus, step.locust_cpus) == (None,) * 5
     assert (step.locust_cpu_percent, step.verdict) == (20, PASS)
 
 
-def test_calibration(take: Taken) -> None:
+def test_each_step_is_compared_with_its_calibration(take: Taken) -> None:
     """Each step is compared with as many users against a constant answer."""
     asked: list[int] = []
 
@@ -313,7 +313,7 @@ def test_calibration(take: Taken) -> None:
     assert verdicts(told) == [PASS, GENERATOR_BOUND]
 
 
-def test_objective(take: Taken) -> None:
+def test_user_defined_slo_decides_the_verdict(take: Taken) -> None:
     """The objective is the user's."""
     told = take(GOOD, GOOD, top=5, slo=Slo(p95_ms=5))
     assert verdicts(told) == [FAIL, FAIL]
@@ -352,7 +352,7 @@ def test_interrupted_in_a_step(take: Taken, monkeypatch: pytest.MonkeyPatch, tol
     assert (told.run.ended, told.run.done) == ("interrupted at 2 users", False)
 
 
-def test_locust_ends_early(take: Taken) -> None:
+def test_early_locust_end_keeps_earlier_steps(take: Taken) -> None:
     """A Locust that ends before the top is told of, with where it tells more; the steps so far are there."""
     told = take(GOOD, top=3, end="")
     assert isinstance(told.error, CommandError)
@@ -361,21 +361,21 @@ def test_locust_ends_early(take: Taken) -> None:
     assert (verdicts(told), told.saves, told.run.done) == ([PASS], [1], False)
 
 
-def test_locust_fails(take: Taken) -> None:
+def test_failed_locust_is_reported_by_its_last_line(take: Taken) -> None:
     """One that ends with an error is told of by its own last line."""
     told = take(end="127.0.0.1:1 takes no connection: refused", top=1)
     assert str(told.error) == "Locust ended: 127.0.0.1:1 takes no connection: refused"
     assert (told.run.steps, told.run.done) == ([], False)
 
 
-def test_no_users(take: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generator_without_users_times_out(take: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that brings no users is not waited for without end."""
     monkeypatch.setattr(run_module, "_START", 2.0)
     told = take(top=1)
     assert str(told.error).startswith("Locust brought no users in 2 s; see ")
 
 
-def test_no_log(take: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_nginx_log_starts_nothing(take: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Nginx's log cannot be followed, nothing was started, and nothing is left."""
     monkeypatch.setattr(FakeLab, "log_command", lambda _: ["no-such-program-anywhere"])
     with pytest.raises(FileNotFoundError):
@@ -383,7 +383,7 @@ def test_no_log(take: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("begun", [0.0, 0.25, 0.999])
-def test_shortest_step(begun: float, take: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shortest_step_is_measured(begun: float, take: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shortest step that a ladder may have is measured, whenever in a second it begins."""
     monkeypatch.setattr("tests.unit.deploy.scaling.test_run.BEGUN", int(BEGUN) + begun)
     monkeypatch.setattr("tests.unit.deploy.scaling.test_run.STEP", 3)
@@ -413,7 +413,7 @@ for second in range(int(time.time()), int(time.time()) + 20):
 """
 
 
-def test_as_it_happens(tmp_path: Path) -> None:
+def test_steps_are_reported_live_and_when_complete(tmp_path: Path) -> None:
     """A step is measured when it is over and everybody has told of it, and shown as it goes on."""
     shown: list[tuple[int, int]] = []
 

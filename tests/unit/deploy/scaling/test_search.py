@@ -53,7 +53,7 @@ def test_finds_the_least(cpus: int, memory: int, accuracy: float) -> None:
 
 
 @given(st.floats(0.001, 2.0), st.integers(1, GIGABYTE))
-def test_between_two_grains(cpus: float, memory: int) -> None:
+def test_need_between_grains_is_rounded_up(cpus: float, memory: int) -> None:
     """What is needed between two grains is answered by the upper one; one grain less was seen not to hold."""
     stack = Stack(cpus, memory)
     found = Search(stack.trial).least(MOST).topology
@@ -64,7 +64,7 @@ def test_between_two_grains(cpus: float, memory: int) -> None:
 
 
 @given(st.integers(1, 4), cpu_grains, memory_grains)
-def test_replicas(replicas: int, cpus: int, memory: int) -> None:
+def test_search_shrinks_each_replica_and_keeps_their_number(replicas: int, cpus: int, memory: int) -> None:
     """Of several replicas, each is made smaller, and they stay as many."""
     stack = Stack(cpus * CPU_GRAIN, memory * MEMORY_GRAIN)
     found = Search(stack.trial).least(Topology(replicas, 2, 2.0, GIGABYTE)).topology
@@ -74,7 +74,7 @@ def test_replicas(replicas: int, cpus: int, memory: int) -> None:
 
 
 @given(st.integers(1, 16), st.integers(1, 16))
-def test_whole_cpus(cpus: int, most: int) -> None:
+def test_search_without_limits_tries_integer_cpus(cpus: int, most: int) -> None:
     """Where CPUs come whole and memory has no limit, only whole ones are tried, and only as many as there are."""
     stack = Stack(min(cpus, most))
     answer = Search(stack.trial, 1).least(Topology(1, most, float(most)))
@@ -99,7 +99,7 @@ def stack_fails(stack: Stack, topology: Topology) -> bool:
     return topology.cpus < stack.cpus - 1e-9 or (topology.memory or math.inf) < stack.memory
 
 
-def test_first_guess() -> None:
+def test_search_starts_at_the_measured_cpu() -> None:
     """The CPU that was used at the most tells where to look first, so that a good guess saves trials."""
     stack = Stack(0.5, 200 * MEGABYTE)
     Search(stack.trial).least(MOST)
@@ -127,7 +127,7 @@ def scripted(rule: Callable[[Topology], str | None]) -> Trial:
     return trial
 
 
-def test_nothing_starts() -> None:
+def test_search_reports_when_maximum_does_not_start() -> None:
     """Where not even the most starts, that is the answer."""
     answer = Search(scripted(lambda _: None)).least(MOST)
     assert (answer.topology, answer.words) == (

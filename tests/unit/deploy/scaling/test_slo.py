@@ -13,7 +13,7 @@ from tests.support.lab_results import a_step
 GOOD = a_step(1000, requests=1000, failures=9, locust_p95=999.0, cpu_percent=89.9, memory_percent=89.9)
 
 
-def test_held() -> None:
+def test_step_below_all_bounds_misses_nothing() -> None:
     """A step under every bound misses nothing."""
     assert Slo().misses(GOOD) == []
 
@@ -29,13 +29,13 @@ def test_held() -> None:
         ({"memory_percent": 90.0}, "memory 90 %"),
     ],
 )
-def test_bounds(fields: dict[str, Any], miss: str) -> None:
+def test_each_bound_is_missed_when_reached(fields: dict[str, Any], miss: str) -> None:
     """Each bound is missed where it is reached, and by nothing else."""
     step = a_step(1000, **{"requests": 1000, "failures": 9, "cpu_percent": 50.0, "memory_percent": 50.0, **fields})
     assert Slo().misses(step) == [miss]
 
 
-def test_all_at_once() -> None:
+def test_all_missed_bounds_are_listed_failures_first() -> None:
     """Every bound that is missed is told, failures first."""
     step = a_step(1000, requests=100, failures=5, locust_p95=2500.0, cpu_percent=99.0, memory_percent=95.5)
     names = [miss.split()[0] for miss in Slo().misses(step)]
@@ -52,7 +52,7 @@ def test_unknown_is_no_miss() -> None:
     assert Slo().misses(a_step(1000, cpu_percent=None, memory_percent=None)) == []
 
 
-def test_settings() -> None:
+def test_variables_set_bounds_and_empty_means_default() -> None:
     """Each bound has a variable; one that is unset or empty is as usual."""
     environ = {"SLO_P95_MS": "250.5", "SLO_FAILURES": "0.1", "SLO_CPU": "100", "SLO_MEMORY": "50"}
     assert Slo.from_env(environ) == Slo(250.5, 0.1, 100, 50)
@@ -61,7 +61,7 @@ def test_settings() -> None:
 
 @pytest.mark.parametrize("value", ["abc", "0", "-1", "nan", "inf", "1e400", "1,5", " ", "100.1", "0x1"])
 @pytest.mark.parametrize("name", ["SLO_FAILURES", "SLO_CPU", "SLO_MEMORY"])
-def test_bad_parts(name: str, value: str) -> None:
+def test_invalid_percentage_is_named_with_expectation(name: str, value: str) -> None:
     """A part that is none is refused with its name, its value and what was expected."""
     with pytest.raises(CommandError) as caught:
         Slo.from_env({name: value})
@@ -69,13 +69,13 @@ def test_bad_parts(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["abc", "0", "-1", "nan", "inf", "1e9", "100ms"])
-def test_bad_time(value: str) -> None:
+def test_latency_bound_out_of_range_is_refused(value: str) -> None:
     """So is a time of more than an hour, or none."""
     with pytest.raises(CommandError) as caught:
         Slo.from_env({"SLO_P95_MS": value})
     assert str(caught.value) == f"SLO_P95_MS={value!r}: expected a number above 0, at most 3.6e+06"
 
 
-def test_words() -> None:
+def test_slo_description_fits_one_line() -> None:
     """It can be said in a line."""
     assert Slo(250, 0.5).words == "P95 < 250 ms, failures < 0.5 %, CPU < 90 % and memory < 90 % of the limit"

@@ -41,7 +41,7 @@ steps = st.builds(
 
 
 @given(written=st.lists(steps, max_size=5))
-def test_round_trip(tmp_path_factory: pytest.TempPathFactory, written: list[Step]) -> None:
+def test_steps_survive_a_csv_round_trip(tmp_path_factory: pytest.TempPathFactory, written: list[Step]) -> None:
     """What was written is read the same, to the last digit, whatever the words hold and whatever is not known."""
     path = tmp_path_factory.mktemp("steps") / "steps.csv"
     write_steps(path, written)
@@ -55,7 +55,7 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, written: list[Step
         {"nginx_p95": -1.0}, {"seconds": -2.0},
     ],
 )  # fmt: skip
-def test_impossible_figures(tmp_path: Path, wrong: dict[str, float]) -> None:
+def test_impossible_figures_are_refused(tmp_path: Path, wrong: dict[str, float]) -> None:
     """A file whose figures no measurement can have is refused, so that no report concludes from it."""
     path = tmp_path / "steps.csv"
     write_steps(path, [replace(BARE, **wrong)])  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ def test_unknown_is_empty(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("requests", "failures", "percent"), [(200, 0, 0), (200, 2, 1), (200, 200, 100), (0, 0, 100), (3, 1, 100 / 3)]
 )
-def test_failure_percent(requests: int, failures: int, percent: float) -> None:
+def test_failure_percent_of_no_requests_is_100(requests: int, failures: int, percent: float) -> None:
     """Failures are a part of the requests; where there was none at all, nothing was answered."""
     assert replace(BARE, requests=requests, failures=failures).failure_percent == pytest.approx(percent)
 
@@ -108,7 +108,7 @@ HEAD = ",".join(one.name for one in fields(Step))
     ],
     ids=["other", "short", "words", "shorter", "field", "binary", "json", "long"],
 )
-def test_foreign_file(tmp_path: Path, content: bytes) -> None:
+def test_unrelated_steps_file_error_names_its_folder(tmp_path: Path, content: bytes) -> None:
     """A file that is none of ours is refused by the name of its folder, unless it has no line that could be read."""
     folder = damaged(tmp_path, content)
     if b"\n" not in content:
@@ -128,7 +128,7 @@ def test_cut_off_file(tmp_path: Path) -> None:
         Results.load(path.parent)
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_missing_steps_file_is_refused(tmp_path: Path) -> None:
     """Nor does a folder without it hold results."""
     folder = damaged(tmp_path, b"")
     (folder / "steps.csv").unlink()

@@ -35,7 +35,7 @@ topologies = st.builds(
         ("03X01.0/1g:02", Topology(3, 2, 1.0, GIGABYTE), "3x1/1G:2"),
     ],
 )
-def test_forms(text: str, topology: Topology, name: str) -> None:
+def test_topology_memory_and_workers_are_optional(text: str, topology: Topology, name: str) -> None:
     """Memory and workers may be left out; workers then follow the CPUs that a replica begins."""
     assert Topology.parse(text) == topology
     assert topology.name == name
@@ -62,7 +62,7 @@ def test_what_was_read_is_called_so(text: str) -> None:
         "1x1\n", "1x1/1G 2x1", "٣x1", "1x1e3", "nanx1", "1xinf", "workshop",
     ],
 )  # fmt: skip
-def test_bad_texts(text: str) -> None:
+def test_invalid_topology_is_refused_with_expectation(text: str) -> None:
     """Anything else is refused with what was expected."""
     with pytest.raises(CommandError) as caught:
         Topology.parse(text)
@@ -70,7 +70,7 @@ def test_bad_texts(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["1x1/0M", "1x1/0G", "1x1/0.0G", "1x1:00"])
-def test_nothing_of_something(text: str) -> None:
+def test_zero_memory_or_workers_is_refused(text: str) -> None:
     """No memory at all, or no worker, is no topology in any spelling."""
     with pytest.raises(CommandError, match="is no topology"):
         Topology.parse(text)
@@ -84,18 +84,18 @@ def test_numbers_too_long_to_be_meant(text: str) -> None:
 
 
 @given(topologies)
-def test_slug(topology: Topology) -> None:
+def test_slug_has_only_safe_characters(topology: Topology) -> None:
     """A topology's folder has no character that a shell, a path or another system minds."""
     assert re.fullmatch(r"[0-9][0-9A-Za-z.-]*[0-9]", topology.slug)
 
 
 @given(topologies, topologies)
-def test_slugs_differ(one: Topology, other: Topology) -> None:
+def test_different_topologies_have_different_slugs(one: Topology, other: Topology) -> None:
     """Two names have two folders."""
     assert (one.slug == other.slug) == (one.name == other.name)
 
 
-def test_totals() -> None:
+def test_totals_multiply_by_the_number_of_replicas() -> None:
     """CPUs and memory are each replica's, and their totals all replicas'."""
     topology = Topology(4, 1, 0.25, 256 * MEGABYTE)
     assert (topology.total_cpus, topology.total_memory) == (1.0, GIGABYTE)
@@ -106,12 +106,12 @@ def test_totals() -> None:
     ("text", "kind"),
     [("1x1", "single"), ("1x0.5:1", "single"), ("1x1:2", "vertical"), ("2x1", "horizontal"), ("2x2:4", "horizontal")],
 )
-def test_kind(text: str, kind: str) -> None:
+def test_several_replicas_are_horizontal_scaling(text: str, kind: str) -> None:
     """One replica is scaled by its workers, and several are horizontal whatever each is."""
     assert Topology.parse(text).kind == kind
 
 
-def test_pairs() -> None:
+def test_pairs_are_vertical_and_horizontal_without_duplicates() -> None:
     """One replica with k workers, and k replicas with one, each once."""
     names = [one.name for one in pairs(2.0, GIGABYTE, (1, 2, 4))]
     assert names == ["1x2/1G:1", "1x2/1G:2", "1x2/1G:4", "2x1/512M:1", "4x0.5/256M:1"]
@@ -141,7 +141,7 @@ def test_pairs_read_back(count: int) -> None:
     assert [Topology.parse(one.name) for one in found] == found
 
 
-def test_presets() -> None:
+def test_presets_parse_into_topologies() -> None:
     """Each named list holds topologies; the workshop's is one replica of each of its four sizes."""
     read = {name: [Topology.parse(word) for word in text.split()] for name, text in PRESETS.items()}
     assert all(read.values())
@@ -157,6 +157,6 @@ def test_presets() -> None:
         (1536 * MEGABYTE, "1.5G"), (1500 * MEGABYTE, "1500M"), (64 * GIGABYTE, "64G"),
     ],
 )  # fmt: skip
-def test_size(memory: int, words: str) -> None:
+def test_size_uses_gigabytes_in_quarter_steps(memory: int, words: str) -> None:
     """Bytes are gigabytes where these come in quarters, else megabytes."""
     assert size(memory) == words

@@ -30,7 +30,7 @@ def results(folder: Path) -> Results:
     return Results(folder, dict(CONDITIONS), [up, Run(Topology.parse("1x1:1"))])
 
 
-def test_document(tmp_path: Path) -> None:
+def test_document_has_a_run_per_measured_topology(tmp_path: Path) -> None:
     """A run a topology that was measured: its conditions, and its figures by the number of users."""
     (run,) = document(results(tmp_path))["runs"]
     assert run["name"] == "2x0.5/300M:1"
@@ -52,7 +52,7 @@ def test_document(tmp_path: Path) -> None:
     assert (first["holds"], second["holds"]) == (1, 0)
 
 
-def test_files(tmp_path: Path) -> None:
+def test_existing_reports_become_artifacts(tmp_path: Path) -> None:
     """The reports and the steps go along, where they are."""
     assert document(results(tmp_path))["runs"][0]["artifacts"] == {}
     (tmp_path / "report.md").write_text("# Report\n")
@@ -71,7 +71,7 @@ def test_document_is_read(tmp_path: Path) -> None:
     assert "null_rps" not in figures
 
 
-def test_bare_conditions(tmp_path: Path) -> None:
+def test_unknown_conditions_become_empty_parameters(tmp_path: Path) -> None:
     """Conditions that nobody could find out are empty words, and a run that was cut off says so."""
     bare = Results(tmp_path, {}, [Run(Topology.parse("1x1:1"), [STEP])])
     (run,) = document(bare)["runs"]

@@ -28,7 +28,7 @@ def series(name: str, service: str, cpus: float, memory: int = 100, **more: Any)
     return [Reading(name, service, t, t * cpus, memory + t, **more) for t in range(11)]
 
 
-def test_all_services() -> None:
+def test_replica_usage_is_summed_and_services_are_separate() -> None:
     """Replicas add up, per cent are of the one nearest to its limit, and Nginx and Locust are told apart."""
     usage = Usage.of(
         [
@@ -47,26 +47,26 @@ def test_all_services() -> None:
     )  # fmt: skip
 
 
-def test_nothing_read() -> None:
+def test_no_readings_give_unknown_usage() -> None:
     """Where nothing was read, or nothing in the window, nothing is told."""
     assert Usage.of([], 0, 10) == Usage()
     assert Usage.of(series("a", "server", 1, cpu_limit=1), 11, 12) == Usage()
     assert Usage.of(series("a", "server", 1)[:1], 0, 10) == Usage(memory=100, throttled=0)
 
 
-def test_without_limits() -> None:
+def test_usage_without_limit_has_no_percentage() -> None:
     """What has no limit has no per cent of it."""
     usage = Usage.of(series("a", "server", 1), 0, 10)
     assert (usage.cpus, usage.cpu_percent, usage.memory_percent) == (1, None, None)
 
 
-def test_window_between_readings() -> None:
+def test_short_window_interpolates_between_readings() -> None:
     """A window that is shorter than the time between two readings has its share of what lies between them."""
     usage = Usage.of(series("a", "server", 0.5, cpu_limit=1, memory_limit=1000), 2.25, 2.75)
     assert (usage.cpus, usage.cpu_percent, usage.memory, usage.memory_percent) == (0.5, 50, 103, 10.3)
 
 
-def test_missed_readings() -> None:
+def test_missed_readings_do_not_reduce_the_sum() -> None:
     """Readings that failed leave a gap, and no hole in the sum."""
     readings = [one for one in series("a", "server", 0.5) if one.time not in (3, 4, 5)]
     assert Usage.of(readings, 0, 10).cpus == 0.5
@@ -79,7 +79,7 @@ def test_one_takes_over_from_another() -> None:
     assert Usage.of([*old, *new], 0, 10).cpus == 0.5
 
 
-def test_started_again() -> None:
+def test_restarted_container_keeps_its_earlier_cpu_time() -> None:
     """A container that was started again counts from zero, and takes nothing away from what it had used."""
     readings = [Reading("a", "server", t, (100 + t if t < 5 else t - 5) * 0.5, 100, cpu_limit=1) for t in range(11)]
     usage = Usage.of(readings, 0, 10)
@@ -87,13 +87,13 @@ def test_started_again() -> None:
     assert usage.cpu_percent == 50
 
 
-def test_throttled_seconds() -> None:
+def test_throttled_seconds_are_those_of_the_window() -> None:
     """The seconds that limits made replicas wait are those of the window."""
     readings = [Reading("a", "server", t, t, 1, throttled=10 + 0.25 * t) for t in range(11)]
     assert Usage.of(readings, 2, 6).throttled == 1
 
 
-def test_sampler() -> None:
+def test_sampler_keeps_readings_and_ends_its_thread() -> None:
     """What is read once and again is kept, and the thread ends with the block."""
     ticks = iter(range(1000))
     threads = threading.active_count()
@@ -104,7 +104,7 @@ def test_sampler() -> None:
     assert threading.active_count() == threads
 
 
-def test_reader_that_fails() -> None:
+def test_permanently_failed_reader_reports_its_error() -> None:
     """A read that fails now and then is left out; one that always fails says why, and nothing is told of it."""
     ticks = iter(range(1000))
 
@@ -171,7 +171,7 @@ def family() -> Iterator[subprocess.Popen[str]]:
         process.stdin.close()
 
 
-def test_local_programs(tmp_path: Path, family: subprocess.Popen[str]) -> None:
+def test_program_usage_includes_ended_children(tmp_path: Path, family: subprocess.Popen[str]) -> None:
     """A program's CPU is that of all its processes, also of a child that has ended; its memory is theirs as well."""
     programs = {"replica-1": family.pid, "nginx": os.getpid(), "locust": os.getpid(), "replica-2": 0}
     statistics = Statistics(FakeSupervisord(Layout(tmp_path), programs), 2)
@@ -193,7 +193,7 @@ def test_local_programs(tmp_path: Path, family: subprocess.Popen[str]) -> None:
     assert statistics.read()[0].cpu_seconds >= worked
 
 
-def test_local_generator(tmp_path: Path, family: subprocess.Popen[str]) -> None:
+def test_each_generator_process_has_a_reading(tmp_path: Path, family: subprocess.Popen[str]) -> None:
     """Each process of a generator has a reading of its own, of one CPU, from when there is one until it has gone."""
     pids: list[int] = []
     statistics = Statistics(FakeSupervisord(Layout(tmp_path), {}), None, lambda: pids)

@@ -22,7 +22,7 @@ def some(*across: float) -> list[Point]:
     return [Point(n, law(n), f"1x{n}") for n in across]
 
 
-def test_known_law() -> None:
+def test_fit_recovers_known_coefficients() -> None:
     """Points on a law give its coefficients back, certain of them, and its peak."""
     fitted = fit(some(1, 2, 3, 4, 8, 16))
     assert fitted is not None
@@ -38,7 +38,7 @@ def test_known_law() -> None:
     assert "R² 1.000" in fitted.words
 
 
-def test_noise_widens() -> None:
+def test_noise_widens_the_confidence_intervals() -> None:
     """Noise leaves the true coefficients within intervals that have a width, the same each time."""
     random = np.random.default_rng(3)
     noisy = [Point(n, law(n) * random.uniform(0.95, 1.05), "") for n in (1, 1, 2, 2, 4, 4, 8, 8, 12, 12)]
@@ -63,13 +63,13 @@ def test_linear_has_no_peak() -> None:
 
 
 @pytest.mark.parametrize("found", [[], some(1, 2, 3, 4, 5), some(1, 1, 1, 2, 2, 2)])
-def test_too_few(found: list[Point]) -> None:
+def test_too_few_points_are_refused_with_a_reason(found: list[Point]) -> None:
     """Five points are too few, and so are six on two numbers of CPUs; a sentence says so."""
     assert fit(found) is None
     assert f"there are {len(found)}" in why_not(found)
 
 
-def test_only_limits_that_were_found(tmp_path: Path) -> None:
+def test_only_topologies_with_measured_limits_count(tmp_path: Path) -> None:
     """A topology counts with the most that it held, if it missed the SLO after that; results may be many."""
     one = a_folder(tmp_path, a_ladder("1x1/1G", 1000), a_ladder("2x1/1G", 10_000), a_run("4x1/1G"))
     other = a_folder(tmp_path, a_ladder("1x1/1G", 2000), a_ladder("2x1/1G", 500, GENERATOR_BOUND), a_ladder("8x1", 0))
@@ -80,7 +80,7 @@ def test_only_limits_that_were_found(tmp_path: Path) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([0.25, 0.5, 1, 2, 4, 8]), st.floats(0, 1e5)), min_size=6, max_size=8))
-def test_whatever_was_measured(pairs: list[tuple[float, float]]) -> None:
+def test_any_points_have_a_finite_fit(pairs: list[tuple[float, float]]) -> None:
     """Any points have a finite fit with ordered intervals, or none."""
     fitted = fit([Point(n, rps, "") for n, rps in pairs], resamples=10)
     if fitted:

@@ -55,7 +55,7 @@ def test_key_of_our_own_clients(file: Path) -> None:
     assert "API_KEY" not in Stack().changed(options(API_KEYS_FILE=str(file), API_KEY=KEY)).environment
 
 
-def test_digests_alone(file: Path) -> None:
+def test_digest_file_requires_api_key(file: Path) -> None:
     """A file of digests needs API_KEY, and takes it."""
     file.write_text(f"{DIGEST}\n")
     assert refused_keys(file).startswith("API_KEY is missing: ")
@@ -69,7 +69,7 @@ def test_key_of_somebody_else(file: Path) -> None:
     assert refused_keys(file, API_KEY="short") == told
 
 
-def test_bad_files(file: Path) -> None:
+def test_invalid_key_file_error_names_line_without_content(file: Path) -> None:
     """What replicas would not start with is refused, with the number of the line and not what is in it."""
     file.write_text(f"{KEY}\nshort\n")
     assert "line 2 is no key" in refused_keys(file)
@@ -97,7 +97,7 @@ def test_link_out_of_the_folder(file: Path) -> None:
 
 
 @pytest.mark.parametrize(("folder", "mode"), [(0o700, 0o644), (0o755, 0o640), (0o755, 0o600)])
-def test_file_that_replicas_cannot_read(folder: int, mode: int, file: Path) -> None:
+def test_unreadable_key_file_error_suggests_commands(folder: int, mode: int, file: Path) -> None:
     """Replicas have a user of their own: where it may not read the file, the commands that let it are told."""
     file.parent.chmod(folder)
     file.chmod(mode)

@@ -42,7 +42,7 @@ def test_what_is_missing_is_named() -> None:
     assert warning(LOCKED) is None
 
 
-def test_description(tmp_path: Path) -> None:
+def test_description_lists_keys_tls_and_limits(tmp_path: Path) -> None:
     """`make status` tells every lock."""
     layout = Layout(tmp_path)
     assert description(Stack(), layout) == "no API keys, no TLS, no limits per client"
@@ -53,7 +53,7 @@ def test_description(tmp_path: Path) -> None:
     assert told.endswith(", 20 requests/s and 5 connections a client")
 
 
-def test_keys_that_are_not_followed(tmp_path: Path) -> None:
+def test_status_warns_of_an_invalid_key_file(tmp_path: Path) -> None:
     """`make status` says that a file of keys which is bad now is not the one that replicas go by, and why."""
     layout = Layout(tmp_path)
     assert "API keys read BEFORE, for API_KEYS_FILE='/no/keys': it cannot be read" in description(LOCKED, layout)

@@ -43,21 +43,21 @@ def refused_pair(pair: Pair) -> str:
 
 
 @pytest.mark.parametrize("kind", list(trustme.KeyType))
-def test_good_pair(kind: trustme.KeyType, tmp_path: Path) -> None:
+def test_valid_certificate_pair_is_accepted(kind: trustme.KeyType, tmp_path: Path) -> None:
     """A certificate and its key are taken, of either kind; so is a stack with neither."""
     tls.check(stack_of(certificates.pair(tmp_path, kind=kind)))
     tls.check(Stack())
 
 
 @pytest.mark.parametrize("name", ["TLS_CERT", "TLS_KEY"])
-def test_half_a_pair(name: str) -> None:
+def test_certificate_without_key_is_refused(name: str) -> None:
     """One without the other is refused, with the name of what is missing."""
     other = {"TLS_CERT": "TLS_KEY", "TLS_KEY": "TLS_CERT"}[name]
     with pytest.raises(CommandError, match=f"^{other} is missing: TLS_CERT and TLS_KEY go together$"):
         Stack().changed(options(**{name: "/file"}))
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_missing_certificate_file_is_named(tmp_path: Path) -> None:
     """A file that is not there is named with its variable."""
     pair = certificates.pair(tmp_path)
     pair.key.unlink()
@@ -101,7 +101,7 @@ def test_pipe_in_place_of_a_file(tmp_path: Path) -> None:
     assert refused_pair(pair) == f"TLS_KEY={str(pair.key)!r}: it is no regular file"
 
 
-def test_what_was_written_is_taken_back(tmp_path: Path) -> None:
+def test_later_failure_restores_certificate_files(tmp_path: Path) -> None:
     """If what comes after fails, files have what they had before, and their modes."""
     kept, gone = tmp_path / "kept", tmp_path / "gone"
     for path in (kept, gone):
@@ -114,7 +114,7 @@ def test_what_was_written_is_taken_back(tmp_path: Path) -> None:
     assert (kept.read_text(), gone.read_text(), gone.stat().st_mode & 0o777) == ("before", "before", 0o600)
 
 
-def test_encrypted_key(tmp_path: Path) -> None:
+def test_encrypted_key_is_refused(tmp_path: Path) -> None:
     """A key with a passphrase is refused rather than waited for."""
     pair = certificates.pair(tmp_path)
     key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
@@ -130,7 +130,7 @@ def test_time_of_a_certificate(tmp_path: Path) -> None:
     assert "the certificate is not valid before " in refused_pair(certificates.future(tmp_path))
 
 
-def test_copies(tmp_path: Path, layout: Layout) -> None:
+def test_certificate_copies_are_private_and_updated_in_place(tmp_path: Path, layout: Layout) -> None:
     """Nginx reads copies that nobody else finds; another pair is written into the same files, which containers see."""
     stack = stack_of(certificates.pair(tmp_path))
     assert tls.install(layout, stack, mode=0o600)
@@ -146,7 +146,7 @@ def test_copies(tmp_path: Path, layout: Layout) -> None:
     assert not tls.install(layout, Stack(), mode=0o600)
 
 
-def test_state(tmp_path: Path, layout: Layout) -> None:
+def test_certificate_expiry_is_reported_with_urgency(tmp_path: Path, layout: Layout) -> None:
     """The end of the certificate is told, and louder the nearer it is."""
     for days, told in (
         (90, r"TLS until [^:]+:\d\d:\d\d \d{4} GMT"),
@@ -186,7 +186,7 @@ def connect(port: int, pinned: Path) -> None:
         one.send(b"x")
 
 
-def test_pinned_certificate(tmp_path: Path) -> None:
+def test_client_trusts_only_the_pinned_certificate(tmp_path: Path) -> None:
     """Our own clients trust the very certificate, whatever its name and its end, and no other of the same authority."""
     authority = trustme.CA()
     pairs = []
@@ -206,7 +206,7 @@ def test_pinned_certificate(tmp_path: Path) -> None:
         connect(port, expired.cert)
 
 
-def test_nothing_to_pin(tmp_path: Path) -> None:
+def test_invalid_certificate_cannot_be_pinned(tmp_path: Path) -> None:
     """What is no certificate is told as such."""
     (tmp_path / "file").write_text("nonsense")
     with pytest.raises(ValueError, match="expected a certificate in PEM"):

@@ -27,7 +27,9 @@ from deploy.stack.machine import Machine, _commit, _cpu
         (None, ""),
     ],
 )
-def test_source(remote: str | None, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source_label_omits_credentials(
+    remote: str | None, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The label names a public address, and never what leads past a login."""
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     if remote is not None:
@@ -37,7 +39,7 @@ def test_source(remote: str | None, source: str, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.usefixtures("no_docker")
-def test_source_without_git() -> None:
+def test_source_label_is_empty_without_git() -> None:
     """A machine without `git` has nothing to put on the label."""
     assert machine.source_address() == ""
 
@@ -48,7 +50,7 @@ def test_words_of_a_machine() -> None:
     assert Machine("a CPU", 2, "3.13.1", "abc").words == "a CPU, 2 cores; Python 3.13.1; commit abc"
 
 
-def test_machine(tmp_path: Path) -> None:
+def test_cpu_name_falls_back_to_architecture(tmp_path: Path) -> None:
     """The processor's name is the kernel's where it tells one, and a folder outside of Git has no commit."""
     info = tmp_path / "cpuinfo"
     info.write_text("processor\t: 0\nmodel name\t: A Fine CPU @ 2 GHz: fast\n")

@@ -34,7 +34,7 @@ def test_free_port_is_taken_as_wanted(free: int) -> None:
         ports.check_free("127.0.0.1", free, "LOCUST_PORT")
 
 
-def test_port_in_use(taken: int) -> None:
+def test_used_port_is_refused_with_its_variable(taken: int) -> None:
     """A port that somebody listens on is refused, with the variable that moves us elsewhere."""
     with pytest.raises(CommandError) as caught:
         ports.check_free("127.0.0.1", taken, "HTTP_PORT")
@@ -64,7 +64,7 @@ def test_connections_that_wind_up_do_not_count() -> None:
     ("host", "reason"),
     [("host.invalid", "unknown host"), ("192.0.2.1", "EADDRNOTAVAIL"), ("2001:db8::1", "E[A-Z]+")],
 )
-def test_host_that_is_not_ours(host: str, reason: str, free: int) -> None:
+def test_foreign_host_address_is_refused(host: str, reason: str, free: int) -> None:
     """A host that does not exist, or is not of this machine, is named with the reason."""
     with pytest.raises(CommandError, match=f"^{host}:{free} cannot be listened on: {reason}; see HTTP_PORT=$"):
         ports.check_free(host, free, "HTTP_PORT")

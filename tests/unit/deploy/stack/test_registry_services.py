@@ -35,7 +35,7 @@ def test_plain_stack_has_none() -> None:
     assert "DATABASE_PASSWORD" not in variables(stack, options(**{"DATABASE_PASSWORD": "p"}))
 
 
-def test_full_stack() -> None:
+def test_full_stack_has_three_registry_services() -> None:
     """A stack with a registry has all three services, asks its own MLflow, and stays so."""
     assert registry_services.services(FULL) == ("database", "object-store", "mlflow")
     assert FULL.environment["MLFLOW_TRACKING_URI"] == registry_services.page(FULL) == "http://127.0.0.1:5000"
@@ -75,7 +75,7 @@ def test_keys_of_the_own_store_are_no_other_store() -> None:
 
 
 @pytest.mark.parametrize("left_out", ["S3_BUCKET", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"])
-def test_half_a_store(left_out: str) -> None:
+def test_incomplete_store_settings_are_refused(left_out: str) -> None:
     """A store without a bucket or a key is refused with the name of what is missing."""
     named = {name: value for name, value in STORE.items() if name != left_out}
     with pytest.raises(CommandError, match=f"^{left_out} is missing: "):
@@ -137,7 +137,7 @@ def test_secrets_are_made_once(tmp_path: Path, capsys: pytest.CaptureFixture[str
         with_secrets(Compose({}), FULL, options(ENV_FILE=str(tmp_path / "none/settings")))
 
 
-def test_secrets_that_were_lost(engine: FakeDocker, tmp_path: Path) -> None:
+def test_lost_database_password_is_reported(engine: FakeDocker, tmp_path: Path) -> None:
     """A database that was made with a password is not asked with a new one: where the old one is gone, that is told."""
     engine.answer("volume", "ls", out="forkcast_database\n")
     with pytest.raises(

@@ -17,7 +17,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_made_once(tmp_path: Path) -> None:
+def test_secrets_are_created_once_and_private(tmp_path: Path) -> None:
     """What is missing is made at random, for this user alone to read, and stays what it is."""
     file = tmp_path / ".env"
     made = make_missing(file, NAMES)
@@ -62,7 +62,7 @@ def test_an_empty_value_is_none(tmp_path: Path) -> None:
     assert dotenv_values(file) == made
 
 
-def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_keeps_the_old_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it cannot be written, the file is what it was, and nothing is left beside it."""
     file = tmp_path / ".env"
     file.write_text("HTTP_PORT=81\n")

@@ -31,7 +31,7 @@ def test_nothing_asked_changes_nothing() -> None:
     assert stack.changed(options(N="", HTTP_HOST="", HTTP_PORT="", LOCUST_PORT="", ENGINE="")) == stack
 
 
-def test_what_is_asked_is_merged() -> None:
+def test_requested_values_override_earlier_values() -> None:
     """What is asked for now goes over what was asked for before, one by one."""
     before = Stack(cpus=1, environment={"ENGINE": "sklearn", "KEEP_ALIVE": "90"})
     asked = {"N": "3", "HTTP_HOST": "0.0.0.0", "HTTP_PORT": "81", "LOCUST_PORT": "82", "ENGINE": "pyfunc"}  # noqa: S104
@@ -57,7 +57,7 @@ def test_bad_number_of_replicas(value: str) -> None:
 
 @pytest.mark.parametrize("name", ["HTTP_PORT", "LOCUST_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT"])
 @pytest.mark.parametrize("value", ["0", "65536", "http", "80.0", "+80"])
-def test_bad_port(name: str, value: str) -> None:
+def test_invalid_port_is_named_with_expectation(name: str, value: str) -> None:
     """A port that cannot be is named with its value and what was expected."""
     with pytest.raises(CommandError) as caught:
         Stack().changed(options(**{name: value}))
@@ -110,7 +110,7 @@ def test_relative_places_are_seen_from_the_checkout(name: str, asked: str, kept:
         ("localhost", 80, "http://localhost"),
     ],
 )
-def test_address(host: str, port: int, address: str) -> None:
+def test_client_address_is_reachable_and_omits_port_80(host: str, port: int, address: str) -> None:
     """A client's address names a host that can be reached, with IPv6 in brackets and no port where it is 80."""
     assert Stack(http_host=host, http_port=port).address == address
 
@@ -122,7 +122,7 @@ def test_settings_are_those_of_a_replica(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(("backend", "most"), [("local", SLOTS), ("docker", 16)])
-def test_most_replicas(backend: str, most: int) -> None:
+def test_each_backend_limits_its_replicas(backend: str, most: int) -> None:
     """Each backend has a most of its own."""
     assert MAX_REPLICAS[backend] == most
     assert Stack(backend=backend).changed(options(N=str(most))).replicas == most
@@ -143,14 +143,14 @@ def test_images_and_limits_of_locust_are_kept() -> None:
     assert stack.changed(options()).environment == asked
 
 
-def test_workers_of_locust() -> None:
+def test_locust_keeps_the_requested_workers() -> None:
     """Locust has one worker unless it is told otherwise, and as many as a stack was once asked for."""
     assert Stack().locust_workers == Stack().changed(options(LOCUST_WORKERS="")).locust_workers == 1
     assert Stack().changed(options(LOCUST_WORKERS="4")).changed(options()).locust_workers == 4
 
 
 @pytest.mark.parametrize("value", ["0", "65", "two", "1.5", "-1"])
-def test_number_of_workers_that_cannot_be(value: str) -> None:
+def test_invalid_locust_workers_are_refused(value: str) -> None:
     """A number of workers that is none is refused with its name, its value and what was expected."""
     with pytest.raises(CommandError) as caught:
         Stack().changed(options(LOCUST_WORKERS=value))

@@ -17,7 +17,7 @@ def test_table_is_aligned() -> None:
     ]
 
 
-def test_title_alone() -> None:
+def test_table_without_rows_is_its_title() -> None:
     """A table of no rows is its title."""
     assert table([("NAME", "STATE")]) == ["NAME  STATE"]
 

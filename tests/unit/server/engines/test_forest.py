@@ -85,7 +85,7 @@ MODELS: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_models(name: str) -> None:
+def test_every_forest_predicts_identical_bits(name: str) -> None:
     """Every kind of forest, tree and label gives the same bits on its own rows and around its splits."""
     unfitted, y = MODELS[name]
     estimator = unfitted.fit(X, y)
@@ -94,7 +94,7 @@ def test_models(name: str) -> None:
 
 
 @pytest.mark.parametrize("features", [1, 2, 3, 4, 7, 8, 500])
-def test_widths(features: int) -> None:
+def test_any_number_of_features_is_addressed(features: int) -> None:
     """However many features there are, also where their count is a power of two, all are found."""
     rng = np.random.default_rng(features)
     x = rng.normal(size=(200, features))
@@ -104,7 +104,7 @@ def test_widths(features: int) -> None:
     assert_same(estimator, doubles(features), numbers(np.concatenate([x, around_splits(estimator, features)])))
 
 
-def test_neighbouring_floats() -> None:
+def test_split_between_adjacent_floats_matches_scikit_learn() -> None:
     """Splits between two neighbouring float32 values, which no float32 is, part them as scikit-learn does."""
     steps = (np.float32(2**24) + np.arange(64, dtype=np.float32) * 2).astype(np.float64)
     x = np.column_stack([steps, -steps, steps[::-1] * 3])
@@ -116,7 +116,7 @@ def test_neighbouring_floats() -> None:
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered in reduce")  # in scikit-learn's own check
 @pytest.mark.parametrize("size", [1e30, 1e-30, 1e-45, 1e-320, 3e38])
-def test_magnitudes(size: float) -> None:
+def test_splits_of_any_magnitude_match_scikit_learn(size: float) -> None:
     """Splits and rows of any size, down to those that a float32 cannot hold, part as scikit-learn does."""
     fitted = DecisionTreeClassifier(random_state=0).fit(X, THREE)
     splits = np.array([0.0, 1.0, -1.0, 0.3, 1 / 3, -0.7, 1e-3, -1e-3, 0.999999999]) * size
@@ -127,7 +127,7 @@ def test_magnitudes(size: float) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered in reduce")
-def test_splits_beyond_float32() -> None:
+def test_splits_beyond_float32_match_scikit_learn() -> None:
     """Splits above the largest float32 and below the lowest part as scikit-learn does."""
     fitted = DecisionTreeClassifier(random_state=0).fit(X, THREE)
     most = float(np.finfo(np.float32).max)
@@ -136,7 +136,7 @@ def test_splits_beyond_float32() -> None:
     assert_same(tree, doubles(5), numbers(np.random.default_rng(0).choice(values, (500, 5))))
 
 
-def test_rows_that_round_to_a_split() -> None:
+def test_values_rounding_to_a_split_match_scikit_learn() -> None:
     """A value of 64 bits is rounded to 32 before it is compared, to the nearest and to even."""
     tree = with_thresholds(DecisionTreeRegressor(max_depth=1).fit([[0.0], [1.0]], [0.0, 1.0]), 1.0)
     step = float(np.spacing(np.float32(1)))
@@ -153,7 +153,7 @@ def test_order_of_the_sum() -> None:
     assert (backwards != estimator.predict(X)).any()
 
 
-def test_ties() -> None:
+def test_first_class_wins_a_tie() -> None:
     """Of two equally probable classes the first is the label."""
     estimator = DecisionTreeClassifier(max_depth=1).fit(X[:, :1], np.tile(["b", "a", "c"], 100))
     only = DecisionTreeClassifier(min_samples_leaf=100).fit(np.zeros((4, 1)), ["b", "a", "b", "a"])
@@ -162,7 +162,7 @@ def test_ties() -> None:
     assert engine_of(pack(only, doubles(1)), doubles(1)).predict(numbers([[0.0]])) == Prediction(["a"], [0.5])
 
 
-def test_batches() -> None:
+def test_predictions_do_not_depend_on_batch_size() -> None:
     """Rows get the same answers alone and in any batch, larger or smaller than those before."""
     estimator = forest().fit(X, NAMES)
     x = np.concatenate([X, around_splits(estimator, 5, 700)])
@@ -196,7 +196,7 @@ def test_rows_in_any_layout() -> None:
 
 # What a feature's index takes: half of 32 bits, all but a few, and all of them.
 @pytest.mark.parametrize("features", [5, 2**16, 2**28, 2**30, 2**31])
-def test_wide_nodes(features: int) -> None:
+def test_wide_nodes_give_the_same_totals(features: int) -> None:
     """Where a link needs 64 bits, the other kernel walks the same trees to the same totals."""
     estimator = forest(max_depth=6).fit(X, THREE)
     narrow = pack(estimator, doubles(5))
@@ -229,7 +229,7 @@ def same_arrays(a: PackedForest, b: PackedForest) -> bool:
 
 @pytest.mark.parametrize("labels", [NAMES, THREE, THREE - 1.0, TWO.astype(bool), None], ids=str)
 @pytest.mark.parametrize("features", [5, 2**31])
-def test_round_trip(tmp_path: Path, labels: Any, features: int) -> None:
+def test_packed_forest_survives_a_round_trip(tmp_path: Path, labels: Any, features: int) -> None:
     """What is saved is loaded: arrays, labels with their types, formulas and codes; the large ones stay in the file."""
     estimator = RandomForestRegressor(3).fit(X, SCORE) if labels is None else forest(max_depth=3).fit(X, labels)
     codes: tuple[dict[str, int], ...] = ({"clay": 0, "ø": 1}, {})
@@ -257,7 +257,7 @@ def test_mapped_forest_predicts(tmp_path: Path) -> None:
     assert np.array_equal(engine.totals(numbers(X)), estimator.predict_proba(X))
 
 
-def test_folder_that_exists(tmp_path: Path) -> None:
+def test_saving_refuses_an_existing_folder(tmp_path: Path) -> None:
     """A forest is not written over what is there."""
     with pytest.raises(FileExistsError):
         pack(forest().fit(X, THREE), doubles(5)).save(tmp_path)
@@ -291,7 +291,7 @@ def soil_model(frame: pd.DataFrame = SOIL, **options: Any) -> Pipeline:
         ("zone", -1, "zone must be one of the values that the model was fitted on (4 in all), got -1"),
     ],
 )
-def test_unknown_category(drop: Any, column: str, value: Any, said: str) -> None:
+def test_unknown_category_is_a_client_error(drop: Any, column: str, value: Any, said: str) -> None:
     """A category that the model refuses is the client's error, which names the column and the value."""
     estimator, schema = soil_model(drop=drop), schema_of(KINDS)
     engine = engine_of(pack(estimator, schema), schema)
@@ -318,7 +318,7 @@ def test_unknown_yes_or_no() -> None:
         engine.predict(rows_of(schema, wet.assign(wet=False)))
 
 
-def test_long_unknown_category() -> None:
+def test_long_category_is_shortened_in_the_error() -> None:
     """However long an unknown value is, the error that quotes it is short."""
     schema = schema_of(KINDS)
     engine = engine_of(pack(soil_model(), schema), schema)
@@ -327,7 +327,7 @@ def test_long_unknown_category() -> None:
     assert len(caught.value.detail) < 120
 
 
-def test_unknown_category_ignored() -> None:
+def test_ignored_unknown_category_matches_scikit_learn() -> None:
     """A model that takes any category takes it as scikit-learn does."""
     estimator, schema = soil_model(handle_unknown="ignore"), schema_of(KINDS)
     frame = pd.concat([SOIL, SOIL.assign(soil="peat"), SOIL.assign(zone=9), SOIL.assign(zone=-1, soil="")])
@@ -349,7 +349,7 @@ def in_child(work: Callable[[], bool]) -> int:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.parametrize("used_before", [False, True])
-def test_fork(used_before: bool) -> None:
+def test_engine_predicts_in_forked_children(used_before: bool) -> None:
     """An engine made before a fork predicts in each child, several at once, without one disturbing another."""
     estimator = forest(n_estimators=20).fit(X, NAMES)
     engine = engine_of(pack(estimator, doubles(5)), doubles(5))
@@ -376,7 +376,7 @@ def test_made_from_memory(tmp_path: Path) -> None:
     assert [path.suffix for path in (tmp_path / "kernels").iterdir()] == [".o"]
 
 
-def test_only_strings() -> None:
+def test_model_with_only_strings_is_served() -> None:
     """A model without a column of numbers is served, too."""
     frame = SOIL[["soil"]].assign(kind=np.array(["a", "b", "c", "d"] * 15, dtype=object))
     estimator = make_pipeline(OneHotEncoder(), DecisionTreeRegressor(random_state=0)).fit(frame, np.arange(60.0))

@@ -143,7 +143,7 @@ def regression(tmp_path_factory: pytest.TempPathFactory) -> MLmodel:
     return save(tmp_path_factory.mktemp("regression") / "model", CLASSIFIERS["regression"])
 
 
-def test_classifier(classifier: tuple[MLmodel, Any]) -> None:
+def test_classifier_confidence_is_the_highest_probability(classifier: tuple[MLmodel, Any]) -> None:
     """Labels are those of predict, and confidences the highest probability, for one row and for many."""
     mlmodel, estimator = classifier
     prediction = predict(mlmodel, X)
@@ -154,7 +154,7 @@ def test_classifier(classifier: tuple[MLmodel, Any]) -> None:
     assert one.confidences == pytest.approx(estimator.predict_proba(X)[100].max(), rel=1e-12)
 
 
-def test_pyfunc_agrees(classifier: tuple[MLmodel, Any]) -> None:
+def test_pyfunc_returns_equal_labels_without_confidences(classifier: tuple[MLmodel, Any]) -> None:
     """MLflow's own wrapper gives the same labels, without confidences."""
     mlmodel, estimator = classifier
     prediction = predict(mlmodel, X, "pyfunc")
@@ -162,13 +162,13 @@ def test_pyfunc_agrees(classifier: tuple[MLmodel, Any]) -> None:
     assert prediction.confidences is None
 
 
-def test_fitted_without_names(tmp_path: Path) -> None:
+def test_model_without_names_raises_no_warning(tmp_path: Path) -> None:
     """A model fitted on plain numbers gets plain numbers, and no warning about names."""
     estimator = RandomForestClassifier(4, random_state=0).fit(X.to_numpy(), Y)
     assert predict(save(tmp_path / "model", estimator), X).labels == estimator.predict(X.to_numpy()).tolist()
 
 
-def test_argmax_ties(tmp_path: Path) -> None:
+def test_tied_probabilities_keep_the_predicted_label(tmp_path: Path) -> None:
     """Where two classes are equally probable, the label is still the one that predict gives."""
     estimator = DecisionTreeClassifier(max_depth=1).fit(X, Y)
     best = estimator.predict_proba(X)
@@ -176,7 +176,7 @@ def test_argmax_ties(tmp_path: Path) -> None:
     assert predict(save(tmp_path / "model", estimator), X).labels == estimator.predict(X).tolist()
 
 
-def test_label_that_is_not_the_likeliest(tmp_path: Path) -> None:
+def test_thresholded_label_keeps_its_own_probability(tmp_path: Path) -> None:
     """A model with a threshold of its own gives its own label, and that label's probability."""
     estimator = FixedThresholdClassifier(LogisticRegression(max_iter=1000), threshold=0.1).fit(X, BINARY)
     labels, probabilities = estimator.predict(X), estimator.predict_proba(X)
@@ -195,7 +195,7 @@ def test_label_that_is_not_the_likeliest(tmp_path: Path) -> None:
     ],
     ids=["line", "forest", "two outputs"],
 )
-def test_regressor(tmp_path: Path, estimator: Any) -> None:
+def test_regressor_returns_numbers_without_confidences(tmp_path: Path, estimator: Any) -> None:
     """A regressor answers numbers without confidences; one of several outputs a list of them for each row."""
     prediction = predict(save(tmp_path / "model", estimator), X)
     assert prediction.confidences is None
@@ -207,7 +207,7 @@ def test_regressor(tmp_path: Path, estimator: Any) -> None:
     [LinearSVC().fit(X, NAMES), GaussianMixture(2, random_state=0).fit(X)],
     ids=["classifier", "mixture"],
 )
-def test_no_probabilities(tmp_path: Path, estimator: Any) -> None:
+def test_model_without_probabilities_has_no_confidences(tmp_path: Path, estimator: Any) -> None:
     """A model without probabilities, or with none that belong to classes, has labels and no confidences."""
     prediction = predict(save(tmp_path / "model", estimator), X)
     assert prediction.confidences is None
@@ -223,7 +223,7 @@ def test_no_probabilities(tmp_path: Path, estimator: Any) -> None:
     ],
     ids=lambda estimator: type(estimator).__name__,
 )
-def test_several_outputs(tmp_path: Path, estimator: Any) -> None:
+def test_several_outputs_return_lists_per_row(tmp_path: Path, estimator: Any) -> None:
     """A classifier of several outputs answers a list of labels and one of confidences for each row."""
     prediction = predict(save(tmp_path / "model", estimator), X)
     assert prediction.labels == estimator.predict(X).tolist()
@@ -232,7 +232,7 @@ def test_several_outputs(tmp_path: Path, estimator: Any) -> None:
     assert np.allclose(prediction.confidences, highest, rtol=1e-12)
 
 
-def test_multilabel(tmp_path: Path) -> None:
+def test_multilabel_confidences_cover_each_label(tmp_path: Path) -> None:
     """A classifier of many labels a row gives for each, set or not, the probability that it is so."""
     flags = np.column_stack([label == Y for label in range(3)]).astype(int)
     estimator = OneVsRestClassifier(LogisticRegression(max_iter=1000)).fit(X, flags)
@@ -243,7 +243,7 @@ def test_multilabel(tmp_path: Path) -> None:
     assert np.allclose(prediction.confidences, np.where(labels == 1, ones, 1 - ones))
 
 
-def test_strings_and_numbers(tmp_path: Path) -> None:
+def test_mixed_columns_reach_pipeline_with_types(tmp_path: Path) -> None:
     """A pipeline over string, whole, fractional and boolean columns gets them all by name and with their types."""
     columns = ColumnTransformer([("soil", OneHotEncoder(handle_unknown="ignore"), ["soil"])], remainder="passthrough")
     estimator = make_pipeline(columns, RandomForestClassifier(4, random_state=0)).fit(SOIL, SOIL["stones"])
@@ -256,7 +256,7 @@ def test_strings_and_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # scikit-learn's, before it refuses
 @pytest.mark.parametrize("engine", ["sklearn", "pyfunc"])
-def test_rows_that_scikit_learn_refuses(tmp_path: Path, engine: str) -> None:
+def test_unknown_category_or_huge_number_is_client_error(tmp_path: Path, engine: str) -> None:
     """A category that is not known, or a number too large for trees, is the row's fault; any other error is not."""
     soils = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(SOIL[["soil"]], SOIL["stones"])
     with pytest.raises(InvalidRows, match="the model does not take a value of the row: Found unknown categories"):
@@ -266,7 +266,7 @@ def test_rows_that_scikit_learn_refuses(tmp_path: Path, engine: str) -> None:
         predict(trees, X.head(1) * 1e40, engine)
 
 
-def test_missing_optional_numbers(tmp_path: Path) -> None:
+def test_missing_optional_number_becomes_nan(tmp_path: Path) -> None:
     """An optional number that is missing reaches the model as NaN, beside rows that have it."""
     estimator = HistGradientBoostingClassifier(max_iter=3, min_samples_leaf=2).fit(X, Y)
     columns = [ColSpec("double", name, required=i > 0) for i, name in enumerate(X)]
@@ -282,7 +282,7 @@ def test_missing_optional_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["pickle", "cloudpickle", "skops"])
-def test_formats(tmp_path: Path, form: str) -> None:
+def test_every_sklearn_serialization_format_loads(tmp_path: Path, form: str) -> None:
     """Every format that MLflow saves scikit-learn models in is read, skops with the types that the model trusts."""
     estimator = CLASSIFIERS["forest"]
     trusted = ["sklearn.tree._tree.Tree"] if form == "skops" else None
@@ -291,7 +291,7 @@ def test_formats(tmp_path: Path, form: str) -> None:
     assert predict(mlmodel, X, "sklearn").labels == estimator.predict(X).tolist()
 
 
-def test_untrusted_types(tmp_path: Path) -> None:
+def test_untrusted_skops_types_are_refused(tmp_path: Path) -> None:
     """A skops file with a type that the model does not trust is refused by both engines, in one line."""
     trusted = ["sklearn.tree._tree.Tree"]
     saved = save(tmp_path / "model", CLASSIFIERS["forest"], form="skops", skops_trusted_types=trusted)
@@ -302,7 +302,7 @@ def test_untrusted_types(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_unknown_format(tmp_path: Path) -> None:
+def test_unknown_serialization_format_is_refused(tmp_path: Path) -> None:
     """A format that is not served is refused with those that are."""
     saved = save(tmp_path / "model", CLASSIFIERS["regression"])
     mlmodel = edit(saved, lambda document: document["flavors"]["sklearn"].update(serialization_format="joblib"))
@@ -312,7 +312,7 @@ def test_unknown_format(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04garbage", b"<html>\nplease log in\n</html>", None])
 @pytest.mark.parametrize("form", ["pickle", "cloudpickle", "skops"])
-def test_broken_file(tmp_path: Path, form: str, content: bytes | None) -> None:
+def test_broken_model_file_is_refused_in_one_line(tmp_path: Path, form: str, content: bytes | None) -> None:
     """A model's file that is broken or gone is a refusal of one line, whichever engine reads it."""
     mlmodel = save(tmp_path / "model", CLASSIFIERS["regression"], form=form)
     path = mlmodel.folder / mlmodel.flavors["sklearn"]["pickled_model"]
@@ -323,7 +323,7 @@ def test_broken_file(tmp_path: Path, form: str, content: bytes | None) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_one_thread(tmp_path: Path) -> None:
+def test_loaded_models_use_a_single_thread(tmp_path: Path) -> None:
     """Every n_jobs of a model, however deep, is 1 once it is loaded, and what was never set stays so."""
     forests = [(str(i), RandomForestClassifier(2, n_jobs=-1, random_state=i)) for i in range(2)]
     voting = VotingClassifier([*forests, ("line", LogisticRegression(max_iter=1000))], voting="soft")
@@ -341,14 +341,14 @@ def test_one_thread(tmp_path: Path) -> None:
     assert predict(mlmodel, X).labels == labels
 
 
-def test_transformer(tmp_path: Path) -> None:
+def test_model_without_predict_is_refused(tmp_path: Path) -> None:
     """A model that only transforms is refused."""
     with pytest.raises(ModelError, match="the model is a StandardScaler, which does not predict"):
         load_engine(save(tmp_path / "model", StandardScaler().fit(X)), "auto")
 
 
 @pytest.mark.parametrize("choice", ["forest", "onnx"])
-def test_engine_without_companion(regression: MLmodel, choice: str) -> None:
+def test_engine_without_companion_error_lists_available(regression: MLmodel, choice: str) -> None:
     """An engine that the model carries nothing for is refused with those that it can be served by."""
     message = f"ENGINE='{choice}': this model carries nothing for it; expected auto, sklearn, pyfunc"
     with pytest.raises(ModelError, match=message):
@@ -364,21 +364,21 @@ def test_engine_without_companion(regression: MLmodel, choice: str) -> None:
         ({"python_function": {}}, "sklearn", "ENGINE='sklearn': .* expected auto, pyfunc$"),
     ],
 )
-def test_flavors_that_are_not_served(regression: MLmodel, flavors: dict[str, Any], choice: str, message: str) -> None:
+def test_unsupported_flavors_are_named(regression: MLmodel, flavors: dict[str, Any], choice: str, message: str) -> None:
     """A model of other flavors alone is refused, naming what it has or what could be chosen."""
     mlmodel = MLmodel(regression.folder, flavors, regression.schema, None, None)
     with pytest.raises(ModelError, match=message):
         load_engine(mlmodel, choice)
 
 
-def test_auto(regression: MLmodel) -> None:
+def test_auto_prefers_sklearn_over_pyfunc(regression: MLmodel) -> None:
     """Left to itself the server takes the estimator, not MLflow's wrapper."""
     assert load_engine(regression, "auto").name == "sklearn"
     assert load_engine(regression, "sklearn").name == "sklearn"
     assert load_engine(regression, "pyfunc").name == "pyfunc"
 
 
-def test_other_predict_function(tmp_path: Path) -> None:
+def test_probability_model_returns_lists_through_pyfunc(tmp_path: Path) -> None:
     """A model logged to answer probabilities answers them, one list a row, through MLflow's wrapper."""
     estimator = CLASSIFIERS["regression"]
     mlmodel = save(tmp_path / "model", estimator, pyfunc_predict_fn="predict_proba")
@@ -399,7 +399,7 @@ def test_predict_instead_of_another_function(tmp_path: Path) -> None:
 REFUSED = {"forkcast_forest": {"layout": 0}}
 
 
-def test_refused_companion(regression: MLmodel, caplog: pytest.LogCaptureFixture) -> None:
+def test_refused_companion_is_logged_and_skipped(regression: MLmodel, caplog: pytest.LogCaptureFixture) -> None:
     """A companion that must not be used is warned of once, and the next engine serves; who asks for it is refused."""
     mlmodel = replace(regression, flavors={**REFUSED, **regression.flavors})
     assert suitable_engines(mlmodel) == ["forest", "sklearn", "pyfunc"]
@@ -415,7 +415,9 @@ def test_refused_companion(regression: MLmodel, caplog: pytest.LogCaptureFixture
     assert len(caplog.messages) == 1
 
 
-def test_refused_companion_alone(regression: MLmodel, caplog: pytest.LogCaptureFixture) -> None:
+def test_refused_companion_without_alternative_stops_loading(
+    regression: MLmodel, caplog: pytest.LogCaptureFixture
+) -> None:
     """A model that carries nothing else than what must not be used is refused, not warned of."""
     with pytest.raises(CompanionRefused, match="has the layout 0"):
         load_engine(replace(regression, flavors=REFUSED), "auto")
@@ -470,7 +472,9 @@ PAIRS = X.iloc[:, :2].to_numpy().tolist()
         (lambda frame: frame.iloc[:, [0]].assign(kind="iris"), [[width, "iris"] for width in WIDTHS]),
     ],
 )
-def test_custom_model(tmp_path: Path, answer: Callable[[pd.DataFrame], Any], labels: list[Any] | None) -> None:
+def test_custom_model_results_become_json_values(
+    tmp_path: Path, answer: Callable[[pd.DataFrame], Any], labels: list[Any] | None
+) -> None:
     """Arrays, lists, columns and frames that a user's own model returns all become one JSON value or list a row."""
     prediction = predict(custom(tmp_path / "model", answer), X)
     assert prediction.labels == (labels or ["short" if width < 6 else "long" for width in WIDTHS])
@@ -493,7 +497,7 @@ def test_types_of_a_frame(tmp_path: Path) -> None:
     ]
 
 
-def test_missing_optional_string(tmp_path: Path) -> None:
+def test_missing_optional_string_is_a_missing_value(tmp_path: Path) -> None:
     """An optional string that is missing is a missing value of the frame."""
     signature = ModelSignature(inputs=Schema([ColSpec("string", "s", required=False), ColSpec("double", "d")]))
     mlmodel = custom(tmp_path / "model", lambda frame: frame["s"].isna().tolist(), signature)
@@ -511,7 +515,9 @@ class Shy(RandomForestClassifier):
 
 
 @pytest.mark.parametrize("engine", ["sklearn", "pyfunc"])
-def test_code_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+def test_model_code_is_imported_without_changing_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
     """A model with code of its own answers by it, and loading it does not make its folder another model."""
     module = f"own_code_{engine}"
     source = tmp_path / f"{module}.py"

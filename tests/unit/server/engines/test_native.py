@@ -56,7 +56,7 @@ def no_child(*_args: Any, **_options: Any) -> Any:
     raise AssertionError("a process was started")
 
 
-def test_kept(compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_code_is_cached(compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was compiled is kept, and the second time no process is started."""
     cache = tmp_path / "var" / "kernels"
     assert object_file(compiler.name, "7", cache) == CODE
@@ -67,7 +67,7 @@ def test_kept(compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [path.name for path in cache.iterdir()] == kept
 
 
-def test_not_kept(compiler: Compiler, tmp_path: Path) -> None:
+def test_compiling_without_cache_writes_nothing(compiler: Compiler, tmp_path: Path) -> None:
     """Without a folder it is compiled each time, and nothing is written."""
     assert [object_file(compiler.name, "7", None) for _ in range(2)] == [CODE, CODE]
     assert compiler.started == 2
@@ -75,7 +75,7 @@ def test_not_kept(compiler: Compiler, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 31, 32, 33, 32 + len(CODE) // 2, 32 + len(CODE) - 1])
-def test_cut_short(compiler: Compiler, tmp_path: Path, size: int) -> None:
+def test_truncated_cache_file_is_recompiled(compiler: Compiler, tmp_path: Path, size: int) -> None:
     """A kept file that was cut short is compiled anew, and whole afterwards."""
     object_file(compiler.name, "7", tmp_path / "kernels")
     (kept,) = (tmp_path / "kernels").iterdir()
@@ -87,7 +87,7 @@ def test_cut_short(compiler: Compiler, tmp_path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 31, 32, -1])
-def test_damaged(compiler: Compiler, tmp_path: Path, place: int) -> None:
+def test_damaged_cache_file_is_recompiled(compiler: Compiler, tmp_path: Path, place: int) -> None:
     """A kept file with one wrong bit, or with more behind it, is compiled anew."""
     object_file(compiler.name, "7", tmp_path / "kernels")
     (kept,) = (tmp_path / "kernels").iterdir()
@@ -101,7 +101,9 @@ def test_damaged(compiler: Compiler, tmp_path: Path, place: int) -> None:
     assert compiler.started == 3
 
 
-def test_what_it_is_kept_for(compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_key_includes_source_processor_and_versions(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another argument, source, processor, version of Numba or of LLVM each take code of their own."""
     cache = tmp_path / "kernels"
 
@@ -128,7 +130,7 @@ def test_what_it_is_kept_for(compiler: Compiler, tmp_path: Path, monkeypatch: py
     assert len(list(cache.iterdir())) == 8
 
 
-def test_no_folder_possible(compiler: Compiler, tmp_path: Path) -> None:
+def test_impossible_cache_folder_compiles_each_time(compiler: Compiler, tmp_path: Path) -> None:
     """Where the folder cannot be made, it is compiled each time."""
     (tmp_path / "file").touch()
     cache = tmp_path / "file" / "kernels"
@@ -136,7 +138,9 @@ def test_no_folder_possible(compiler: Compiler, tmp_path: Path) -> None:
     assert compiler.started == 2
 
 
-def test_folder_that_takes_nothing(compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_cache_leaves_no_partial_file(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where nothing can be written, the code is used all the same, and nothing half written is left to be read."""
 
     def full(path: Path, content: bytes) -> int:
@@ -176,7 +180,7 @@ def test_folder_in_the_place_of_the_file(compiler: Compiler, tmp_path: Path) -> 
         ("sys.stderr.buffer.write(b'\\xff\\xfe'); sys.exit(1)", "��"),
     ],
 )
-def test_does_not_compile(compiler: Compiler, tmp_path: Path, body: str, reason: str) -> None:
+def test_failed_compilation_is_a_one_line_error(compiler: Compiler, tmp_path: Path, body: str, reason: str) -> None:
     """What does not compile is a ModelError of one line, in the words of the child, and nothing is kept."""
     compiler.write(body)
     for cache in (None, tmp_path / "kernels"):
@@ -206,7 +210,7 @@ def compiled(text: str) -> bytes:
     return bytes(machine.emit_object(module))
 
 
-def test_function() -> None:
+def test_native_function_takes_addresses_and_integers() -> None:
     """An object file's function takes addresses and whole numbers, and stays loaded as long as its object."""
     code = compiled(
         "define void @put(ptr %p, i64 %a, i64 %b) {\n  %c = sub i64 %a, %b\n  store i64 %c, ptr %p\n  ret void\n}\n"
@@ -220,7 +224,7 @@ def test_function() -> None:
         functions[0].call(ctypes.addressof(value), 1.5, 2)
 
 
-def test_real_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_kernel_gives_identical_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The forest's kernel is compiled once, kept, and does from the file what it did at first."""
     estimator = DecisionTreeClassifier(random_state=0).fit(np.arange(20).reshape(-1, 2), np.arange(10) % 3)
     packed, rows = pack(estimator, doubles(2)), numbers(np.arange(40).reshape(-1, 2))
@@ -251,7 +255,7 @@ def test_kernel_with_a_broken_numba(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("arguments", [[], ["0"], ["3"], ["1", "2"], ["12"], ["-h"], [""]])
-def test_kernel_usage(
+def test_kernel_program_prints_usage_for_unknown_width(
     monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes], arguments: list[str]
 ) -> None:
     """The kernel's program prints how it is used on stderr, and no code, when it is asked for no width that it has."""

@@ -86,7 +86,7 @@ def assert_same(found: Prediction, expected: Prediction) -> None:
 
 
 @pytest.mark.parametrize("name", PLACED)
-def test_columns_by_place(tmp_path: Path, name: str) -> None:
+def test_numeric_columns_match_scikit_learn(tmp_path: Path, name: str) -> None:
     """A converted pipeline over numbers answers as scikit-learn, in batches and row by row."""
     estimator = PLACED[name]
     mlmodel = compiled(tmp_path / "m", estimator, save(tmp_path / "m", estimator, X).schema, numbers(X))
@@ -96,7 +96,7 @@ def test_columns_by_place(tmp_path: Path, name: str) -> None:
         assert_same(engine.predict(rows), reference.predict(rows))
 
 
-def test_columns_by_name(tmp_path: Path) -> None:
+def test_named_columns_match_scikit_learn(tmp_path: Path) -> None:
     """Columns of numbers, whole numbers and strings reach a converted pipeline by name."""
     estimator = named()
     rows = rows_of(schema_of(KINDS), FRAME)
@@ -104,7 +104,7 @@ def test_columns_by_name(tmp_path: Path) -> None:
     assert_same(load_engine(mlmodel, "onnx").predict(rows), load_engine(mlmodel, "sklearn").predict(rows))
 
 
-def test_forked_workers(tmp_path: Path) -> None:
+def test_onnx_engine_predicts_in_forked_children(tmp_path: Path) -> None:
     """An engine made before a fork predicts in the children, without having predicted in the parent."""
     mlmodel = compiled(
         tmp_path / "m", PLACED["classifier"], save(tmp_path / "m", PLACED["classifier"], X).schema, numbers(X)
@@ -135,7 +135,9 @@ def test_forked_workers(tmp_path: Path) -> None:
         (LinearSVC().fit(X, LABELS), doubles(3), "LinearSVC has no probabilities"),
     ],
 )
-def test_refused(tmp_path: Path, estimator: Any, schema: InputSchema, reason: str) -> None:
+def test_unconvertible_model_is_refused_without_writing(
+    tmp_path: Path, estimator: Any, schema: InputSchema, reason: str
+) -> None:
     """What cannot be converted, or could not be checked, is refused with the reason, and nothing is written."""
     folder = save(tmp_path / "m", estimator, X).folder
     before = folder_digest(folder)
@@ -144,7 +146,7 @@ def test_refused(tmp_path: Path, estimator: Any, schema: InputSchema, reason: st
     assert folder_digest(folder) == before
 
 
-def test_packages_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_onnx_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the optional packages a companion is refused, and none can be made: both say what is missing."""
     estimator = PLACED["classifier"]
     mlmodel = save(tmp_path / "m", estimator, X)
@@ -160,7 +162,7 @@ def test_packages_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         compiled(mlmodel.folder, estimator, mlmodel.schema, numbers(X))
 
 
-def test_damaged_file(tmp_path: Path) -> None:
+def test_damaged_onnx_file_is_refused(tmp_path: Path) -> None:
     """A converted pipeline that is no longer what it was is refused."""
     estimator = PLACED["classifier"]
     mlmodel = compiled(tmp_path / "m", estimator, save(tmp_path / "m", estimator, X).schema, numbers(X))

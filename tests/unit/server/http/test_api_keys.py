@@ -85,7 +85,7 @@ def client(path: Path) -> Iterator[TestClient]:
         (f"sha256:{digest(KEY).hex().upper()}\n{OTHER_KEY}", [KEY, OTHER_KEY]),
     ],
 )
-def test_good_files(text: str, keys: list[str]) -> None:
+def test_key_file_is_parsed_without_keeping_keys(text: str, keys: list[str]) -> None:
     """Keys, plain or as digests, are read from one line each, and neither key nor digest is kept."""
     found = parse(text.encode())
     assert len(found) == len({*keys})
@@ -113,7 +113,7 @@ def test_good_files(text: str, keys: list[str]) -> None:
         (b"\x00" * 20, "line 1 is no key"),
     ],
 )
-def test_bad_files(text: bytes, words: str, tmp_path: Path) -> None:
+def test_invalid_key_file_error_names_line_without_content(text: bytes, words: str, tmp_path: Path) -> None:
     """A file that is no list of keys is refused in one line with the number of the line, and never with its content."""
     path = tmp_path / "keys"
     path.write_bytes(text.replace(b"%s", KEY.encode()))
@@ -125,7 +125,7 @@ def test_bad_files(text: bytes, words: str, tmp_path: Path) -> None:
     assert not any(part.decode("latin-1") in message for part in path.read_bytes().split() if len(part) > 7)
 
 
-def test_unreadable_files(tmp_path: Path) -> None:
+def test_unreadable_key_file_is_refused_with_reason(tmp_path: Path) -> None:
     """A file that is not there, is a folder or far too large, is refused with the reason."""
     (large := tmp_path / "large").write_text(f"{KEY}\n" * 70_000)
     for path, words in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory"), (large, "larger than")):
@@ -180,7 +180,9 @@ def test_where_keys_are_sent(headers: list[tuple[str, str]], keys: list[str]) ->
         ({"Authorization": "Bearer somebody-elses-token", "X-API-Key": KEY}, 200, None),
     ],
 )
-def test_headers(client: TestClient, headers: Any, status: int, challenge: str | None) -> None:
+def test_valid_key_in_either_header_is_accepted(
+    client: TestClient, headers: Any, status: int, challenge: str | None
+) -> None:
     """A good key in either header lets a request pass; all else is challenged, and told if its key was wrong."""
     answer = client.post("/predict", json=ROW, headers=headers)
     assert answer.status_code == status
@@ -196,7 +198,7 @@ def test_a_key_in_the_query_is_none(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("target", sorted(OPEN))
-def test_open_paths(client: TestClient, target: str) -> None:
+def test_probes_and_metrics_need_no_key(client: TestClient, target: str) -> None:
     """What probes and Prometheus ask for needs no key, and a wrong one is no matter."""
     assert client.get(target).status_code == 200
     assert client.get(target, headers={"X-API-Key": "x"}).status_code == 200
@@ -206,7 +208,7 @@ def test_open_paths(client: TestClient, target: str) -> None:
     "target",
     ["//health", "/health/", "/Health", "/health%2f..", "/health%0a", "/health/../predict", "/health;x", "/ready%00"],
 )
-def test_paths_that_only_look_open(client: TestClient, target: str) -> None:
+def test_paths_resembling_open_paths_need_a_key(client: TestClient, target: str) -> None:
     """A path that is not exactly an open one needs a key."""
     assert client.get(target).status_code == 401
 
@@ -231,7 +233,7 @@ def problem(answer: httpx.Response) -> str:
     return str(document["detail"])
 
 
-def test_each_protocols_form(client: TestClient) -> None:
+def test_refusal_uses_error_form_of_the_protocol(client: TestClient) -> None:
     """A refusal is written as the path's protocol writes errors, and tells what would be good."""
     assert "X-API-Key" in problem(client.post("/predict", json=ROW))
     assert "X-API-Key" in problem(client.post("//predict", json=ROW))
@@ -307,7 +309,7 @@ def test_a_symlink_is_followed(tmp_path: Path) -> None:
     assert file.now() == kept(OTHER_KEY)
 
 
-def test_a_file_that_goes_bad(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_new_file_keeps_the_last_keys(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The last good keys stay, which is logged in one line and once; a good file is then taken again."""
     caplog.set_level(logging.INFO)
     file = KeysFile(path)
@@ -337,7 +339,7 @@ def test_workers_that_are_forked_while_the_file_is_bad(path: Path) -> None:
     assert copy(master).now() == kept(KEY)
 
 
-def test_keys_that_are_being_told() -> None:
+def test_partially_shared_keys_are_not_used() -> None:
     """What one process is halfway through telling the others, they do not take."""
     shared = api_keys.Shared()
     shared.put(kept(KEY, OTHER_KEY))
@@ -371,7 +373,7 @@ def test_the_file_is_looked_at_once_a_second(path: Path, monkeypatch: pytest.Mon
     assert not looked
 
 
-def test_what_is_no_file_of_keys(tmp_path: Path) -> None:
+def test_special_file_keeps_the_last_keys(tmp_path: Path) -> None:
     """A pipe, a device, a folder or a huge file in its place is told at once, and the last good keys stay."""
     path = tmp_path / "keys"
     path.write_text(KEY)

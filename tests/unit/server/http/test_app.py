@@ -76,7 +76,7 @@ def assert_problem(answer: httpx.Response, status: int, title: str) -> dict[str,
 
 
 @pytest.mark.parametrize("document", [ROW, {"features": [2596, 3.5]}, {"slope": 3.5, "elevation": 2596.0}])
-def test_one_row(client: TestClient, document: object) -> None:
+def test_single_row_returns_a_single_prediction(client: TestClient, document: object) -> None:
     """One row, by name in any order or as a list, is answered with one prediction; 2596.0 is a good integer."""
     answer = post(client, document)
     assert answer.status_code == 200
@@ -85,7 +85,7 @@ def test_one_row(client: TestClient, document: object) -> None:
 
 
 @pytest.mark.parametrize("instances", [[ROW, {**ROW, "elevation": 3000.0}], [[2596, 3.5], [3000, 1]], [ROW, [3000, 1]]])
-def test_many_rows(client: TestClient, instances: object) -> None:
+def test_instances_are_answered_in_order(client: TestClient, instances: object) -> None:
     """Instances, by name or as lists or mixed, are answered in their order."""
     answer = post(client, {"instances": instances})
     assert answer.status_code == 200
@@ -98,7 +98,7 @@ def test_as_many_rows_as_may_wait(client: TestClient) -> None:
     assert answer.json()["predictions"] == [25] * MAX_PENDING
 
 
-def test_no_probabilities() -> None:
+def test_model_without_probabilities_returns_null_confidences() -> None:
     """A model without probabilities answers null for each confidence."""
     with serving(FakeEngine(lambda rows: Prediction(["pine"] * len(rows), None))) as client:
         assert post(client, ROW).json() == {"prediction": "pine", "confidence": None, "model_version": "7"}
@@ -109,7 +109,7 @@ def test_no_probabilities() -> None:
         }
 
 
-def test_several_outputs() -> None:
+def test_several_outputs_return_a_list_per_row() -> None:
     """A model of several outputs answers a list a row."""
     with serving(FakeEngine(lambda rows: Prediction([[1, "a"]] * len(rows), [[0.5, 0.75]] * len(rows)))) as client:
         assert post(client, ROW).json() == {"prediction": [1, "a"], "confidence": [0.5, 0.75], "model_version": "7"}
@@ -128,13 +128,13 @@ def test_several_outputs() -> None:
         '{"slope": 1}'.encode("utf-16"),
     ],
 )
-def test_not_json(client: TestClient, body: bytes) -> None:
+def test_invalid_json_is_a_400(client: TestClient, body: bytes) -> None:
     """What is not JSON in UTF-8, NaN and Infinity among it, is a 400."""
     problem = assert_problem(client.post("/predict", content=body, headers=JSON), 400, "Bad Request")
     assert problem["detail"].startswith("the body is not JSON: ")
 
 
-def test_no_such_path(client: TestClient) -> None:
+def test_unknown_path_is_a_404(client: TestClient) -> None:
     """An unknown path is a 404 that names it, however long it is; a slash too many is another path."""
     assert assert_problem(client.get("/nowhere"), 404, "Not Found")["detail"].startswith("there is no /nowhere;")
     assert len(assert_problem(client.get(f"/{'x' * 5000}"), 404, "Not Found")["detail"]) < 300
@@ -154,7 +154,7 @@ def test_no_such_path(client: TestClient) -> None:
         ("POST", "/assets/redoc/js/redoc.standalone.js", {"GET", "HEAD"}),
     ],
 )
-def test_wrong_method(client: TestClient, method: str, path: str, allowed: set[str]) -> None:
+def test_wrong_method_is_a_405_with_allow(client: TestClient, method: str, path: str, allowed: set[str]) -> None:
     """A method that a path has not is a 405 that names the right ones in Allow."""
     answer = client.request(method, path)
     assert answer.status_code == 405
@@ -164,7 +164,7 @@ def test_wrong_method(client: TestClient, method: str, path: str, allowed: set[s
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/ready", "/docs", "/redoc", "/openapi.json"])
-def test_head(client: TestClient, path: str) -> None:
+def test_head_returns_the_headers_of_get(client: TestClient, path: str) -> None:
     """HEAD gets the head of what GET gets."""
     head, whole = client.head(path), client.get(path)
     assert head.status_code == 200
@@ -197,7 +197,7 @@ def test_streamed_body_too_large() -> None:
     assert read == 3
 
 
-def test_client_that_leaves_while_sending() -> None:
+def test_client_leaving_while_sending_is_a_499() -> None:
     """A client that goes away in the middle of its body is answered 499 with nothing, for nobody reads it."""
 
     async def receive() -> Message:
@@ -239,7 +239,7 @@ def answer_of(headers: list[tuple[bytes, bytes]], receive: Callable[[], Any]) ->
         "application/x-www-form-urlencoded",
     ],
 )
-def test_other_media(client: TestClient, header: str | None) -> None:
+def test_unsupported_media_type_is_a_415(client: TestClient, header: str | None) -> None:
     """What is not declared as JSON in UTF-8 is a 415 that says what came."""
     headers = {} if header is None else {"content-type": header}
     answer = client.post("/predict", content=json.dumps(ROW).encode(), headers=headers)
@@ -257,7 +257,7 @@ def test_other_media(client: TestClient, header: str | None) -> None:
         "application/json;",
     ],
 )
-def test_accepted_media(client: TestClient, header: str) -> None:
+def test_json_media_type_ignores_case_and_charset(client: TestClient, header: str) -> None:
     """JSON is JSON in any case, with its charset named or not."""
     answer = client.post("/predict", content=json.dumps(ROW).encode(), headers={"content-type": header})
     assert answer.status_code == 200
@@ -284,7 +284,7 @@ def test_accepted_media(client: TestClient, header: str) -> None:
         (None, "#", "must be an object, got null"),
     ],
 )
-def test_invalid_rows(client: TestClient, document: object, pointer: str, detail: str) -> None:
+def test_invalid_rows_are_a_422_with_location(client: TestClient, document: object, pointer: str, detail: str) -> None:
     """Rows that the model does not take are a 422 that names what is wrong, and where."""
     problem = assert_problem(post(client, document), 422, "Unprocessable Content")
     assert [fault["pointer"] for fault in problem["errors"]] == [pointer]
@@ -299,7 +299,7 @@ def test_every_fault_is_named(client: TestClient) -> None:
     assert len(post(client, {f"x{i}": i for i in range(100)}).json()["errors"]) == 20
 
 
-def test_full_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_queue_is_a_503_until_it_drains(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests past MAX_PENDING get 503 with Retry-After at once, while /health answers; then there is room again."""
     monkeypatch.setattr("server.inference.batcher.INLINE", -1.0)  # as for a slow model: its calls run in the thread
     gate, entered = threading.Event(), threading.Event()
@@ -329,7 +329,7 @@ def test_full_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused.headers["retry-after"] == "1"
 
 
-def test_draining() -> None:
+def test_draining_worker_is_not_ready_but_predicts() -> None:
     """While a worker drains, /ready is 503, /health and predictions are 200; once it is closed, these are 503, too."""
     with serving() as client:
         assert client.get("/ready").json() == {"status": "ready"}
@@ -348,7 +348,7 @@ def broken(_rows: Rows) -> Prediction:
     raise LookupError("secret of the model")
 
 
-def test_unforeseen(caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_error_is_logged_500_without_details(caplog: pytest.LogCaptureFixture) -> None:
     """What nobody foresaw is a 500 that echoes nothing of it; it is logged once, and others go on."""
     with TestClient(create_app(SETTINGS, served_model(FakeEngine(broken)))) as client:
         answer = post(client, ROW)
@@ -378,13 +378,13 @@ def test_rows_that_only_the_model_can_refuse(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == []
 
 
-def test_answer_that_is_no_json() -> None:
+def test_unserializable_label_is_a_500() -> None:
     """A label that JSON has no form for is our fault, too."""
     with serving(FakeEngine(lambda rows: Prediction([object()] * len(rows), None))) as client:
         assert_problem(post(client, ROW), 500, "Internal Server Error")
 
 
-def test_warm_up() -> None:
+def test_warm_up_predicts_only_the_example() -> None:
     """The model's example, alone at first, is all that is predicted before the first request, and not in the loop."""
     seen: list[list[list[float]]] = []
     threads: set[str] = set()
@@ -440,7 +440,9 @@ def test_no_prediction_without_a_worker() -> None:
         ("POST", "/predict", 415),
     ],
 )
-def test_marks(client: TestClient, method: str, path: str, status: int) -> None:
+def test_every_response_names_replica_worker_and_version(
+    client: TestClient, method: str, path: str, status: int
+) -> None:
     """Every answer, right or wrong, page or file, says once which replica, worker and version of the model gave it."""
     answer = client.request(method, path)
     assert answer.status_code == status
@@ -448,7 +450,7 @@ def test_marks(client: TestClient, method: str, path: str, status: int) -> None:
     assert answer.headers.get_list("x-model-version") == ["7"]
 
 
-def test_health(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_reports_model_replica_and_memory(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """/health says what is served, from where, by whom, and in how much memory of how much."""
     monkeypatch.setattr(cgroup, "memory_used", lambda: 7)
     monkeypatch.setattr(cgroup, "memory_limit", lambda: 9)
@@ -503,7 +505,7 @@ def test_health_of_a_folder(tmp_path: Path) -> None:
 POSTED = ("predict", "invocations")
 
 
-def test_index(client: TestClient) -> None:
+def test_index_links_and_example_work(client: TestClient) -> None:
     """The index says what this is; its links lead somewhere, and its example can be posted."""
     index = client.get("/").json()
     assert index["name"] == "Forkcast"
@@ -532,7 +534,7 @@ def test_index_needs_no_internet(client: TestClient) -> None:
     assert "//" not in client.get("/openapi.json").text
 
 
-def test_name_in_pages() -> None:
+def test_model_name_is_escaped_in_pages() -> None:
     """A model's name is text in the pages, whatever it contains."""
     with TestClient(create_app(SETTINGS, replace(served_model(FakeEngine()), name="</title><script>{x}"))) as client:
         for path in ("/docs", "/redoc"):
@@ -547,14 +549,14 @@ DOCUMENTS = st.recursive(VALUES, lambda inner: st.lists(inner) | st.dictionaries
 
 @hypothesis_settings(max_examples=200, deadline=None)
 @given(body=st.binary())
-def test_any_bytes(client: TestClient, body: bytes) -> None:
+def test_arbitrary_bytes_never_cause_a_500(client: TestClient, body: bytes) -> None:
     """No body, whatever its bytes, is our fault."""
     assert client.post("/predict", content=body, headers=JSON).status_code in (400, 422)
 
 
 @hypothesis_settings(max_examples=200, deadline=None)
 @given(document=DOCUMENTS)
-def test_any_document(client: TestClient, document: object) -> None:
+def test_arbitrary_json_never_causes_a_500(client: TestClient, document: object) -> None:
     """No JSON document, nor what Python takes for one, is our fault."""
     body = json.dumps(document)
     assert client.post("/predict", content=body, headers=JSON).status_code in (200, 400, 413, 422)
@@ -562,7 +564,7 @@ def test_any_document(client: TestClient, document: object) -> None:
 
 @hypothesis_settings(max_examples=100, deadline=None)
 @given(header=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60))
-def test_any_content_type(client: TestClient, header: str) -> None:
+def test_arbitrary_content_type_never_causes_a_500(client: TestClient, header: str) -> None:
     """No Content-Type is our fault."""
     answer = client.post("/predict", content=b"{}", headers={"content-type": header})
     assert answer.status_code in (415, 422)

@@ -113,7 +113,7 @@ def client() -> Iterator[TestClient]:
         yield client
 
 
-def test_valid() -> None:
+def test_document_is_valid_openapi_3_1() -> None:
     """The document is OpenAPI 3.1 and carries the model's name and version."""
     validate(DOCUMENT)
     assert DOCUMENT["openapi"].startswith("3.1.")
@@ -129,13 +129,13 @@ def test_every_schema_is_one() -> None:
         Draft202012Validator.check_schema(schema)
 
 
-def test_served_document(client: TestClient) -> None:
+def test_served_document_matches_model_and_limits(client: TestClient) -> None:
     """/openapi.json is this document, made from the model and the limits of the replica."""
     assert client.get("/openapi.json").json() == json.loads(json.dumps(DOCUMENT))
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
-def test_examples(name: str) -> None:
+def test_every_example_matches_its_schema(name: str) -> None:
     """Every example in the document is an instance of the schema beside it."""
     schema = SCHEMAS[name]
     examples = schema.get("examples", [])
@@ -144,7 +144,7 @@ def test_examples(name: str) -> None:
         validator(schema).validate(example)
 
 
-def test_types_and_ranges() -> None:
+def test_columns_appear_with_type_and_range() -> None:
     """Each column appears with its type and its range, the model's or its type's; an optional one may be null."""
     assert SCHEMAS["Features"]["properties"] == {
         "elevation": {"type": "integer", "format": "int64", "minimum": 1859, "maximum": 3858},
@@ -161,21 +161,21 @@ def test_types_and_ranges() -> None:
 
 
 @pytest.mark.parametrize("query", GOOD, ids=repr)
-def test_good_requests(query: object, client: TestClient) -> None:
+def test_request_allowed_by_schema_is_predicted(query: object, client: TestClient) -> None:
     """A request that the schema allows is answered with a prediction, in the form that the document gives."""
     validator(SCHEMAS["Query"]).validate(query)
     assert answered(client, "POST", "/predict", json=query) == 200
 
 
 @pytest.mark.parametrize("query", BAD, ids=repr)
-def test_bad_requests(query: object) -> None:
+def test_schema_refuses_what_the_parser_refuses(query: object) -> None:
     """What the parser refuses, the schema refuses, too."""
     with pytest.raises(InvalidRows):
         SCHEMA.parse(query, MAX_ROWS)
     assert not validator(SCHEMAS["Query"]).is_valid(query)
 
 
-def test_model_without_metadata() -> None:
+def test_model_without_metadata_has_a_valid_document() -> None:
     """A model with nothing but a signature has a valid document, with an example and no ranges."""
     schema = InputSchema.from_signature([{"type": "double"}, {"type": "double"}], {})
     document = openapi_document(replace(MODEL, schema=schema, trained_on=None, example={"0": 0.0, "1": 0.0}), 1)
@@ -193,7 +193,7 @@ def answered(client: TestClient, method: str, path: str, **request: Any) -> int:
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/ready"])
-def test_answers_to_get(client: TestClient, path: str) -> None:
+def test_get_responses_match_the_document(client: TestClient, path: str) -> None:
     """What the app answers to GET is what the document says."""
     assert answered(client, "GET", path) == 200
 
@@ -211,12 +211,12 @@ def test_answers_to_get(client: TestClient, path: str) -> None:
         (500, {"json": {**ROW, "elevation": 1859}}),
     ],
 )
-def test_answers_to_predict(client: TestClient, status: int, request_of: dict[str, Any]) -> None:
+def test_predict_responses_match_the_document(client: TestClient, status: int, request_of: dict[str, Any]) -> None:
     """Predictions and problems are what the document says of their status."""
     assert answered(client, "POST", "/predict", **request_of) == status
 
 
-def test_answers_while_draining() -> None:
+def test_draining_responses_match_the_document() -> None:
     """So are the answers of a worker that stops."""
     with TestClient(create_app(Settings.from_env({}), MODEL)) as client:
         client.app_state["worker"].draining = True
@@ -240,7 +240,7 @@ def test_the_load_balancers_answers() -> None:
 
 
 @pytest.mark.parametrize(("path", "text"), [("/ping", "\n"), ("/version", version("mlflow-skinny"))])
-def test_answers_that_are_no_json(client: TestClient, path: str, text: str) -> None:
+def test_mlflow_text_endpoints_declare_no_json_content(client: TestClient, path: str, text: str) -> None:
     """What MLflow's server answers as JSON that is none, is here, too, and the document promises nothing of it."""
     answer = client.get(path)
     assert (answer.status_code, answer.text, answer.headers["content-type"]) == (200, text, "application/json")

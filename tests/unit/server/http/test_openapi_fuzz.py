@@ -24,7 +24,7 @@ SETTINGS = Settings.from_env({"REPLICA": "one", "MAX_BODY_BYTES": "100000", "MAX
 
 
 @pytest.mark.parametrize("make", [small_models.covertype, small_models.mixed, small_models.regressor])
-def test_the_document_holds(make: Callable[[], Model]) -> None:
+def test_responses_to_any_request_match_the_document(make: Callable[[], Model]) -> None:
     """Whatever is sent, the app answers as its document says: it takes what that allows, and fails at nothing."""
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(SETTINGS, make()), config=config())
     found = fuzz(schema)

@@ -159,7 +159,7 @@ async def test_most_rows_in_a_call(gate: Gate, batcher: Batcher) -> None:
     assert gate.calls == [[0], [1, 2, 3], [4, 5, 6]]
 
 
-async def test_large_request(gate: Gate, either: Batcher) -> None:
+async def test_large_request_is_split_and_answered_completely(gate: Gate, either: Batcher) -> None:
     """A request of more than MAX_BATCH_ROWS rows is predicted in pieces and answered whole."""
     answer = either.submit(rows_of(1, 2, 3, 4, 5, 6))
     assert await labels(answer) == [1, 2, 3, 4, 5, 6]
@@ -168,7 +168,7 @@ async def test_large_request(gate: Gate, either: Batcher) -> None:
     assert either.pending == 0
 
 
-async def test_full_queue(gate: Gate, batcher: Batcher) -> None:
+async def test_full_queue_refuses_until_there_is_room(gate: Gate, batcher: Batcher) -> None:
     """Past MAX_PENDING waiting rows a request is refused at once; afterwards there is room again."""
     held = await gate.hold(batcher)
     waiting = batcher.submit(rows_of(1, 2, 3, 4, 5))
@@ -182,7 +182,7 @@ async def test_full_queue(gate: Gate, batcher: Batcher) -> None:
     assert batcher.pending == 0
 
 
-async def test_caller_that_left(gate: Gate, batcher: Batcher) -> None:
+async def test_cancelled_waiting_request_is_not_predicted(gate: Gate, batcher: Batcher) -> None:
     """A request that was cancelled while it waited costs no prediction, and its neighbours keep their own answers."""
     held = await gate.hold(batcher)
     first, gone, last = (batcher.submit(rows_of(number)) for number in (1, 2, 3))
@@ -193,7 +193,7 @@ async def test_caller_that_left(gate: Gate, batcher: Batcher) -> None:
     assert batcher.pending == 0
 
 
-async def test_all_callers_left(gate: Gate, batcher: Batcher) -> None:
+async def test_batch_without_callers_is_not_predicted(gate: Gate, batcher: Batcher) -> None:
     """When everybody who waited has left, there is no call at all, and the next request starts one."""
     held = await gate.hold(batcher)
     for number in (1, 2):
@@ -205,7 +205,7 @@ async def test_all_callers_left(gate: Gate, batcher: Batcher) -> None:
     assert batcher.pending == 0
 
 
-async def test_caller_that_left_during_its_call(gate: Gate, batcher: Batcher) -> None:
+async def test_cancelling_a_running_call_affects_no_other_request(gate: Gate, batcher: Batcher) -> None:
     """A request that is cancelled while its call runs stops nobody, whether the call succeeds or fails."""
     for number in (0.0, POISON):
         held = await gate.hold(batcher, number)
@@ -252,7 +252,7 @@ async def test_wrong_number_of_labels(make: Make, answered: int) -> None:
 
 
 @pytest.mark.parametrize("error", [StopIteration, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
-async def test_model_that_raises_what_means_something_to_the_loop(make: Make, error: type[BaseException]) -> None:
+async def test_control_flow_exception_fails_only_its_request(make: Make, error: type[BaseException]) -> None:
     """What would end a loop, a task or the process fails just its request, and leaves the batcher running."""
 
     def predict(rows: Sequence[Row]) -> Prediction:
@@ -271,7 +271,7 @@ async def test_model_that_raises_what_means_something_to_the_loop(make: Make, er
     assert await labels(batcher.submit(rows_of(1))) == [1]
 
 
-async def test_no_confidences(make: Make) -> None:
+async def test_model_without_probabilities_gives_no_confidences(make: Make) -> None:
     """A model without probabilities gives none, in pieces as well as in parts."""
     batcher = make(lambda rows: Prediction([1] * len(rows), None))
     answers = [batcher.submit(rows_of(*numbers)) for numbers in ((1, 2), (3,), (4,))]
@@ -284,7 +284,7 @@ async def test_no_confidences(make: Make) -> None:
     ]
 
 
-async def test_close(gate: Gate, batcher: Batcher) -> None:
+async def test_close_refuses_waiting_and_new_requests(gate: Gate, batcher: Batcher) -> None:
     """Closing refuses those that wait and those that come; the call that runs still gives its answer."""
     held = await gate.hold(batcher)
     waiting, gone = batcher.submit(rows_of(1)), batcher.submit(rows_of(2))
@@ -423,7 +423,7 @@ def test_copies_of_the_row() -> None:
     assert {number for call in gate.calls for number in call} == {7.0}
 
 
-def test_model_that_cannot_be_timed() -> None:
+def test_failed_warm_up_is_not_repeated() -> None:
     """What a model raises at its first call is raised, and it is not called again."""
     gate = Gate()
     with pytest.raises(ValueError, match="poison"):
@@ -497,7 +497,7 @@ class Notes:
         self.calls.append(rows)
 
 
-async def test_observer(gate: Gate, executor: ThreadPoolExecutor, pace: Pace) -> None:
+async def test_observer_receives_each_call_and_wait(gate: Gate, executor: ThreadPoolExecutor, pace: Pace) -> None:
     """An observer is told each call, failed or not, and one wait a request; not the warm-up, nor callers that left."""
     notes = Notes()
     batcher = Batcher(gate.predict, executor, max_batch_rows=4, max_pending=6, observer=notes)
@@ -516,7 +516,7 @@ async def test_observer(gate: Gate, executor: ThreadPoolExecutor, pace: Pace) ->
     assert notes.refusals == []
 
 
-async def test_observer_of_refusals(gate: Gate, executor: ThreadPoolExecutor) -> None:
+async def test_observer_receives_the_reason_of_refusals(gate: Gate, executor: ThreadPoolExecutor) -> None:
     """An observer is told why a request was not taken, or not kept; of one whose caller has left, nothing."""
     notes = Notes()
     batcher = Batcher(gate.predict, executor, max_batch_rows=4, max_pending=6, observer=notes)
@@ -536,7 +536,7 @@ async def test_observer_of_refusals(gate: Gate, executor: ThreadPoolExecutor) ->
     assert notes.refusals == ["full", *["draining"] * 6]
 
 
-async def test_model_that_was_not_timed(timed: MakeTimed, executor: ThreadPoolExecutor) -> None:
+async def test_calls_run_in_thread_without_warm_up(timed: MakeTimed, executor: ThreadPoolExecutor) -> None:
     """Before a warm-up, and after one that failed, every call runs in the thread."""
     model = timed(call=0.0, row=0.0)
     batcher = Batcher(model.predict, executor, max_batch_rows=4, max_pending=6)
@@ -549,7 +549,7 @@ async def test_model_that_was_not_timed(timed: MakeTimed, executor: ThreadPoolEx
 
 
 @pytest.mark.parametrize("error", [StopIteration, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
-def test_warm_up_that_raises_what_means_something_to_the_loop(error: type[BaseException]) -> None:
+def test_control_flow_exception_in_warm_up_is_an_ordinary_error(error: type[BaseException]) -> None:
     """What would end a loop, a task or the process is an error of the warm-up like any other."""
 
     def predict(_rows: Sequence[Row]) -> Prediction:
@@ -643,7 +643,7 @@ async def test_callers_that_left_cost_no_call_in_the_loop(gate: Gate, inline: Ba
     assert gate.calls == [[1, 3], [5]]
 
 
-async def test_callers_that_left_after_a_broken_call(gate: Gate, inline: Batcher) -> None:
+async def test_cancelled_requests_are_not_retried_after_failure(gate: Gate, inline: Batcher) -> None:
     """Whoever leaves between a call that failed and its own costs no second one."""
     answers = [inline.submit(rows_of(number)) for number in (1, POISON, 3)]
     await asyncio.sleep(0)
@@ -683,7 +683,7 @@ async def test_close_after_a_broken_call_in_the_loop(gate: Gate, inline: Batcher
     assert inline.pending == 0
 
 
-async def test_close_during_a_call_that_fails(gate: Gate, batcher: Batcher) -> None:
+async def test_close_during_a_failing_call_refuses_its_requests(gate: Gate, batcher: Batcher) -> None:
     """Requests of a call that fails after the close are refused, for none of them may have been the guilty one."""
     waiting = batcher.submit(rows_of(1))
     guilty = await gate.hold(batcher, POISON)  # submitted in the same turn

@@ -37,7 +37,7 @@ def column(kind: str, *, required: bool = True) -> Column:
         ("string", True, "True"),
     ],
 )
-def test_made_a_value(kind: str, value: object, made: object) -> None:
+def test_lenient_conversion_follows_numpy(kind: str, value: object, made: object) -> None:
     """What NumPy would make one of the column's values becomes one."""
     assert cast(column(kind), value) == made
     assert type(cast(column(kind), value)) is type(made)
@@ -74,7 +74,7 @@ def test_leniency_refuses_nothing_that_is_good(kind: str, value: Any) -> None:
         assert np.array([made]).astype(np.float64 if kind not in ("string",) else object).tolist() == [value]
 
 
-def test_unlimited() -> None:
+def test_unlimited_column_accepts_its_type_range() -> None:
     """A column without its range takes all that its type holds; one that had none is itself."""
     limited = column_of(0, {"name": "x", "type": "integer"}, {"x": [1, 4]})
     assert not limited.accepts(5)

@@ -85,7 +85,7 @@ def numbers(schema: InputSchema, document: object, max_rows: int = 10) -> list[l
         ({"instances": [[2596, 3, 29]]}, True),
     ],
 )
-def test_forms(document: object, many: bool) -> None:
+def test_all_request_forms_parse_to_the_same_row(document: object, many: bool) -> None:
     """The three forms, by name or by place, lead to the same row in the signature's order."""
     query = COVERTYPE.parse(document, 1)
     assert query.many is many
@@ -96,7 +96,7 @@ def test_forms(document: object, many: bool) -> None:
     assert rows.objects.shape == (1, 0)
 
 
-def test_mixed_instances() -> None:
+def test_named_and_positional_rows_can_be_mixed() -> None:
     """Rows by name and rows by place may stand in one request, and keep their order."""
     document = {"instances": [[2000, 1, 1], GOOD, [3000.0, -5, 40]]}
     assert numbers(COVERTYPE, document, 3) == [[2000, 1, 1], [2596, 3, 29], [3000, -5, 40]]
@@ -155,7 +155,7 @@ def test_mixed_instances() -> None:
         (1.5, "#", "must be an object, got 1.5"),
     ],
 )
-def test_refused(document: object, pointer: str, detail: str) -> None:
+def test_each_fault_has_a_detail_and_json_pointer(document: object, pointer: str, detail: str) -> None:
     """Each thing that can be wrong is one fault that says what and, as a JSON pointer, where."""
     assert faults(COVERTYPE, document) == [(pointer, detail)]
 
@@ -196,7 +196,7 @@ def test_all_faults_of_a_request() -> None:
         {"instances": [{f"key {i}": i for i in range(1000)}]},
     ],
 )
-def test_many_faults(document: object) -> None:
+def test_at_most_20_faults_are_listed(document: object) -> None:
     """Past 20 faults no more are listed, whatever was sent."""
     error = invalid_rows(COVERTYPE, document, 1000)
     assert len(error.faults) == 20
@@ -216,7 +216,7 @@ def test_many_faults(document: object) -> None:
         "v" * 100_000,
     ],
 )
-def test_long_keys_and_values(document: object) -> None:
+def test_long_keys_and_values_are_truncated(document: object) -> None:
     """What a client sent is never echoed whole: keys are cut at 100 characters, values at 40."""
     error = invalid_rows(COVERTYPE, document)
     for fault in error.faults:
@@ -228,7 +228,7 @@ def test_long_keys_and_values(document: object) -> None:
 
 
 @pytest.mark.parametrize("kind", WIDEST)
-def test_widest_range(kind: str) -> None:
+def test_numbers_are_accepted_up_to_type_limits(kind: str) -> None:
     """A number column takes what its type holds exactly, up to both ends and no further."""
     schema = one_column(kind)
     low, high = WIDEST[kind]
@@ -261,19 +261,19 @@ def test_range_wider_than_the_type() -> None:
 
 
 @pytest.mark.parametrize("value", [3000, 3000.0, -0.0, 1e3])
-def test_whole_floats(value: float) -> None:
+def test_float_without_fraction_is_an_integer(value: float) -> None:
     """A float without a fraction is a good integer."""
     assert numbers(one_column("integer"), {"x": value}) == [[value]]
 
 
 @pytest.mark.parametrize("value", [0.5, 1e-300, 2999.9999999])
-def test_fractions(value: float) -> None:
+def test_integer_columns_reject_fractions(value: float) -> None:
     """A number column takes a fraction only where its type does."""
     assert faults(one_column("long"), {"x": value})[0][0] == "#/x"
     assert numbers(one_column("double", [0, 3000]), {"x": value}) == [[value]]
 
 
-def test_strings_and_booleans() -> None:
+def test_strings_stay_separate_and_booleans_become_numbers() -> None:
     """String columns keep their strings apart, boolean ones become 0 and 1, in the signature's order."""
     query = MIXED.parse(
         {"instances": [HOME | {"rooms": 3, "lift": False, "note": ""}, ["é", 1, False, "n", 2.0, True]]}, 2
@@ -287,7 +287,7 @@ def test_strings_and_booleans() -> None:
 
 
 @pytest.mark.parametrize("document", [HOME, HOME | {"note": None, "rooms": None, "lift": None}])
-def test_missing_optional_values(document: dict[str, object]) -> None:
+def test_missing_optional_value_becomes_nan_or_none(document: dict[str, object]) -> None:
     """An optional value that is missing or null becomes NaN in a number or boolean column, None in a string one."""
     query = MIXED.parse(document, 1)
     assert query.values == [["Oslo", 71.5, True, None, None, None]]
@@ -338,7 +338,7 @@ def test_feature_named_like_a_form(name: str) -> None:
     ]
 
 
-def test_names_and_places() -> None:
+def test_unnamed_columns_are_called_by_position() -> None:
     """A column without a name is called by its place, and columns keep the signature's order."""
     schema = InputSchema.from_signature([{"type": "double"}, {"type": "long", "name": "b"}], {})
     assert schema.names == ("0", "b")
@@ -369,7 +369,7 @@ def test_names_and_places() -> None:
         ([{"type": "double", "name": "x"}], 5, r"expected \{name: \[low, high\]\}"),
     ],
 )
-def test_signature_that_is_not_served(inputs: list[dict[str, Any]] | None, ranges: Any, message: str) -> None:
+def test_unsupported_signature_stops_the_start(inputs: list[dict[str, Any]] | None, ranges: Any, message: str) -> None:
     """A signature or a range that cannot be served stops the start with one line that names the reason."""
     with pytest.raises(ModelError, match=message) as caught:
         InputSchema.from_signature(inputs, ranges)
@@ -387,7 +387,7 @@ JSON = st.recursive(
 
 
 @given(JSON | st.fixed_dictionaries({"instances": st.lists(JSON)}) | st.fixed_dictionaries({"features": JSON}))
-def test_any_document(document: object) -> None:
+def test_arbitrary_document_is_valid_or_refused(document: object) -> None:
     """Whatever is sent is either valid rows or refused as such, in an answer of bounded size."""
     for schema in (COVERTYPE, MIXED):
         outcome = parsed(schema, document)
@@ -413,7 +413,7 @@ ROWS = st.lists(
 
 
 @given(ROWS)
-def test_forms_agree(rows: list[list[float]]) -> None:
+def test_all_forms_preserve_the_sent_numbers(rows: list[list[float]]) -> None:
     """Valid rows are exactly the numbers that were sent, in all three forms, through JSON."""
     kinds = {"whole": "long", "limited": "integer", "real": "double", "single": "float"}
     schema = InputSchema.from_signature(

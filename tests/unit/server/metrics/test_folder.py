@@ -164,7 +164,7 @@ def test_many_amounts_at_once(folder: Folder, metrics: Metrics) -> None:
     assert apart['forkcast_predict_seconds_bucket{le="10.0"}'] == 8
 
 
-def test_no_amount_at_all(folder: Folder, metrics: Metrics) -> None:
+def test_empty_list_of_waits_changes_no_metric(folder: Folder, metrics: Metrics) -> None:
     """No amounts change nothing."""
     folder.enter(1)
     before = scrape(metrics)
@@ -185,7 +185,7 @@ def test_files_are_small(folder: Folder, metrics: Metrics) -> None:
     assert sum(512 * path.stat().st_blocks for path in folder.path.glob("*_1.db")) < 64_000_000 / 1000
 
 
-def test_what_a_killed_master_left(opened: Open, tmp_path: Path) -> None:
+def test_files_of_killed_masters_are_deleted(opened: Open, tmp_path: Path) -> None:
     """The next master deletes what killed ones have left, and nothing that is in use."""
     script = f"""
 import os, signal
@@ -214,7 +214,7 @@ def test_reload_changes_nothing(folder: Folder, metrics: Metrics, tmp_path: Path
     assert requests(scrape(metrics)) == {("/predict", 200): 1}
 
 
-def test_folder_that_somebody_deleted(folder: Folder, metrics: Metrics) -> None:
+def test_deleted_folder_does_not_stop_workers(folder: Folder, metrics: Metrics) -> None:
     """Where the folder was deleted, what was counted is lost, and workers come up and count all the same."""
     folder.enter(1)
     metrics.answered("/predict", 200, 0.1)
@@ -252,7 +252,7 @@ raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_somebody_elses_folder(opened: Open, tmp_path: Path) -> None:
+def test_linked_folders_are_not_deleted(opened: Open, tmp_path: Path) -> None:
     """A link that is called like a folder of ours is none: what it leads to is left alone."""
     treasure, link = tmp_path / "treasure", tmp_path / "forkcast-deadbeef"
     treasure.mkdir()
@@ -272,7 +272,9 @@ def test_environment_stays_as_it_is(opened: Open, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(("blocks", "inodes"), [(10, 1000), (1000, 3)])
-def test_no_room(opened: Open, monkeypatch: pytest.MonkeyPatch, blocks: int, inodes: int) -> None:
+def test_full_disk_is_an_error_not_a_signal(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, blocks: int, inodes: int
+) -> None:
     """Where there is no room for the files, that is an error, and not a signal at the first count."""
     free = SimpleNamespace(f_bavail=blocks, f_frsize=4096, f_files=1000, f_favail=inodes)
     monkeypatch.setattr(os, "statvfs", lambda _path: free)

@@ -104,7 +104,7 @@ def scrape(client: TestClient) -> dict[str, float]:
     return samples(client.get("/metrics").text)
 
 
-def test_names(client: TestClient) -> None:
+def test_metrics_have_the_documented_names_and_labels(client: TestClient) -> None:
     """The names, kinds and labels are those that were promised, and there are no others."""
     families = list(read_text(client.get("/metrics").text))
     assert {family.name: family.type for family in families} == {name: kind for name, (kind, _) in NAMES.items()}
@@ -126,7 +126,7 @@ def test_series_are_there_before_anything_happens(client: TestClient) -> None:
     assert found["forkcast_workers"] == 1
 
 
-def test_buckets(client: TestClient) -> None:
+def test_histogram_buckets_cover_latencies_and_batch_sizes(client: TestClient) -> None:
     """Latencies have a bucket for the objective of a second between 0.5 ms and 10 s, and batches one a power of two."""
     found = scrape(client)
 
@@ -139,7 +139,7 @@ def test_buckets(client: TestClient) -> None:
     assert buckets("forkcast_batch_rows") == [*(f"{2.0**power}" for power in range(13)), "+Inf"]
 
 
-def test_answers_by_route_and_status(client: TestClient) -> None:
+def test_responses_count_by_route_and_status(client: TestClient) -> None:
     """Each answer counts under its route and its status, whatever it was; the first scrape sees those before it."""
     for document in ({"x": 1}, {"x": 2}, {"x": 13}, {"y": 1}):
         client.post("/predict", json=document)
@@ -180,7 +180,7 @@ def test_unknown_paths_make_no_series(client: TestClient) -> None:
     assert requests(found)["other", 404] == 17
 
 
-def test_rows_and_calls(client: TestClient) -> None:
+def test_waits_count_requests_and_calls_count_rows(client: TestClient) -> None:
     """A request waits once, whatever rows it has; calls are counted with their rows, and not those of the warm-up."""
     client.post("/predict", json={"x": 1})
     client.post("/predict", json={"instances": [[1], [2], [3]]})
@@ -194,7 +194,7 @@ def test_rows_and_calls(client: TestClient) -> None:
     assert 0 < found["forkcast_predict_seconds_sum"] < found['forkcast_request_seconds_sum{route="/predict"}']
 
 
-def test_full_and_draining(gate: Gate, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals_count_by_reason(gate: Gate, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused requests count by reason, and what waits is told while it does."""
     monkeypatch.setattr("server.inference.batcher.INLINE", -1.0)  # as for a slow model: its calls run in the thread
     gate.open.clear()
@@ -220,7 +220,7 @@ def test_full_and_draining(gate: Gate, client: TestClient, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("stale", [None, "the registry does not answer"])
-def test_model(gate: Gate, stale: str | None) -> None:
+def test_model_info_labels_and_staleness_are_exposed(gate: Gate, stale: str | None) -> None:
     """The model is told by its labels, whatever it is called, and whether it is a last good copy."""
     model = model_of(gate, name='a "b"\n', version="8", stale=stale)
     with TestClient(create_app(SETTINGS, model)) as client:
@@ -231,7 +231,7 @@ def test_model(gate: Gate, stale: str | None) -> None:
     assert families["forkcast_model_stale"][0].value == (stale is not None)
 
 
-def test_memory(client: TestClient) -> None:
+def test_process_and_cgroup_memory_are_exposed(client: TestClient) -> None:
     """The processes' memory is told, and that of the control group as /health has it."""
     found = scrape(client)
     assert found["forkcast_memory_private_bytes"] > 1_000_000
@@ -240,7 +240,7 @@ def test_memory(client: TestClient) -> None:
     assert {name: found[f"forkcast_memory_{name}_bytes"] for name in health} == health
 
 
-def test_no_control_group(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_cgroup_omits_its_series(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no limit, or nothing tells what is used, there is no such series."""
     monkeypatch.setattr(cgroup, "memory_limit", lambda: None)
     monkeypatch.setattr(cgroup, "memory_used", lambda: None)
@@ -249,7 +249,7 @@ def test_no_control_group(client: TestClient, monkeypatch: pytest.MonkeyPatch) -
     assert names == {"forkcast_memory_shared_bytes", "forkcast_memory_private_bytes"}
 
 
-def test_cpu(client: TestClient) -> None:
+def test_cpu_time_and_limit_come_from_the_cgroup(client: TestClient) -> None:
     """CPU time and its limit are the control group's, where it has a limit: without one it is the machine's."""
     found = scrape(client)
     assert (found["forkcast_cpu_seconds_total"], found["forkcast_cpu_limit"]) == (12.5, 0.5)
@@ -269,7 +269,7 @@ def test_cpu(client: TestClient) -> None:
         ),
     ],
 )
-def test_formats(client: TestClient, accept: str | None, kind: str) -> None:
+def test_scrape_format_follows_the_accept_header(client: TestClient, accept: str | None, kind: str) -> None:
     """The form is the one that the client asks for, named, and it can be read as that."""
     answer = client.get("/metrics", headers={} if accept is None else {"accept": accept})
     assert answer.status_code == 200
@@ -278,13 +278,13 @@ def test_formats(client: TestClient, accept: str | None, kind: str) -> None:
     assert {family.name for family in read(answer.text)} == set(NAMES)
 
 
-def test_head_and_other_methods(client: TestClient) -> None:
+def test_only_get_and_head_are_allowed(client: TestClient) -> None:
     """HEAD gets the head of an answer, and nothing can be posted."""
     assert client.head("/metrics").status_code == 200
     assert client.post("/metrics").status_code == 405
 
 
-def test_nothing_of_the_process(client: TestClient) -> None:
+def test_default_process_metrics_are_not_exposed(client: TestClient) -> None:
     """What prometheus_client tells of a process by itself is not told: it would be that of any one worker."""
     assert {family.name for family in REGISTRY.collect()} & {"python_info", "process_open_fds"}
     assert all(series.startswith("forkcast_") for series in scrape(client))
@@ -302,7 +302,7 @@ def test_two_apps_count_apart(gate: Gate, client: TestClient) -> None:
     assert [series for series in found if "model_info" in series and 'version="8"' in series]
 
 
-def test_client_that_left(client: TestClient) -> None:
+def test_disconnected_client_counts_as_499(client: TestClient) -> None:
     """A client that went away before its answer counts with status 499."""
 
     async def leave(_sent: object) -> None:

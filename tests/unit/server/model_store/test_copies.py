@@ -49,7 +49,7 @@ def entries(copies: Copies) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-def test_added_copy(copies: Copies) -> None:
+def test_added_copy_is_stored_under_its_digest(copies: Copies) -> None:
     """A fetched model becomes the copy of its digest, exactly as it was fetched, and nothing else is left."""
     assert not copies.holds("0" * 64)
     digest = fetch(copies, "one")
@@ -58,7 +58,7 @@ def test_added_copy(copies: Copies) -> None:
     assert entries(copies) == {digest}
 
 
-def test_failed_fetch(copies: Copies) -> None:
+def test_failed_fetch_leaves_no_files(copies: Copies) -> None:
     """A fetch that breaks off leaves neither a copy nor half of one."""
 
     def break_off() -> None:
@@ -82,7 +82,7 @@ def test_aside_is_on_the_same_file_system(copies: Copies) -> None:
 
 
 @pytest.mark.parametrize("damage", ["changed", "lost", "added"])
-def test_damaged_copy(copies: Copies, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+def test_damaged_copy_is_logged_and_unused(copies: Copies, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     """A copy that is no longer what it was is not used, which is logged, and can be replaced."""
     digest = fetch(copies, "one")
     model = copies.path(digest)
@@ -100,7 +100,7 @@ def test_damaged_copy(copies: Copies, caplog: pytest.LogCaptureFixture, damage: 
     assert copies.holds(digest)
 
 
-def test_record_and_last_good(copies: Copies) -> None:
+def test_last_good_copy_is_marked_stale(copies: Copies) -> None:
     """What a URI was resolved to is found again, marked with the reason why the registry was not asked."""
     copy = remember(copies, fetch(copies, "one"))
     assert copies.last_good(URI, REGISTRY, "it is down") == Copy(
@@ -111,7 +111,7 @@ def test_record_and_last_good(copies: Copies) -> None:
     assert names[0].endswith(".json")
 
 
-def test_no_last_good(copies: Copies) -> None:
+def test_unrecorded_uri_has_no_last_good_copy(copies: Copies) -> None:
     """Without a record of this URI at this registry there is no last good copy."""
     assert copies.last_good(URI, REGISTRY, "") is None
     digest = fetch(copies, "one")
@@ -121,7 +121,7 @@ def test_no_last_good(copies: Copies) -> None:
     assert copies.last_good(URI, "sqlite:///other.db", "") is None
 
 
-def test_newest_undamaged(copies: Copies) -> None:
+def test_newest_undamaged_copy_is_chosen(copies: Copies) -> None:
     """Of the copies that a URI led to, the one resolved last is taken, unless it is damaged."""
     older, newer, other = (fetch(copies, content) for content in ("one", "two", "three"))
     remember(copies, newer, age=1)
@@ -135,7 +135,7 @@ def test_newest_undamaged(copies: Copies) -> None:
     assert copies.last_good(URI, REGISTRY, "") is None
 
 
-def test_rolled_back_uri(copies: Copies) -> None:
+def test_rolled_back_uri_uses_its_earlier_copy(copies: Copies) -> None:
     """A URI that was led back to an earlier copy has that one as its last good copy again."""
     one, two = fetch(copies, "one"), fetch(copies, "two")
     remember(copies, one, age=3)
@@ -144,7 +144,7 @@ def test_rolled_back_uri(copies: Copies) -> None:
     assert [found.digest for found in [copies.last_good(URI, REGISTRY, "")] if found] == [one]
 
 
-def test_moved_folder(tmp_path: Path, copies: Copies) -> None:
+def test_copies_are_located_after_the_folder_moved(tmp_path: Path, copies: Copies) -> None:
     """Copies are found where they are now, not where they were recorded."""
     digest = remember(copies, fetch(copies, "one")).digest
     (tmp_path / "var").rename(tmp_path / "moved")
@@ -153,7 +153,7 @@ def test_moved_folder(tmp_path: Path, copies: Copies) -> None:
     assert found.model_folder == tmp_path / "moved" / "models" / digest / "model"
 
 
-def test_json(tmp_path: Path) -> None:
+def test_copy_survives_a_json_round_trip(tmp_path: Path) -> None:
     """A copy is the same after it went through JSON."""
     copy = Copy(tmp_path, "covertype", "1", URI, "0" * 64, stale="down", needs=200_000_000)
     assert Copy.from_json(json.loads(json.dumps(copy.to_json()))) == copy
@@ -175,7 +175,7 @@ def test_copy_of_a_registered_model(tmp_path: Path, uri: str, version: str, regi
     assert Copy(tmp_path, "covertype", version, uri, "d" * 64).registered is registered
 
 
-def test_lock(copies: Copies) -> None:
+def test_lock_excludes_a_second_replica(copies: Copies) -> None:
     """While one replica holds the lock another waits, and gets it when the first is done."""
     entered = threading.Event()
 
@@ -191,14 +191,14 @@ def test_lock(copies: Copies) -> None:
     other.join()
 
 
-def test_record_without_needs(tmp_path: Path) -> None:
+def test_record_without_memory_needs_is_read(tmp_path: Path) -> None:
     """A record of a release that weighed no model is read, and says nothing of memory."""
     document = Copy(tmp_path, "covertype", "1", URI, "0" * 64).to_json()
     del document["needs"]
     assert Copy.from_json(json.loads(json.dumps(document))).needs is None
 
 
-def test_current_copy(copies: Copies) -> None:
+def test_current_copy_is_read_from_its_record(copies: Copies) -> None:
     """The copy that was made current is read back from its record, all of it, and the last one made so counts."""
     for content, needs in (("one", None), ("two", 200_000_000)):
         digest = fetch(copies, content)
@@ -234,7 +234,7 @@ def test_current_copy_is_no_last_good_one(copies: Copies) -> None:
     assert copies.last_good(URI, REGISTRY, "") is None
 
 
-def test_no_such_record(tmp_path: Path) -> None:
+def test_missing_record_is_named(tmp_path: Path) -> None:
     """A record that is not there is named, with what that means."""
     with pytest.raises(ModelError) as caught:
         Copy.recorded(tmp_path / "current.json")
@@ -244,7 +244,7 @@ def test_no_such_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "{", "null", "[]", "7", "{}", '{"model_folder": 1}', '{"model_folder": "/"}', "\x00", "\N{SNOWMAN}"]
 )
-def test_record_that_is_none(tmp_path: Path, text: str) -> None:
+def test_invalid_record_is_named(tmp_path: Path, text: str) -> None:
     """A file that holds something else than a record is named."""
     for encoding in ("utf-8", "utf-16"):
         (tmp_path / "current.json").write_text(text, encoding)
@@ -252,7 +252,7 @@ def test_record_that_is_none(tmp_path: Path, text: str) -> None:
             Copy.recorded(tmp_path / "current.json")
 
 
-def test_record_that_is_a_folder(tmp_path: Path) -> None:
+def test_folder_as_record_is_named(tmp_path: Path) -> None:
     """So is a folder of that name."""
     with pytest.raises(ModelError, match=r"is no record of a model's copy$"):
         Copy.recorded(tmp_path)
@@ -276,7 +276,7 @@ def test_record_of_a_damaged_copy(copies: Copies, damage: str) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"model_folder": 3'])
-def test_damaged_record(copies: Copies, caplog: pytest.LogCaptureFixture, content: str) -> None:
+def test_damaged_record_is_logged_and_ignored(copies: Copies, caplog: pytest.LogCaptureFixture, content: str) -> None:
     """A record that cannot be read is told of and passed over, as if the registry had never been asked."""
     copy = remember(copies, fetch(copies, "one"))
     (record,) = (copy.model_folder.parent / "uris").iterdir()

@@ -35,12 +35,12 @@ def registry() -> Iterator[HTTPServer]:
         yield one
 
 
-def test_nothing_named() -> None:
+def test_missing_credentials_variable_changes_nothing() -> None:
     """Where no file is named, the environment stays as it is."""
     assert with_credentials({"MLFLOW_TRACKING_TOKEN": "told", "A": "b"}) == {"MLFLOW_TRACKING_TOKEN": "told", "A": "b"}
 
 
-def test_file_is_read(tmp_path: Path) -> None:
+def test_file_content_overrides_the_variable(tmp_path: Path) -> None:
     """A file's content without the line break at its end comes before the variable itself."""
     (tmp_path / "token").write_text("from a file \n")
     environ = {"MLFLOW_TRACKING_TOKEN": "told", "MLFLOW_TRACKING_TOKEN_FILE": str(tmp_path / "token")}
@@ -66,7 +66,7 @@ def test_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
         with_credentials({"MLFLOW_TRACKING_TOKEN_FILE": str(path)})
 
 
-def test_registry_is_told(tmp_path: Path, registry: HTTPServer) -> None:
+def test_registry_receives_the_token_of_the_file(tmp_path: Path, registry: HTTPServer) -> None:
     """The registry gets the token of the file, which this process's own environment has not."""
     (tmp_path / "token").write_text("from-a-file")
     address = f"http://127.0.0.1:{registry.server_port}"

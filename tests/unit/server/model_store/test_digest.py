@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_form(tmp_path: Path) -> None:
+def test_digest_is_sha256_over_sorted_paths(tmp_path: Path) -> None:
     """The digest is SHA-256 over a line a file, in the order of the paths, as other programs can compute it."""
     (tmp_path / "b").mkdir()
     lines = b""
@@ -31,13 +31,13 @@ def test_form(tmp_path: Path) -> None:
     assert folder_digest(tmp_path) == hashlib.sha256(lines).hexdigest()
 
 
-def test_copies_agree(folder: Path, tmp_path: Path) -> None:
+def test_digest_ignores_location_and_times(folder: Path, tmp_path: Path) -> None:
     """A copy elsewhere, with other times, has the same digest."""
     copy = shutil.copytree(folder, tmp_path / "elsewhere" / "other", copy_function=shutil.copyfile)
     assert folder_digest(copy) == folder_digest(folder)
 
 
-def test_any_change_shows(folder: Path) -> None:
+def test_any_file_change_changes_the_digest(folder: Path) -> None:
     """A flipped bit, another name, a file more and a file less each give another digest."""
     digests = [folder_digest(folder)]
     content = bytearray((folder / "model.skops").read_bytes())
@@ -56,7 +56,7 @@ def test_any_change_shows(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["registered_model_meta", "code/__pycache__/own.cpython-311.pyc"])
-def test_what_is_no_part_of_the_model(folder: Path, name: str) -> None:
+def test_digest_ignores_mlflow_and_bytecode_files(folder: Path, name: str) -> None:
     """What MLflow adds to a download, and Python to imported code, does not make it another model."""
     before = folder_digest(folder)
     (folder / name).parent.mkdir(exist_ok=True)
@@ -71,6 +71,6 @@ def test_same_name_deeper_counts(folder: Path) -> None:
     assert folder_digest(folder) != before
 
 
-def test_empty_folder(tmp_path: Path) -> None:
+def test_empty_folder_has_the_empty_digest(tmp_path: Path) -> None:
     """A folder without files, or none at all, has the digest of nothing, which no model has."""
     assert folder_digest(tmp_path) == folder_digest(tmp_path / "none") == hashlib.sha256().hexdigest()

@@ -67,7 +67,7 @@ def load(folder: Path) -> Model:
     return load_model(Copy(folder, "homes", "7", "models:/homes/7", "0" * 64), "auto")
 
 
-def test_saved_by_mlflow(saved: Path) -> None:
+def test_mlflow_model_folder_is_read(saved: Path) -> None:
     """All that the server needs of a model that MLflow saved is read from its folder."""
     mlmodel = MLmodel.read(saved)
     assert mlmodel.folder == saved
@@ -100,7 +100,7 @@ def test_by_its_signature_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"ranges": None}, {"other": 1}])
-def test_metadata_of_others(tmp_path: Path, metadata: object) -> None:
+def test_unrelated_metadata_sets_no_ranges(tmp_path: Path, metadata: object) -> None:
     """Metadata that says nothing of ranges limits nothing."""
     assert not any(column.limited for column in MLmodel.read(write(tmp_path, metadata=metadata)).schema.columns)
 
@@ -121,7 +121,7 @@ def test_metadata_of_others(tmp_path: Path, metadata: object) -> None:
         (b'signature: {inputs: \'[{"type": "tensor"}]\'}', "tensor signature"),
     ],
 )
-def test_bad_description(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_mlmodel_file_is_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
     """A file that is not MLflow's, or a signature that cannot be served, is refused in one line."""
     (tmp_path / "MLmodel").write_bytes(content)
     with pytest.raises(ModelError, match=message) as caught:
@@ -129,7 +129,7 @@ def test_bad_description(tmp_path: Path, content: bytes, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_no_description(tmp_path: Path) -> None:
+def test_missing_mlmodel_file_is_named(tmp_path: Path) -> None:
     """A folder without an MLmodel file is named, and so is one that is not there."""
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(ModelError, match=f"{folder} is no MLflow model"):
@@ -156,7 +156,7 @@ def test_example_of_another_form(tmp_path: Path, info: dict[str, str], content: 
     assert MLmodel.read(write(tmp_path, saved_input_example_info=info)).example is None
 
 
-def test_loaded_model(saved: Path) -> None:
+def test_loaded_model_predicts_its_own_example(saved: Path) -> None:
     """A loaded model has the copy's names, the folder's schema and example, and predicts its own example."""
     model = load(saved)
     assert (model.name, model.version, model.uri, model.trained_on) == (
@@ -176,7 +176,7 @@ def test_loaded_model(saved: Path) -> None:
         ([[None, 2.0]], {"width": 5.0, "height": 0.0}),
     ],
 )
-def test_example_that_the_model_refuses(saved: Path, data: object, example: object) -> None:
+def test_invalid_example_is_replaced_by_schema_example(saved: Path, data: object, example: object) -> None:
     """An example out of the model's own ranges gives way to one made from the schema."""
     path = saved / "input_example.json"
     before = path.read_text()
@@ -197,6 +197,6 @@ def test_example_that_the_model_refuses(saved: Path, data: object, example: obje
         ("/models/homes", None, "MODEL_URI"),
     ],
 )
-def test_source(saved: Path, uri: str, stale: str | None, source: str) -> None:
+def test_model_describes_its_source(saved: Path, uri: str, stale: str | None, source: str) -> None:
     """A model says in words where it came from."""
     assert load_model(Copy(saved, "homes", "7", uri, "0" * 64, stale), "auto").source == source

@@ -92,7 +92,9 @@ def away(registry: Versions) -> Iterator[Path]:
         ("models:/tiny/latest", "2"),
     ],
 )
-def test_registered(registry: Versions, tmp_path: Path, uri: str, version: str) -> None:
+def test_registered_model_resolves_to_a_verified_copy(
+    registry: Versions, tmp_path: Path, uri: str, version: str
+) -> None:
     """An alias, a number, a stage and `latest` each lead to a verified copy of the version that they mean."""
     copy = replace(resolve(registry.settings(tmp_path, uri)), stamp=None)
     digest = registry.digests[version]
@@ -101,7 +103,7 @@ def test_registered(registry: Versions, tmp_path: Path, uri: str, version: str) 
     assert list((tmp_path / "models").glob(".incoming*")) == []
 
 
-def test_run(registry: Versions, tmp_path: Path) -> None:
+def test_run_model_uses_its_digest_as_version(registry: Versions, tmp_path: Path) -> None:
     """A model of a run has no version of its own: its digest stands for one."""
     uri = f"runs:/{registry.run_of['1']}/model"
     copy = replace(resolve(registry.settings(tmp_path, uri)), stamp=None)
@@ -109,7 +111,7 @@ def test_run(registry: Versions, tmp_path: Path) -> None:
     assert copy == Copy(tmp_path / "models" / digest / "model", "model", digest[:12], uri, digest)
 
 
-def test_version_without_digest(registry: Versions, tmp_path: Path) -> None:
+def test_version_without_digest_tag_is_served(registry: Versions, tmp_path: Path) -> None:
     """A version that another trainer registered, without our tag, is served by the digest that it has."""
     version, digest, _ = registry.register_tree("foreign", 1)
     mlflow.MlflowClient().delete_model_version_tag("foreign", version, DIGEST_TAG)
@@ -119,7 +121,7 @@ def test_version_without_digest(registry: Versions, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
-def test_folder(registry: Versions, tmp_path: Path, form: str) -> None:
+def test_folder_model_is_served_without_a_copy(registry: Versions, tmp_path: Path, form: str) -> None:
     """A model in a folder, its name in the URI escaped or not, is served from where it is, without a copy."""
     folder = tmp_path / "a model"
     shutil.copytree(registry.artifacts_of(registry.run_of["1"]), folder)
@@ -129,7 +131,9 @@ def test_folder(registry: Versions, tmp_path: Path, form: str) -> None:
     assert not (tmp_path / "var").exists()
 
 
-def test_relative_folder(registry: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_path_is_recorded_as_absolute(
+    registry: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A relative path counts from the current folder and is recorded as an absolute one."""
     shutil.copytree(registry.artifacts_of(registry.run_of["1"]), tmp_path / "here")
     monkeypatch.chdir(tmp_path)
@@ -155,7 +159,7 @@ def test_relative_folder(registry: Versions, tmp_path: Path, monkeypatch: pytest
         "no-such-folder",
     ],
 )
-def test_not_there(registry: Versions, tmp_path: Path, uri: str) -> None:
+def test_missing_model_error_names_model_uri(registry: Versions, tmp_path: Path, uri: str) -> None:
     """A model that is not there is a ModelError of one line that names MODEL_URI; nothing stands in for it."""
     with pytest.raises(ModelError) as caught:
         resolve(registry.settings(tmp_path, uri))
@@ -163,7 +167,7 @@ def test_not_there(registry: Versions, tmp_path: Path, uri: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_no_model_at_that_path(registry: Versions, tmp_path: Path) -> None:
+def test_run_without_a_model_names_model_uri(registry: Versions, tmp_path: Path) -> None:
     """A run without a model there, or with something else there, is an error of one line that names MODEL_URI."""
     run = registry.run_of["1"]
     for path in ("none", "model/requirements.txt"):
@@ -173,13 +177,15 @@ def test_no_model_at_that_path(registry: Versions, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
 
 
-def test_folder_that_is_no_model(registry: Versions, tmp_path: Path) -> None:
+def test_folder_without_mlmodel_is_refused(registry: Versions, tmp_path: Path) -> None:
     """A folder without an MLmodel file is not a model."""
     with pytest.raises(ModelError, match="no file MLmodel"):
         resolve(registry.settings(tmp_path, str(tmp_path)))
 
 
-def test_database_away(registry: Versions, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_missing_database_serves_the_last_good_copy(
+    registry: Versions, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """With the database gone the last good copy is served and says why; no empty database is made in its place."""
     settings = registry.settings(tmp_path, "models:/tiny@champion")
     fresh = resolve(settings)
@@ -189,7 +195,7 @@ def test_database_away(registry: Versions, tmp_path: Path, request: pytest.Fixtu
     assert not database.exists()
 
 
-def test_database_away_and_no_copy(registry: Versions, tmp_path: Path, away: Path) -> None:
+def test_missing_database_without_copy_creates_no_database(registry: Versions, tmp_path: Path, away: Path) -> None:
     """With the database gone and no copy of this very URI there is nothing to serve, and no database is made."""
     for uri in ("models:/tiny@champion", f"runs:/{registry.run_of['1']}/model"):
         with pytest.raises(RegistryError, match=f"the registry's database {away} is not there"):
@@ -205,7 +211,7 @@ def test_copy_of_another_uri(registry: Versions, tmp_path: Path, request: pytest
         resolve(registry.settings(tmp_path, "models:/tiny@champion"))
 
 
-def test_artifacts_lost(registry: Versions, tmp_path: Path) -> None:
+def test_lost_artifacts_are_served_from_the_copy(registry: Versions, tmp_path: Path) -> None:
     """A registered model whose files are lost is served from its copy; without a copy it is an error of one line."""
     _, digest, run = registry.register_tree("lost", 1)
     settings = registry.settings(tmp_path, "models:/lost/1")
@@ -218,7 +224,7 @@ def test_artifacts_lost(registry: Versions, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_damaged_copy(registry: Versions, tmp_path: Path) -> None:
+def test_damaged_copy_is_fetched_again(registry: Versions, tmp_path: Path) -> None:
     """A copy that is no longer what it was is fetched again."""
     settings = registry.settings(tmp_path, "models:/tiny/1")
     copy = resolve(settings)
@@ -227,7 +233,9 @@ def test_damaged_copy(registry: Versions, tmp_path: Path) -> None:
     assert folder_digest(copy.model_folder) == copy.digest
 
 
-def test_damaged_copy_and_no_registry(registry: Versions, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_damaged_copy_does_not_replace_the_registry(
+    registry: Versions, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """A damaged copy does not stand in for a registry that is away."""
     settings = registry.settings(tmp_path, "models:/tiny/1")
     (resolve(settings).model_folder / "MLmodel").unlink()
@@ -236,7 +244,7 @@ def test_damaged_copy_and_no_registry(registry: Versions, tmp_path: Path, reques
         resolve(settings)
 
 
-def test_wrong_digest(registry: Versions, tmp_path: Path) -> None:
+def test_wrong_digest_serves_the_older_copy(registry: Versions, tmp_path: Path) -> None:
     """Files that are not what was registered are refused; the older good copy of the same URI is served instead."""
     registry.register_tree("forged", 1)
     client = mlflow.MlflowClient()
@@ -265,13 +273,13 @@ def environ_of(settings: Settings, **more: str) -> dict[str, str]:
     }
 
 
-def test_in_child(registry: Versions, tmp_path: Path) -> None:
+def test_resolving_in_a_child_gives_the_same_copy(registry: Versions, tmp_path: Path) -> None:
     """A process of its own gives the same copy, also the second time, when there is nothing to fetch."""
     settings = registry.settings(tmp_path, "models:/tiny/Production")
     assert resolve_in_child(environ_of(settings)) == resolve(settings)
 
 
-def test_error_in_child(registry: Versions, tmp_path: Path) -> None:
+def test_error_of_the_child_is_raised_unchanged(registry: Versions, tmp_path: Path) -> None:
     """The child's error arrives as it was raised there."""
     with pytest.raises(ModelError, match=r"^MODEL_URI='/no/such': .*no file MLmodel"):
         resolve_in_child(environ_of(registry.settings(tmp_path, "/no/such")))
@@ -286,7 +294,7 @@ def test_child_without_an_answer(registry: Versions, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("uri", ["models:/tiny@champion", "runs:/00000000000000000000000000000000/model"])
-def test_registry_that_refuses(registry: Versions, tmp_path: Path, uri: str) -> None:
+def test_refused_registry_connection_fails_in_seconds(registry: Versions, tmp_path: Path, uri: str) -> None:
     """A registry that refuses connections is one line, without its password, in seconds."""
     with refusing_port() as port:
         settings = replace(registry.settings(tmp_path, uri), tracking_uri=f"http://user:hunter2@127.0.0.1:{port}")
@@ -356,7 +364,7 @@ def test_mlflow_stays_outside(registry: Versions, tmp_path: Path) -> None:
         ("s3://bucket/model", None),
     ],
 )
-def test_local_folder(uri: str, folder: str | None) -> None:
+def test_only_paths_and_file_uris_are_local(uri: str, folder: str | None) -> None:
     """A path means itself, a file:// URI what its escapes mean, and everything else no folder of this host."""
     assert local_folder(uri) == (None if folder is None else Path(folder))
 
@@ -407,7 +415,7 @@ def volume(tmp_path: Path) -> Volume:
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
-def test_current_copy(volume: Volume, form: str) -> None:
+def test_record_path_resolves_to_its_copy(volume: Volume, form: str) -> None:
     """The path of a record leads to the copy that it names, as it was recorded, and nothing is written."""
     before = volume.state
     settings = replace(volume.settings, model_uri=form.format(volume.record))
@@ -422,7 +430,7 @@ def test_current_copy_in_child(volume: Volume) -> None:
     assert volume.state == before
 
 
-def test_no_current_copy(volume: Volume) -> None:
+def test_missing_current_copy_creates_no_record(volume: Volume) -> None:
     """Where nobody has made a copy current there is no model, and no record is made."""
     volume.record.unlink()
     before = volume.state
@@ -431,7 +439,7 @@ def test_no_current_copy(volume: Volume) -> None:
     assert volume.state == before
 
 
-def test_current_copy_that_is_damaged(volume: Volume) -> None:
+def test_damaged_current_copy_is_refused(volume: Volume) -> None:
     """A current copy that is no longer what it was is refused; it is left for whoever brought it."""
     (volume.copy.model_folder / "MLmodel").write_text("flavors: []\n")
     before = volume.state
@@ -440,7 +448,7 @@ def test_current_copy_that_is_damaged(volume: Volume) -> None:
     assert volume.state == before
 
 
-def test_current_copy_that_is_no_record(volume: Volume) -> None:
+def test_invalid_current_record_is_one_line(volume: Volume) -> None:
     """A record that is no JSON is an error of one line, also out of the child."""
     volume.record.write_text("not json\n")
     before = volume.state

@@ -19,7 +19,7 @@ def rows(text: str) -> list[list[object]]:
     return [list(row) for row in read_csv(text.encode(), COLUMNS, 9).rows]
 
 
-def test_cells() -> None:
+def test_csv_cells_are_parsed_by_column_type() -> None:
     """A cell is read as its column's type asks."""
     assert rows('n,x,b,s\n3,2.5,True,"a, ""b"""\r\n3.0,1e3,false,7\n') == [
         ["3", "2.5", True, 'a, "b"'],
@@ -27,7 +27,7 @@ def test_cells() -> None:
     ]
 
 
-def test_missing_cells() -> None:
+def test_empty_csv_cells_are_missing_values() -> None:
     """Empty cells, short rows and pandas' words for nothing are missing values."""
     assert rows("n,x,b,s\n,NaN,null,NA\n1\n") == [[None] * 4, ["1", None, None, None]]
 
@@ -56,7 +56,7 @@ def test_byte_order_mark_and_blank_lines() -> None:
         (b"n\n\xff\n", "the body is not UTF-8: invalid start byte at byte 2"),
     ],
 )
-def test_no_csv(body: bytes, words: str) -> None:
+def test_invalid_csv_is_refused_with_the_reason(body: bytes, words: str) -> None:
     """What is no CSV is refused with the reason."""
     with pytest.raises((BadForm, InvalidRows), match=words):
         read_csv(body, COLUMNS, 9)
@@ -68,7 +68,7 @@ def test_only_what_the_model_has() -> None:
     assert [list(row) for row in read_csv(f"{wide}\n1\n".encode(), COLUMNS, 9).rows] == [["1", None]]
 
 
-def test_places() -> None:
+def test_csv_fault_names_row_and_column() -> None:
     """A fault's place in a file is told by its row and its column."""
     assert read_csv(b"n,x\n1,2\n", COLUMNS, 9).place(0, 1) == "#/row 1/x"
 
@@ -79,7 +79,7 @@ def parquet(**columns: object) -> bytes:
     return file.getvalue()
 
 
-def test_parquet() -> None:
+def test_parquet_reads_only_columns_of_the_model() -> None:
     """A Parquet file is read, missing values and all, as far as the model has its columns."""
     assert parquet_is_read()
     body = parquet(n=[1, 2], other=[[1], [2]], x=[2.5, None], s=["a", None], b=[True, False])
@@ -98,7 +98,7 @@ def test_parquet() -> None:
     ],
     ids=["no file", "empty", "many rows", "long values"],
 )
-def test_no_parquet(body: bytes, words: str) -> None:
+def test_invalid_or_expanding_parquet_is_refused(body: bytes, words: str) -> None:
     """What is no Parquet file is refused, and so is one that is small only as long as it is not read."""
     assert len(body) < 2**22
     with pytest.raises((BadForm, InvalidRows), match=words):

@@ -43,7 +43,7 @@ DOCUMENTS = st.recursive(
         b"elevation=2596&slope=3",
     ],
 )
-def test_what_is_not_json(body: bytes) -> None:
+def test_invalid_json_error_names_the_position(body: bytes) -> None:
     """What is not one JSON document in UTF-8 is a 400 that says where, in one short line."""
     with pytest.raises(NotJson, match=r"^the body is not JSON: .*line 1 column") as caught:
         decode(body)
@@ -59,14 +59,14 @@ def test_place_of_an_error() -> None:
 
 
 @given(DOCUMENTS)
-def test_any_document(document: object) -> None:
+def test_decoder_agrees_with_the_standard_library(document: object) -> None:
     """Every JSON document is read as Python's own reader reads it, and ours come back as they were."""
     assert decode(json.dumps(document).encode()) == document
     assert decode(encode({"document": document})) == {"document": document}
 
 
 @given(st.binary() | st.text().map(str.encode))
-def test_any_bytes(body: bytes) -> None:
+def test_arbitrary_bytes_decode_or_are_refused(body: bytes) -> None:
     """Bytes are either JSON or refused as such; nothing else is raised."""
     with suppress(NotJson):
         decode(body)
@@ -90,7 +90,7 @@ def test_integers_past_64_bits(number: str) -> None:
         (Prediction([[1, 2]], [[0.5, 1.0]]), b'{"prediction":[1,2],"confidence":[0.5,1.0],"model_version":"1"}'),
     ],
 )
-def test_one(prediction: Prediction, answer: bytes) -> None:
+def test_single_prediction_has_confidence_and_version(prediction: Prediction, answer: bytes) -> None:
     """One row is answered with its prediction, its confidence or null, and the version as a string."""
     assert encode_one(prediction, "1") == answer
 
@@ -106,12 +106,12 @@ def test_one(prediction: Prediction, answer: bytes) -> None:
         ),
     ],
 )
-def test_many(prediction: Prediction, answer: bytes) -> None:
+def test_predictions_and_confidences_have_equal_length(prediction: Prediction, answer: bytes) -> None:
     """Many rows are answered with lists of one length, nulls where the model has no probabilities."""
     assert encode_many(prediction, "7") == answer
 
 
-def test_problem() -> None:
+def test_error_becomes_a_problem_document() -> None:
     """An error is a problem document with its status in words."""
     assert json.loads(encode_problem(413, "too long")) == {
         "type": "about:blank",

@@ -55,14 +55,14 @@ def refused(answer: httpx.Response, words: str, code: str = "BAD_REQUEST") -> No
         {"inputs": [{**ROW, "extra": [1]}], "else": 1},
     ],
 )
-def test_forms(client: TestClient, body: dict[str, Any]) -> None:
+def test_every_mlflow_form_parses_to_the_same_row(client: TestClient, body: dict[str, Any]) -> None:
     """A row is the same row in each of the forms, in whatever order, and whatever stands beside it."""
     answer = post(client, body)
     assert (answer.status_code, answer.json()) == (200, {"predictions": [SHOWN]})
     assert answer.headers["x-model-version"] == "4"
 
 
-def test_leniency(client: TestClient) -> None:
+def test_lenient_values_are_coerced_without_range_checks(client: TestClient) -> None:
     """Values become ones of their columns' types, ranges do not count, and an optional column may be left out."""
     rows = [{"n": "99", "x": True, "b": 0, "s": 7}, {"n": 3.9, "x": "1e2", "b": 2.0, "s": "", "o": None}]
     assert post(client, {"inputs": rows}).json() == {"predictions": [[99, 1, 0, None, "7"], [3, 100, 1, None, ""]]}
@@ -97,7 +97,7 @@ def test_leniency(client: TestClient) -> None:
         ),
     ],
 )
-def test_refused(client: TestClient, body: Any, words: str) -> None:
+def test_invalid_table_is_a_400_in_mlflow_form(client: TestClient, body: Any, words: str) -> None:
     """What is no table of the model's columns is a 400 of MLflow's form, which says what and where."""
     refused(post(client, body), words)
 
@@ -115,12 +115,12 @@ def test_refused(client: TestClient, body: Any, words: str) -> None:
         ({"dataframe_split": {"columns": ["n", "n"], "data": [[1, 2]]}}, 'dataframe_split.columns names "n" twice'),
     ],
 )
-def test_no_table(client: TestClient, body: Any, words: str) -> None:
+def test_table_without_columns_is_a_schema_error(client: TestClient, body: Any, words: str) -> None:
     """What does not say which value belongs to which column is an error of the schema, as MLflow tells it apart."""
     refused(post(client, body), words, "INVALID_PARAMETER_VALUE")
 
 
-def test_nan(client: TestClient) -> None:
+def test_nan_is_null_and_infinity_is_invalid(client: TestClient) -> None:
     """NaN is null, as MLflow's client writes a value that a DataFrame has not; Infinity is no JSON."""
     body = json.dumps({"inputs": [{**ROW, "o": float("nan")}]}).encode()
     assert b"NaN" in body
@@ -130,13 +130,13 @@ def test_nan(client: TestClient) -> None:
     refused(post(client, b'{"inputs": NaN' + b"[" * 5000), "the body is not JSON")
 
 
-def test_declared_params() -> None:
+def test_unsupported_parameter_is_refused() -> None:
     """A parameter that the model would heed is refused, rather than left out of its answer."""
     with client_of(Mirror(), params=frozenset(["threshold"])) as client:
         refused(post(client, {"inputs": [ROW], "params": {"threshold": 1}}), "'threshold'")
 
 
-def test_csv(client: TestClient) -> None:
+def test_csv_with_header_is_accepted(client: TestClient) -> None:
     """CSV with a header is a table; a value that is none of its column's names its row and column."""
     assert post(client, b"s,b,x,n\na,true,2.5,3\n", "text/csv; charset=UTF-8").json() == {
         "predictions": [[3, 2.5, 1, None, "a"]]
@@ -145,7 +145,7 @@ def test_csv(client: TestClient) -> None:
     refused(post(client, b"s,b,x,n\n", "text/csv"), "must be a list of at least one row")
 
 
-def test_parquet(client: TestClient) -> None:
+def test_parquet_requires_an_engine_with_pandas(client: TestClient) -> None:
     """Parquet is a table where the engine has pandas in memory anyway."""
     file = BytesIO()
     pd.DataFrame([ROW]).to_parquet(file)
@@ -167,19 +167,19 @@ def test_parquet(client: TestClient) -> None:
         ("application/json; format=split", "may have charset=utf-8 beside it, got 'format=split'"),
     ],
 )
-def test_content_types(client: TestClient, kind: str, words: str) -> None:
+def test_unsupported_content_type_is_a_415(client: TestClient, kind: str, words: str) -> None:
     """Other content types are a 415 in plain text, as MLflow answers them."""
     answer = post(client, {"inputs": [ROW]}, kind)
     assert (answer.status_code, answer.headers["content-type"]) == (415, "text/plain; charset=utf-8")
     assert words in answer.text
 
 
-def test_no_content_type(client: TestClient) -> None:
+def test_missing_content_type_is_a_415(client: TestClient) -> None:
     """No content type is a 415, and not MLflow's 500."""
     assert client.post("/invocations", content=b"{}").status_code == 415
 
 
-def test_named_outputs() -> None:
+def test_named_outputs_are_returned_as_records() -> None:
     """A model that names its outputs answers records, as its DataFrame is one."""
     with client_of(Mirror(("n", "x", "b", "o", "s"))) as client:
         assert post(client, {"inputs": [ROW]}).json() == {"predictions": [{"n": 3, "x": 2.5, "b": 1, "o": 1, "s": "a"}]}
@@ -195,7 +195,7 @@ class Failing:
         raise ValueError("secret")
 
 
-def test_other_errors() -> None:
+def test_server_errors_use_mlflow_form_without_details() -> None:
     """A full queue, a body that is too large and a failing model have MLflow's form too, and tell no secret."""
     with client_of(Failing(), {"MAX_PENDING": "1"}) as client:
         large, failed = post(client, b" " * 20001), post(client, {"inputs": [ROW]})
@@ -204,7 +204,7 @@ def test_other_errors() -> None:
     assert "secret" not in failed.text
 
 
-def test_ping_and_version(client: TestClient) -> None:
+def test_ping_and_version_answer_as_mlflow(client: TestClient) -> None:
     """MLflow's two questions are answered as it answers them."""
     ping = client.get("/ping")
     assert (ping.status_code, ping.content, ping.headers["content-type"]) == (200, b"\n", JSON)

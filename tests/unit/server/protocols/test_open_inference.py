@@ -59,7 +59,7 @@ def matrix(data: list[Any], **other: Any) -> dict[str, Any]:
     return {"inputs": [{"name": "x", "shape": [len(data) // 2, 2], "datatype": "FP64", "data": data}], **other}
 
 
-def test_server(client: TestClient) -> None:
+def test_server_metadata_reports_live_and_ready(client: TestClient) -> None:
     """The server tells its name and version, and that it is alive and ready."""
     assert client.get("/v2").json() == {"name": "forkcast", "version": __version__, "extensions": []}
     assert client.get("/v2/health/live").json() == {"live": True}
@@ -67,7 +67,7 @@ def test_server(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v2/models/mirror", "/v2/models/mirror/versions/4"])
-def test_model(client: TestClient, path: str) -> None:
+def test_model_metadata_lists_a_tensor_per_column(client: TestClient, path: str) -> None:
     """The model tells its tensors, one a column; those of its answer are as its example's are."""
     document = client.get(path).json()
     assert (document["name"], document["versions"], document["platform"]) == ("mirror", ["4"], "mlflow_mirror")
@@ -99,7 +99,7 @@ def test_outputs_of_a_classifier(adder: TestClient) -> None:
     }
 
 
-def test_model_that_cannot_predict_its_example() -> None:
+def test_model_failing_its_example_has_no_outputs() -> None:
     """A model that fails on its own example is described without outputs."""
 
     class Failing(Sum):
@@ -112,7 +112,7 @@ def test_model_that_cannot_predict_its_example() -> None:
         assert (failed.status_code, failed.json()) == (500, {"error": "this is our fault, and it is logged"})
 
 
-def test_columns(client: TestClient) -> None:
+def test_tensor_per_column_forms_a_table(client: TestClient) -> None:
     """One tensor a column is a table, of all types; optional columns may be left out."""
     answer = client.post(INFER, json={"inputs": TENSORS})
     assert answer.status_code == 200
@@ -120,7 +120,7 @@ def test_columns(client: TestClient) -> None:
     assert client.post("/v2/models/mirror/versions/4/infer", json={"inputs": TENSORS}).json() == answer.json()
 
 
-def test_wanted_outputs(adder: TestClient) -> None:
+def test_requested_outputs_are_returned_in_order(adder: TestClient) -> None:
     """Only the outputs that are asked for are answered, in that order; none are all."""
     for wanted, names in ((["confidence"], ["confidence"]), (["confidence", "predict"], ["confidence", "predict"])):
         answer = adder.post(SUM, json=matrix([1, 2], outputs=[{"name": name} for name in wanted])).json()
@@ -149,14 +149,14 @@ def test_wanted_outputs(adder: TestClient) -> None:
         (matrix([1.5, 2]), "inputs.0.data.0.a must be a whole number from 0 to 9, got 1.5"),
     ],
 )
-def test_refused(adder: TestClient, body: Any, words: str) -> None:
+def test_invalid_tensors_are_a_400_with_location(adder: TestClient, body: Any, words: str) -> None:
     """What are no tensors of this model is a 400 that says what and where."""
     answer = adder.post(SUM, json=body)
     assert (answer.status_code, set(answer.json())) == (400, {"error"})
     assert words in answer.json()["error"]
 
 
-def test_nothing(client: TestClient) -> None:
+def test_null_is_accepted_only_in_optional_columns(client: TestClient) -> None:
     """A row may lack an optional column's value: null, or NaN as Triton's client writes it; and no other's."""
     tensors = [*TENSORS, {"name": "o", "shape": [2], "datatype": "FP64", "data": [None, 2.0]}]
     body = client.build_request("POST", INFER, json={"inputs": tensors}).content
@@ -166,7 +166,7 @@ def test_nothing(client: TestClient) -> None:
     assert "inputs.0.data.0 must be a whole number from 0 to 9, got null" in wrong.json()["error"]
 
 
-def test_strictness(client: TestClient) -> None:
+def test_wrong_datatype_or_missing_column_is_refused(client: TestClient) -> None:
     """A column's tensor of another type is refused, and so is a missing column."""
     wrong = [{**TENSORS[0], "datatype": "BYTES", "data": ["1", "2"]}, *TENSORS[1:]]
     assert (
@@ -176,7 +176,7 @@ def test_strictness(client: TestClient) -> None:
     assert "required columns 's' are missing" in client.post(INFER, json={"inputs": TENSORS[:3]}).json()["error"]
 
 
-def test_content_types(adder: TestClient) -> None:
+def test_undeclared_json_is_accepted_other_types_refused(adder: TestClient) -> None:
     """JSON may go undeclared, as clients of this protocol send it; anything else is refused."""
     body = adder.build_request("POST", SUM, json=matrix([1, 2])).content
     assert adder.post(SUM, content=body).status_code == 200
@@ -199,14 +199,14 @@ def test_content_types(adder: TestClient) -> None:
         ("/v2/models/mirror/versions/5", "there is no version '5' of 'mirror'; served is '4'"),
     ],
 )
-def test_unknown(client: TestClient, path: str, rest: str, words: str) -> None:
+def test_unknown_model_or_version_is_a_404(client: TestClient, path: str, rest: str, words: str) -> None:
     """Another model, or another version, is a 404 that names the one served."""
     answer = client.request("POST" if rest == "/infer" else "GET", path + rest)
     assert (answer.status_code, set(answer.json())) == (404, {"error"})
     assert words in answer.json()["error"]
 
 
-def test_paths_and_methods(client: TestClient) -> None:
+def test_unknown_paths_use_the_protocol_error_form(client: TestClient) -> None:
     """Paths and methods that there are not are told in the protocol's form, with the marks of every answer."""
     for method, path, status in (("GET", "/v2/nothing", 404), ("GET", INFER, 405), ("POST", "/v2", 405)):
         answer = client.request(method, path)
@@ -221,7 +221,7 @@ def test_name_with_a_space() -> None:
         assert client.post("/v2/models/My%20model%20%C3%BC/infer", json={"inputs": TENSORS}).status_code == 200
 
 
-def test_draining() -> None:
+def test_draining_worker_is_live_but_not_ready() -> None:
     """A worker that drains is alive and not ready."""
     app = create_app(Settings.from_env({"REPLICA": "one"}), model_of(Mirror(), example=ROW))
     with TestClient(app) as client:

@@ -193,7 +193,7 @@ def problem(answer: Answer, status: int) -> dict[str, Any]:
         ),
     ],
 )
-def test_prediction(body: bytes, document: object) -> None:
+def test_valid_rows_return_predictions_without_extra_headers(body: bytes, document: object) -> None:
     """Valid rows get their predictions, and the answer's head has nothing but its kind, its length and who gave it."""
     answer = answered(Client([body]))
     assert (answer.status, answer.headers) == (200, {})
@@ -201,7 +201,7 @@ def test_prediction(body: bytes, document: object) -> None:
 
 
 @given(st.data())
-def test_body_in_parts(data: st.DataObject) -> None:
+def test_body_may_arrive_in_several_messages(data: st.DataObject) -> None:
     """A body may come in any number of messages, empty ones among them."""
     cuts = sorted(data.draw(st.lists(st.integers(0, len(BODY)), max_size=6)))
     parts = [BODY[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(BODY)], strict=True)]
@@ -218,7 +218,7 @@ def test_body_in_parts(data: st.DataObject) -> None:
         [{"type": "http.request", "body": BODY, "more_body": True}, {"type": "http.request"}],
     ],
 )
-def test_messages_that_leave_things_out(messages: list[bytes | Message]) -> None:
+def test_omitted_asgi_fields_have_defaults(messages: list[bytes | Message]) -> None:
     """A message without a body has an empty one, and one that promises no more is the last, as ASGI has it."""
     assert answered(Client(messages)).document["prediction"] == 5
 
@@ -226,7 +226,7 @@ def test_messages_that_leave_things_out(messages: list[bytes | Message]) -> None
 @pytest.mark.parametrize(
     ("sizes", "read"), [([LIMIT + 1], 1), ([LIMIT + 1, 9], 1), ([LIMIT, 1, 9], 2), ([20, 20, 20, 1, 9], 4)]
 )
-def test_body_too_large(sizes: list[int], read: int) -> None:
+def test_body_above_limit_is_a_413(sizes: list[int], read: int) -> None:
     """A body past the limit, whole or in parts, is a 413 that names it, and is read no further."""
     client = Client([b" " * size for size in sizes])
     detail = problem(answered(client), 413)["detail"]
@@ -264,7 +264,9 @@ def test_body_at_the_limit(parts: list[int]) -> None:
         ([JSON], b'{"instances": [[1], [2], [3], [4]]}', 422, "must have at most 3 rows, got 4"),
     ],
 )
-def test_request_that_is_refused(headers: list[tuple[bytes, bytes]], body: bytes, status: int, said: str) -> None:
+def test_invalid_request_costs_no_prediction(
+    headers: list[tuple[bytes, bytes]], body: bytes, status: int, said: str
+) -> None:
     """What is not a valid request is a problem that says why, and costs no prediction."""
     engine = Double()
     assert said in problem(answered(Client([body], headers), engine), status)["detail"]
@@ -287,7 +289,7 @@ class Refusing:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in kinds(RequestError) if kind is not ClientGone])
-def test_every_foreseen_error(kind: type[RequestError], caplog: pytest.LogCaptureFixture) -> None:
+def test_each_known_error_has_its_status(kind: type[RequestError], caplog: pytest.LogCaptureFixture) -> None:
     """Each error that has a status is answered with it, its headers, its words and its faults, and is not logged."""
     error = kind("what is wrong", [Fault("is wrong", "#/x")])
     answer = answered(Client(), batcher=Refusing(error))
@@ -298,7 +300,7 @@ def test_every_foreseen_error(kind: type[RequestError], caplog: pytest.LogCaptur
     assert caplog.messages == []
 
 
-def test_kinds_of_errors() -> None:
+def test_all_error_classes_have_a_status() -> None:
     """These are all errors that have a status, and what it is."""
     assert {kind: kind.status for kind in kinds(RequestError)} == {
         RoutingError: 404,
@@ -321,7 +323,7 @@ def test_kinds_of_errors() -> None:
     }
 
 
-def test_full_and_closed_queues() -> None:
+def test_full_or_closed_queue_is_a_503() -> None:
     """More rows than may wait, and rows for a worker that is stopping, are a 503 with Retry-After."""
 
     async def ask(predict: Endpoint, batcher: Batcher) -> None:
@@ -344,7 +346,7 @@ def test_full_and_closed_queues() -> None:
         [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}],
     ],
 )
-def test_client_that_leaves_while_sending(parts: list[bytes | Message], caplog: pytest.LogCaptureFixture) -> None:
+def test_client_leaving_while_sending_is_a_499(parts: list[bytes | Message], caplog: pytest.LogCaptureFixture) -> None:
     """A client that goes away before its body has come is a 499 without words, which nobody reads or logs."""
     engine = Double()
     answer = answered(Client(parts), engine)
@@ -353,7 +355,7 @@ def test_client_that_leaves_while_sending(parts: list[bytes | Message], caplog: 
     assert caplog.messages == []
 
 
-def test_client_that_leaves_while_it_waits(caplog: pytest.LogCaptureFixture) -> None:
+def test_client_leaving_while_waiting_is_a_499(caplog: pytest.LogCaptureFixture) -> None:
     """The answer that is waited for stands in the request's state: cancelled there, it ends the request with a 499."""
     engine = Double()
 
@@ -373,7 +375,7 @@ def test_client_that_leaves_while_it_waits(caplog: pytest.LogCaptureFixture) -> 
     assert caplog.messages == []
 
 
-def test_request_that_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+def test_cancelled_request_ends_without_response(caplog: pytest.LogCaptureFixture) -> None:
     """A request whose own task is cancelled, as at the end of a drain, ends at once and answers nothing."""
 
     async def cancel(predict: Endpoint, batcher: Batcher) -> None:
@@ -401,7 +403,9 @@ def test_request_that_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
         (None, Refusing(ZeroDivisionError("secret")), "ZeroDivisionError: secret"),
     ],
 )
-def test_unforeseen(engine: Double | None, batcher: object, named: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_error_is_logged_500_without_details(
+    engine: Double | None, batcher: object, named: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """What nobody foresaw, in the model, after it or before, is a 500 that echoes none of it, and is logged."""
     answer = answered(Client(), engine, batcher)
     document = problem(answer, 500)
@@ -429,7 +433,7 @@ def test_requests_at_the_same_time() -> None:
     assert engine.seen == [1, 2, 3]
 
 
-def test_compressed_body() -> None:
+def test_compressed_body_is_a_415() -> None:
     """A body that is compressed is a 415 that says so; one that is declared to be as it is, is read."""
     for encoding, status in ((b"gzip", 415), (b"identity", 200)):
         body = b"\x1f\x8b\x08" if status == 415 else BODY
@@ -452,7 +456,7 @@ async def _read(headers: list[tuple[bytes, bytes]], parts: list[bytes | Message]
 
 
 @given(st.lists(st.binary(max_size=LIMIT // 2), min_size=1, max_size=6))
-def test_read_json(parts: list[bytes]) -> None:
+def test_body_parts_are_joined_up_to_the_limit(parts: list[bytes]) -> None:
     """A body is its parts, joined, where they are not larger than the limit together."""
     whole = b"".join(parts)
     if len(whole) <= LIMIT:

@@ -50,33 +50,33 @@ def tensor(**other: Any) -> Tensor:
         ({"shape": [2, 1], "data": [[1], 2]}, r"inputs.0.data.1 must be a list of 1, as the shape says, got 2"),
     ],
 )
-def test_no_tensor(other: dict[str, Any], words: str) -> None:
+def test_invalid_tensor_is_refused_with_location(other: dict[str, Any], words: str) -> None:
     """What is no tensor is refused, with what is wrong and where."""
     with pytest.raises(BadForm, match=words):
         tensor(**other)
 
 
 @pytest.mark.parametrize("document", [None, [], "a", 1])
-def test_no_object(document: object) -> None:
+def test_tensor_must_be_an_object(document: object) -> None:
     """A tensor is an object."""
     with pytest.raises(BadForm, match="must be an object of name"):
         Tensor.parse(document, "inputs.0")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_datatype(kind: str) -> None:
+def test_each_datatype_accepts_its_own_values(kind: str) -> None:
     """Each datatype has values, and takes those of its own."""
     odd: dict[str, list[Any]] = {"BOOL": [True, False], "BYTES": ["a", "b"]}
     data = odd.get(kind, [1, 2.0])
     assert tensor(datatype=kind, data=data).data == data
 
 
-def test_float32() -> None:
+def test_fp32_value_is_rounded_to_float32() -> None:
     """A float32 is the nearest one, as whoever sends it has it in memory."""
     assert tensor(datatype="FP32", data=[0.1, 1]).data == [float(np.float32(0.1)), 1.0]
 
 
-def test_nothing() -> None:
+def test_null_values_stay_null_in_any_datatype() -> None:
     """A value that is not there stays so, whatever the datatype; the column knows whether it may."""
     assert tensor(datatype="FP32", data=[None, 1]).data == [None, 1.0]
     assert tensor(data=[1, None]).data == [1, None]
@@ -87,7 +87,7 @@ def test_matrix_named_like_a_column() -> None:
     assert list(to_table([tensor(shape=[1, 2])], COLUMNS).names) == ["a", "b"]
 
 
-def test_nested_and_flat() -> None:
+def test_nested_and_flat_data_are_equal() -> None:
     """Data may be flat or nested as the shape says."""
     assert tensor(shape=[2, 2], data=[1, 2, 3, 4]) == tensor(shape=[2, 2], data=[[1, 2], [3, 4]])
 
@@ -115,7 +115,7 @@ def test_one_tensor_for_all() -> None:
         ([{}, {"name": "b", "shape": [1], "data": [1]}], r"inputs.1 \(b\) must have as many rows as the others, got 1"),
     ],
 )
-def test_no_table(others: list[dict[str, Any]], words: str) -> None:
+def test_tensors_that_form_no_rows_are_refused(others: list[dict[str, Any]], words: str) -> None:
     """Tensors that are no rows of the model are refused."""
     with pytest.raises(BadForm, match=words):
         to_table([tensor(**other) for other in others], COLUMNS)
@@ -133,18 +133,20 @@ def test_no_table(others: list[dict[str, Any]], words: str) -> None:
         ([[1], [1, 2]], "BYTES", (2,), ["[1]", "[1, 2]"]),
     ],
 )
-def test_labels(labels: list[Any], datatype: str, shape: tuple[int, ...], data: list[Any]) -> None:
+def test_labels_choose_the_output_datatype(
+    labels: list[Any], datatype: str, shape: tuple[int, ...], data: list[Any]
+) -> None:
     """Labels are one tensor of the datatype that holds them; what none holds is text."""
     assert outputs(Prediction(labels, None)) == [Tensor("predict", shape, datatype, data)]
 
 
-def test_confidences() -> None:
+def test_confidences_are_omitted_when_any_row_lacks_them() -> None:
     """Confidences are a tensor beside the labels, unless a row has none."""
     assert [one.name for one in outputs(Prediction([1, 2], [0.5, 1.0]))] == ["predict", "confidence"]
     assert [one.name for one in outputs(Prediction([1, 2], [0.5, None]))] == ["predict"]
 
 
-def test_named_outputs() -> None:
+def test_named_outputs_are_a_tensor_each() -> None:
     """A model that names its outputs has a tensor for each."""
     several = outputs(Prediction([[1, "a"], [2, "b"]], None, ("n", "s")))
     assert [one.document() for one in several] == [

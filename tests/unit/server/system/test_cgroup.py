@@ -30,14 +30,14 @@ def write(folder: Path, name: str, text: str) -> None:
         ("what is this", None),
     ],
 )
-def test_cgroup_2(tmp_path: Path, limit: str, cpus: int | None) -> None:
+def test_cgroup_2_quota_is_rounded_up(tmp_path: Path, limit: str, cpus: int | None) -> None:
     """A quota of cgroup version 2 is rounded up, no more than the usable CPUs; without one those count."""
     (tmp_path / "cpu.max").write_text(f"{limit}\n")
     assert available_cpus(tmp_path) == (USABLE if cpus is None else min(cpus, USABLE))
 
 
 @pytest.mark.parametrize(("quota", "cpus"), [("50000", 1), ("110000", 2), ("-1", None), ("0", None), ("x", None)])
-def test_cgroup_1(tmp_path: Path, quota: str, cpus: int | None) -> None:
+def test_cgroup_1_quota_is_rounded_up(tmp_path: Path, quota: str, cpus: int | None) -> None:
     """A quota of cgroup version 1 is rounded up as well; -1 means that there is none."""
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu/cpu.cfs_quota_us").write_text(f"{quota}\n")
@@ -45,7 +45,7 @@ def test_cgroup_1(tmp_path: Path, quota: str, cpus: int | None) -> None:
     assert available_cpus(tmp_path) == (USABLE if cpus is None else min(cpus, USABLE))
 
 
-def test_no_cgroup(tmp_path: Path) -> None:
+def test_usable_cpus_count_without_a_cgroup(tmp_path: Path) -> None:
     """Without a control group, the CPUs that this process may use count."""
     assert available_cpus(tmp_path / "none") == USABLE
 
@@ -81,7 +81,7 @@ def test_memory_limit_of_both_versions(tmp_path: Path) -> None:
     assert memory_limit(tmp_path) == 1_000_000
 
 
-def test_no_memory_limit(tmp_path: Path) -> None:
+def test_missing_cgroup_has_no_memory_limit(tmp_path: Path) -> None:
     """Without a control group there is no limit, and nobody was killed."""
     assert memory_limit(tmp_path / "none") is None
     assert oom_kills(tmp_path / "none") == 0
@@ -114,7 +114,7 @@ def test_memory_used_of_both_versions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stat", ["", "anon 5\n", "file many\n", "what is this\n", None])
 @pytest.mark.parametrize("name", ["memory.current", "memory/memory.usage_in_bytes"])
-def test_memory_used_that_is_not_told(tmp_path: Path, name: str, stat: str | None) -> None:
+def test_unknown_memory_usage_is_none(tmp_path: Path, name: str, stat: str | None) -> None:
     """Where the kernel does not tell, or not all that it takes, nobody knows."""
     assert memory_used(tmp_path) is None
     write(tmp_path, name, "1000\n")
@@ -137,13 +137,13 @@ def test_kills_of_version_1(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "oom_kill_disable 0\nunder_oom 0\n", "what is this\n"])
 @pytest.mark.parametrize("name", ["memory.events", "memory/memory.oom_control"])
-def test_kills_that_are_not_counted(tmp_path: Path, name: str, text: str) -> None:
+def test_unknown_oom_counter_is_zero(tmp_path: Path, name: str, text: str) -> None:
     """A kernel that does not count them, or in a form that is not known, has killed none."""
     write(tmp_path, name, text)
     assert oom_kills(tmp_path) == 0
 
 
-def test_cpu_time(tmp_path: Path) -> None:
+def test_cpu_time_is_read_in_seconds(tmp_path: Path) -> None:
     """CPU time is told in seconds by either version, and None where it is not told."""
     assert cpu_seconds(tmp_path) is None
     write(tmp_path, "cpuacct/cpuacct.usage", "2500000000\n")
@@ -153,7 +153,7 @@ def test_cpu_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "limit"), [("50000 100000", 0.5), ("max 100000", None)])
-def test_cpu_limit(tmp_path: Path, text: str, limit: float | None) -> None:
+def test_cpu_limit_is_a_fraction_or_none(tmp_path: Path, text: str, limit: float | None) -> None:
     """The limit is a part or a multiple of a CPU, or none."""
     write(tmp_path, "cpu.max", text)
     assert cpu_limit(tmp_path) == limit

@@ -60,7 +60,7 @@ def test_usage_is_that_of_make_stats(tree: psutil.Process) -> None:
     assert found.shared >= 8 << 20
 
 
-def test_family(tree: psutil.Process) -> None:
+def test_family_is_the_process_and_its_descendants(tree: psutil.Process) -> None:
     """The family is the process, first, and its descendants, whatever they call themselves; not its siblings."""
     found = family(tree.pid)
     assert found[0] == tree.pid
@@ -68,7 +68,7 @@ def test_family(tree: psutil.Process) -> None:
     assert set(found) < set(family(os.getpid()))
 
 
-def test_processes_that_have_gone(tmp_path: Path) -> None:
+def test_ended_processes_use_no_memory(tmp_path: Path) -> None:
     """A process that ends while it is looked at counts nothing."""
     (tmp_path / "7").mkdir()
     (tmp_path / "7/stat").write_text("7 (gone) S 1 0 0")

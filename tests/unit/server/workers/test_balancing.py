@@ -313,7 +313,7 @@ async def test_close_lets_go_of_the_socket() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("waiting", ["for siblings", "stepped back"])
-async def test_close_while_waiting(waiting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closed_acceptor_does_not_return(waiting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An acceptor that is closed while it waits does not come back."""
     monkeypatch.setattr("server.workers.balancing._PATIENCE", 3600.0 if waiting == "for siblings" else 0.0)
     monkeypatch.setattr("server.workers.balancing._TRIES", 1_000_000)
@@ -333,7 +333,7 @@ async def test_close_while_waiting(waiting: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.anyio
-async def test_client_that_left_before_it_was_accepted() -> None:
+async def test_reset_connection_does_not_affect_the_next() -> None:
     """A connection that was reset while it waited does no harm to the next."""
     async with listening() as site:
         acceptor, held = site.worker()
@@ -347,7 +347,7 @@ async def test_client_that_left_before_it_was_accepted() -> None:
 
 
 @pytest.mark.anyio
-async def test_unix_socket(tmp_path: Path) -> None:
+async def test_unix_socket_connections_are_accepted(tmp_path: Path) -> None:
     """Connections on a Unix socket, as the local backend has them, are accepted alike."""
     async with listening(socket.AF_UNIX, str(tmp_path / "s")) as site:
         acceptor, held = site.worker()

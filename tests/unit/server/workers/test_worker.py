@@ -69,21 +69,21 @@ def test_head_and_body_are_one_write(recorder: Recorder, transport: JoiningTrans
     assert recorder.written == [HEAD + b"ok"] * 2
 
 
-def test_streamed_body(recorder: Recorder, transport: JoiningTransport) -> None:
+def test_only_the_first_body_chunk_joins_the_head(recorder: Recorder, transport: JoiningTransport) -> None:
     """Only the first piece of a body is joined to the head; the others follow as they come."""
     for data in (HEAD, b"o", b"k", b""):
         transport.write(data)
     assert recorder.written == [HEAD + b"o", b"k", b""]
 
 
-def test_body_that_looks_like_a_head(recorder: Recorder, transport: JoiningTransport) -> None:
+def test_body_resembling_a_head_is_sent_immediately(recorder: Recorder, transport: JoiningTransport) -> None:
     """A body that reads like a head is sent with its own head, not kept."""
     transport.write(HEAD)
     transport.write(HEAD)
     assert recorder.written == [HEAD + HEAD]
 
 
-def test_flush(recorder: Recorder, transport: JoiningTransport) -> None:
+def test_flush_sends_a_head_without_body_once(recorder: Recorder, transport: JoiningTransport) -> None:
     """A head without a body is sent by a flush, once."""
     transport.write(HEAD)
     transport.flush()
@@ -97,7 +97,7 @@ def test_continue_is_not_held(recorder: Recorder, transport: JoiningTransport) -
     assert recorder.written == [b"HTTP/1.1 100 Continue\r\n\r\n"]
 
 
-def test_close_flushes(recorder: Recorder, transport: JoiningTransport) -> None:
+def test_close_sends_buffered_data_first(recorder: Recorder, transport: JoiningTransport) -> None:
     """Closing sends what is left, first."""
     transport.write(HEAD)
     transport.close()
@@ -324,7 +324,7 @@ async def test_answer_is_one_write(inline: float) -> None:
 
 
 @pytest.mark.anyio
-async def test_head_only() -> None:
+async def test_response_to_head_is_not_delayed() -> None:
     """The answer to HEAD, which is a head alone, is not kept back."""
     async with listening() as site:
         client = await site.connect()
@@ -347,7 +347,7 @@ async def test_asset_is_whole() -> None:
 
 
 @pytest.mark.anyio
-async def test_expect_continue() -> None:
+async def test_expect_continue_is_answered_before_the_response() -> None:
     """A client that waits for 100 Continue gets it, and then its answer."""
     async with listening() as site:
         client = await site.connect()
@@ -360,7 +360,7 @@ async def test_expect_continue() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("inline", [QUICK, SLOW], ids=["loop", "thread"])
-async def test_pipelined_requests(inline: float) -> None:
+async def test_pipelined_requests_are_answered_in_order(inline: float) -> None:
     """Requests sent without waiting for answers are answered in their order."""
     async with listening(inline=inline) as site:
         client = await site.connect()
@@ -385,7 +385,7 @@ async def test_requests_of_a_quick_model_share_calls() -> None:
 
 
 @pytest.mark.anyio
-async def test_client_that_leaves() -> None:
+async def test_disconnected_client_is_not_predicted() -> None:
     """A client that hangs up while it waits leaves the queue: its rows are never predicted."""
     async with listening() as site:
         held = await site.shut_gate_behind(1)
@@ -405,7 +405,7 @@ async def test_client_that_leaves() -> None:
 
 
 @pytest.mark.anyio
-async def test_client_that_leaves_during_its_call(caplog: pytest.LogCaptureFixture) -> None:
+async def test_disconnect_during_prediction_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
     """A client that hangs up while its rows are predicted disturbs nobody, and nothing is logged as an error."""
     async with listening() as site:
         gone = await site.shut_gate_behind(1)
@@ -419,7 +419,7 @@ async def test_client_that_leaves_during_its_call(caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.anyio
-async def test_client_that_leaves_while_sending(caplog: pytest.LogCaptureFixture) -> None:
+async def test_disconnect_while_sending_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
     """A client that hangs up in the middle of its body costs no prediction and no error in the log."""
     async with listening() as site:
         client = await site.connect()
@@ -435,7 +435,7 @@ async def test_client_that_leaves_while_sending(caplog: pytest.LogCaptureFixture
 @pytest.mark.parametrize(
     "text", ["NONSENSE\r\n\r\n", "GET / HTTP/1.1\r\ncontent-length: abc\r\n\r\n", "\x16\x03\x01 hi"]
 )
-async def test_malformed_http(text: str) -> None:
+async def test_malformed_http_gets_a_problem_document(text: str) -> None:
     """What is no HTTP gets a problem document, and is hung up on."""
     async with listening() as site:
         client = await site.connect()
@@ -487,7 +487,7 @@ async def test_unforeseen_is_logged(inline: float, caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.anyio
-async def test_drain() -> None:
+async def test_drain_refuses_connections_and_closes_open_ones() -> None:
     """At a stop the door closes first; who is inside gets an answer, each with Connection: close."""
     async with listening() as site:
         idle = await site.connect()
@@ -561,7 +561,7 @@ async def test_stuck_call_is_given_up() -> None:
 
 
 @pytest.mark.anyio
-async def test_drain_that_is_out_of_time() -> None:
+async def test_drain_deadline_answers_waiting_requests_503() -> None:
     """At the deadline those who still wait get 503, and the call that runs may still answer."""
     async with listening(drain_seconds=0.2) as site:
         held = await site.shut_gate_behind(1)
@@ -580,7 +580,7 @@ async def test_drain_that_is_out_of_time() -> None:
 
 
 @pytest.mark.anyio
-async def test_orphan_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_worker_stops_when_its_master_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker whose master is gone stops by itself."""
     async with listening() as site:
         monkeypatch.setattr(os, "getppid", lambda: -1)

@@ -107,7 +107,9 @@ def changes(engine: FakeDocker) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("verb", ["scale", "resources", "restart", "status", "stats"])
-def test_verbs_that_need_a_running_stack(verb: str, make: Make, engine: FakeDocker, layout: Layout) -> None:
+def test_verbs_without_a_running_stack_suggest_make_up(
+    verb: str, make: Make, engine: FakeDocker, layout: Layout
+) -> None:
     """Where nothing runs, those who look at it or change it say how to start it."""
     assert refused_verb(getattr(make(N="2", CPUS="1"), verb)) == NOTHING_RUNS
     assert changes(engine) == []
@@ -175,7 +177,9 @@ def test_limits_are_refused(environ: dict[str, str], told: str, make: Make, engi
         ({"MLFLOW_TRACKING_URI": "sqlite:////srv/mlflow.db"}, "MLFLOW_TRACKING_URI='sqlite:////srv/mlflow.db': a data"),
     ],
 )
-def test_bad_value(environ: dict[str, str], told: str, make: Make, engine: FakeDocker, layout: Layout) -> None:
+def test_invalid_value_stops_before_building(
+    environ: dict[str, str], told: str, make: Make, engine: FakeDocker, layout: Layout
+) -> None:
     """A value that cannot be stops the start before anything is built or started."""
     assert refused_verb(make(**environ).up).startswith(told)
     assert changes(engine) == []
@@ -215,14 +219,14 @@ def test_looking_claims_no_project(verb: str, make: Make, layout: Layout) -> Non
     assert not layout.project.exists()
 
 
-def test_ports_that_are_one(make: Make, engine: FakeDocker, free: int) -> None:
+def test_equal_nginx_and_locust_ports_are_refused(make: Make, engine: FakeDocker, free: int) -> None:
     """Nginx and Locust cannot share a port."""
     told = refused_verb(make(HTTP_PORT=str(free), LOCUST_PORT=str(free)).up)
     assert told == f"LOCUST_PORT={free}: HTTP_PORT is that port already; expected another port"
     assert changes(engine) == []
 
 
-def test_ports_in_use(make: Make, engine: FakeDocker, taken: int, free: int) -> None:
+def test_used_port_is_refused_before_building(make: Make, engine: FakeDocker, taken: int, free: int) -> None:
     """A port that somebody listens on stops the start before anything is built, and the variable is named."""
     for environ, variable in (
         ({"HTTP_PORT": str(taken), "LOCUST_PORT": str(free)}, "HTTP_PORT"),
@@ -250,7 +254,9 @@ def test_own_ports_are_not_in_use(make: Make, engine: FakeDocker, taken: int, fr
     assert refused_verb(make(HTTP_PORT=str(taken)).up).endswith("no builder")
 
 
-def test_image_that_cannot_be_built(make: Make, engine: FakeDocker, ports: dict[str, str], layout: Layout) -> None:
+def test_failed_build_starts_and_stops_nothing(
+    make: Make, engine: FakeDocker, ports: dict[str, str], layout: Layout
+) -> None:
     """A build that fails ends the start: nothing was started, and nothing is stopped."""
     engine.answer("compose", "build", err="failed to solve\n", status=1)
     assert refused_verb(make(**ports).up).endswith("failed to solve")
@@ -258,7 +264,7 @@ def test_image_that_cannot_be_built(make: Make, engine: FakeDocker, ports: dict[
     assert not layout.state.exists()
 
 
-def test_published_image_that_cannot_be_pulled(make: Make, engine: FakeDocker, ports: dict[str, str]) -> None:
+def test_failed_pull_builds_no_replacement(make: Make, engine: FakeDocker, ports: dict[str, str]) -> None:
     """Where IMAGE names published images, they are pulled, and nothing is built in their place."""
     engine.answer("image", "inspect", status=1)
     engine.answer("pull", err="manifest unknown\n", status=1)
@@ -267,7 +273,7 @@ def test_published_image_that_cannot_be_pulled(make: Make, engine: FakeDocker, p
     assert [arguments[0] for arguments in changes(engine)] == ["pull"]
 
 
-def test_model_that_cannot_be_had(make: Make, engine: FakeDocker, ports: dict[str, str], layout: Layout) -> None:
+def test_missing_model_starts_nothing(make: Make, engine: FakeDocker, ports: dict[str, str], layout: Layout) -> None:
     """Without a model nothing is started: why, the model's own container has said."""
     engine.answer("compose", "build")
     engine.answer("compose", "run", "model", err="error: there is no such model\n", status=1)
@@ -291,7 +297,7 @@ def test_model_is_taken_back(make: Make, engine: FakeDocker, ports: dict[str, st
 
 
 @pytest.mark.usefixtures("up")
-def test_restart_that_fails(make: Make, engine: FakeDocker, layout: Layout) -> None:
+def test_failed_restart_restores_the_model(make: Make, engine: FakeDocker, layout: Layout) -> None:
     """A restart that fails takes its model back, also where that fails too; the replicas that serve stay."""
     engine.answer("compose", "run")
     engine.answer("compose", "run", "--undo", err="error: disk full\n", status=1)
@@ -312,14 +318,14 @@ def test_restart_without_a_model(make: Make, engine: FakeDocker, layout: Layout)
     assert Record.load(layout) == Record(UP)
 
 
-def test_container_that_somebody_removed(engine: FakeDocker) -> None:
+def test_removed_container_ends_the_wait(engine: FakeDocker) -> None:
     """A container that goes while it is waited for is not waited for any longer."""
     engine.containers(container())
     told = refused_verb(lambda: wait_ready(Compose({}), [container()["Id"], "gone"]))
     assert told == "a container was removed by somebody else before it was ready"
 
 
-def test_container_that_does_not_start(engine: FakeDocker) -> None:
+def test_failed_container_is_reported_with_its_reason(engine: FakeDocker) -> None:
     """A container that failed is told with its reason, before any that is missing."""
     engine.answer("logs", out="forkcast: the model has no signature\n")
     engine.answer("events")
@@ -328,7 +334,7 @@ def test_container_that_does_not_start(engine: FakeDocker) -> None:
     assert told == "forkcast-server-1 did not start: the model has no signature"
 
 
-def test_training_that_fails(make: Make, engine: FakeDocker) -> None:
+def test_failed_training_is_one_line_and_leaves_nothing(make: Make, engine: FakeDocker) -> None:
     """A training that fails is told in one line after its own; it starts nothing that stays."""
     engine.answer("compose", "build")
     engine.answer("compose", "run", "deploy.models.training.train", status=1)
@@ -345,7 +351,7 @@ def test_build_without_its_bases(make: Make, engine: FakeDocker) -> None:
     assert engine.ran("build") == []
 
 
-def test_build(make: Make, engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_each_image_with_its_size(make: Make, engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
     """A build ends with a line for each image and its size."""
     engine.answer("compose", "build")
     engine.answer("image", "inspect", "{{.Size}}", out="123456789\n")
@@ -393,7 +399,7 @@ def test_promoted_model_is_remembered(
 
 
 @pytest.mark.usefixtures("up")
-def test_promotion_that_is_refused(make: Make, registered: FakeDocker, layout: Layout) -> None:
+def test_refused_promotion_changes_no_record(make: Make, registered: FakeDocker, layout: Layout) -> None:
     """A candidate that may not take over is told in its own words, and nothing is written down."""
     registered.answer("compose", "run", "check", err="error: version 2 may not be promoted: why\n", status=1)
     assert refused_verb(lambda: make().promote("2", force=False)) == "version 2 may not be promoted: why"
@@ -401,7 +407,7 @@ def test_promotion_that_is_refused(make: Make, registered: FakeDocker, layout: L
 
 
 @pytest.mark.usefixtures("up")
-def test_promotion_that_does_not_fit(make: Make, registered: FakeDocker, layout: Layout) -> None:
+def test_promotion_without_enough_memory_is_refused(make: Make, registered: FakeDocker, layout: Layout) -> None:
     """What does not fit beside the model before is refused before anything leads to it."""
     health = {**HEALTH, "model": None, "memory": {"used": 200 << 20, "limit": 200 << 20}}
     registered.answer("exec", out=health)
@@ -428,7 +434,7 @@ def test_promotion_takes_published_images_of_any_code(make: Make, registered: Fa
     assert refused_verb(lambda: make().promote("2", force=False)) == "version 2 may not be promoted: why"
 
 
-def test_promotion_where_nothing_runs(make: Make, registered: FakeDocker, layout: Layout) -> None:
+def test_promotion_without_a_stack_moves_the_alias(make: Make, registered: FakeDocker, layout: Layout) -> None:
     """The alias is moved for the stack that comes up next; the images are got for it, and nothing is started."""
     registered.answer("compose", "build")
     assert make().promote(None, force=True) == Version("hills", "2", DIGEST)
@@ -447,7 +453,7 @@ def test_status_follows_the_stack(make: Make, engine: FakeDocker) -> None:
     assert changes(engine) == []
 
 
-def test_stack_that_compose_itself_started(make: Make, engine: FakeDocker, layout: Layout) -> None:
+def test_containers_started_by_compose_count_as_stack(make: Make, engine: FakeDocker, layout: Layout) -> None:
     """Containers of this checkout that nobody asked `make` for count as a stack, with as many replicas as there are."""
     for command in ("exec", "logs", "events"):
         engine.answer(command)
@@ -461,7 +467,7 @@ def test_stack_that_compose_itself_started(make: Make, engine: FakeDocker, layou
 
 
 @pytest.mark.usefixtures("up")
-def test_logs(make: Make, engine: FakeDocker) -> None:
+def test_shows_replicas_when_service_unset(make: Make, engine: FakeDocker) -> None:
     """S names the service; the replicas' are shown where it is unset."""
     engine.answer("logs")
     assert refused_verb(make(S="gunicorn").logs).startswith("S='gunicorn': expected one of ")
@@ -478,7 +484,7 @@ def test_down_keeps_the_data(make: Make, engine: FakeDocker, layout: Layout) -> 
     assert not layout.state.exists()
 
 
-def test_delete(make: Make, engine: FakeDocker) -> None:
+def test_removes_volumes_then_images(make: Make, engine: FakeDocker) -> None:
     """Deleting removes the volumes with the containers, and then the images."""
     engine.answer("compose", "down")
     engine.answer("image", "ls", out="sha256:1\n")

@@ -47,7 +47,9 @@ def test_failure_is_one_line(docker: FakeDocker, err: str, told: str) -> None:
     assert str(caught.value) == f"docker image inspect: {told}"
 
 
-def test_shown_command(docker: FakeDocker, capfd: pytest.CaptureFixture[str]) -> None:
+def test_shown_command_prints_in_order_and_returns_status(
+    docker: FakeDocker, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A command for the user's eyes prints where we do, after what we printed, and gives its status."""
     docker.answer("pull", out="pulled\n", err="warned\n", status=3)
     print("first")
@@ -56,7 +58,7 @@ def test_shown_command(docker: FakeDocker, capfd: pytest.CaptureFixture[str]) ->
     assert docker.calls[0].environ["TAG"] == "v1"
 
 
-def test_become_docker(docker: FakeDocker) -> None:
+def test_become_docker_flushes_output_and_keeps_status(docker: FakeDocker) -> None:
     """A process that becomes the command prints what it had to say first, and ends with its status."""
     docker.answer("stats", out="a table\n", status=5)
     script = (
@@ -70,7 +72,7 @@ def test_become_docker(docker: FakeDocker) -> None:
 
 
 @pytest.mark.usefixtures("no_docker")
-def test_no_command() -> None:
+def test_missing_docker_command_is_reported() -> None:
     """Without the command there is no engine, and whatever is asked of it is refused with that."""
     assert engine.engine_missing() == "there is no docker command"
     with pytest.raises(CommandError, match=r"^there is no docker command$"):
@@ -88,7 +90,7 @@ def test_no_command() -> None:
         (("buildx", "version"), "docker has no buildx plugin"),
     ],
 )
-def test_engine_that_is_not_there(docker: FakeDocker, command: tuple[str, ...], why_not: str) -> None:
+def test_unreachable_engine_is_reported(docker: FakeDocker, command: tuple[str, ...], why_not: str) -> None:
     """A command without an engine, or without a plugin, is told in words."""
     docker.engine()
     assert engine.engine_missing() is None
@@ -96,14 +98,14 @@ def test_engine_that_is_not_there(docker: FakeDocker, command: tuple[str, ...], 
     assert engine.engine_missing() == why_not
 
 
-def test_what_the_engine_is(docker: FakeDocker) -> None:
+def test_engine_reports_version_and_cpus(docker: FakeDocker) -> None:
     """Its version and its machine's CPUs are read as it tells them."""
     docker.engine()
     assert engine.engine_version() == "29.1.0"
     assert engine.engine_cpus() == 8
 
 
-def test_image_id(docker: FakeDocker) -> None:
+def test_image_id_is_none_for_missing_image(docker: FakeDocker) -> None:
     """An image that the engine has is told by its id; one that it lacks has none."""
     docker.answer("image", "inspect", "nginx:1.30", out="sha256:77\n")
     assert engine.image_id("nginx:1.30") == "sha256:77"
@@ -163,7 +165,7 @@ def test_start_is_read_in_every_form(started: str) -> None:
     assert Container.parse(container(StartedAt=started)).started.isoformat() == f"{started[:19]}+00:00"
 
 
-def test_container_without_what_others_have() -> None:
+def test_container_without_optional_fields_is_read() -> None:
     """A container without a health check, a limit, our label or a folder is read all the same."""
     document = container("nginx", Health=None)
     del document["Config"]["Labels"]["com.docker.compose.project.working_dir"]
@@ -196,7 +198,7 @@ def test_how_a_container_is(state: dict[str, Any], well: bool, failed: bool) -> 
     assert (one.well, one.failed) == (well, failed)
 
 
-def test_containers_in_order(docker: FakeDocker) -> None:
+def test_containers_are_ordered_by_service_and_number(docker: FakeDocker) -> None:
     """Containers come in the order of services and of their numbers, without those of no service of ours."""
     found = [container("locust"), container(number=10), container("nginx"), container("model"), container(number=9)]
     docker.containers(*found)
@@ -214,7 +216,7 @@ def test_no_container_is_not_asked_for(docker: FakeDocker) -> None:
     assert docker.calls == []
 
 
-def test_container_that_went_meanwhile(docker: FakeDocker) -> None:
+def test_vanished_container_fails_the_command(docker: FakeDocker) -> None:
     """One that is gone makes the command fail; the others are told."""
     docker.answer("inspect", out=[container()], err="Error: No such object: gone\n", status=1)
     assert [one.number for one in engine.inspect(["gone", "here"])] == [1]
@@ -222,7 +224,7 @@ def test_container_that_went_meanwhile(docker: FakeDocker) -> None:
     assert engine.inspect(["gone"]) == []
 
 
-def test_log_lines(docker: FakeDocker) -> None:
+def test_logs_of_both_outputs_are_decoded(docker: FakeDocker) -> None:
     """What a container printed to either of its outputs is read, whatever bytes it is made of."""
     docker.answer("logs", out="one\ntwo\n", err="three\n")
     assert sorted(engine.log_lines("abc", 7)) == ["one", "three", "two"]
@@ -251,7 +253,7 @@ def test_every_setting_is_asked_for() -> None:
     assert len(COMPOSE) == len(set(COMPOSE))
 
 
-def test_compose_that_fails(docker: FakeDocker) -> None:
+def test_compose_failure_is_one_line(docker: FakeDocker) -> None:
     """A failure of Compose is one line; where the user sees its output, its status."""
     docker.answer("compose", err="service server has no image\n", status=15)
     with pytest.raises(CommandError, match=r"^docker compose --env-file: service server has no image$"):
@@ -259,7 +261,7 @@ def test_compose_that_fails(docker: FakeDocker) -> None:
     assert Compose({}).show("up") == 15
 
 
-def test_become_compose(docker: FakeDocker) -> None:
+def test_become_compose_passes_stack_variables(docker: FakeDocker) -> None:
     """A process can become Compose, with the stack's variables."""
     docker.answer("compose", "logs", out="lines\n")
     script = "from deploy.backends.docker.engine import Compose; Compose({'TAG': 'v1'}).become('logs', 'server')"

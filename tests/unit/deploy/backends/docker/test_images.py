@@ -26,19 +26,19 @@ def engine(docker: FakeDocker) -> FakeDocker:
     return docker
 
 
-def test_bases() -> None:
+def test_base_images_match_the_dockerfile() -> None:
     """The images that ours are built on are those of the Dockerfile, each with its tag."""
     found = images.bases()
     assert [re.fullmatch(r"(python|nginx):[a-z0-9.-]+", image) is not None for image in found] == [True, True]
 
 
-def test_bases_that_are_here(engine: FakeDocker) -> None:
+def test_present_base_images_are_not_pulled(engine: FakeDocker) -> None:
     """Images that the engine has are not asked of any registry."""
     assert images.missing() is None
     assert engine.ran("pull") == []
 
 
-def test_bases_that_are_pulled(engine: FakeDocker) -> None:
+def test_only_missing_base_images_are_pulled(engine: FakeDocker) -> None:
     """Only what the engine lacks is pulled."""
     python, nginx = images.bases()
     engine.answer("image", "inspect", nginx, err="Error: No such image\n", status=1)
@@ -48,7 +48,7 @@ def test_bases_that_are_pulled(engine: FakeDocker) -> None:
     assert python != nginx
 
 
-def test_bases_that_cannot_be_had(engine: FakeDocker) -> None:
+def test_failed_pull_names_the_base_image(engine: FakeDocker) -> None:
     """An image that cannot be pulled is named, with the engine's reason, and no other is tried."""
     engine.answer("image", "inspect", status=1)
     engine.answer("pull", err="retrying\nError: dial tcp: lookup registry-1.docker.io: no such host\n", status=1)
@@ -59,7 +59,7 @@ def test_bases_that_cannot_be_had(engine: FakeDocker) -> None:
     assert len(engine.ran("pull")) == 1
 
 
-def test_build(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
+def test_announces_only_missing_images(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
     """A build is announced where an image is missing, and silent where all are there."""
     engine.answer("compose", "build")
     images.build(COMPOSE)
@@ -70,14 +70,14 @@ def test_build(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(engine.ran("compose", "build")) == 2
 
 
-def test_build_that_fails(engine: FakeDocker) -> None:
+def test_failed_build_reports_the_last_line(engine: FakeDocker) -> None:
     """A build that fails is told by the builder's last line."""
     engine.answer("compose", "build", err="#7 ERROR\nfailed to solve: exit code: 1\n", status=1)
     with pytest.raises(CommandError, match=r"failed to solve: exit code: 1$"):
         images.build(COMPOSE)
 
 
-def test_pull(engine: FakeDocker) -> None:
+def test_pulls_only_missing_published_images(engine: FakeDocker) -> None:
     """Published images are pulled, those alone that are not here yet, and nothing is built."""
     engine.answer("image", "inspect", "forkcast-model", status=1)
     engine.answer("image", "inspect", "forkcast-locust", status=1)
@@ -87,7 +87,7 @@ def test_pull(engine: FakeDocker) -> None:
     assert engine.ran("build") == []
 
 
-def test_names_and_sizes(engine: FakeDocker) -> None:
+def test_images_have_names_and_sizes_in_bytes(engine: FakeDocker) -> None:
     """The stack's own images are those that it builds; each has a size in bytes."""
     document = {"services": {"a": {"image": "ours", "build": {}}, "b": {"image": "somebody-else's"}}}
     engine.answer("compose", "config", out=document)
@@ -97,7 +97,7 @@ def test_names_and_sizes(engine: FakeDocker) -> None:
     assert images.sizes(compose) == [("ours", 123_456_789)]
 
 
-def test_remove(engine: FakeDocker) -> None:
+def test_removes_each_project_image_once(engine: FakeDocker) -> None:
     """All that was built for this project is removed, each image once, with those that newer ones replaced."""
     engine.answer("image", "ls", out="sha256:2\nsha256:1\nsha256:2\n")
     engine.answer("image", "rm")
@@ -107,7 +107,7 @@ def test_remove(engine: FakeDocker) -> None:
     assert engine.ran("image", "rm") == [["image", "rm", "--force", "sha256:2", "sha256:1"]]
 
 
-def test_nothing_to_remove(engine: FakeDocker) -> None:
+def test_remove_without_images_runs_nothing(engine: FakeDocker) -> None:
     """Where nothing was built, nothing is removed."""
     images.remove(COMPOSE)
     assert engine.ran("image", "rm") == []
@@ -136,7 +136,9 @@ def test_publishing_needs_names(engine: FakeDocker, missing: str, unset: bool) -
         (CONTAINERD, {"BUILDER": "mine", "PLATFORMS": "linux/amd64"}, "mine", "linux/amd64"),
     ],
 )
-def test_publish(engine: FakeDocker, store: str, environ: dict[str, str], builder: str, platforms: str) -> None:
+def test_pushes_all_platforms_with_a_capable_builder(
+    engine: FakeDocker, store: str, environ: dict[str, str], builder: str, platforms: str
+) -> None:
     """Every platform is built and pushed at once, by the engine's own builder where that can, else by one of ours."""
     engine.answer("info", "{{json .DriverStatus}}", out=store)
     engine.answer("buildx", "bake")
@@ -164,7 +166,7 @@ def test_builder_is_made(engine: FakeDocker) -> None:
     assert {"--name", "forkcast", "docker-container"} < set(engine.ran("create")[0])
 
 
-def test_publishing_that_fails(engine: FakeDocker, capfd: pytest.CaptureFixture[str]) -> None:
+def test_failed_publish_is_one_line(engine: FakeDocker, capfd: pytest.CaptureFixture[str]) -> None:
     """What the builder says goes to the terminal, and the end is an error of one line."""
     engine.answer("buildx", "bake", err="ERROR: push access denied\n", status=1)
     with pytest.raises(CommandError, match=r"^the images were not published; the reason is above$"):
@@ -172,7 +174,7 @@ def test_publishing_that_fails(engine: FakeDocker, capfd: pytest.CaptureFixture[
     assert capfd.readouterr().err == "ERROR: push access denied\n"
 
 
-def test_bases_of_what_is_asked_for() -> None:
+def test_base_images_depend_on_requested_services() -> None:
     """A plain stack asks for no image of the registry's; a full one for those that the user names no other for."""
     plain = images.bases()
     assert not any(image.startswith(("debian:", "mariadb:")) for image in plain)

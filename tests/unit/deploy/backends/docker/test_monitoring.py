@@ -73,7 +73,7 @@ def started(engine: FakeDocker) -> list[list[str]]:
     return [call[call.index("--no-build") + 1 :] for call in engine.ran("compose", "up")]
 
 
-def test_what_is_started(engine: FakeDocker, layout: Layout, free: dict[str, str]) -> None:
+def test_prometheus_is_healthy_when_grafana_starts(engine: FakeDocker, layout: Layout, free: dict[str, str]) -> None:
     """Its image is built, Prometheus is well before Grafana starts, and the stack remembers that it is watched."""
     pages = DockerBackend(layout, options(**free)).monitoring()
     assert [call[5:] for call in engine.ran("compose", "build")] == [["build", "prometheus"]]
@@ -97,7 +97,7 @@ def test_other_settings_wait_for_a_verb_of_theirs(layout: Layout, free: dict[str
     assert (found.wanted.replicas, found.wanted.cpus, found.wanted.environment) == (1, 1, {})
 
 
-def test_grafana_that_cannot_be_pulled(
+def test_prometheus_runs_without_grafana_image(
     engine: FakeDocker, layout: Layout, free: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without Grafana's image Prometheus runs all the same, and one line says why it is alone."""
@@ -121,7 +121,7 @@ def test_published_images_are_pulled(engine: FakeDocker, layout: Layout, free: d
     assert engine.ran("compose", "build") == []
 
 
-def test_prometheus_that_does_not_start(engine: FakeDocker, layout: Layout, free: dict[str, str]) -> None:
+def test_failed_prometheus_leaves_the_stack_unchanged(engine: FakeDocker, layout: Layout, free: dict[str, str]) -> None:
     """Where Prometheus does not come up, nothing of it stays, and the stack is as it was."""
     engine.answer("compose", "up", err="no room\n", status=1)
     assert refusal(DockerBackend(layout, options(**free)).monitoring).endswith("no room")
@@ -139,7 +139,9 @@ def test_what_watched_before_is_left(engine: FakeDocker, layout: Layout) -> None
 
 
 @pytest.mark.parametrize("name", PORTS)
-def test_port_in_use(name: str, engine: FakeDocker, layout: Layout, free: dict[str, str], taken: str) -> None:
+def test_used_port_is_named_with_its_variable(
+    name: str, engine: FakeDocker, layout: Layout, free: dict[str, str], taken: str
+) -> None:
     """A port that somebody listens on is named with its variable before anything is built."""
     told = refusal(DockerBackend(layout, options(**free | {name: taken})).monitoring)
     assert told == f"port {taken} is in use by another program; choose another with {name}="
@@ -152,26 +154,26 @@ def test_own_ports_are_not_in_use(layout: Layout, taken: str) -> None:
     assert DockerBackend(layout, options()).monitoring()["Prometheus"] == f"http://127.0.0.1:{taken}"
 
 
-def test_ports_that_are_one(layout: Layout, taken: str) -> None:
+def test_equal_prometheus_and_grafana_ports_are_refused(layout: Layout, taken: str) -> None:
     """Prometheus and Grafana cannot share a port."""
     told = refusal(DockerBackend(layout, options(**dict.fromkeys(PORTS, taken))).monitoring)
     assert told == f"GRAFANA_PORT={taken}: Prometheus listens there; expected another port"
 
 
-def test_bad_port(layout: Layout) -> None:
+def test_invalid_port_is_named_with_its_value(layout: Layout) -> None:
     """A port that cannot be is named with its value and what was expected."""
     told = refusal(lambda: DockerBackend(layout, options(GRAFANA_PORT="http")).monitoring())
     assert told == "GRAFANA_PORT='http': expected a whole number from 1 to 65535"
 
 
-def test_nothing_to_watch(engine: FakeDocker, layout: Layout) -> None:
+def test_monitoring_without_a_stack_suggests_make_up(engine: FakeDocker, layout: Layout) -> None:
     """Where nothing runs, one line says how to start it."""
     layout.state.unlink()
     engine.containers()
     assert refusal(DockerBackend(layout, options()).monitoring) == "nothing is running here; start it with: make up"
 
 
-def test_local_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_backend_refuses_monitoring_with_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Docker one line says what it needs, and how to read by hand what it would have read."""
     monkeypatch.chdir(tmp_path)  # the backend changes into the stack's folder
     var = tmp_path / "var"
@@ -202,7 +204,7 @@ def test_serving_does_not_wait_for_monitoring(
     assert capsys.readouterr().out.startswith("note: the stack serves, and is not watched: ")
 
 
-def test_watched_by_hand(engine: FakeDocker, layout: Layout) -> None:
+def test_monitoring_started_by_compose_is_recognized(engine: FakeDocker, layout: Layout) -> None:
     """Containers that Compose itself started are known to be watched."""
     layout.state.unlink()
     found = DockerBackend(layout, options(HTTP_PORT="8080"))._running()

@@ -28,7 +28,7 @@ def service(docker: FakeDocker) -> None:
     docker.answer("compose", "run", "cat", out=RECORD)
 
 
-def test_provided_model(docker: FakeDocker) -> None:
+def test_provided_model_is_identified_by_digest_and_version(docker: FakeDocker) -> None:
     """A model that was brought is told from another by its digest and its version."""
     assert provider.provide(COMPOSE) == "0123456789ab-3"
     assert ran(docker)[0] == ONCE
@@ -38,7 +38,7 @@ def test_provided_model(docker: FakeDocker) -> None:
         assert provider.provide(COMPOSE) != "0123456789ab-3"
 
 
-def test_no_model(docker: FakeDocker, capfd: pytest.CaptureFixture[str]) -> None:
+def test_failed_provider_raises_without_reading_current(docker: FakeDocker, capfd: pytest.CaptureFixture[str]) -> None:
     """Where there is none, the service says why where the user sees it, and the current one is not looked at."""
     docker.answer("compose", "run", err="error: there is no such model\n", status=1)
     with pytest.raises(CommandError, match=r"^there is no model to serve; nothing was changed$"):
@@ -47,7 +47,7 @@ def test_no_model(docker: FakeDocker, capfd: pytest.CaptureFixture[str]) -> None
     assert ran(docker) == [ONCE]
 
 
-def test_undo(docker: FakeDocker) -> None:
+def test_undo_runs_in_the_service_and_reports_failure(docker: FakeDocker) -> None:
     """The service itself takes its last change back; that it could not is an error."""
     provider.undo(COMPOSE)
     assert ran(docker) == [[*ONCE, "python", "-m", "deploy.models.provide", "--undo"]]
@@ -56,7 +56,7 @@ def test_undo(docker: FakeDocker) -> None:
         provider.undo(COMPOSE)
 
 
-def test_train(docker: FakeDocker) -> None:
+def test_train_runs_in_the_service_and_reports_failure(docker: FakeDocker) -> None:
     """The service trains, in words where it cannot."""
     provider.train(COMPOSE)
     assert ran(docker) == [[*ONCE, "python", "-m", "deploy.models.training.train"]]
@@ -65,7 +65,7 @@ def test_train(docker: FakeDocker) -> None:
         provider.train(COMPOSE)
 
 
-def test_step(docker: FakeDocker) -> None:
+def test_step_returns_what_the_program_printed(docker: FakeDocker) -> None:
     """Another program of the service reads a text and gives back what it printed."""
     docker.answer("compose", "run", "deploy.models.other", out="printed\n")
     assert provider.step(COMPOSE, "deploy.models.other", "--loud", "7", text="{}") == "printed\n"
@@ -80,7 +80,7 @@ def test_step(docker: FakeDocker) -> None:
         ("", "docker compose --env-file: status 3"),
     ],
 )
-def test_step_that_fails(docker: FakeDocker, err: str, told: str) -> None:
+def test_failed_step_reports_the_reason_of_the_program(docker: FakeDocker, err: str, told: str) -> None:
     """Its own reason is told without what was said around it; else the engine's."""
     docker.answer("compose", "run", err=err, status=3)
     with pytest.raises(CommandError) as caught:
@@ -88,7 +88,7 @@ def test_step_that_fails(docker: FakeDocker, err: str, told: str) -> None:
     assert str(caught.value) == told
 
 
-def test_identity() -> None:
+def test_identity_joins_digest_and_version() -> None:
     """One model is told from another by its files and by its version."""
     assert provider.identity(RECORD["digest"], "3") == provider.provide(COMPOSE) == "0123456789ab-3"  # type: ignore[arg-type]
 
@@ -98,7 +98,9 @@ def test_identity() -> None:
     [(RECORD, 0, RECORD), ({}, 0, {}), ("not json", 0, {}), ("", 0, {}), ("", 1, {})]
     + [(other, 0, {}) for other in ([1], "7", "null", '"text"')],
 )
-def test_current_model(docker: FakeDocker, printed: object, status: int, found: dict[str, Any]) -> None:
+def test_current_model_is_empty_without_valid_record(
+    docker: FakeDocker, printed: object, status: int, found: dict[str, Any]
+) -> None:
     """The record in the volume is read; where there is none, or none that is a record, it is empty."""
     docker.answer("compose", "run", "cat", out=printed, status=status)
     assert provider.current(COMPOSE) == found

@@ -97,19 +97,19 @@ def test_events_are_this_containers(engine: FakeDocker) -> None:
         (128 * M, "no such file", "killed: out of memory at 128M"),
     ],
 )
-def test_reason_with_what_is_known(engine: FakeDocker, memory: int, record: object, told: str) -> None:
+def test_oom_reason_omits_unknown_figures(engine: FakeDocker, memory: int, record: object, told: str) -> None:
     """A limit or a need that is not known is left out."""
     engine.answer("compose", "run", "cat", out=record)
     assert reason(failed(OOMKilled=True, memory=memory), COMPOSE) == told
 
 
-def test_note_of_one_that_is_well() -> None:
+def test_healthy_container_has_no_note() -> None:
     """There is nothing to say of a container that is well, or on its way."""
     for one in (container(), container(Health={"Status": "starting"}), container("nginx")):
         assert note(Container.parse(one), COMPOSE) is None
 
 
-def test_note_of_one_that_failed(engine: FakeDocker) -> None:
+def test_failed_container_note_counts_restarts(engine: FakeDocker) -> None:
     """A container that failed is named, with the reason and how often it was started again."""
     engine.answer("logs", out="forkcast: the model has no signature\n")
     assert note(failed(), COMPOSE) == "forkcast-server-1 the model has no signature; started again 3 time(s)"

@@ -47,7 +47,7 @@ def test_stores_come_first(docker: FakeDocker, compose: Compose) -> None:
     assert started(docker) == [["database", "object-store"], ["mlflow"]]
 
 
-def test_only_its_own(docker: FakeDocker, compose: Compose) -> None:
+def test_user_provided_services_are_not_started(docker: FakeDocker, compose: Compose) -> None:
     """What the user names another one for is not started; a plain stack starts nothing."""
     running(docker)
     registry.up(compose, with_registry(Stack(), options(DATABASE_URL="mysql://h/n"), registry.ADDRESS, full=True))
@@ -59,7 +59,9 @@ def test_only_its_own(docker: FakeDocker, compose: Compose) -> None:
 @pytest.mark.parametrize(
     "state", [{"Health": {"Status": "unhealthy"}}, {"Status": "restarting"}, {"Status": "exited", "restarts": 2}]
 )
-def test_one_that_does_not_come_up(docker: FakeDocker, compose: Compose, state: dict[str, object]) -> None:
+def test_failed_service_is_reported_by_its_last_line(
+    docker: FakeDocker, compose: Compose, state: dict[str, object]
+) -> None:
     """A service that does not come up is told with the last line that it printed."""
     running(docker, **state)
     docker.answer("logs", out="starting\nerror: the database said no\n")

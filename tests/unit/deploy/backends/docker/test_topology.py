@@ -40,7 +40,7 @@ def refused_stack(environ: dict[str, str], before: Stack = DEFAULT) -> str:
     return refusal(lambda: requested(before, environ))
 
 
-def test_default_stack() -> None:
+def test_default_stack_is_one_replica_on_port_80() -> None:
     """A stack that nobody asked anything of is one replica of one CPU and 1 GiB, on all addresses at port 80."""
     assert requested(DEFAULT, {}) == DEFAULT
     assert variables(DEFAULT) == {
@@ -64,12 +64,12 @@ def test_default_stack() -> None:
         (True, True, "database,object-store,mlflow,prometheus,nginx-exporter,grafana"),
     ],
 )
-def test_profiles(*, full: bool, monitoring: bool, profiles: str | None) -> None:
+def test_compose_profiles_list_own_optional_services(*, full: bool, monitoring: bool, profiles: str | None) -> None:
     """Compose knows of those services beside the stack that are its own, and of no others."""
     assert variables(replace(DEFAULT, full=full, monitoring=monitoring)).get("COMPOSE_PROFILES") == profiles
 
 
-def test_what_is_asked_is_merged() -> None:
+def test_requested_settings_override_earlier_settings() -> None:
     """What is asked for now goes over what was asked for before, one by one."""
     before = replace(DEFAULT, memory="2G", environment={"ENGINE": "sklearn", "KEEP_ALIVE": "90"})
     stack = requested(
@@ -89,7 +89,7 @@ def test_names_of_the_limits() -> None:
 
 
 @pytest.mark.parametrize(("value", "cpus", "shown"), [("0.01", 0.01, "0.01"), ("0.50", 0.5, "0.5"), ("8", 8, "8")])
-def test_cpus(value: str, cpus: float, shown: str) -> None:
+def test_cpus_accepts_fractions_up_to_engine_cpus(value: str, cpus: float, shown: str) -> None:
     """Parts of a CPU up to all that the engine's machine has are taken."""
     stack = limited(DEFAULT, options(CPUS=value))
     assert stack.cpus == cpus
@@ -100,7 +100,7 @@ def test_cpus(value: str, cpus: float, shown: str) -> None:
     "value", ["0", "0.001", "8.1", "9", "-1", "+1", "1.", ".5", "1e0", "one", " 1", "0x1", "²", "nan"]
 )
 @pytest.mark.parametrize("name", ["CPUS", "SERVER_CPUS"])
-def test_bad_cpus(name: str, value: str) -> None:
+def test_invalid_cpus_are_named_with_expectation(name: str, value: str) -> None:
     """A limit that the engine would not take is named with its value and what was expected."""
     assert refused_stack({name: value}) == f"{name}={value!r}: expected a number of CPUs from 0.01 to 8, as 0.5"
 
@@ -118,7 +118,7 @@ def test_bad_cpus(name: str, value: str) -> None:
         ("6291456b", "6291456B"),
     ],
 )
-def test_memory(value: str, memory: str) -> None:
+def test_memory_accepts_the_sizes_docker_accepts(value: str, memory: str) -> None:
     """Sizes are taken as Docker takes them, from the least that it takes."""
     assert variables(limited(DEFAULT, options(MEMORY=value)))["SERVER_MEMORY"] == memory
 
@@ -147,7 +147,7 @@ def test_memory(value: str, memory: str) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["MEMORY", "SERVER_MEMORY"])
-def test_bad_memory(name: str, value: str) -> None:
+def test_invalid_memory_is_named_with_expectation(name: str, value: str) -> None:
     """A size that the engine would not take is named with its value and what was expected."""
     assert refused_stack({name: value}) == f"{name}={value!r}: expected a size of at least 6M, as 512M or 1.5G"
 
@@ -158,7 +158,7 @@ def test_bad_number_of_replicas() -> None:
     assert requested(DEFAULT, {"N": str(MAX_REPLICAS["docker"])}).replicas == 16
 
 
-def test_bad_setting() -> None:
+def test_invalid_replica_setting_is_refused() -> None:
     """A replica's own setting is checked when it is asked for."""
     with pytest.raises(SettingsError, match=r"^ENGINE='tensorflow': expected one of"):
         requested(DEFAULT, {"ENGINE": "tensorflow"})
@@ -179,7 +179,7 @@ def test_settings_reach_compose() -> None:
 
 
 @pytest.mark.parametrize("relative", [False, True])
-def test_training_data(relative: bool, tmp_path: Path) -> None:
+def test_training_data_is_mounted_for_one_command(relative: bool, tmp_path: Path) -> None:
     """A data set is named by its absolute path, as it is seen in the container; it belongs to one command only."""
     path = ROOT / "README.md" if relative else tmp_path / "rows.csv"
     path.touch()
@@ -189,7 +189,7 @@ def test_training_data(relative: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["no-such.csv", "."])
-def test_training_data_that_is_not_there(name: str, tmp_path: Path) -> None:
+def test_missing_training_data_is_refused(name: str, tmp_path: Path) -> None:
     """A data set that is no file is refused: Docker would make a folder of that name."""
     with pytest.raises(CommandError) as caught:
         data(options(COVERTYPE_PATH=str(tmp_path / name)))
@@ -207,13 +207,13 @@ def test_model_in_a_folder(form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("uri", ["models:/covertype@champion", "runs:/0a/model", "s3://bucket/model", ""])
-def test_model_elsewhere(uri: str) -> None:
+def test_remote_model_mounts_no_host_folder(uri: str) -> None:
     """A model of a registry or a store is in no folder of the host."""
     assert "MODEL_FOLDER" not in variables(requested(DEFAULT, {"MODEL_URI": uri}))
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
-def test_model_that_is_not_there(form: str, tmp_path: Path) -> None:
+def test_folder_without_a_model_is_refused(form: str, tmp_path: Path) -> None:
     """A folder without a model is refused before it is handed to a container."""
     uri = form.format(tmp_path / "none")
     told = f"MODEL_URI={uri!r}: there is no MLflow model in that folder (no file MLmodel)"
@@ -221,7 +221,7 @@ def test_model_that_is_not_there(form: str, tmp_path: Path) -> None:
     assert refused_stack({}, replace(DEFAULT, environment={"MODEL_URI": uri})) == told
 
 
-def test_model_that_went_meanwhile(tmp_path: Path) -> None:
+def test_stack_with_deleted_model_folder_can_be_stopped(tmp_path: Path) -> None:
     """A stack whose model's folder has gone since can be looked at and stopped all the same."""
     stack = replace(DEFAULT, environment={"MODEL_URI": str(tmp_path / "none")})
     assert variables(stack)["MODEL_FOLDER"] == str(tmp_path / "none")
@@ -260,7 +260,7 @@ def test_training_data_behind_a_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("environ", [{}, {"COVERTYPE_PATH": ""}, {"COVERTYPE_PATH_": "x"}])
-def test_no_training_data(environ: dict[str, str]) -> None:
+def test_training_without_data_mounts_nothing(environ: dict[str, str]) -> None:
     """Where no data set is named, none is mounted."""
     assert data(options(**environ)) == {}
 
@@ -275,7 +275,7 @@ def test_no_training_data(environ: dict[str, str]) -> None:
         ("postgresql://me:secret@localhost:5432/mlflow", "postgresql://host.docker.internal:5432"),
     ],
 )
-def test_registry_at_the_hosts_own_address(uri: str, instead: str) -> None:
+def test_localhost_registry_is_refused_with_alternative(uri: str, instead: str) -> None:
     """A registry at localhost is refused with the name under which a container reaches it."""
     message = refused_stack({"MLFLOW_TRACKING_URI": uri})
     assert message.startswith(f"MLFLOW_TRACKING_URI={uri!r}: in a container that is the container itself; use ")
@@ -297,13 +297,13 @@ def test_registry_on_the_hosts_disk(uri: str) -> None:
 @pytest.mark.parametrize(
     "uri", ["http://host.docker.internal:5000", "https://registry.example.com", "postgresql://me:x@db/mlflow"]
 )
-def test_registry_that_a_container_reaches(uri: str) -> None:
+def test_network_registry_address_is_accepted(uri: str) -> None:
     """A registry on the network is taken as it is."""
     assert requested(DEFAULT, {"MLFLOW_TRACKING_URI": uri}).environment == {"MLFLOW_TRACKING_URI": uri}
 
 
 @pytest.mark.parametrize("uri", ["http://mlflow:port", "http://mlflow:99999", "http://[::1", "http://a]b"])
-def test_registry_that_is_no_address(uri: str) -> None:
+def test_invalid_registry_address_is_refused(uri: str) -> None:
     """A registry's address that is none is refused in words, with an example."""
     told = refused_stack({"MLFLOW_TRACKING_URI": uri})
     assert told.startswith(f"MLFLOW_TRACKING_URI={uri!r}: ")

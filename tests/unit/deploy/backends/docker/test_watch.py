@@ -46,7 +46,7 @@ def rows(lines: list[str]) -> dict[str, list[str]]:
     }
 
 
-def test_status() -> None:
+def test_status_prints_a_line_per_container() -> None:
     """A line a container, with the replica's limits and model, and where to reach the stack."""
     lines = status(replace(DEFAULT, http_port=8080), COMPOSE, LAYOUT)
     table = rows(lines)
@@ -72,7 +72,7 @@ def test_replica_is_asked_from_within(engine: FakeDocker) -> None:
 
 
 @pytest.mark.parametrize(("answer", "code"), [("", 1), ("no answer", 0), ("[]", 0), ("{}", 0)])
-def test_replica_that_does_not_answer(engine: FakeDocker, answer: str, code: int) -> None:
+def test_unresponsive_replica_has_no_model_columns(engine: FakeDocker, answer: str, code: int) -> None:
     """A replica that runs and does not answer has a line without a model."""
     engine.answer("exec", out=answer, status=code)
     engine.containers(container(Health={"Status": "starting"}), *OTHERS)
@@ -80,7 +80,7 @@ def test_replica_that_does_not_answer(engine: FakeDocker, answer: str, code: int
     assert table["forkcast-server-1"] == ["forkcast-server-1", "running", "(starting)", "server100000", "s"]
 
 
-def test_what_one_should_know(engine: FakeDocker) -> None:
+def test_status_notes_stale_copies_and_missing_services(engine: FakeDocker) -> None:
     """A stale copy, synthetic data, lost workers and missing services are noted below the table."""
     synthetic = {**MODEL, "trained_on": "synthetic"}
     engine.answer("exec", out={**HEALTH, "stale": "no registry", "refused": "no signature", "model": synthetic})
@@ -98,7 +98,7 @@ def test_what_one_should_know(engine: FakeDocker) -> None:
     ]
 
 
-def test_status_of_a_stack_that_is_watched(engine: FakeDocker) -> None:
+def test_status_includes_monitoring_services(engine: FakeDocker) -> None:
     """What watches has its lines, its pages and what is wrong with it; what is not there cannot be opened."""
     told = "the disk is full"
     engine.answer("logs", out=f"{told}\n")
@@ -115,7 +115,7 @@ def test_status_of_a_stack_that_is_watched(engine: FakeDocker) -> None:
 
 
 @pytest.mark.parametrize("service", ["mlflow", "prometheus", "grafana"])
-def test_what_somebody_has_stopped(engine: FakeDocker, service: str) -> None:
+def test_manually_stopped_service_is_not_a_failure(engine: FakeDocker, service: str) -> None:
     """What stands beside the stack and was stopped by hand is noted as that, and not as a failure."""
     engine.containers(container(), *OTHERS, container(service, Status="exited", Health=None))
     assert status(DEFAULT, COMPOSE, LAYOUT)[-1] == (
@@ -123,7 +123,7 @@ def test_what_somebody_has_stopped(engine: FakeDocker, service: str) -> None:
     )
 
 
-def test_container_that_ended(engine: FakeDocker) -> None:
+def test_stopped_container_has_no_uptime(engine: FakeDocker) -> None:
     """A container that does not run has no uptime, is not asked, and is noted with its reason."""
     engine.answer("logs", out="forkcast: the model has no signature\n")
     engine.containers(container(Status="exited", Health=None), *OTHERS)
@@ -133,14 +133,14 @@ def test_container_that_ended(engine: FakeDocker) -> None:
     assert engine.ran("exec") == []
 
 
-def test_stats_of_nothing(engine: FakeDocker) -> None:
+def test_stats_without_containers_is_refused(engine: FakeDocker) -> None:
     """Where no container runs there is nothing to measure."""
     engine.containers(container(Status="exited"))
     with pytest.raises(CommandError, match=r"^no container runs; see make status$"):
         become_stats(COMPOSE)
 
 
-def test_stats(engine: FakeDocker) -> None:
+def test_stats_without_terminal_prints_a_snapshot(engine: FakeDocker) -> None:
     """Without a terminal the figures of the containers that run are shown once, by Docker itself."""
     engine.answer("stats", out="a table\n")
     engine.containers(container(), container(number=2, Status="exited"), container("nginx"))
@@ -167,7 +167,7 @@ def test_logs_of_an_unknown_service(service: str) -> None:
 @pytest.mark.parametrize(
     ("service", "verb"), [(one, "up") for one in (*SERVICES, "all")] + [(one, "monitoring") for one in MONITORING]
 )
-def test_logs_that_are_not_there_yet(engine: FakeDocker, service: str, verb: str) -> None:
+def test_logs_of_missing_container_are_one_line(engine: FakeDocker, service: str, verb: str) -> None:
     """A service without a container has no log, which is told in one line."""
     engine.containers()
     with pytest.raises(CommandError) as caught:
@@ -181,7 +181,7 @@ def shown(engine: FakeDocker, service: str, capsys: pytest.CaptureFixture[str], 
     return capsys.readouterr().out
 
 
-def test_logs(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_without_terminal_prefix_container_name(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a terminal the last lines of each container are shown, with its name."""
     for number in (1, 2):
         engine.answer("logs", container(number=number)["Id"], out=f"one of {number}\ntwo of {number}\n")
@@ -194,7 +194,7 @@ def test_logs(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
     assert "label=com.docker.compose.service=server" in engine.ran("ps")[-1]
 
 
-def test_logs_of_all(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_cover_every_container(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
     """All services are those of every container."""
     engine.answer("logs", out="line\n")
     told = shown(engine, "all", capsys, container(), container("nginx"))

@@ -58,7 +58,7 @@ def sleeping() -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def test_name(supervisord: Supervisord) -> None:
+def test_replica_name_matches_make_status(supervisord: Supervisord) -> None:
     """A replica is called what `make status` calls it."""
     assert LocalReplica(2, 7, supervisord).name == "replica-2"
 
@@ -66,7 +66,7 @@ def test_name(supervisord: Supervisord) -> None:
 @pytest.mark.parametrize(
     ("answer", "told"), [((200, {"reloads": 2}), {"reloads": 2}), ((0, None), {}), ((503, {"detail": "draining"}), {})]
 )
-def test_health(
+def test_health_is_empty_for_invalid_response(
     supervisord: Supervisord, monkeypatch: pytest.MonkeyPatch, answer: tuple[int, Any], told: dict[str, Any]
 ) -> None:
     """It is asked on its own socket; what is no good answer is empty."""
@@ -81,7 +81,7 @@ def test_health(
     assert asked == [("run/2.sock", "/health")]
 
 
-def test_hang_up(supervisord: Supervisord, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reload_sends_sighup_to_the_current_master(supervisord: Supervisord, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its master is sent SIGHUP: the one that there is now."""
     with sleeping() as process:
         monkeypatch.setattr(Supervisord, "info", lambda _self: {"replica-2": {"pid": process.pid}})
@@ -90,7 +90,7 @@ def test_hang_up(supervisord: Supervisord, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("info", [{}, {"replica-2": {"pid": 0}}, {"replica-2": {"pid": 2**22 + 1}}])
-def test_hang_up_where_nobody_is(
+def test_reload_of_dead_master_sends_no_signal(
     supervisord: Supervisord, monkeypatch: pytest.MonkeyPatch, info: dict[str, dict[str, int]]
 ) -> None:
     """A master that has ended is told, and nobody else is sent a signal."""
@@ -102,7 +102,7 @@ def test_hang_up_where_nobody_is(
 @pytest.mark.parametrize(
     ("slot", "pid", "told"), [(2, 7, None), (2, 8, "its master has ended; see make logs"), (3, 7, "its master")]
 )
-def test_failure(supervisord: Supervisord, slot: int, pid: int, told: str | None) -> None:
+def test_replaced_or_dead_master_is_a_failure(supervisord: Supervisord, slot: int, pid: int, told: str | None) -> None:
     """It has failed when its master is another one, or none."""
     failure = LocalReplica(slot, pid, supervisord).failure()
     assert failure is None if told is None else str(failure).startswith(told)
@@ -116,7 +116,7 @@ def test_failure(supervisord: Supervisord, slot: int, pid: int, told: str | None
         (None, "abc", True, ["check", "--served", "abc", "--force", "--before"]),
     ],
 )
-def test_check(
+def test_check_runs_candidate_in_temporary_process(
     registrar: LocalRegistrar, version: str | None, served: str | None, force: bool, arguments: list[str]
 ) -> None:
     """The candidate is tried in a process that is thrown away; the last line that it prints counts."""
@@ -124,26 +124,26 @@ def test_check(
     assert told == {"arguments": arguments, "read": {}, "uri": "models:/tree@champion"}
 
 
-def test_accept(registrar: LocalRegistrar) -> None:
+def test_accept_passes_candidate_on_standard_input(registrar: LocalRegistrar) -> None:
     """What was tried is read from standard input; there is no current.json here, as replicas ask the registry."""
     told = registrar.accept({"copy": {"version": "2"}})
     assert (told["arguments"], told["read"]) == (["accept"], {"copy": {"version": "2"}})
 
 
-def test_refusal(registrar: LocalRegistrar) -> None:
+def test_failed_step_raises_its_last_line(registrar: LocalRegistrar) -> None:
     """The reason of a step that failed is its last line."""
     with pytest.raises(CommandError, match=r"^the registry is gone$"):
         registrar.undo({})
 
 
-def test_step_that_dies(registrar: LocalRegistrar, tmp_path: Path) -> None:
+def test_silently_failed_step_reports_its_status(registrar: LocalRegistrar, tmp_path: Path) -> None:
     """A step that ends without a word is told by its status."""
     (tmp_path / "deploy" / "models" / "promote.py").write_text("import os; os._exit(9)")
     with pytest.raises(CommandError, match=r"^status 9$"):
         registrar.check("2", None, force=False)
 
 
-def test_real_program(tmp_path: Path) -> None:
+def test_real_registrar_refuses_unknown_model_in_one_line(tmp_path: Path) -> None:
     """The program that is really asked refuses in one line what there is not."""
     environ = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     registrar = LocalRegistrar(environ | {"VAR_DIR": str(tmp_path), "MODEL_URI": "models:/tree/1"})

@@ -110,7 +110,7 @@ def test_program_is_read_back(value: str) -> None:
     assert read_back(program) == ["env", "A=1", f"B={value}", "echo", value, "end"]
 
 
-def test_environment_and_command_arrive(supervisord: Supervisord, tmp_path: Path) -> None:
+def test_program_receives_exact_arguments_and_environment(supervisord: Supervisord, tmp_path: Path) -> None:
     """A program is run with the very words and variables that were asked for, whatever they hold."""
     show = tmp_path / "show"
     show.write_text('#!/bin/sh\nfor word in "$@"; do printf "%s\\0" "$word"; done > "$OUT"\nexec sleep 600\n')
@@ -125,7 +125,7 @@ def test_environment_and_command_arrive(supervisord: Supervisord, tmp_path: Path
     assert {name: environment.get(name) for name in asked} == asked
 
 
-def test_start(supervisord: Supervisord, layout: Layout) -> None:
+def test_starting_twice_keeps_the_same_process(supervisord: Supervisord, layout: Layout) -> None:
     """It runs in its own folder with no programs, and starting it again does nothing."""
     pid = supervisord.pid
     assert pid is not None
@@ -148,7 +148,7 @@ def test_pid_file_of_another(layout: Layout) -> None:
         assert supervisord.pid is None
 
 
-def test_supervisord_that_does_not_start(layout: Layout) -> None:
+def test_failed_supervisord_start_is_one_line(layout: Layout) -> None:
     """The reason is told in one line."""
     shutil.rmtree(layout.logs)
     with pytest.raises(CommandError) as caught:
@@ -158,7 +158,7 @@ def test_supervisord_that_does_not_start(layout: Layout) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_difference(supervisord: Supervisord) -> None:
+def test_difference_lists_added_changed_and_removed(supervisord: Supervisord) -> None:
     """What was added, changed and removed is told by name, and nothing where nothing was."""
     supervisord.write([nap("b"), nap("a")])
     assert supervisord.difference() == (["a", "b"], [], [])
@@ -168,7 +168,7 @@ def test_difference(supervisord: Supervisord) -> None:
     assert supervisord.difference() == (["c"], ["a"], ["b"])
 
 
-def test_add_and_replace(supervisord: Supervisord) -> None:
+def test_replaced_program_runs_with_its_new_file(supervisord: Supervisord) -> None:
     """An added program runs; a replaced one runs anew, as its file now says."""
     run(supervisord, nap())
     first = psutil.Process(pid_of(supervisord))
@@ -182,7 +182,7 @@ def test_add_and_replace(supervisord: Supervisord) -> None:
     assert supervisord.difference() == ([], [], [])
 
 
-def test_restart(supervisord: Supervisord) -> None:
+def test_restart_replaces_only_the_named_program(supervisord: Supervisord) -> None:
     """A restarted program is another process, and its neighbour is the same."""
     run(supervisord, nap(), nap("other"))
     before = pid_of(supervisord), pid_of(supervisord, "other")
@@ -193,7 +193,7 @@ def test_restart(supervisord: Supervisord) -> None:
     assert not psutil.pid_exists(before[0])
 
 
-def test_revive(supervisord: Supervisord) -> None:
+def test_revive_starts_only_stopped_programs(supervisord: Supervisord) -> None:
     """A program that was stopped runs again; one that runs is left alone."""
     run(supervisord, nap())
     first = pid_of(supervisord)
@@ -213,7 +213,7 @@ def test_program_that_dies_is_started_again(supervisord: Supervisord) -> None:
     wait_until(lambda: supervisord.info()["nap"]["pid"] not in (0, first))
 
 
-def test_remove(supervisord: Supervisord) -> None:
+def test_remove_stops_programs_and_ignores_unknown_names(supervisord: Supervisord) -> None:
     """Removed programs are stopped and forgotten, and removing what is not there does no harm."""
     run(supervisord, nap("a"), nap("b"), nap("c"))
     pids = [pid_of(supervisord, name) for name in "abc"]
@@ -233,7 +233,7 @@ def test_stubborn_program_is_killed(supervisord: Supervisord) -> None:
     wait_until(lambda: not any(child.is_running() for child in children))
 
 
-def test_shut_down(supervisord: Supervisord, layout: Layout) -> None:
+def test_shut_down_stops_everything_and_is_idempotent(supervisord: Supervisord, layout: Layout) -> None:
     """Everything stops, and stopping what is stopped does no harm."""
     run(supervisord, nap())
     pids = [supervisord.pid, pid_of(supervisord)]

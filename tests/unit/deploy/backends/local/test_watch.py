@@ -55,7 +55,7 @@ def test_memory_of_a_process() -> None:
     assert pss >= private > 0
 
 
-def test_process_that_ended_meanwhile() -> None:
+def test_ended_process_uses_nothing() -> None:
     """A process that is gone has no tree and uses nothing."""
     with subprocess.Popen(["sleep", "600"]) as process:
         gone = psutil.Process(process.pid)
@@ -87,7 +87,7 @@ def wait_for_family(supervisord: Supervisord) -> None:
     wait_until(is_complete)
 
 
-def test_stats(supervisord: Supervisord) -> None:
+def test_stats_prints_a_line_per_program_and_total(supervisord: Supervisord) -> None:
     """A line a program, aligned, and a total."""
     wait_for_family(supervisord)
     lines = stats(Stack(http_port=8080), supervisord, seconds=0.05)
@@ -97,7 +97,7 @@ def test_stats(supervisord: Supervisord) -> None:
     assert "1 replica(s)" in lines[-1]
 
 
-def test_megabytes() -> None:
+def test_memory_is_shown_in_decimal_megabytes() -> None:
     """Memory is shown in millions of bytes."""
     assert _mb(1_234_567) == "1.2 MB"
 
@@ -127,7 +127,7 @@ def replica(path: str) -> Iterator[None]:
         yield
 
 
-def test_status(supervisord: Supervisord) -> None:
+def test_status_shows_readiness_missing_programs_and_notes(supervisord: Supervisord) -> None:
     """A replica that answers is ready with its model; what is not there is missing; what one should know is noted."""
     wait_for_family(supervisord)
     with replica("run/1.sock"):
@@ -149,7 +149,7 @@ def test_status(supervisord: Supervisord) -> None:
 
 
 @pytest.mark.parametrize("state", ["STOPPED", "BACKOFF", "FATAL", "EXITED"])
-def test_process_that_does_not_run(state: str) -> None:
+def test_stopped_program_has_no_pid_or_uptime(state: str) -> None:
     """A program that does not run has no process id and no uptime."""
     assert _process("nginx", {"statename": state, "pid": 0, "start": 1, "now": 2}) == ("nginx", state.lower(), "", "")
 
@@ -162,7 +162,7 @@ def test_logs_of_an_unknown_service(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("service", ["server", "nginx", "locust", "all"])
-def test_logs_that_are_not_there_yet(service: str, layout: Layout) -> None:
+def test_logs_of_unstarted_service_are_one_line(service: str, layout: Layout) -> None:
     """A service that never ran has no log, which is told in one line."""
     with pytest.raises(CommandError) as caught:
         follow_logs(layout, service)
@@ -173,7 +173,7 @@ def test_logs_that_are_not_there_yet(service: str, layout: Layout) -> None:
     ("service", "shown"),
     [("server", ["of replica-1", "of replica-2"]), ("nginx", ["of access", "of nginx"]), ("locust", ["of locust"])],
 )
-def test_logs(service: str, shown: list[str], layout: Layout) -> None:
+def test_logs_without_terminal_print_last_lines(service: str, shown: list[str], layout: Layout) -> None:
     """Without a terminal the last lines of each log of a service are shown, and the command ends."""
     for name in ("replica-1", "replica-2", "nginx", "access", "locust"):
         layout.log(name).write_text(f"of {name}\n")

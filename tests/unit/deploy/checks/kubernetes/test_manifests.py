@@ -86,14 +86,14 @@ def written(tmp_path: Path, patch: str) -> Path:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_overlays(rendered: dict[str, list[Manifest]], name: str) -> None:
+def test_every_overlay_passes_the_checks(rendered: dict[str, list[Manifest]], name: str) -> None:
     """Every overlay is what the API takes, holds together, and keeps to our rules."""
     assert check.faults(rendered[name]) == []
     assert {one["metadata"].get("namespace") for one in rendered[name]} == {None, "forkcast"}
 
 
 @pytest.mark.usefixtures("kubectl")
-def test_all_components_go_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_components_pass_in_one_overlay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All components fit into one overlay and another namespace; a wrong field in it fails the command and is named."""
     folder = written(tmp_path, "- {op: replace, path: /spec/maxReplicas, value: 7}")
     assert check.main([folder]) == 0
@@ -109,7 +109,7 @@ def test_all_components_go_together(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.usefixtures("kubectl")
-def test_the_page_s_own_overlay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_documented_overlay_passes_the_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The overlay that the page prints passes the check in one line, and all that it changes arrives in every pod."""
     (text,) = re.findall(r"```yaml\n(apiVersion: kustomize.*?)```", PAGE.read_text(), re.DOTALL)
     folder = tmp_path / "cluster"
@@ -125,7 +125,7 @@ def test_the_page_s_own_overlay(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.usefixtures("kubectl")
-def test_what_cannot_be_rendered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_render_failure_reports_the_kubectl_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder that kubectl cannot render fails, with kubectl's words."""
     assert check.main([written(tmp_path, "- {op: remove, path: /spec/none}")]) == 1
     assert "/spec/none" in capsys.readouterr().err
@@ -446,14 +446,14 @@ def position(inner: Any, step: str) -> Any:
 
 
 @pytest.mark.parametrize("what", DANGEROUS)
-def test_dangerous_manifests(rendered: dict[str, list[Manifest]], what: str) -> None:
+def test_dangerous_field_in_production_is_refused(rendered: dict[str, list[Manifest]], what: str) -> None:
     """One wrong field in what is for the world is refused by a line that names the object and the field."""
     where, value, words = DANGEROUS[what]
     found = check.faults(spoilt(copy.deepcopy(rendered["production"]), where, value))
     assert any(words in fault for fault in found), found
 
 
-def test_what_is_for_the_world_stays_locked(rendered: dict[str, list[Manifest]]) -> None:
+def test_secured_overlay_requires_keys_behind_any_service(rendered: dict[str, list[Manifest]]) -> None:
     """Behind another door production still needs its keys: it says so by itself."""
     there = spoilt(copy.deepcopy(rendered["production"]), "Service/nginx spec.type", "ClusterIP")
     assert check.faults(there) == []
@@ -462,14 +462,14 @@ def test_what_is_for_the_world_stays_locked(rendered: dict[str, list[Manifest]])
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_broken_manifests(demo: list[Manifest], what: str) -> None:
+def test_broken_field_in_demo_is_refused(demo: list[Manifest], what: str) -> None:
     """The check that every overlay passes refuses what is broken, and says where."""
     spoil, words = BROKEN[what]
     spoil(demo)
     assert any(words in fault for fault in check.faults(demo)), check.faults(demo)
 
 
-def test_autoscalers(rendered: dict[str, list[Manifest]]) -> None:
+def test_autoscaler_requires_target_without_replicas(rendered: dict[str, list[Manifest]]) -> None:
     """An autoscaler needs its target, and a target that has no number of replicas of its own."""
     there = copy.deepcopy(rendered["production"])
     find(there, "Deployment", "server")["spec"]["replicas"] = 3
@@ -480,7 +480,9 @@ def test_autoscalers(rendered: dict[str, list[Manifest]]) -> None:
 
 @pytest.mark.usefixtures("no_docker")
 @pytest.mark.parametrize("required", [False, True])
-def test_no_kubectl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], required: bool) -> None:
+def test_missing_kubectl_fails_only_when_required(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], required: bool
+) -> None:
     """Where kubectl is missing one line says so; where it was promised that is a failure."""
     monkeypatch.setenv("REQUIRE_KUBECTL", "1" if required else "")
     assert check.main([]) == int(required)
@@ -489,7 +491,9 @@ def test_no_kubectl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(("version", "good"), [("v2.0.3", False), ("v4.5.7", False), ("v5.5.0", True), ("", False)])
-def test_old_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, good: bool) -> None:
+def test_kubectl_with_old_kustomize_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, good: bool
+) -> None:
     """A kubectl whose Kustomize is too old counts as none."""
     (tmp_path / "kubectl").write_text(f"#!/bin/sh\necho 'Kustomize Version: {version}'\n")
     (tmp_path / "kubectl").chmod(0o755)
@@ -498,7 +502,7 @@ def test_old_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: s
 
 
 @pytest.mark.parametrize("overlay", EVERY)
-def test_pods_are_as_the_images(rendered: dict[str, list[Manifest]], overlay: str) -> None:
+def test_pods_match_users_and_commands_of_images(rendered: dict[str, list[Manifest]], overlay: str) -> None:
     """Users, commands, modules and ports are those of the images."""
     dockerfile = (ROOT / "deploy/images/Dockerfile").read_text()
     for one in manifests.pods(rendered[overlay]):
@@ -513,7 +517,7 @@ def test_pods_are_as_the_images(rendered: dict[str, list[Manifest]], overlay: st
                 assert importlib.util.find_spec(command[-1])
 
 
-def test_replicas_are_told_known_settings(rendered: dict[str, list[Manifest]]) -> None:
+def test_replicas_receive_known_settings(rendered: dict[str, list[Manifest]]) -> None:
     """What reaches a replica is read by it or by Nginx, and its stop is the one that Nginx and the cluster count on."""
     there = rendered["production"]
     (config,) = (one["data"] for one in there if re.fullmatch(r"forkcast-[a-z0-9]{10}", one["metadata"]["name"]))
@@ -525,7 +529,7 @@ def test_replicas_are_told_known_settings(rendered: dict[str, list[Manifest]]) -
         assert image.get(variable["name"], variable["value"]) == variable["value"]
 
 
-def test_nginx_asks_for_a_whole_name(rendered: dict[str, list[Manifest]]) -> None:
+def test_nginx_resolves_a_fully_qualified_name(rendered: dict[str, list[Manifest]]) -> None:
     """Nginx, which knows no search domains, is told the headless Service's whole name, by what comes before it."""
     variables = pod(rendered["demo"], "nginx").spec["containers"][0]["env"]
     service = find(rendered["demo"], "Service", "server")
@@ -537,7 +541,7 @@ def test_nginx_asks_for_a_whole_name(rendered: dict[str, list[Manifest]]) -> Non
     assert service["spec"]["publishNotReadyAddresses"] is False
 
 
-def test_another_model_makes_new_replicas_alone(rendered: dict[str, list[Manifest]]) -> None:
+def test_model_settings_are_read_only_by_replicas(rendered: dict[str, list[Manifest]]) -> None:
     """The settings of the model are under a name that changes with them, and read by the replicas alone."""
     there = rendered["production"]
     readers = {
@@ -554,7 +558,7 @@ def test_another_model_makes_new_replicas_alone(rendered: dict[str, list[Manifes
     }
 
 
-def test_secured(rendered: dict[str, list[Manifest]]) -> None:
+def test_production_mounts_secrets_and_probes_over_tls(rendered: dict[str, list[Manifest]]) -> None:
     """In production keys and certificates are mounted as folders for their group alone, and the probes go by TLS."""
     server, nginx = (pod(rendered["production"], name) for name in ("server", "nginx"))
     mounts = {
@@ -587,7 +591,7 @@ def test_every_image_is_set_in_one_place() -> None:
         assert {one["name"] for one in images} == {f"forkcast-{name}" for name in ours}
 
 
-def test_the_page_tells_of_every_overlay_and_secret() -> None:
+def test_documentation_covers_every_overlay_and_secret() -> None:
     """Its page tells how each overlay is applied, and how each Secret that is its user's is made."""
     text = PAGE.read_text()
     assert all(f"overlays/{overlay}" in text for overlay in EVERY)

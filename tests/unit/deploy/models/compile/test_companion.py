@@ -163,7 +163,7 @@ def assert_refused(folder: Path, reason: str, caplog: pytest.LogCaptureFixture) 
     assert (record.levelname, record.getMessage()) == ("WARNING", f"{caught.value}; serving without it")
 
 
-def test_used(compiled: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_companion_predictions_equal_scikit_learn(compiled: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A model with a companion is served by it, and answers exactly as scikit-learn."""
     assert suitable_engines(MLmodel.read(compiled)) == ["forest", "sklearn", "pyfunc"]
     name, prediction = predicted(compiled)
@@ -173,7 +173,7 @@ def test_used(compiled: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert predicted(compiled, "forest") == (name, prediction)
 
 
-def test_record(compiled: Path) -> None:
+def test_flavor_records_folder_digests_and_check(compiled: Path) -> None:
     """The flavor names the folder, the digests and the check that was passed."""
     flavor = flavor_of(compiled)
     assert flavor == {
@@ -250,7 +250,7 @@ print(json.dumps([engine.name, answer.labels, answer.confidences, sorted({m.spli
     assert len(list(tmp_path.glob("*.o"))) == 1
 
 
-def test_unknown_category(compiled: Path) -> None:
+def test_unknown_category_is_a_client_error(compiled: Path) -> None:
     """Rows that the model cannot answer are the client's error, not the server's."""
     mlmodel = MLmodel.read(compiled)
     with pytest.raises(InvalidRows, match=r"^soil must be one of the values .* \(3 in all\), got peat$"):
@@ -280,7 +280,7 @@ def test_unknown_category(compiled: Path) -> None:
         (lambda flavor: flavor.pop("model_digest"), "does not belong to this model"),
     ],
 )
-def test_bad_record(
+def test_companion_with_invalid_record_is_refused(
     folder: Path, caplog: pytest.LogCaptureFixture, change: Callable[[dict[str, Any]], object], reason: str
 ) -> None:
     """A companion whose record is not that of a passed check of these files is refused."""
@@ -293,7 +293,9 @@ FILES = ("forest.json", "nodes.npy", "leaves.npy", "roots.npy")
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["one byte", "cut short", "gone"])
-def test_damaged_files(folder: Path, caplog: pytest.LogCaptureFixture, name: str, damage: str) -> None:
+def test_companion_with_damaged_files_is_refused(
+    folder: Path, caplog: pytest.LogCaptureFixture, name: str, damage: str
+) -> None:
     """A companion with a file that has changed, or is gone, is refused."""
     path = folder / "forest" / name
     content = bytearray(path.read_bytes())
@@ -307,7 +309,7 @@ def test_damaged_files(folder: Path, caplog: pytest.LogCaptureFixture, name: str
     assert_refused(folder, "is missing or damaged; `make compile` makes a new one", caplog)
 
 
-def test_gone(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_or_extra_companion_files_are_refused(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A companion whose folder is gone, or has a file more, is refused."""
     (folder / "forest" / "more").touch()
     assert_refused(folder, "is missing or damaged", caplog)
@@ -353,7 +355,7 @@ def emptied(path: Path) -> None:
     [Path.unlink, emptied, lambda path: path.write_text("{"), lambda path: path.write_text("[]")],
     ids=["gone", "empty", "{", "[]"],
 )
-def test_files_that_do_not_load(
+def test_unloadable_companion_files_are_refused(
     folder: Path, caplog: pytest.LogCaptureFixture, name: str, damage: Callable[[Path], None]
 ) -> None:
     """Files that never were a forest are refused, though the record agrees with them."""
@@ -363,7 +365,9 @@ def test_files_that_do_not_load(
 
 
 @pytest.mark.parametrize("change", [{"features": None}, {"features": [[1]]}, {"bits": "x"}, {"codes": None}])
-def test_description_that_does_not_fit(folder: Path, caplog: pytest.LogCaptureFixture, change: dict[str, Any]) -> None:
+def test_invalid_companion_description_is_refused(
+    folder: Path, caplog: pytest.LogCaptureFixture, change: dict[str, Any]
+) -> None:
     """A description with a part that is missing or of another kind is refused, though the record agrees with it."""
     path = folder / "forest" / "forest.json"
     rest = json.loads(path.read_text())
@@ -400,14 +404,14 @@ def test_another_engine_is_asked_for(folder: Path, caplog: pytest.LogCaptureFixt
     assert caplog.records == []
 
 
-def test_other_predict_function(tmp_path: Path) -> None:
+def test_probability_model_is_served_by_pyfunc(tmp_path: Path) -> None:
     """A model that is logged to answer probabilities is answered by MLflow's wrapper, companion or not."""
     folder = save(tmp_path / "model", estimator(), pyfunc_predict_fn="predict_proba")
     add(folder, estimator())
     assert suitable_engines(MLmodel.read(folder)) == ["pyfunc"]
 
 
-def test_made_again(folder: Path) -> None:
+def test_new_companion_replaces_the_old_companion(folder: Path) -> None:
     """A companion that is made anew takes the place of the older one, whatever was left of that."""
     fresh = document_of(folder)
     (folder / "forest" / "stale.npy").touch()
@@ -430,7 +434,9 @@ class Liar(SklearnEngine):
 
 
 @pytest.mark.parametrize("source", ["plain", "compiled"])
-def test_failed_check(request: pytest.FixtureRequest, tmp_path: Path, source: str) -> None:
+def test_disagreeing_companion_is_refused_without_writing(
+    request: pytest.FixtureRequest, tmp_path: Path, source: str
+) -> None:
     """A compiled form that does not agree with the model is refused with what was found, and nothing is written."""
     folder = shutil.copytree(request.getfixturevalue(source), tmp_path / "model")
     before = folder_digest(folder)
@@ -460,7 +466,7 @@ def test_step_of_ones_own(plain: Path, tmp_path: Path) -> None:
     assert folder_digest(folder) == before
 
 
-def test_no_compiled_form(plain: Path, tmp_path: Path) -> None:
+def test_model_without_compiled_form_stays_unchanged(plain: Path, tmp_path: Path) -> None:
     """A model without a compiled form is left as it is."""
     folder = shutil.copytree(plain, tmp_path / "model")
     columns = ColumnTransformer([("pca", PCA(1), ["depth", "zone"])])
@@ -471,7 +477,7 @@ def test_no_compiled_form(plain: Path, tmp_path: Path) -> None:
     assert folder_digest(folder) == before
 
 
-def test_no_rows(plain: Path, tmp_path: Path) -> None:
+def test_companion_requires_rows_to_compare(plain: Path, tmp_path: Path) -> None:
     """Without a row to compare on there is no companion."""
     folder = shutil.copytree(plain, tmp_path / "model")
     schema = MLmodel.read(folder).schema
@@ -497,7 +503,7 @@ def test_trained_model_has_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flavor", [None, [], "forest"])
-def test_flavor_that_is_no_mapping(folder: Path, caplog: pytest.LogCaptureFixture, flavor: object) -> None:
+def test_non_mapping_flavor_is_refused(folder: Path, caplog: pytest.LogCaptureFixture, flavor: object) -> None:
     """A companion that is described by anything but a mapping is refused."""
     document = document_of(folder)
     document["flavors"]["forkcast_forest"] = flavor
@@ -505,7 +511,7 @@ def test_flavor_that_is_no_mapping(folder: Path, caplog: pytest.LogCaptureFixtur
     assert_refused(folder, "is described by no mapping", caplog)
 
 
-def test_kernel_that_does_not_compile(
+def test_failed_kernel_compilation_uses_the_next_engine(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where the kernel cannot be compiled, the next engine serves."""

@@ -197,7 +197,7 @@ def environ_of(tmp_path: Path, uri: str | Path, **more: str) -> dict[str, str]:
     return {"VAR_DIR": str(tmp_path / "var"), "MODEL_URI": str(uri), **more}
 
 
-def test_new_version(compiled: Compiled) -> None:
+def test_compiling_registers_a_verified_new_version(compiled: Compiled) -> None:
     """A registered model gets a new version, which is verified by its digest and served by the compiled form."""
     assert compiled.uri == "models:/soil/2"
     model, mlmodel = compiled.registry.served(compiled.uri)
@@ -208,14 +208,14 @@ def test_new_version(compiled: Compiled) -> None:
     assert compiled.registry.served(compiled.uri, "forest")[0].engine.name == "forest"
 
 
-def test_what_is_told(compiled: Compiled) -> None:
+def test_compilation_prints_a_one_line_summary(compiled: Compiled) -> None:
     """What was compiled, for which engine, and what its check found, is one line."""
     assert compiled.out.startswith("compiled soil version 1 for the engine forest; checked on 4,097 rows (")
     assert compiled.out.endswith("): equal labels, values at most 0.0e+00 apart\n")
     assert compiled.out.count("\n") == 1
 
 
-def test_old_version(compiled: Compiled) -> None:
+def test_compiled_version_and_alias_stay_unchanged(compiled: Compiled) -> None:
     """The version that was compiled stays as it was, and so does the alias."""
     client = compiled.registry.client
     assert compiled.registry.versions("soil")["1"] == compiled.before
@@ -228,14 +228,14 @@ def test_old_version(compiled: Compiled) -> None:
     assert folder_digest(mlmodel.folder) == compiled.before[DIGEST_TAG]
 
 
-def test_tags(compiled: Compiled) -> None:
+def test_new_version_copies_tags_and_records_origin(compiled: Compiled) -> None:
     """The new version has the old one's tags, a digest of its own, and a tag that tells where it comes from."""
     tags = compiled.registry.versions("soil")["2"]
     assert tags == compiled.before | {"forkcast.compiled_from": "1", DIGEST_TAG: tags[DIGEST_TAG]}
     assert tags[DIGEST_TAG] != compiled.before[DIGEST_TAG]
 
 
-def test_run(compiled: Compiled) -> None:
+def test_new_version_belongs_to_a_finished_run(compiled: Compiled) -> None:
     """The new version is in a run that has finished, in an experiment of the model's name, beside the database."""
     client = compiled.registry.client
     run = client.get_run(client.get_model_version("soil", "2").run_id)
@@ -245,7 +245,7 @@ def test_run(compiled: Compiled) -> None:
     assert run.info.artifact_uri.startswith((compiled.registry.folder / "mlartifacts").as_uri())
 
 
-def test_record(compiled: Compiled) -> None:
+def test_parity_check_is_recorded_in_the_model(compiled: Compiled) -> None:
     """The check is recorded in the model itself, and MLflow still loads that."""
     _, mlmodel = compiled.registry.served(compiled.uri)
     check = mlmodel.flavors["forkcast_forest"]["check"]
@@ -255,7 +255,7 @@ def test_record(compiled: Compiled) -> None:
     assert list(loaded.predict(FRAME)) == forest().predict(FRAME).tolist()
 
 
-def test_compiled_again(compiled: Compiled) -> None:
+def test_compiling_twice_registers_another_version(compiled: Compiled) -> None:
     """A version that has a companion gets another version with a new one in its place."""
     shared = compiled.registry
     shared.register("again", forest())
@@ -270,7 +270,7 @@ def test_compiled_again(compiled: Compiled) -> None:
     assert models[0][1].flavors == models[1][1].flavors
 
 
-def test_refused_companion(shared: Registry, tmp_path: Path) -> None:
+def test_refused_companion_is_replaced(shared: Registry, tmp_path: Path) -> None:
     """A companion that is refused is replaced by one that is not."""
     compiler.compile_model(ModelOptions.read(environ_of(tmp_path, save(tmp_path / "soil", forest()))))
     damaged = tmp_path / "soil-compiled"
@@ -296,7 +296,9 @@ def test_model_of_a_run(shared: Registry) -> None:
 
 
 @pytest.mark.parametrize("form", ["{}", "{}/", "file://{}", "relative"])
-def test_folder(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+def test_folder_model_compiles_into_sibling_folder(
+    local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
     """A model in a folder is compiled into a folder beside it, and stays as it was."""
     monkeypatch.chdir(tmp_path)
     before = folder_digest(local)
@@ -311,7 +313,7 @@ def test_folder(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fo
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_folder_that_exists(local: Path, tmp_path: Path, kind: str) -> None:
+def test_existing_target_folder_stops_compilation(local: Path, tmp_path: Path, kind: str) -> None:
     """Where something lies in the place of the compiled model, nothing is compiled."""
     target = tmp_path / "soil-compiled"
     target.mkdir() if kind == "folder" else target.touch()
@@ -320,7 +322,7 @@ def test_folder_that_exists(local: Path, tmp_path: Path, kind: str) -> None:
     assert kind == "file" or list(target.iterdir()) == []
 
 
-def test_own_code_and_mlflow_files(local: Path, tmp_path: Path) -> None:
+def test_compiled_model_copies_code_without_mlflow_files(local: Path, tmp_path: Path) -> None:
     """A model's own code comes along; what MLflow added to a download does not."""
     (local / "code").mkdir()
     (local / "code" / "own.py").write_text("x = 1\n")
@@ -330,7 +332,7 @@ def test_own_code_and_mlflow_files(local: Path, tmp_path: Path) -> None:
     assert not (made / "registered_model_meta").exists()
 
 
-def test_data(local: Path, tmp_path: Path) -> None:
+def test_data_file_rows_are_used_for_the_check(local: Path, tmp_path: Path) -> None:
     """The rows of DATA are what is compared on, and its name is recorded."""
     FRAME[:77].assign(label=LABELS[:77]).to_csv(tmp_path / "held out.csv", index=False)
     made = compiler.compile_model(ModelOptions.read(environ_of(tmp_path, local, DATA=str(tmp_path / "held out.csv"))))
@@ -338,7 +340,7 @@ def test_data(local: Path, tmp_path: Path) -> None:
     assert (check["against"], check["rows"], check["passed"]) == ("file: held out.csv", 77, True)
 
 
-def test_data_at_home(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_path_expands_the_home_folder(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """DATA may be in the home folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
     FRAME.to_csv(tmp_path / "rows.csv.gz", index=False)
@@ -346,7 +348,7 @@ def test_data_at_home(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert flavor_of(Path(made))["check"]["rows"] == 200
 
 
-def test_no_data(local: Path, tmp_path: Path) -> None:
+def test_empty_data_variable_counts_as_unset(local: Path, tmp_path: Path) -> None:
     """An empty DATA counts as none."""
     made = compiler.compile_model(ModelOptions.read(environ_of(tmp_path, local, DATA="")))
     assert flavor_of(Path(made))["check"]["rows"] == 4097
@@ -361,7 +363,7 @@ def test_no_data(local: Path, tmp_path: Path) -> None:
         ("depth,soil,zone\n", "must be a list of at least one row"),
     ],
 )
-def test_bad_data(local: Path, tmp_path: Path, content: str | None, said: str) -> None:
+def test_invalid_data_file_is_refused_in_one_line(local: Path, tmp_path: Path, content: str | None, said: str) -> None:
     """DATA that is missing, or holds no rows of the model, is told in one line, and nothing is made."""
     if content is not None:
         (tmp_path / "rows.csv").write_text(content)
@@ -399,14 +401,14 @@ def assert_nothing_made(shared: Registry, name: str, error: type[Exception], mat
     assert (shared.versions(name), shared.runs()) == before
 
 
-def test_no_compiled_form(shared: Registry) -> None:
+def test_model_without_packed_form_is_refused(shared: Registry) -> None:
     """A model without a packed form is refused with the reason, and nothing is registered."""
     shared.register("pca", without_packed_form())
     reason = "pca has no compiled form; forest: the step PCA has no compiled form"
     assert_nothing_made(shared, "pca", CommandError, reason, ENGINE="forest")
 
 
-def test_engine_that_is_not_compiled(shared: Registry) -> None:
+def test_engine_without_compiled_form_is_refused(shared: Registry) -> None:
     """ENGINE may name only an engine that there are compiled forms for."""
     shared.register("engine", forest())
     reason = "ENGINE='sklearn': expected auto, forest, onnx"
@@ -414,7 +416,7 @@ def test_engine_that_is_not_compiled(shared: Registry) -> None:
     assert_nothing_made(shared, "engine", SettingsError, "ENGINE='x': expected one of auto", ENGINE="x")
 
 
-def test_failed_check(shared: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disagreeing_compiled_form_is_not_registered(shared: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiled form that does not agree is told with what was found, and nothing is registered."""
     shared.register("failed", forest())
     monkeypatch.setattr(companion, "compare", lambda *_: Check("some rows", 10, 2, 0, 0.25))
@@ -422,14 +424,14 @@ def test_failed_check(shared: Registry, monkeypatch: pytest.MonkeyPatch) -> None
     assert_nothing_made(shared, "failed", ModelError, reason)
 
 
-def test_model_that_another_wrapper_answers(shared: Registry) -> None:
+def test_model_with_other_predict_function_is_refused(shared: Registry) -> None:
     """A model that was logged to answer by another function than predict is refused, and nothing is registered."""
     shared.register("wrapped", forest(), pyfunc_predict_fn="predict_proba")
     reason = "wrapped has no compiled form: it has no scikit-learn flavor, or another predict_fn"
     assert_nothing_made(shared, "wrapped", CommandError, reason)
 
 
-def test_no_such_model(shared: Registry, tmp_path: Path) -> None:
+def test_missing_model_is_refused_as_in_a_replica(shared: Registry, tmp_path: Path) -> None:
     """A model that is not there is told as by a replica."""
     assert_nothing_made(shared, "nobody", StartError, "MODEL_URI='models:/nobody/1'")
     with pytest.raises(StartError, match="no file MLmodel"):
@@ -438,7 +440,7 @@ def test_no_such_model(shared: Registry, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fitted", [DecisionTreeRegressor(max_depth=3), LogisticRegression()])
-def test_other_models(tmp_path: Path, fitted: Any) -> None:
+def test_only_tree_models_can_be_compiled(tmp_path: Path, fitted: Any) -> None:
     """A tree that is no classifier is compiled as well; a model of no trees has no packed form."""
     columns = ColumnTransformer([("scaled", StandardScaler(), ["zone", "depth"])])
     local = save(tmp_path / "other", make_pipeline(columns, fitted).fit(FRAME, np.arange(200) % 2))
@@ -459,7 +461,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> int:
     return compiler.main()
 
 
-def test_main(
+def test_main_prints_the_new_uri_last(
     shared: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The program ends with the URI of what it made as its last line, and with status 0."""
@@ -474,7 +476,7 @@ def test_main(
     assert capfd.readouterr().out.splitlines()[-1] == str(tmp_path / "soil-compiled")
 
 
-def test_main_that_fails(
+def test_failed_main_exits_with_one_line_and_status_1(
     local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The program tells what is wrong in one line on stderr, prints no URI, and ends with status 1."""
@@ -487,7 +489,7 @@ def test_main_that_fails(
     assert [line.split(":")[0] for line in err.splitlines()] == ["error"] * 3
 
 
-def test_full_disk(
+def test_full_disk_leaves_no_partial_model(
     local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A compiled model that cannot be kept is one line on stderr, and nothing half written is left in its place."""

@@ -127,20 +127,20 @@ SCALERS = {
 
 
 @pytest.mark.parametrize("name", SCALERS)
-def test_scalers(name: str) -> None:
+def test_every_scaler_compiles_to_identical_bits(name: str) -> None:
     """Every scaler, whatever it leaves out, gives the trees the same bits."""
     assert_same(placed(SCALERS[name]), doubles(4), numbers(MORE_X))
 
 
 @pytest.mark.parametrize("name", SCALERS)
-def test_scalers_of_columns(name: str) -> None:
+def test_column_scalers_give_identical_bits(name: str) -> None:
     """A scaler over some columns of a frame, whole and boolean ones among them, gives the trees the same bits."""
     estimator = named(columns((SCALERS[name], ["zone", "depth", "wet"]), ("passthrough", ["acid"])))
     assert_same(estimator, schema_of(KINDS), rows_of(schema_of(KINDS), MORE))
 
 
 @pytest.mark.parametrize("name", ["standard", "robust", "largest", "range"])
-def test_constant_columns(name: str) -> None:
+def test_constant_columns_are_scaled_by_one(name: str) -> None:
     """A column that was constant when the scaler was fitted is scaled by one, as scikit-learn does."""
     x = np.column_stack([X, np.full(COUNT, 5.0), np.zeros(COUNT)])
     estimator = make_pipeline(SCALERS[name], trees()).fit(x, LABELS)
@@ -149,7 +149,7 @@ def test_constant_columns(name: str) -> None:
 
 @pytest.mark.parametrize("size", [1e-200, 1e-30, 1e30])
 @pytest.mark.parametrize("name", ["standard", "robust", "largest", "range"])
-def test_scaled_magnitudes(name: str, size: float) -> None:
+def test_scaling_any_magnitude_gives_identical_bits(name: str, size: float) -> None:
     """Columns of any size are scaled to the same bits, also where the size itself is beyond 32 bits."""
     estimator = make_pipeline(SCALERS[name], trees()).fit(X * size, LABELS)
     assert_same(estimator, doubles(4), numbers(MORE_X * size))
@@ -167,7 +167,7 @@ def exacting(scaler: Any, x: Any) -> Pipeline:
 
 @pytest.mark.parametrize("name", SCALERS)
 @pytest.mark.parametrize("far", [0.0, 1e6, 1e9])
-def test_last_bits(name: str, far: float) -> None:
+def test_scaling_far_from_zero_gives_identical_bits(name: str, far: float) -> None:
     """What a scaler gives is the same to the last of 32 bits, also far from zero, where a sum rounds much away."""
     x = far + np.random.default_rng(1).random((400, 1)) * 7
     scaler = clone(SCALERS[name]).fit(x)
@@ -175,7 +175,7 @@ def test_last_bits(name: str, far: float) -> None:
 
 
 @pytest.mark.parametrize("scale", [49.0, 7.7, 1e-3])
-def test_division(scale: float) -> None:
+def test_scaler_divides_instead_of_multiplying_reciprocal(scale: float) -> None:
     """A scaler divides: multiplying by the reciprocal would round values that lie between two of 32 bits elsewhere."""
     between = 1 + (2 * np.arange(0, 2000, 5) + 1) * 2.0**-24
     scaler = StandardScaler(with_mean=False).fit(between.reshape(-1, 1))
@@ -208,7 +208,7 @@ ENCODERS: dict[str, tuple[OneHotEncoder, bool]] = {
 
 @pytest.mark.filterwarnings("ignore:Found unknown categories")
 @pytest.mark.parametrize("name", ENCODERS)
-def test_one_hot(name: str) -> None:
+def test_one_hot_steps_give_identical_bits(name: str) -> None:
     """One-hot steps over strings, whole numbers and booleans, whatever they drop or take, give the same bits."""
     encoder, takes_any = ENCODERS[name]
     estimator = named(columns((encoder, ["soil", "zone", "wet", "kind"]), ("passthrough", ["acid"])))
@@ -261,7 +261,7 @@ def test_strict_column_in_two_steps() -> None:
     ],
 )
 @pytest.mark.parametrize("drop", [None, "first"])
-def test_strict_and_selected(chosen: Any, drop: str | None) -> None:
+def test_unknown_category_of_dropped_column_is_refused(chosen: Any, drop: str | None) -> None:
     """A category that a later step leaves out is known all the same, and an unknown one is not."""
     strict = columns((hot(handle_unknown="error", drop=drop), [1]), ("passthrough", [0]))
     estimator = placed(strict, clone(chosen))
@@ -271,7 +271,7 @@ def test_strict_and_selected(chosen: Any, drop: str | None) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"drop": "first"}, {"handle_unknown": "ignore"}])
-def test_strict_twice(options: dict[str, Any]) -> None:
+def test_strict_column_encoded_twice_matches_scikit_learn(options: dict[str, Any]) -> None:
     """A column whose categories must be known, one-hot in two steps, is answered as by scikit-learn or refused."""
     strict = {"handle_unknown": "error"}
     estimator = placed(columns((hot(**strict), [1]), (hot(**{**strict, **options}), [1]), ("passthrough", [0])))
@@ -304,7 +304,7 @@ def test_strict_twice(options: dict[str, Any]) -> None:
         ([(StandardScaler(), ["depth"]), (hot(), ["soil"])], {"verbose_feature_names_out": False}),
     ],
 )
-def test_columns(entries: list[tuple[Any, Any]], options: dict[str, Any]) -> None:
+def test_column_selections_match_scikit_learn(entries: list[tuple[Any, Any]], options: dict[str, Any]) -> None:
     """Columns chosen by name, place, slice, mask, selector or as the remainder are the ones that scikit-learn takes."""
     entries = [(hot() if isinstance(step, OneHotEncoder) else step, chosen) for step, chosen in entries]
     estimator = named(columns(*entries, **options))
@@ -315,13 +315,13 @@ def test_columns(entries: list[tuple[Any, Any]], options: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("chosen", [[2, 0], slice(1, 3), [True, False, True, True], np.array([3, 1]), slice(0, None)])
-def test_columns_without_names(chosen: Any) -> None:
+def test_array_columns_are_selected_by_position(chosen: Any) -> None:
     """Columns of a plain array are found by place, slice and mask."""
     estimator = placed(columns((StandardScaler(), chosen), (hot(), [-1])))
     assert_same(estimator, doubles(4), numbers(MORE_X))
 
 
-def test_weights_of_columns() -> None:
+def test_column_weights_are_applied_or_refused() -> None:
     """Columns that a ColumnTransformer weighs are weighed, or the step is refused."""
     estimator = placed(columns(("passthrough", [0, 1]), (hot(), [3]), transformer_weights={"0": 1000.0}))
     same_or_refused(estimator, doubles(4), numbers(MORE_X))
@@ -335,21 +335,21 @@ def test_columns_in_another_order() -> None:
     assert_same(estimator, schema, rows_of(schema, MORE[names]))
 
 
-def test_columns_that_are_not_there() -> None:
+def test_dropped_columns_may_be_missing_from_signature() -> None:
     """A column that was in the frame of the fit, but is dropped, need not be in the signature."""
     estimator = named(columns((StandardScaler(), ["depth", "acid"]), (hot(), ["soil"]), ("drop", ["kind"])))
     kinds = {name: KINDS[name] for name in ("acid", "depth", "soil")}
     assert_same(estimator, schema_of(kinds), rows_of(schema_of(kinds), MORE[list(kinds)]))
 
 
-def test_columns_that_the_fit_has_not_seen() -> None:
+def test_unfitted_signature_columns_are_ignored() -> None:
     """A column of the signature that was not in the frame of the fit changes nothing."""
     estimator = make_pipeline(columns((StandardScaler(), ["depth"]), (hot(), [0, 1])), trees())
     estimator.fit(FRAME[["zone", "kind", "depth"]], LABELS)
     assert_same(estimator, schema_of(KINDS), rows_of(schema_of(KINDS), MORE))
 
 
-def test_columns_that_are_needed() -> None:
+def test_missing_required_column_is_named() -> None:
     """A column that the model needs, and the signature lacks, is told by its name."""
     kinds = {name: KINDS[name] for name in ("depth", "acid")}
     for steps in ([columns(("passthrough", ["zone", "acid"]))], [columns((StandardScaler(), [2]))]):
@@ -397,12 +397,12 @@ NESTED: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("name", NESTED)
-def test_nested(name: str) -> None:
+def test_nested_pipelines_compile_to_identical_bits(name: str) -> None:
     """Pipelines and columns within each other, imputers, selections and steps that pass all through are followed."""
     assert_same(placed(*NESTED[name]), doubles(4), numbers(MORE_X))
 
 
-def test_imputed_strings() -> None:
+def test_imputer_of_strings_needs_no_formula() -> None:
     """An imputer before a one-hot step over strings, as usual, has nothing to do."""
     imputed = make_pipeline(SimpleImputer(strategy="constant", fill_value="none"), hot())
     estimator = named(columns((imputed, ["soil", "kind"]), (SimpleImputer(), ["depth", "zone"])))
@@ -422,7 +422,7 @@ def test_columns_by_name_after_columns(prefixed: bool) -> None:
     same_or_refused(estimator, schema, rows_of(schema, MORE))
 
 
-def test_float32_columns() -> None:
+def test_float32_columns_reach_trees_unchanged() -> None:
     """Columns of 32 bits reach the trees as they are."""
     schema = schema_of({"depth": "float", "acid": "float", "zone": "integer"})
     frame = FRAME[["depth", "acid", "zone"]].astype({"depth": "float32", "acid": "float32", "zone": "int32"})
@@ -430,7 +430,7 @@ def test_float32_columns() -> None:
         assert_same(make_pipeline(*steps, trees()).fit(frame, LABELS), schema, rows_of(schema, frame * 3))
 
 
-def test_whole_numbers() -> None:
+def test_integers_up_to_float64_limit_are_exact() -> None:
     """Whole numbers up to the largest that a float64 holds are the trees' and the one-hot step's own."""
     big = FRAME[["zone"]] * 2**50 + 1
     schema = schema_of({"zone": "long", "small": "integer"})
@@ -489,7 +489,7 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
 
 @pytest.mark.filterwarnings("ignore:Bins whose width are too small")
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(name: str) -> None:
+def test_unsupported_step_is_refused_with_its_name(name: str) -> None:
     """A step without a formula is refused with a reason that names it, or the column, in one line."""
     steps, reason = REFUSED[name]
     with pytest.raises(NotCompilable) as caught:
@@ -497,7 +497,7 @@ def test_refused(name: str) -> None:
     assert str(caught.value) == reason
 
 
-def test_clipped_largest() -> None:
+def test_clipping_max_abs_scaler_is_refused() -> None:
     """A scaler by the largest value that clips, where scikit-learn has one, is refused."""
     if "clip" not in MaxAbsScaler().get_params():
         pytest.skip("this scikit-learn's MaxAbsScaler does not clip")
@@ -516,7 +516,7 @@ def test_empty_column_is_gone() -> None:
 
 
 @pytest.mark.parametrize("name", ["depth", "soil", "wet"])
-def test_optional_columns(name: str) -> None:
+def test_optional_column_is_refused_by_name(name: str) -> None:
     """A column that may be missing is refused by its name, whether the model uses it or not."""
     estimator = named(columns(("passthrough", ["acid", "zone"])))
     with pytest.raises(NotCompilable, match=f"column '{name}' may be missing"):
@@ -533,7 +533,7 @@ def test_float32_behind_a_step(step: Any) -> None:
         pack(estimator, schema_of({"step": "float", "acid": "double"}))
 
 
-def test_string_that_reaches_the_trees() -> None:
+def test_unencoded_string_column_is_refused() -> None:
     """A column of strings that no step turns into numbers is refused by its name."""
     digits = FRAME.assign(kind=FRAME["zone"].astype(str).astype(object))[["acid", "kind"]]
     schema = schema_of({"acid": "double", "kind": "string"})
@@ -544,7 +544,7 @@ def test_string_that_reaches_the_trees() -> None:
 
 
 @pytest.mark.parametrize("step", [StandardScaler(), MinMaxScaler()])
-def test_string_that_is_scaled(step: Any) -> None:
+def test_scaled_string_column_is_refused(step: Any) -> None:
     """A column of strings that hold numbers, which scikit-learn converts, is refused by its name."""
     digits = FRAME.assign(kind=FRAME["zone"].astype(str).astype(object))[["acid", "kind"]]
     estimator = make_pipeline(step, trees()).fit(digits, LABELS)
@@ -568,14 +568,14 @@ def test_categories_of_another_kind(kind: str, categories: Any) -> None:
         formulas([encoder], schema_of({"x": kind}))
 
 
-def test_wrong_width() -> None:
+def test_wrong_number_of_features_is_refused() -> None:
     """Steps that give another number of features than the trees take are refused."""
     estimator = placed(StandardScaler())
     with pytest.raises(NotCompilable, match="the steps give 5 features, and the trees take 4"):
         pack(make_pipeline("passthrough", estimator[-1]), doubles(5))
 
 
-def test_formulas() -> None:
+def test_formulas_index_columns_and_category_codes() -> None:
     """A formula names the column by its place among the numbers, then the strings, and a category by its code."""
     schema = schema_of({"s": "string", "a": "double", "t": "string", "b": "double"})
     frame = pd.DataFrame({"s": ["u", "v"], "a": [1.0, 3.0], "t": ["y", "x"], "b": [0.0, 1.0]})

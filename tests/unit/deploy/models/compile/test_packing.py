@@ -56,7 +56,7 @@ def thresholds_of(nodes: Any) -> Any:
     return nodes[:, 0].astype(np.uint32).view(np.float32)
 
 
-def test_every_node() -> None:
+def test_packed_nodes_match_scikit_learn_trees() -> None:
     """Followed from its root, each packed tree has scikit-learn's splits and leaves, the right child after the left."""
     trees = trees_of(FOREST)
     nodes, leaves, roots, bits = pack_trees(trees, 6)
@@ -79,7 +79,7 @@ def test_every_node() -> None:
     assert sorted(seen) == list(range(len(nodes)))
 
 
-def test_breadth_first() -> None:
+def test_nodes_are_numbered_breadth_first() -> None:
     """Nodes are numbered level by level: the children of one level follow each other in the order of their parents."""
     for one in trees_of(FOREST):
         nodes, _, roots, bits = pack_trees([one], 6)
@@ -89,14 +89,14 @@ def test_breadth_first() -> None:
         assert (links[inner] >> bits).tolist() == list(range(1, 2 * int(inner.sum()), 2))
 
 
-def test_roots() -> None:
+def test_roots_are_cumulative_node_counts() -> None:
     """Trees lie one after another, in their order."""
     _, _, roots, _ = pack_trees(trees_of(FOREST), 6)
     assert roots.dtype == np.int64
     assert roots.tolist() == np.cumsum([0, *(tree.node_count for tree in trees_of(FOREST))])[:-1].tolist()
 
 
-def test_leaves_once() -> None:
+def test_equal_leaves_are_stored_once() -> None:
     """Each distribution is kept once, however many leaves of however many trees have it."""
     nodes, leaves, _, bits = pack_trees(trees_of(FOREST), 6)
     assert leaves.dtype == np.float64
@@ -108,7 +108,7 @@ def test_leaves_once() -> None:
     assert len(leaves) < len(ends)
 
 
-def test_single_leaves() -> None:
+def test_single_node_tree_is_a_leaf() -> None:
     """Trees of one node are one leaf each."""
     trees = trees_of(RandomForestRegressor(3, min_samples_leaf=200, bootstrap=False).fit(X, Y))
     nodes, leaves, roots, bits = pack_trees(trees, 6)
@@ -117,7 +117,7 @@ def test_single_leaves() -> None:
 
 
 @pytest.mark.parametrize(("features", "bits"), [(1, 1), (2, 2), (3, 2), (4, 3), (7, 3), (8, 4), (500, 9), (2**20, 21)])
-def test_bits(features: int, bits: int) -> None:
+def test_feature_index_leaves_a_value_for_leaves(features: int, bits: int) -> None:
     """A feature's index takes as many bits as leave one value, all ones, for leaves."""
     assert pack_trees([tree([0.0])], features)[3] == bits
     assert features - 1 < (1 << bits) - 1
@@ -146,7 +146,7 @@ NARROW = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 @settings(max_examples=300, deadline=None)
 @given(threshold=FLOATS, value=NARROW)
-def test_rounded_thresholds(threshold: float, value: float) -> None:
+def test_rounded_thresholds_separate_the_same_floats(threshold: float, value: float) -> None:
     """Every float32 is on the same side of a packed threshold as of the one of 64 bits."""
     near = float(np.float32(np.clip(threshold, -3.4e38, 3.4e38)))
     values = [value, near, *(float(np.nextafter(np.float32(near), np.float32(end))) for end in (-np.inf, np.inf))]
@@ -154,7 +154,7 @@ def test_rounded_thresholds(threshold: float, value: float) -> None:
     assert [x <= threshold for x in values] == [np.float32(x) <= packed for x in values]
 
 
-def test_exact_thresholds() -> None:
+def test_exact_float32_thresholds_stay_unchanged() -> None:
     """A threshold that 32 bits hold stays what it is, down to the smallest and up to the largest."""
     kept = [0.0, 1.0, -1.0, 1e-45, -1e-45, float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)]
     kept = [float(np.float32(value)) for value in kept]
@@ -167,7 +167,7 @@ def test_exact_thresholds() -> None:
     [["b", "a", "c"], [3, -700, 5], [False, True, True], [0.0, -1.0, 2.5e9], np.array(["b", "a", "c"], dtype=object)],
     ids=str,
 )
-def test_classes(labels: Any) -> None:
+def test_classes_are_sorted_json_values(labels: Any) -> None:
     """Classes are JSON's own values, in scikit-learn's order."""
     estimator = DecisionTreeClassifier(max_depth=3).fit(X, np.asarray(labels)[Y])
     classes = pack(estimator, doubles(6)).classes
@@ -183,7 +183,7 @@ def test_regressors_have_no_classes(estimator: Any) -> None:
     assert packed.leaves.shape[1] == 1
 
 
-def test_size() -> None:
+def test_each_node_takes_eight_bytes() -> None:
     """A node takes eight bytes."""
     packed = pack(FOREST, doubles(6))
     count = sum(tree.node_count for tree in trees_of(FOREST))
@@ -191,7 +191,7 @@ def test_size() -> None:
     assert packed.nbytes == 8 * count + packed.leaves.nbytes + 8 * 7
 
 
-def test_extra_features() -> None:
+def test_dropped_known_categories_are_kept_as_extra() -> None:
     """A category that is dropped, but known, is kept beside the trees' features."""
     estimator = make_pipeline(OneHotEncoder(drop="first"), DecisionTreeClassifier()).fit(Y.reshape(-1, 1), Y)
     packed = pack(estimator, doubles(1))
@@ -228,7 +228,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("behind", [[], [StandardScaler()]])
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_models(name: str, behind: list[Any]) -> None:
+def test_unsupported_model_class_is_refused_by_name(name: str, behind: list[Any]) -> None:
     """Another kind of model, and a subclass of a known kind, is refused by its name."""
     model, y = OTHERS[name]
     estimator = make_pipeline(*behind, model).fit(X, y) if behind else model.fit(X, y)
@@ -239,7 +239,7 @@ def test_other_models(name: str, behind: list[Any]) -> None:
 @pytest.mark.parametrize(
     "model", [ExtraTreesClassifier(2), RandomForestRegressor(2), DecisionTreeClassifier(), DecisionTreeRegressor()]
 )
-def test_several_outputs(model: Any) -> None:
+def test_several_outputs_are_refused_with_their_number(model: Any) -> None:
     """A forest or a tree of several outputs is refused by their number."""
     with pytest.raises(NotCompilable, match=f"the {type(model).__name__} has 2 outputs; compiled ones have one"):
         pack(model.fit(X, TWO), doubles(6))
@@ -252,7 +252,7 @@ def test_one_column_of_labels() -> None:
 
 
 @pytest.mark.parametrize("labels", [np.array(["2026-01-01", "2026-01-02"], dtype="datetime64[D]"), ["a", "\ud800"]])
-def test_labels_that_json_lacks(labels: Any) -> None:
+def test_labels_without_json_form_are_refused(labels: Any) -> None:
     """A class that no answer in JSON could name is refused."""
     estimator = DecisionTreeClassifier().fit([[0.0], [1.0]], labels)
     with pytest.raises(NotCompilable, match="is no string, number or boolean that JSON has"):

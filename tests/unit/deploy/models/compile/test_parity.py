@@ -53,13 +53,13 @@ CLEAR = [[0.7, 0.3], [0.2, 0.8], [1.0, 0.0]]
 LABELS = ["a", "b", "a"]
 
 
-def test_equal() -> None:
+def test_model_agrees_with_itself() -> None:
     """A model that agrees with itself passes, with nothing to tell."""
     assert checked(CLEAR, CLEAR, LABELS) == Check("rows", 3, 0, 0, 0.0)
     assert checked(CLEAR, CLEAR, LABELS).passed
 
 
-def test_other_label() -> None:
+def test_different_label_fails_the_check() -> None:
     """One other label fails the check, however close the probabilities are."""
     check = checked(CLEAR, CLEAR, LABELS, ["a", "a", "a"])
     assert (check.labels_differ, check.ties, check.largest_difference) == (1, 0, 0.0)
@@ -73,7 +73,7 @@ def test_label_of_another_type(others: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("apart", [0.0, TOLERANCE / 2])
-def test_ties(apart: float) -> None:
+def test_ties_accept_either_label_and_are_counted(apart: float) -> None:
     """Where two classes are as good as equally likely, either label will do; such rows are counted."""
     tied = [[0.5 + apart, 0.5], *CLEAR[1:]]
     check = checked(tied, tied, LABELS, ["b", "b", "a"])
@@ -81,20 +81,20 @@ def test_ties(apart: float) -> None:
     assert check.passed
 
 
-def test_ties_among_others() -> None:
+def test_only_ties_for_first_place_count() -> None:
     """Two classes that tie, but not for the first place, are no tie, and three for the first are one."""
     check = checked([[0.6, 0.2, 0.2], [1 / 3] * 3], [[0.6, 0.2, 0.2], [1 / 3] * 3], ["a", "b"], ["b", "c"])
     assert (check.labels_differ, check.ties) == (1, 1)
 
 
-def test_almost_a_tie() -> None:
+def test_near_tie_requires_the_likelier_label() -> None:
     """Where one class is likelier by more than the tolerance, its label is the only good one."""
     near = [[0.5 + 2 * TOLERANCE, 0.5], *CLEAR[1:]]
     assert checked(near, near, LABELS, ["b", "b", "a"]).labels_differ == 1
 
 
 @pytest.mark.parametrize(("apart", "passes"), [(1e-9, True), (0.9e-6, True), (1.1e-6, False), (0.1, False)])
-def test_probabilities(apart: float, passes: bool) -> None:
+def test_probability_difference_above_tolerance_fails(apart: float, passes: bool) -> None:
     """Any probability that differs by more than a millionth fails the check, whatever the label."""
     found = np.array(CLEAR)
     found[1] += [-apart, apart]
@@ -114,7 +114,7 @@ def test_probabilities(apart: float, passes: bool) -> None:
         (1e-9, 2e-9, 1e-9),
     ],
 )
-def test_values(expected: float, found: float, difference: float) -> None:
+def test_regression_difference_is_relative_above_one(expected: float, found: float, difference: float) -> None:
     """A regressor's values differ by a part of their size, where that is above one."""
     check = checked([[3.0], [expected]], [[3.0], [found]], [3.0, expected])
     assert check.largest_difference == pytest.approx(difference)
@@ -124,7 +124,7 @@ def test_values(expected: float, found: float, difference: float) -> None:
 
 @pytest.mark.parametrize("place", [0, 5000, 9999])
 @pytest.mark.parametrize("outputs", [1, 2])
-def test_values_that_are_no_numbers(place: int, outputs: int) -> None:
+def test_nan_prediction_fails_the_check(place: int, outputs: int) -> None:
     """A compiled model that gives NaN for one row of many does not pass."""
     expected = np.full((10_000, outputs), 1 / outputs)
     found = expected.copy()
@@ -145,7 +145,7 @@ def test_one_bad_row_of_many() -> None:
     assert check.largest_difference == pytest.approx(1e-3)
 
 
-def test_no_rows() -> None:
+def test_comparison_of_no_rows_fails() -> None:
     """A comparison of nothing shows nothing."""
     assert not checked(np.empty((0, 2)), np.empty((0, 2)), []).passed
 
@@ -162,14 +162,14 @@ def test_no_rows() -> None:
         ({"rows": 0}, False),
     ],
 )
-def test_passed(change: dict[str, Any], passes: bool) -> None:
+def test_check_depends_on_labels_differences_and_rows(change: dict[str, Any], passes: bool) -> None:
     """A check is passed by labels, differences and rows; ties do not matter."""
     check = replace(GOOD, **change)
     assert check.passed is passes
     assert check.to_json()["passed"] is passes
 
 
-def test_record() -> None:
+def test_check_serializes_to_json_with_tolerance() -> None:
     """A check is recorded as plain values, with the tolerance that it had."""
     assert json.loads(json.dumps(GOOD.to_json())) == {
         "against": "held-out rows",
@@ -182,13 +182,13 @@ def test_record() -> None:
     }
 
 
-def test_words() -> None:
+def test_check_text_states_rows_origin_and_result() -> None:
     """A check tells its rows, where they are from, and what it found, in one line."""
     assert str(GOOD) == "2,000 rows (held-out rows): equal labels, values at most 1.0e-09 apart"
     assert ": 5 other labels, " in str(replace(GOOD, labels_differ=5))
 
 
-def test_plain_values() -> None:
+def test_real_comparison_is_json_serializable() -> None:
     """What a comparison of real models finds can be written as JSON."""
     check = comparison(DecisionTreeClassifier(max_depth=2))
     assert json.loads(json.dumps(check.to_json()))["passed"] is True
@@ -206,7 +206,7 @@ def comparison(model: Any, other: Any = None) -> Check:
 
 
 @pytest.mark.parametrize("model", [RandomForestClassifier(5, random_state=0), RandomForestRegressor(5)])
-def test_packed_forests(model: Any) -> None:
+def test_packed_forest_equals_its_model(model: Any) -> None:
     """A packed forest does not differ from its own model at all."""
     check = comparison(model)
     assert (check.rows, check.labels_differ, check.largest_difference) == (5000, 0, 0.0)
@@ -220,6 +220,6 @@ def test_packed_forests(model: Any) -> None:
         (DecisionTreeClassifier(random_state=0), DecisionTreeClassifier(max_depth=4, random_state=0)),
     ],
 )
-def test_other_forests(model: Any, other: Any) -> None:
+def test_packed_form_of_another_forest_fails(model: Any, other: Any) -> None:
     """The packed form of another forest of the same data is found out."""
     assert not comparison(model, other).passed

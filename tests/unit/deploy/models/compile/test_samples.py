@@ -101,7 +101,7 @@ def test_both_sides_of_each_split(name: str) -> None:
     assert splits > 30
 
 
-def test_on_each_split() -> None:
+def test_samples_lie_on_and_above_each_split() -> None:
     """A column that reaches the trees as it is has values exactly on each split, and just above."""
     x = FRAME[["depth", "acid"]].to_numpy()
     estimator = RandomForestRegressor(2, max_depth=4, random_state=0).fit(x, LABELS)
@@ -115,7 +115,7 @@ def test_on_each_split() -> None:
                 assert float(np.nextafter(below, np.float32(np.inf))) in found[:, feature]
 
 
-def test_every_category() -> None:
+def test_every_category_is_drawn() -> None:
     """Each category is drawn, and one that nobody knows where the model takes any."""
     rows = drawn(SCHEMA, EXAMPLE, pack(MODELS["any category"], SCHEMA))
     assert {"clay", "sand", "loam"} < set(rows.objects[:, 0])
@@ -127,14 +127,14 @@ def test_every_category() -> None:
 
 @pytest.mark.parametrize("unknown", [{"soil": "string"}, {"zone": 0}, {"zone": 9, "soil": ""}])
 @pytest.mark.parametrize("name", ["known categories", "known, and as it is"])
-def test_example_that_the_model_refuses(name: str, unknown: dict[str, Any]) -> None:
+def test_unknown_example_category_is_replaced(name: str, unknown: dict[str, Any]) -> None:
     """Where the example, made up for a model that has none, is not of a known category, the drawn rows are."""
     estimator = MODELS[name]
     rows = drawn(SCHEMA, rows_of(SCHEMA, FRAME[:1].assign(**unknown)), pack(estimator, SCHEMA), 200)
     assert len(SklearnEngine(estimator, SCHEMA).predict(rows).labels) >= 200
 
 
-def test_ranges() -> None:
+def test_drawn_values_stay_within_declared_ranges() -> None:
     """Drawn values keep to the ranges of the model's metadata, whole columns to whole numbers."""
     inputs = [{"name": name, "type": kind} for name, kind in KINDS.items()]
     schema = InputSchema.from_signature(inputs, {"depth": [-10, 10.5], "zone": [2, 3]})
@@ -147,7 +147,7 @@ def test_ranges() -> None:
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e30, 3e38])
-def test_magnitudes(size: float) -> None:
+def test_samples_surround_splits_of_any_magnitude(size: float) -> None:
     """Rows are drawn around splits of any size."""
     x = np.linspace(-1, 1, 90).reshape(-1, 1)
     estimator = make_pipeline(StandardScaler(), RandomForestRegressor(3, max_depth=4, random_state=0)).fit(
@@ -159,14 +159,14 @@ def test_magnitudes(size: float) -> None:
 
 
 @pytest.mark.parametrize("kind", ["integer", "long", "float", "double", "boolean"])
-def test_column_that_no_tree_asks_for(kind: str) -> None:
+def test_unused_columns_get_a_value(kind: str) -> None:
     """A column that decides nothing still has a value."""
     estimator = RandomForestRegressor(2, random_state=0).fit([[0.0, 0.0], [0.0, 1.0]], [0.0, 1.0])
     schema = schema_of({"unused": kind, "x": "double"})
     assert_valid(schema, drawn(schema, numbers([[1.0, 0.5]]), pack(estimator, schema), 50))
 
 
-def test_same_rows() -> None:
+def test_drawn_rows_are_reproducible() -> None:
     """The same model has the same rows drawn each time."""
     packed = pack(MODELS["any category"], SCHEMA)
     first, second = (drawn(SCHEMA, EXAMPLE, packed, 100) for _ in range(2))
@@ -175,7 +175,7 @@ def test_same_rows() -> None:
 
 
 @pytest.mark.parametrize("limits", [{}, {"depth": [-3, 3], "zone": [1, 4]}])
-def test_without_a_forest(limits: dict[str, Any]) -> None:
+def test_samples_without_forest_use_ranges_and_example(limits: dict[str, Any]) -> None:
     """For a model of another kind, rows are drawn from the ranges and the example alone."""
     schema = InputSchema.from_signature([{"name": name, "type": kind} for name, kind in KINDS.items()], limits)
     rows = drawn(schema, rows_of(schema, FRAME[:1].assign(depth=1.0)), None, 300)
@@ -190,7 +190,7 @@ def csv(folder: Path, text: str, name: str = "rows.csv") -> Path:
     return path
 
 
-def test_file(tmp_path: Path) -> None:
+def test_csv_columns_are_matched_by_name(tmp_path: Path) -> None:
     """A file's columns are found by name, in any order, and its others are ignored."""
     frame = FRAME.assign(label=LABELS, note=None)[["note", "acid", "wet", "label", "zone", "depth", "soil"]]
     frame.to_csv(tmp_path / "rows.csv", index=False)
@@ -199,7 +199,7 @@ def test_file(tmp_path: Path) -> None:
     assert rows.objects.tolist() == expected.objects.tolist()
 
 
-def test_compressed_file(tmp_path: Path) -> None:
+def test_compressed_csv_is_read(tmp_path: Path) -> None:
     """A compressed file is read, too."""
     FRAME.to_csv(tmp_path / "rows.csv.gz", index=False)
     assert len(from_file(tmp_path / "rows.csv.gz", SCHEMA)) == 90
@@ -241,7 +241,7 @@ def test_numbers_of_a_file(tmp_path: Path) -> None:
     ],
     ids=repr,
 )
-def test_bad_file(tmp_path: Path, text: str, said: str) -> None:
+def test_invalid_value_names_file_row_and_column(tmp_path: Path, text: str, said: str) -> None:
     """A file that does not hold the model's rows is one line that names it, the row and the column."""
     path = csv(tmp_path, text)
     with pytest.raises(CommandError, match=said) as caught:
@@ -274,7 +274,7 @@ def test_rows_longer_than_the_header(tmp_path: Path) -> None:
     ],
     ids=["gz: other", "gz: short", "gz: damaged", "zip: other", "bz2: other", "xz: other", "encoding", "bytes"],
 )
-def test_broken_file(tmp_path: Path, name: str, content: bytes) -> None:
+def test_damaged_file_is_named_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
     """A file that is damaged, or not what its name says, is one line that names it."""
     path = tmp_path / name
     path.write_bytes(content)
@@ -284,7 +284,7 @@ def test_broken_file(tmp_path: Path, name: str, content: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_missing_file_is_named_in_one_line(tmp_path: Path) -> None:
     """A file that is not there, or is a folder, is one line that names it."""
     for path in (tmp_path / "none.csv", tmp_path):
         with pytest.raises(CommandError, match=f"DATA={path}: cannot be read as CSV: "):

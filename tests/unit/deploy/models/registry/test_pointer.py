@@ -53,7 +53,7 @@ def pointer(model: str, request: pytest.FixtureRequest) -> Pointer:
         ("models:/covertype/Staging/", Pointer("covertype", "Staging", is_stage=True), "covertype/Staging"),
     ],
 )
-def test_parse(uri: str, pointer: Pointer, text: str) -> None:
+def test_parse_reads_alias_or_stage_from_uri(uri: str, pointer: Pointer, text: str) -> None:
     """An alias or a stage of a registered model is read from MODEL_URI, and named as people write it."""
     assert Pointer.parse(uri) == pointer
     assert str(pointer) == text
@@ -87,7 +87,7 @@ def test_parse_what_cannot_be_moved(uri: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_versions(model: str, registry: Registry) -> None:
+def test_versions_are_sorted_numerically(model: str, registry: Registry) -> None:
     """All versions of this model are listed as numbers count, the tenth after the ninth."""
     client = mlflow.MlflowClient()
     for _ in range(7):
@@ -96,18 +96,18 @@ def test_versions(model: str, registry: Registry) -> None:
     assert Pointer(model, "champion").versions() == ["1", "2", "3", "5", "6", "7", "8", "9", "10"]
 
 
-def test_nowhere(pointer: Pointer) -> None:
+def test_unset_alias_points_nowhere(pointer: Pointer) -> None:
     """One that was never moved leads nowhere, and has led nowhere."""
     assert pointer.place() == NOWHERE
 
 
-def test_first_move(pointer: Pointer) -> None:
+def test_first_move_remembers_no_version(pointer: Pointer) -> None:
     """The first move has nothing to remember."""
     assert pointer.move("2") == NOWHERE
     assert pointer.place() == Place("2", None)
 
 
-def test_move_remembers(pointer: Pointer) -> None:
+def test_move_remembers_the_previous_version(pointer: Pointer) -> None:
     """Each move remembers the version before, and gives back how it was."""
     pointer.move("1")
     assert pointer.move("2") == Place("1", None)
@@ -124,7 +124,7 @@ def test_move_to_the_same(pointer: Pointer) -> None:
     assert pointer.place() == Place("3", "1")
 
 
-def test_moves_toggle(pointer: Pointer) -> None:
+def test_moving_back_twice_returns_to_the_start(pointer: Pointer) -> None:
     """To go back to the version before, twice, is to be where one was."""
     pointer.move("1")
     pointer.move("2")
@@ -134,7 +134,7 @@ def test_moves_toggle(pointer: Pointer) -> None:
 
 
 @pytest.mark.parametrize("moves", [["1"], ["1", "2"], ["3", "2", "1"]])
-def test_put_restores(pointer: Pointer, moves: list[str]) -> None:
+def test_put_restores_the_previous_place(pointer: Pointer, moves: list[str]) -> None:
     """A move is undone with what it gave back: where it led, and what it remembered."""
     *earlier, last = moves
     for version in earlier:
@@ -164,7 +164,7 @@ def test_two_of_one_model(model: str) -> None:
     assert (alias.place(), stage.place()) == (Place("2", "1"), Place("3", None))
 
 
-def test_alias_that_somebody_else_moved(model: str) -> None:
+def test_externally_moved_alias_is_remembered(model: str) -> None:
     """A version that another tool let it lead to is remembered like any other."""
     pointer = Pointer(model, "champion")
     pointer.move("1")

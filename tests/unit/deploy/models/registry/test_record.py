@@ -91,7 +91,9 @@ def test_runs_are_logged(var: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     ["", "[]", "{}", '{"experiment": "a", "runs": [{}]}', '{"experiment": "a", "runs": [1]}',
      json.dumps({"experiment": "a", "runs": [RUN | {"metrics": [{"step": 500, "rps": "fast"}]}]})],
 )  # fmt: skip
-def test_no_document(text: str, var: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_document_logs_no_run(
+    text: str, var: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What is no document of runs is one line on stderr, and nothing is logged."""
     assert given(text, monkeypatch) == 1
     out, err = capsys.readouterr()
@@ -101,7 +103,9 @@ def test_no_document(text: str, var: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert list(var.iterdir()) == []
 
 
-def test_registry_that_refuses(var: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_registry_error_hides_password(
+    var: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A registry that is down is one line on stderr, without its password."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:1")
     assert given(DOCUMENT, monkeypatch) == 1
@@ -110,7 +114,7 @@ def test_registry_that_refuses(var: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 
 @pytest.mark.e2e
-def test_local_backend(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_backend_logs_runs_or_reports_why(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The local backend logs runs beside its models, and tells why it cannot."""
     monkeypatch.chdir(var)  # where the backend goes
     backend = LocalBackend(Layout(var), options(**os.environ))
@@ -120,7 +124,7 @@ def test_local_backend(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         backend.record("{}")
 
 
-def test_container_that_fails(docker: FakeDocker) -> None:
+def test_failed_container_reports_its_reason(docker: FakeDocker) -> None:
     """The container backend asks its service, which has the registry, and tells its reason."""
     docker.answer("compose", "run")
     provider.record(Compose({}), DOCUMENT)
@@ -131,7 +135,7 @@ def test_container_that_fails(docker: FakeDocker) -> None:
 
 
 @pytest.mark.e2e
-def test_container(tmp_path: Path) -> None:
+def test_container_backend_logs_large_runs_to_the_registry(tmp_path: Path) -> None:
     """In a container, runs and their files, be they megabytes, go to the registry in the stack's volume."""
     require_engine()
     environ = {"COMPOSE_PROJECT_NAME": f"forkcast-test-record-{os.getpid()}"}

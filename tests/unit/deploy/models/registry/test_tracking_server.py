@@ -62,12 +62,12 @@ def s3(monkeypatch: pytest.MonkeyPatch, *buckets: str, error: Exception | None =
         ("sqlite:////var/mlflow.db", "sqlite:////var/mlflow.db"),
     ],
 )
-def test_databases(given: str, used: str) -> None:
+def test_database_urls_use_the_installed_driver(given: str, used: str) -> None:
     """A database is reached by the driver that is here, whatever its address calls it."""
     assert database.address(RegistryOptions.read({"DATABASE_URL": given})).render_as_string(hide_password=False) == used
 
 
-def test_own_database() -> None:
+def test_own_database_accepts_any_password() -> None:
     """The stack's own database needs a password alone, which may have any character."""
     url = database.address(RegistryOptions.read({"DATABASE_PASSWORD": "p@s/s:#"}))
     assert (url.drivername, url.host, url.database, url.password) == ("mysql+pymysql", "database", "mlflow", "p@s/s:#")
@@ -81,14 +81,14 @@ def test_bad_address_of_a_database(given: str) -> None:
     assert "hidden" not in str(caught.value)
 
 
-def test_no_password() -> None:
+def test_missing_database_settings_are_named() -> None:
     """Without any database, what is missing is named."""
     with pytest.raises(SettingsError, match=r"^DATABASE_PASSWORD is missing: "):
         database.address(RegistryOptions.read({"DATABASE_PASSWORD": ""}))
 
 
 @pytest.mark.parametrize("given", ["mysql://u:hidden@127.0.0.1:1/n", "postgresql://u:hidden@127.0.0.1:1/n"])
-def test_unreachable_database(given: str) -> None:
+def test_unreachable_database_error_hides_password(given: str) -> None:
     """A database that does not answer is told in one line, without its password."""
     with pytest.raises(RegistryError, match=r"^the database .*u:\*\*\*@127\.0\.0\.1:1/n: ") as caught:
         database.check(database.address(RegistryOptions.read({"DATABASE_URL": given})))
@@ -96,7 +96,7 @@ def test_unreachable_database(given: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_folder(tmp_path: Path) -> None:
+def test_sqlite_server_stores_artifacts_in_a_folder(tmp_path: Path) -> None:
     """On SQLite and a folder, artifacts have their own place, so that the database can be read without the server."""
     folder = tmp_path / "var/mlartifacts"
     told = tracking_server.prepare(
@@ -138,7 +138,7 @@ def test_bucket_in_another_region(monkeypatch: pytest.MonkeyPatch) -> None:
         (EndpointConnectionError(endpoint_url="http://object-store:7480/"), "Could not connect"),
     ],
 )
-def test_store_that_refuses(monkeypatch: pytest.MonkeyPatch, error: Exception, why: str) -> None:
+def test_unreachable_store_error_hides_key(monkeypatch: pytest.MonkeyPatch, error: Exception, why: str) -> None:
     """A store that does not answer, or does not let us, is told in one line, without the key."""
     s3(monkeypatch, error=error)
     with pytest.raises(
@@ -149,7 +149,7 @@ def test_store_that_refuses(monkeypatch: pytest.MonkeyPatch, error: Exception, w
 
 
 @pytest.mark.parametrize("name", sorted(STORE))
-def test_half_a_store(name: str) -> None:
+def test_missing_store_settings_are_named(name: str) -> None:
     """What is missing of a store is named."""
     with pytest.raises(SettingsError, match=f"^{name} is missing: "):
         Bucket.of(RegistryOptions.read({**STORE, name: ""}))
@@ -163,7 +163,7 @@ def test_bad_address_of_a_store(url: str) -> None:
     assert "hidden" not in str(caught.value)
 
 
-def test_command() -> None:
+def test_server_command_sets_host_port_and_allowed_hosts() -> None:
     """MLflow's server listens where it is told to, for those names that clients have for it."""
     line = tracking_server.command(
         RegistryOptions.read({"HOST": "0.0.0.0", "PORT": "5001", "ALLOWED_HOSTS": "mlflow.example.com"})  # noqa: S104
@@ -175,7 +175,7 @@ def test_command() -> None:
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http", "-1", "²"])
-def test_bad_port(port: str) -> None:
+def test_invalid_port_is_named_with_its_value(port: str) -> None:
     """A port that cannot be is named with its value."""
     with pytest.raises(SettingsError, match=f"^PORT='{port}': expected"):
         tracking_server.command(RegistryOptions.read({"PORT": port}))

@@ -75,7 +75,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz"])
-def test_workshop_form(tmp_path: Path, name: str) -> None:
+def test_workshop_columns_are_matched_by_name(tmp_path: Path, name: str) -> None:
     """The 13 columns are read by name, in any order, compressed or not, with other columns beside them."""
     frame = workshop(MADE).assign(id=range(200))
     frame[frame.columns[::-1]].to_csv(tmp_path / name, index=False)
@@ -86,7 +86,7 @@ def test_workshop_form(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("header", [False, True])
-def test_published_form(tmp_path: Path, header: bool) -> None:
+def test_published_columns_are_folded_to_thirteen(tmp_path: Path, header: bool) -> None:
     """The 55 columns of the published form, with a header or without, are folded back to 12 and the label."""
     published(MADE).to_csv(tmp_path / "covtype.data", index=False, header=header)
     data = load_file(tmp_path / "covtype.data")
@@ -105,7 +105,7 @@ def test_spelling_of_the_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\xff\xfe\x00", b"\x1f\x8bnot gzip", gzip.compress(b"a,b\n" * 999, mtime=0)[:-9]]
 )
-def test_unreadable_file(tmp_path: Path, content: bytes) -> None:
+def test_unreadable_file_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     """A file that is empty, not text, not gzip or cut off is refused in one line that names it."""
     path = tmp_path / "rows.csv.gz" if content.startswith(b"\x1f") else tmp_path / "rows.csv"
     path.write_bytes(content)
@@ -118,7 +118,7 @@ def test_missing_file_or_folder(tmp_path: Path) -> None:
     assert "cannot be read" in refused_file(tmp_path)
 
 
-def test_missing_columns(tmp_path: Path) -> None:
+def test_missing_columns_are_named(tmp_path: Path) -> None:
     """Columns that are missing are named, and what is expected is told."""
     workshop(MADE).drop(columns=["slope", LABEL]).to_csv(tmp_path / "rows.csv", index=False)
     message = refused_file(tmp_path / "rows.csv")
@@ -126,7 +126,7 @@ def test_missing_columns(tmp_path: Path) -> None:
     assert "55 columns" in message
 
 
-def test_wrong_width(tmp_path: Path) -> None:
+def test_rows_of_wrong_length_are_refused(tmp_path: Path) -> None:
     """Rows without a header must have 55 columns; a row of another length than the others is refused too."""
     workshop(MADE).to_csv(tmp_path / "bare.csv", index=False, header=False)
     assert "13 columns and no header" in refused_file(tmp_path / "bare.csv")
@@ -142,7 +142,7 @@ def test_wrong_width(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cell", ["steep", "", "inf", "3.5"])
-def test_cell_that_is_no_whole_number(tmp_path: Path, cell: str) -> None:
+def test_non_integer_cell_is_named_by_position(tmp_path: Path, cell: str) -> None:
     """A cell that is not a whole number is named by row and column, header not counted."""
     frame = workshop(MADE).astype(object)
     frame.loc[6, "slope"] = cell
@@ -163,7 +163,7 @@ def test_code_out_of_range(tmp_path: Path, column: str, value: int, expected: st
 
 
 @pytest.mark.parametrize("ones", [[], [1, 2]])
-def test_one_hot_block(tmp_path: Path, ones: list[int]) -> None:
+def test_one_hot_block_requires_exactly_one_1(tmp_path: Path, ones: list[int]) -> None:
     """A row whose one-hot block has no 1, or two, is refused."""
     frame = published(MADE)
     frame.loc[4, [f"wilderness_area_{code}" for code in range(1, 5)]] = [int(code in ones) for code in range(1, 5)]
@@ -171,7 +171,7 @@ def test_one_hot_block(tmp_path: Path, ones: list[int]) -> None:
     assert "row 5, the one-hot columns of wilderness_area: expected one 1" in refused_file(tmp_path / "rows.csv")
 
 
-def test_too_few_rows(tmp_path: Path) -> None:
+def test_too_few_rows_per_class_are_refused(tmp_path: Path) -> None:
     """A class that is too rare to be held out, a single class, and no rows at all are refused."""
     frame = workshop(MADE)
     for name, rows in {"none": frame[:0], "one": frame[frame[LABEL] == 2]}.items():
@@ -181,7 +181,7 @@ def test_too_few_rows(tmp_path: Path) -> None:
     assert "cover_type 2 has 4 rows: expected" in refused_file(tmp_path / "rare.csv")
 
 
-def test_download(tmp_path: Path, archive: Callable[..., None]) -> None:
+def test_downloaded_data_is_converted_and_cached(tmp_path: Path, archive: Callable[..., None]) -> None:
     """Without a file, scikit-learn's download is folded back, kept, and leaves the sockets' timeout alone."""
     archive(gzip.compress(published(MADE).to_csv(index=False, header=False).encode()))
     before = socket.getdefaulttimeout()
@@ -194,7 +194,7 @@ def test_download(tmp_path: Path, archive: Callable[..., None]) -> None:
     assert np.array_equal(load(None, tmp_path / "data").x, MADE.x)
 
 
-def test_corrupt_download(tmp_path: Path, archive: Callable[..., None]) -> None:
+def test_corrupt_download_is_an_error(tmp_path: Path, archive: Callable[..., None]) -> None:
     """A download that is not the data set is an error, never silently replaced by synthetic rows."""
     archive(b"<html>please log in</html>", checksum="0" * 64)
     with pytest.raises(DataError, match=r"SHA256 checksum .* set COVERTYPE_PATH"):
@@ -204,7 +204,9 @@ def test_corrupt_download(tmp_path: Path, archive: Callable[..., None]) -> None:
         load(None, tmp_path / "data")
 
 
-def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_network_falls_back_to_synthetic_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Where the download cannot be reached the rows are synthetic, which is said loudly with the way out."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     url = f"http://127.0.0.1:{free_port()}/covtype.data.gz"
@@ -228,7 +230,7 @@ def test_silent_server_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert load(None, tmp_path / "data").source == "synthetic"
 
 
-def test_synthetic_rows() -> None:
+def test_synthetic_rows_are_reproducible_and_in_range() -> None:
     """Made-up rows are the same for a seed, whole numbers within the published ranges, of all seven classes."""
     again = generate(rows=200, seed=1)
     assert np.array_equal(again.x, MADE.x)

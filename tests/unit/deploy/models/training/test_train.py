@@ -99,7 +99,7 @@ def last_run(client: Any) -> Any:
     return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])[0]
 
 
-def test_split_and_scores(trained: Trained) -> None:
+def test_stratified_split_is_reproducible_with_its_scores(trained: Trained) -> None:
     """A fifth of the rows is held out by class, the same ones each time, and the scores are theirs."""
     fitted = trained.fitted
     assert len(fitted.y_held) == 400
@@ -127,7 +127,7 @@ def test_forest_stays_within_its_nodes() -> None:
     assert forest.n_estimators * (2 * forest.max_leaf_nodes - 1) < 500_000
 
 
-def test_champion(trained: Trained, client: Any) -> None:
+def test_training_registers_a_version_as_champion(trained: Trained, client: Any) -> None:
     """Training registers a version with its digest, source and check, and makes it the champion."""
     version = client.get_model_version_by_alias("covertype", "champion")
     fitted = trained.fitted
@@ -141,7 +141,7 @@ def test_champion(trained: Trained, client: Any) -> None:
     )
 
 
-def test_run(trained: Trained, client: Any) -> None:
+def test_training_run_records_parameters_metrics_and_size(trained: Trained, client: Any) -> None:
     """The run in the experiment has finished, with its parameters, its metrics, and its files under var/."""
     run = client.get_run(client.get_model_version("covertype", "1").run_id)
     metrics = run.data.metrics
@@ -155,7 +155,7 @@ def test_run(trained: Trained, client: Any) -> None:
     assert metrics["model_bytes"] == sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
 
 
-def test_registered_model(client: Any, tmp_path: Path) -> None:
+def test_registered_model_has_signature_ranges_and_pins(client: Any, tmp_path: Path) -> None:
     """The registered copy has its digest, signature, ranges, example and pins, and predicts in one thread."""
     folder = downloaded("1", tmp_path)
     model = mlflow.models.Model.load(str(folder))
@@ -172,7 +172,7 @@ def test_registered_model(client: Any, tmp_path: Path) -> None:
     assert mlflow.sklearn.load_model(str(folder)).named_steps["forest"].n_jobs == 1
 
 
-def test_corrupt_artifact(trained: Trained, client: Any) -> None:
+def test_corrupt_artifact_fails_check_and_keeps_champion(trained: Trained, client: Any) -> None:
     """A registered copy that has changed fails its check, says so in a tag, and leaves the champion alone."""
     with mlflow.start_run(experiment_id=versions.open_experiment(trained.settings, registration.NAME)) as run:
         version = registration.register(trained.fitted, MADE, run.info.run_id)
@@ -186,7 +186,7 @@ def test_corrupt_artifact(trained: Trained, client: Any) -> None:
     assert client.get_model_version("covertype", version.number).tags["check"].startswith("failed: its digest is")
 
 
-def test_lost_artifact(trained: Trained, client: Any) -> None:
+def test_lost_artifact_fails_check_and_keeps_champion(trained: Trained, client: Any) -> None:
     """A registered version whose files are gone fails its check and leaves the champion alone."""
     with mlflow.start_run(experiment_id=versions.open_experiment(trained.settings, registration.NAME)) as run:
         version = registration.register(trained.fitted, MADE, run.info.run_id)
@@ -197,7 +197,7 @@ def test_lost_artifact(trained: Trained, client: Any) -> None:
     assert client.get_model_version("covertype", version.number).tags["check"].startswith("failed: ")
 
 
-def test_faults(trained: Trained, tmp_path: Path) -> None:
+def test_faulty_copy_is_reported_with_the_reason(trained: Trained, tmp_path: Path) -> None:
     """A copy is faulty where its labels differ, where it is no better than one label, where it does not load."""
     folder = tmp_path / "model"
     package.save(trained.fitted, MADE, folder)
@@ -226,7 +226,7 @@ def test_failed_check_fails_the_run(trained: Trained, client: Any) -> None:
 @pytest.mark.parametrize(
     "uri", ["http://user:secret@127.0.0.1:{port}", "mysql+pymysql://root:secret@127.0.0.1:{port}/db"]
 )
-def test_registry_that_refuses(
+def test_unreachable_registry_fails_early_without_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str
 ) -> None:
     """A registry that is down is one line on stderr, without its password, in seconds and before any fitting."""
@@ -243,7 +243,7 @@ def test_registry_that_refuses(
     assert err == f"error: the registry at {place}: [Errno 111] Connection refused\n"
 
 
-def test_deleted_experiment(tmp_path: Path) -> None:
+def test_deleted_experiment_is_reported_before_fitting(tmp_path: Path) -> None:
     """An experiment that was deleted is reported before the fit, with the command that brings it back."""
     settings = Settings.from_env({"VAR_DIR": str(tmp_path)})
     experiment = versions.open_experiment(settings, registration.NAME)
@@ -262,7 +262,9 @@ def test_foreign_registry_keeps_its_artifacts(tmp_path: Path, monkeypatch: pytes
     assert experiment.artifact_location == (tmp_path / "mlartifacts").as_uri()
 
 
-def test_bad_data_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Trained) -> None:
+def test_invalid_data_or_setting_stops_the_trainer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Trained
+) -> None:
     """A bad setting stops the trainer before MLflow is touched; bad data exits 1 like anything foreseen."""
     with pytest.raises(SettingsError, match="PORT='x'"):
         trainer.train(ModelOptions.read({"PORT": "x", "VAR_DIR": str(tmp_path)}), small_forest())

@@ -123,7 +123,7 @@ def statistics(engine: Engine) -> Statistics:
     return Statistics(str(engine.server_address), "p", ["lab"])
 
 
-def test_cgroup_versions(engine: Engine, statistics: Statistics) -> None:
+def test_statistics_of_both_cgroup_versions_are_read(engine: Engine, statistics: Statistics) -> None:
     """CPU, time, memory without idle pages of files and limits are read from either version's documents."""
     engine.run("a" * 64, "p-server-1", V1, service="server", NanoCpus=500000000, Memory=1 << 28)
     engine.run("b" * 64, "p-server-2", V2, service="server", CpuQuota=150000, CpuPeriod=100000)
@@ -135,7 +135,7 @@ def test_cgroup_versions(engine: Engine, statistics: Statistics) -> None:
     ]
 
 
-def test_which_containers(engine: Engine, statistics: Statistics) -> None:
+def test_only_project_containers_and_generator_are_read(engine: Engine, statistics: Statistics) -> None:
     """Replicas and Nginx of the project are read, the generator by its name, and nothing else that runs."""
     for key, name, service in (
         ("1", "p-server-1", "server"),
@@ -152,7 +152,9 @@ def test_which_containers(engine: Engine, statistics: Statistics) -> None:
     ]
 
 
-def test_containers_come_and_go(engine: Engine, statistics: Statistics, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_container_list_is_refreshed_after_changes(
+    engine: Engine, statistics: Statistics, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The list is asked for again when one has gone, or after seconds; limits are asked for once."""
     engine.run("1", "p-server-1", V1, service="server")
     engine.run("2", "p-server-2", V1, service="server")
@@ -170,7 +172,7 @@ def test_containers_come_and_go(engine: Engine, statistics: Statistics, monkeypa
     assert [target for target in engine.targets if target == "/containers/3/json"] == ["/containers/3/json"]
 
 
-def test_engine_that_fails(engine: Engine, statistics: Statistics) -> None:
+def test_failed_engine_raises_and_recovers(engine: Engine, statistics: Statistics) -> None:
     """An engine that is out of order, or gone, is an error, and one that is back is asked again."""
     engine.run("1", "p-server-1", V1, service="server")
     assert len(statistics.read()) == 1
@@ -183,7 +185,7 @@ def test_engine_that_fails(engine: Engine, statistics: Statistics) -> None:
         Statistics("/nowhere.sock", "p").read()
 
 
-def test_engine_socket(docker: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_socket_comes_from_host_or_context(docker: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> None:
     """The socket is DOCKER_HOST's, else that of Docker's context; an engine far away has none."""
     docker.answer("context", "inspect", out="unix:///var/run/docker.sock\n")
     assert engine_socket() == "/var/run/docker.sock"
@@ -213,7 +215,7 @@ def busy(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.e2e
-def test_real_container(busy: str) -> None:
+def test_readings_of_a_real_container_are_plausible(busy: str) -> None:
     """A container that is held to half a CPU is read as one that uses about that, and memory as `docker stats` does."""
     started = time.time()
     statistics = Statistics(engine_socket(), busy)
