@@ -1,1 +1,1 @@
-"""Manifests for a cluster, and what checks them: ``python -m deploy.checks.kubernetes``."""
+"""Checks of the manifests in deploy/kubernetes: ``python -m deploy.checks.kubernetes``."""

@@ -1,4 +1,8 @@
-"""``python -m deploy.checks.kubernetes [FOLDER..]``: render overlays, ours or those named, and say what is wrong."""
+"""``python -m deploy.checks.kubernetes [FOLDER..]``: render the named overlays, or all of ours, and list their faults.
+
+What a cluster's admission of pods refuses is not checked here a second time: every overlay must bring a Namespace that
+enforces the Pod Security level `restricted` (`references.py`).
+"""
 
 from __future__ import annotations
 
@@ -8,63 +12,69 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.checks.kubernetes import (
-    confinement,
     environment,
-    hygiene,
-    links,
     manifests,
-    names,
-    policies,
+    network_policies,
+    pods,
     probes,
+    references,
     replica_counts,
     schemas,
-    spelling,
+    services,
 )
 from deploy.checks.kubernetes.manifests import OVERLAYS, Manifest
 from deploy.errors import CommandError
 
-# Each stage reads what those before it promise; what one refuses comes alone.
+# A stage may rely on what the stages before it have checked; after a stage with faults the later ones do not run.
 _STAGES = (
-    (schemas,),
-    (spelling,),
-    (names, links, replica_counts, policies, confinement, hygiene, probes, environment),
+    (schemas.schema_faults,),
+    (schemas.value_faults,),
+    (
+        references.faults,
+        services.faults,
+        replica_counts.faults,
+        network_policies.faults,
+        pods.faults,
+        probes.faults,
+        environment.faults,
+    ),
 )
 
 
 def faults(rendered: Sequence[Manifest]) -> list[str]:
-    """All that is wrong."""
-    there = [manifests.without_nulls(one) for one in rendered]
-    found = ([fault for part in stage for fault in part.faults(there)] for stage in _STAGES)
-    return next((refused for refused in found if refused), [])
+    """Return the faults of an overlay's manifests, each a line that names the object and the field."""
+    objects = [manifests.without_nulls(manifest) for manifest in rendered]
+    stages = ([fault for check in stage for fault in check(objects)] for stage in _STAGES)
+    return next((stage_faults for stage_faults in stages if stage_faults), [])
 
 
 def main(folders: Sequence[Path]) -> int:
-    """0 after one line if every overlay is right; 1 after a line for each fault."""
+    """Return 0 after one line if every overlay is correct, or 1 after a line for each fault."""
     if why := manifests.missing():
         required = bool(os.environ.get("REQUIRE_KUBECTL"))
         print(f"deploy/kubernetes was not checked: {why}", file=sys.stderr if required else sys.stdout)
         return int(required)
     overlays = folders or sorted(path for path in OVERLAYS.iterdir() if path.is_dir())
-    checked = [_checked(folder) for folder in overlays]
-    if None in checked:
+    counts = [_count_objects(folder) for folder in overlays]
+    if None in counts:
         return 1
-    told = ", ".join(
-        f"{folder.resolve().name} ({count} objects)" for folder, count in zip(overlays, checked, strict=True)
+    checked = ", ".join(
+        f"{folder.resolve().name} ({count} objects)" for folder, count in zip(overlays, counts, strict=True)
     )
-    print(f"deploy/kubernetes: nothing is wrong with {told}")
+    print(f"deploy/kubernetes: no faults in {checked}")
     return 0
 
 
-def _checked(folder: Path) -> int | None:
-    """How many objects it has; None after a line for each fault."""
+def _count_objects(folder: Path) -> int | None:
+    """Return the number of an overlay's objects, or None after printing its faults."""
     try:
         rendered = manifests.render(folder)
-        found = faults(rendered)
+        lines = faults(rendered)
     except CommandError as error:
-        rendered, found = [], [str(error)]
-    for fault in found:
-        print(f"{folder.resolve().name}: {fault}", file=sys.stderr)
-    return None if found else len(rendered)
+        rendered, lines = [], [str(error)]
+    for line in lines:
+        print(f"{folder.resolve().name}: {line}", file=sys.stderr)
+    return None if lines else len(rendered)
 
 
 if __name__ == "__main__":

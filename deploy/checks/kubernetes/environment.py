@@ -1,4 +1,4 @@
-"""What containers are told: their variables as a kubelet puts them together, and whether their readers take them."""
+"""The variables of containers as a kubelet sets them, and whether the programs that read them accept their values."""
 
 from __future__ import annotations
 
@@ -7,86 +7,85 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from deploy.checks.kubernetes import names
-from deploy.checks.kubernetes.manifests import Manifest, Pod, home, image, pods
-from deploy.errors import CommandError
-from deploy.variable_types import Whole, parse
+from deploy.checks.kubernetes import references
+from deploy.checks.kubernetes.manifests import Manifest, Pod, namespace, our_image, pods, prefixed
 from server.errors import SettingsError
 from server.settings import Settings
 
 _REFERENCE = re.compile(r"\$\(([\w.-]+)\)")
 _SECRET = re.compile(r"(?:.*_)?(?:API_KEY|ACCESS_KEY|TOKEN|PASSWORD|SECRET)")
-_LIMITS = {"CLIENT_REQUESTS": 1_000_000, "CLIENT_CONNECTIONS": 65535}
-# What says that an overlay is for the world, beside a Service that is open to it.
-SECURED = "forkcast/secured"
-_LOCKS = {"server": ("API_KEYS_FILE",), "nginx": ("TLS_CERT", "TLS_KEY")}
-_FILES = ("API_KEYS_FILE", "TLS_CERT", "TLS_KEY")
+_NGINX_LIMITS = {"CLIENT_REQUESTS": 1_000_000, "CLIENT_CONNECTIONS": 65535}
+# The annotation of a public overlay; an overlay with a Service that is open to the internet is public without it.
+PUBLIC_ANNOTATION = "forkcast/secured"
+_REQUIRED_IF_PUBLIC = {"server": ("API_KEYS_FILE",), "nginx": ("TLS_CERT", "TLS_KEY")}
+_SECRET_FILES = ("API_KEYS_FILE", "TLS_CERT", "TLS_KEY")
 
 
-def told(container: Mapping[str, Any], manifests: Sequence[Manifest]) -> dict[str, str]:
-    """Its variables, without those that come from Secrets."""
-    maps = {one["metadata"]["name"]: one.get("data", {}) for one in manifests if one["kind"] == "ConfigMap"}
-    found: dict[str, str] = {}
+def variables(container: Mapping[str, Any], manifests: Sequence[Manifest]) -> dict[str, str]:
+    """Return the variables of a container, without those from Secrets."""
+    config_maps = {item["metadata"]["name"]: item.get("data", {}) for item in manifests if item["kind"] == "ConfigMap"}
+    values: dict[str, str] = {}
     for source in container.get("envFrom", []):
-        data = maps.get(source.get("configMapRef", {}).get("name"), {})
-        found |= {source.get("prefix", "") + key: value for key, value in data.items()}
-    for one in container.get("env", []):
-        origin = one.get("valueFrom", {})
-        key = origin.get("configMapKeyRef", {})
-        value = one.get("value") or maps.get(key.get("name"), {}).get(key.get("key"), "")
-        if origin.get("fieldRef", {}).get("fieldPath") == "metadata.namespace":
-            value = home(manifests)
-        found[one["name"]] = _REFERENCE.sub(lambda reference: found.get(reference[1], reference[0]), value)
-    return found
+        data = config_maps.get(source.get("configMapRef", {}).get("name"), {})
+        values |= {source.get("prefix", "") + key: value for key, value in data.items()}
+    for entry in container.get("env", []):
+        source = entry.get("valueFrom", {})
+        key = source.get("configMapKeyRef", {})
+        value = entry.get("value") or config_maps.get(key.get("name"), {}).get(key.get("key"), "")
+        if source.get("fieldRef", {}).get("fieldPath") == "metadata.namespace":
+            value = namespace(manifests)
+        values[entry["name"]] = _REFERENCE.sub(lambda reference: values.get(reference[1], reference[0]), value)
+    return values
 
 
 def faults(manifests: Sequence[Manifest]) -> Iterator[str]:
-    """One line for each variable that its reader would not take, or that is nobody's to read here."""
-    world = _is_for_the_world(manifests)
+    """Yield a line for each variable with a value that its reader refuses, in plain text, or missing."""
+    public = _is_public(manifests)
     for pod in pods(manifests):
-        for one in pod.containers:
-            variables = told(one, manifests)
-            found = [*_open(variables), *_files(pod, one, variables), *_read(one, variables)]
-            # An empty one counts as none.
-            locks = _LOCKS.get(image(one) or "", ()) if world else ()
-            found += [
-                f"{lock} is not set, and the overlay is for the world" for lock in locks if not variables.get(lock)
-            ]
-            yield from (f"{pod.kind}/{pod.owner}: {one['name']}: {fault}" for fault in found)
+        for container in pod.containers:
+            values, image = variables(container, manifests), our_image(container) or ""
+            lines = [*_plain_secrets(values), *_file_faults(pod, container, values), *_value_faults(image, values)]
+            # An empty variable counts as unset.
+            required = _REQUIRED_IF_PUBLIC.get(image, ()) if public else ()
+            lines += [f"{key} must be set in a public overlay, got nothing" for key in required if not values.get(key)]
+            yield from prefixed(f"{pod.name}: {container['name']}", lines)
 
 
-def _is_for_the_world(manifests: Sequence[Manifest]) -> bool:
+def _is_public(manifests: Sequence[Manifest]) -> bool:
     return any(
-        one["metadata"].get("annotations", {}).get(SECURED) == "required"
-        or (one["kind"] == "Service" and one["spec"].get("type", "ClusterIP") != "ClusterIP")
-        for one in manifests
+        manifest["metadata"].get("annotations", {}).get(PUBLIC_ANNOTATION) == "required"
+        or (manifest["kind"] == "Service" and manifest["spec"].get("type", "ClusterIP") != "ClusterIP")
+        for manifest in manifests
     )
 
 
-def _open(variables: Mapping[str, str]) -> Iterator[str]:
-    yield from (f"{key} is told in the open" for key, value in variables.items() if value and _SECRET.fullmatch(key))
+def _plain_secrets(values: Mapping[str, str]) -> Iterator[str]:
+    secret = (key for key, value in values.items() if value and _SECRET.fullmatch(key))
+    yield from (f"{key} must come from a Secret, got plain text" for key in secret)
 
 
-def _files(pod: Pod, one: Mapping[str, Any], variables: Mapping[str, str]) -> Iterator[str]:
-    """Paths of what is secret lead to a file of a Secret that is mounted."""
+def _file_faults(pod: Pod, container: Mapping[str, Any], values: Mapping[str, str]) -> Iterator[str]:
+    """Variables with paths of secret files must lead to a file of a mounted Secret."""
     volumes = {volume["name"]: volume.get("secret") for volume in pod.spec.get("volumes", [])}
-    mounts = {mount["mountPath"].rstrip("/"): volumes.get(mount["name"]) for mount in one.get("volumeMounts", [])}
-    for key in _FILES:
-        path = PurePosixPath(variables.get(key) or "/")
-        if path.name and path.name not in names.files(mounts.get(str(path.parent)) or {}):
-            yield f"{key}={path} is no file of a Secret that is mounted"
+    mounts = {mount["mountPath"].rstrip("/"): volumes.get(mount["name"]) for mount in container.get("volumeMounts", [])}
+    for key in _SECRET_FILES:
+        path = PurePosixPath(values.get(key) or "/")
+        if path.name and path.name not in references.files(mounts.get(str(path.parent)) or {}):
+            yield f"{key} must be a file of a mounted Secret, got {path}"
 
 
-def _read(one: Mapping[str, Any], variables: Mapping[str, str]) -> Iterator[str]:
-    try:
-        if image(one) == "server":
-            # Elsewhere than here it counts the CPUs that it has.
-            Settings.from_env({"WEB_CONCURRENCY": "1", **variables})
-        if image(one) == "nginx":
-            for key, most in _LIMITS.items():
-                if text := variables.get(key):
-                    parse(key, text, Whole(1, most))
-    except (SettingsError, CommandError) as error:
-        yield str(error)
-    if image(one) == "nginx" and bool(variables.get("TLS_CERT")) != bool(variables.get("TLS_KEY")):
-        yield "TLS_CERT and TLS_KEY go together"
+def _value_faults(image: str, values: Mapping[str, str]) -> Iterator[str]:
+    if image == "server":
+        try:
+            # The default of WEB_CONCURRENCY depends on this machine's CPUs.
+            Settings.from_env({"WEB_CONCURRENCY": "1", **values})
+        except SettingsError as error:
+            yield str(error)
+    if image == "nginx":
+        for key, most in _NGINX_LIMITS.items():
+            value = values.get(key, "")
+            if value and not (value.isascii() and value.isdigit() and 1 <= int(value) <= most):
+                yield f"{key} must be a whole number from 1 to {most}, got {value}"
+        pair = [key for key in ("TLS_CERT", "TLS_KEY") if values.get(key)]
+        if len(pair) == 1:
+            yield f"TLS_CERT and TLS_KEY must be set together, got {pair[0]}"

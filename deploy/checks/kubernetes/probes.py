@@ -1,53 +1,54 @@
-"""Whether a container that listens is asked how it is: by the right path, on a port of it, as that port speaks."""
+"""Whether each container that listens has probes that ask for its health, on a port and scheme that it serves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deploy.checks.kubernetes.environment import told
-from deploy.checks.kubernetes.manifests import Manifest, image, pods
+from deploy.checks.kubernetes.environment import variables
+from deploy.checks.kubernetes.manifests import Manifest, our_image, pods, prefixed, shown
 from server.http.api_keys import OPEN
 
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
-# Where each image answers that it is well, to anybody: replicas without a key, Nginx without asking a replica.
-_WELL = {
+# The paths that answer anybody with the health of each image: of a replica without a key, of Nginx without a replica.
+_HEALTH_PATHS = {
     "server": OPEN - {"/metrics"},
     "nginx": {"/null", "/stub_status"},
     "locust": {"/"},
     "model": {"/health"},
 }
-# Nginx's: with TLS 8080 answers with a 308 to where a kubelet finds nobody, without it nobody listens on 8443.
-_PLAIN, _TLS, _INSIDE = 8080, 8443, 8082
+# Nginx's ports. With TLS, 8080 answers 308 with an address that a kubelet cannot reach; without TLS, 8443 is closed.
+_HTTP, _HTTPS, _INSIDE = 8080, 8443, 8082
 
 
 def faults(manifests: Sequence[Manifest]) -> Iterator[str]:
-    """One line for each probe that is not there, or does not tell."""
+    """Yield a line for each probe that is missing or does not tell the container's health."""
     for pod in pods(manifests):
-        for one in pod.spec["containers"]:
-            tls = image(one) == "nginx" and bool(told(one, manifests).get("TLS_CERT"))
-            yield from (f"{pod.kind}/{pod.owner}: {one['name']}: {fault}" for fault in _probes(one, tls))
+        for container in pod.spec["containers"]:
+            tls = our_image(container) == "nginx" and bool(variables(container, manifests).get("TLS_CERT"))
+            yield from prefixed(f"{pod.name}: {container['name']}", _container_faults(container, tls))
 
 
-def _probes(one: Mapping[str, Any], tls: bool) -> Iterator[str]:
-    ports = {port.get("name"): port["containerPort"] for port in one.get("ports", [])}
+def _container_faults(container: Mapping[str, Any], tls: bool) -> Iterator[str]:
+    ports = {port.get("name"): port["containerPort"] for port in container.get("ports", [])}
     for probe in _PROBES if ports else ():
-        asked = one.get(probe, {}).get("httpGet", {})
-        number = ports.get(asked.get("port"), asked.get("port"))
-        if not asked:
-            yield f"it listens, and has no {probe} by HTTP"
-        elif number not in ports.values():
-            yield f"{probe} asks {asked['port']}, which is no port of it"
+        request = container.get(probe, {}).get("httpGet")
+        if not request:
+            yield f"{probe}.httpGet must be set, got nothing"
+            continue
+        number = ports.get(request["port"], request["port"])
+        if number not in ports.values():
+            yield f"{probe}.httpGet.port must be a port of the container, got {request['port']}"
         else:
-            yield from (f"{probe} {fault}" for fault in _asked(asked, number, image(one), tls))
+            yield from prefixed(f"{probe}.httpGet", _request_faults(request, number, our_image(container), tls))
 
 
-def _asked(asked: Mapping[str, Any], number: int, ours: str | None, tls: bool) -> Iterator[str]:
-    path = asked.get("path", "/")
-    if ours and path not in _WELL[ours]:
-        yield f"asks for {path}, which does not tell whether it is well"
-    if ours == "nginx" and number == (_PLAIN if tls else _TLS):
-        yield f"asks port {number}, and TLS is {'on' if tls else 'off'}"
-    scheme = "HTTPS" if tls and number in (_TLS, _INSIDE) else "HTTP"
-    if asked.get("scheme", "HTTP") != scheme:
-        yield f"does not speak {scheme} to port {number}"
+def _request_faults(request: Mapping[str, Any], port: int, image: str | None, tls: bool) -> Iterator[str]:
+    path, scheme = request.get("path", "/"), request.get("scheme", "HTTP")
+    if image and path not in _HEALTH_PATHS[image]:
+        yield f"path must be {' or '.join(sorted(_HEALTH_PATHS[image]))}, got {path}"
+    if image == "nginx" and port == (_HTTP if tls else _HTTPS):
+        yield f"port must not be {port} while TLS is {'on' if tls else 'off'}, got {shown(request['port'])}"
+    expected = "HTTPS" if tls and port in (_HTTPS, _INSIDE) else "HTTP"
+    if scheme != expected:
+        yield f"scheme must be {expected} on port {port}, got {scheme}"

@@ -52,7 +52,7 @@ def test_stack_of_a_release_without_containers(layout: Layout) -> None:
         '{"backend": []}',
     ],
 )
-def test_damaged_stack(text: str, layout: Layout) -> None:
+def test_damaged_stack_file_is_named_with_remedy(text: str, layout: Layout) -> None:
     """A file that holds no stack is named, with the way out."""
     layout.state.write_text(text)
     with pytest.raises(CommandError) as caught:
