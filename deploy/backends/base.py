@@ -84,9 +84,10 @@ class Backend(ABC):
     def restart(self) -> Stack:
         """Replace every replica, one after another, so that there is always one that answers."""
         before = self._require_running()
-        with self._undone_on_failure(before):
-            self._replace_replicas(before)
-        return before.wanted
+        record = self._with_newest_model(before)
+        with self._undone_on_failure(before), self._model_taken_back(record):
+            self._replace_replicas(record)
+        return record.wanted
 
     def promote(self, version: str | None, *, force: bool) -> Version:
         """Reload every replica to a version of the model, or with None to the one before.
@@ -240,8 +241,12 @@ class Backend(ABC):
         """Do what follows once a stack serves."""
         return
 
+    def _with_newest_model(self, before: Record) -> Record:
+        """Return the record of a stack that serves the model that its registry has now."""
+        return before
+
     @abstractmethod
-    def _replace_replicas(self, before: Record) -> None:
+    def _replace_replicas(self, record: Record) -> None:
         """Replace every replica by one of the same configuration."""
 
     @abstractmethod

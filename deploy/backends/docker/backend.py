@@ -71,7 +71,7 @@ class DockerBackend(Backend):
 
     def build(self) -> None:
         """Build the images for this machine."""
-        compose = self._compose(_with_every_service(self._asked().wanted))
+        compose = self._compose(_with_every_service(self._asked()))
         if why := images.missing([OBJECT_STORE]):
             raise CommandError(why)
         images.build(compose)
@@ -80,7 +80,7 @@ class DockerBackend(Backend):
 
     def publish(self) -> None:
         """Build the images for every platform and push them."""
-        images.publish(self._compose(_with_every_service(self._asked().wanted)), self._options)
+        images.publish(self._compose(_with_every_service(self._asked())), self._options)
 
     def status(self) -> list[str]:
         """Return a line for each container, and what is wrong with those that are not well."""
@@ -97,14 +97,13 @@ class DockerBackend(Backend):
 
     def down(self) -> None:
         """Stop and remove every container of this stack; its volumes stay."""
-        running = self._running()
-        stack = running.wanted if running else DEFAULT
-        self._claim(_with_every_service(stack)).run("down", "--remove-orphans")
+        record = self._running() or Record(DEFAULT)
+        self._claim(_with_every_service(record)).run("down", "--remove-orphans")
         self._layout.forget()
 
     def delete(self) -> None:
         """Delete the volumes too, the registry and the models, and the images that were built here."""
-        compose = self._claim(_with_every_service(DEFAULT))
+        compose = self._claim(_with_every_service(Record(DEFAULT)))
         compose.run("down", "--remove-orphans", "--volumes")
         images.remove(compose)
 
@@ -180,11 +179,11 @@ class DockerBackend(Backend):
         except CommandError as error:
             print(f"note: the stack serves, and is not watched: {error}", flush=True)
 
-    def _replace_replicas(self, before: Record) -> None:
-        """Start new replicas, with the model that the registry has now, and let the old ones go."""
-        record = Record(before.wanted, Served(provider.provide(self._compose(before, training=True))))
-        with self._model_taken_back(record):
-            converge(self._compose(record), record, self._layout, anew=True)
+    def _with_newest_model(self, before: Record) -> Record:
+        return replace(before, served=Served(provider.provide(self._compose(before, training=True))))
+
+    def _replace_replicas(self, record: Record) -> None:
+        converge(self._compose(record), record, self._layout, anew=True)
 
     def _rollout(self, stack: Stack, before: Record | None) -> tuple[Sequence[Replica], Registrar]:
         compose = self._claim(before or Record(stack))
@@ -253,6 +252,6 @@ class DockerBackend(Backend):
         (images.pull if stack.has_published_images else images.build)(compose)
 
 
-def _with_every_service(stack: Stack) -> Record:
+def _with_every_service(record: Record) -> Record:
     """Return the stack with every service that there may be: the registry's, and those that watch."""
-    return Record(replace(stack, full=True, monitoring=True))
+    return record.wanting(replace(record.wanted, full=True, monitoring=True))

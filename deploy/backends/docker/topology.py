@@ -40,7 +40,8 @@ def limited(before: Stack, options: Options) -> Stack:
         CommandError: naming the variable, its value and what was expected.
     """
     cpus, memory = options.cpus, options.memory
-    if cpus and not _LEAST_CPUS <= cpus.value <= (most := engine_cpus()):
+    most = engine_cpus() if cpus else 0
+    if cpus and not _LEAST_CPUS <= cpus.value <= most:
         raise CommandError(
             f"{cpus.variable}={cpus.text!r}: expected a number of CPUs from {_LEAST_CPUS} to {most}, such as 0.5"
         )

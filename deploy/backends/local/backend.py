@@ -159,14 +159,15 @@ class LocalBackend(Backend):
                 self._run(record.wanting(replace(stack, replicas=2)))
         self._run(record)
 
-    def _replace_replicas(self, before: Record) -> None:
-        if before.wanted.replicas == 1:
-            self._run(before.wanting(replace(before.wanted, replicas=2)))
-        names = [replica_name(slot) for slot in range(1, before.wanted.replicas + 1)]
+    def _replace_replicas(self, record: Record) -> None:
+        stack = record.wanted
+        if stack.replicas == 1:
+            self._run(record.wanting(replace(stack, replicas=2)))
+        names = [replica_name(slot) for slot in range(1, stack.replicas + 1)]
         for name in filter(self._is_current, names):  # those of other code are replaced below
             self._supervisord.restart(name)
             self._readiness.wait_ready(name)
-        self._run(before)
+        self._run(record)
 
     def _rollout(self, stack: Stack, before: Record | None) -> tuple[Sequence[Replica], Registrar]:
         info = self._supervisord.info() if before else {}

@@ -9,12 +9,14 @@ from typing import Any
 
 from deploy.checks.kubernetes import references
 from deploy.checks.kubernetes.manifests import Manifest, Pod, namespace, our_image, pods, prefixed
+from deploy.errors import CommandError
+from deploy.options import VARIABLES
 from server.errors import SettingsError
 from server.settings import Settings
 
 _REFERENCE = re.compile(r"\$\(([\w.-]+)\)")
 _SECRET = re.compile(r"(?:.*_)?(?:API_KEY|ACCESS_KEY|TOKEN|PASSWORD|SECRET)")
-_NGINX_LIMITS = {"CLIENT_REQUESTS": 1_000_000, "CLIENT_CONNECTIONS": 65535}
+_NGINX_LIMITS = [one for one in VARIABLES if one.name in ("CLIENT_REQUESTS", "CLIENT_CONNECTIONS")]
 # The annotation of a public overlay; an overlay with a Service that is open to the internet is public without it.
 PUBLIC_ANNOTATION = "forkcast/secured"
 _REQUIRED_IF_PUBLIC = {"server": ("API_KEYS_FILE",), "nginx": ("TLS_CERT", "TLS_KEY")}
@@ -82,10 +84,11 @@ def _value_faults(image: str, values: Mapping[str, str]) -> Iterator[str]:
         except SettingsError as error:
             yield str(error)
     if image == "nginx":
-        for key, most in _NGINX_LIMITS.items():
-            value = values.get(key, "")
-            if value and not (value.isascii() and value.isdigit() and 1 <= int(value) <= most):
-                yield f"{key} must be a whole number from 1 to {most}, got {value}"
+        for variable in _NGINX_LIMITS:
+            try:
+                variable.read(values)
+            except CommandError as error:
+                yield str(error)
         pair = [key for key in ("TLS_CERT", "TLS_KEY") if values.get(key)]
         if len(pair) == 1:
             yield f"TLS_CERT and TLS_KEY must be set together, got {pair[0]}"

@@ -14,7 +14,6 @@ from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
 from server.errors import SettingsError
 from tests.support.options import options
-from tests.support.refusals import refusal
 
 
 @pytest.fixture
@@ -45,23 +44,6 @@ def test_only_the_replicas_settings_are_kept() -> None:
     asked = {"PATH": "/bin", "PORT": "1", "SOCKET": "x", "VAR_DIR": "y", "REPLICA": "z", "MAX_PENDING": "7"}
     assert Stack().changed(options(**asked)).environment == {"MAX_PENDING": "7"}
     assert not {"HOST", "PORT", "SOCKET", "VAR_DIR", "REPLICA"} & {one.name for one in VARIABLES if one.kept}
-
-
-@pytest.mark.parametrize("value", ["0", str(SLOTS + 1), "-1", "two", "1.5", " 1", "²"])
-def test_bad_number_of_replicas(value: str) -> None:
-    """A number of replicas that cannot be is named with its value and what was expected."""
-    with pytest.raises(CommandError) as caught:
-        Stack().changed(options(N=value))
-    assert str(caught.value) == f"N={value!r}: expected a whole number from 1 to {SLOTS}"
-
-
-@pytest.mark.parametrize("name", ["HTTP_PORT", "LOCUST_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT"])
-@pytest.mark.parametrize("value", ["0", "65536", "http", "80.0", "+80"])
-def test_invalid_port_is_named_with_expectation(name: str, value: str) -> None:
-    """A port that cannot be is named with its value and what was expected."""
-    with pytest.raises(CommandError) as caught:
-        Stack().changed(options(**{name: value}))
-    assert str(caught.value) == f"{name}={value!r}: expected a whole number from 1 to 65535"
 
 
 def test_limits_themselves_are_good() -> None:
@@ -149,14 +131,6 @@ def test_locust_keeps_the_requested_workers() -> None:
     assert Stack().changed(options(LOCUST_WORKERS="4")).changed(options()).locust_workers == 4
 
 
-@pytest.mark.parametrize("value", ["0", "65", "two", "1.5", "-1"])
-def test_invalid_locust_workers_are_refused(value: str) -> None:
-    """A number of workers that is none is refused with its name, its value and what was expected."""
-    with pytest.raises(CommandError) as caught:
-        Stack().changed(options(LOCUST_WORKERS=value))
-    assert str(caught.value) == f"LOCUST_WORKERS={value!r}: expected a whole number from 1 to 64"
-
-
 def test_stacks_whose_replicas_are_alike() -> None:
     """Replicas are started anew for another setting or limit, and not for another number or address."""
     stack = Stack(cpus=1, memory="1G", environment={"ENGINE": "sklearn"})
@@ -195,11 +169,3 @@ def test_lock_is_not_opened_by_an_empty_value(name: str) -> None:
 def test_extras_are_a_list(extras: str) -> None:
     """The packages that images have besides are named one by one, in any order."""
     assert Stack().changed(options(EXTRAS=extras)).environment["EXTRAS"] == extras
-
-
-@pytest.mark.parametrize("extras", ["torch", "onnx,parquet", "onnx torch"])
-def test_unknown_extras_are_refused(extras: str) -> None:
-    """A name that no lock file has is refused before anything is built."""
-    assert refusal(lambda: Stack().changed(options(EXTRAS=extras))) == (
-        f"EXTRAS={extras!r}: expected a list of onnx, parquet"
-    )

@@ -137,7 +137,7 @@ def test_containers_of_another_checkout_are_not_ours(make: Make, engine: FakeDoc
 @pytest.mark.usefixtures("up")
 def test_scale_is_refused(environ: dict[str, str], told: str, make: Make, engine: FakeDocker, layout: Layout) -> None:
     """A number of replicas that is missing or cannot be changes nothing."""
-    assert refused_verb(make(**environ).scale) == told
+    assert refused_verb(lambda: make(**environ).scale()) == told
     assert changes(engine) == []
     assert Record.load(layout) == Record(UP)
 
@@ -146,15 +146,15 @@ def test_scale_is_refused(environ: dict[str, str], told: str, make: Make, engine
     ("environ", "told"),
     [
         ({}, "CPUS and MEMORY are missing: make resources CPUS=0.5 MEMORY=512M (one of them will do)"),
-        ({"CPUS": "9"}, "CPUS='9': expected a number of CPUs from 0.01 to 8, as 0.5"),
-        ({"MEMORY": "1M"}, "MEMORY='1M': expected a size of at least 6M, as 512M or 1.5G"),
-        ({"CPUS": "1", "MEMORY": "lots"}, "MEMORY='lots': expected a size of at least 6M, as 512M or 1.5G"),
+        ({"CPUS": "9"}, "CPUS='9': expected a number of CPUs from 0.01 to 8, such as 0.5"),
+        ({"MEMORY": "1M"}, "MEMORY='1M': expected a size of at least 6M, such as 512M or 1.5G"),
+        ({"CPUS": "1", "MEMORY": "lots"}, "MEMORY='lots': expected a size, such as 512M or 1.5G"),
     ],
 )
 @pytest.mark.usefixtures("up")
 def test_limits_are_refused(environ: dict[str, str], told: str, make: Make, engine: FakeDocker, layout: Layout) -> None:
     """Limits that are missing or cannot be change nothing."""
-    assert refused_verb(make(**environ).resources) == told
+    assert refused_verb(lambda: make(**environ).resources()) == told
     assert changes(engine) == []
     assert Record.load(layout) == Record(UP)
 
@@ -181,7 +181,7 @@ def test_invalid_value_stops_before_building(
     environ: dict[str, str], told: str, make: Make, engine: FakeDocker, layout: Layout
 ) -> None:
     """A value that cannot be stops the start before anything is built or started."""
-    assert refused_verb(make(**environ).up).startswith(told)
+    assert refused_verb(lambda: make(**environ).up()).startswith(told)
     assert changes(engine) == []
     assert not layout.state.exists()
 

@@ -96,13 +96,18 @@ def test_cpus_accepts_fractions_up_to_engine_cpus(value: str, cpus: float, shown
     assert variables(stack)["SERVER_CPUS"] == shown
 
 
-@pytest.mark.parametrize(
-    "value", ["0", "0.001", "8.1", "9", "-1", "+1", "1.", ".5", "1e0", "one", " 1", "0x1", "²", "nan"]
-)
 @pytest.mark.parametrize("name", ["CPUS", "SERVER_CPUS"])
-def test_invalid_cpus_are_named_with_expectation(name: str, value: str) -> None:
-    """A limit that the engine would not take is named with its value and what was expected."""
-    assert refused_stack({name: value}) == f"{name}={value!r}: expected a number of CPUs from 0.01 to 8, as 0.5"
+@pytest.mark.parametrize("value", ["0.001", "8.1", "9"])
+def test_cpus_that_the_engine_refuses_are_named_with_its_range(name: str, value: str) -> None:
+    """A limit that the engine would not take is named with its value and what the engine takes."""
+    expected = "expected a number of CPUs from 0.01 to 8, such as 0.5"
+    assert refused_stack({name: value}) == f"{name}={value!r}: {expected}"
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "+1", "1.", ".5", "1e0", "one", " 1", "0x1", "²", "nan"])
+def test_invalid_cpus_are_named_with_expectation(value: str) -> None:
+    """What is no number of CPUs is named with its value and what was expected."""
+    assert refused_stack({"CPUS": value}) == f"CPUS={value!r}: expected a number of CPUs, such as 0.5"
 
 
 @pytest.mark.parametrize(
@@ -123,33 +128,19 @@ def test_memory_accepts_the_sizes_docker_accepts(value: str, memory: str) -> Non
     assert variables(limited(DEFAULT, options(MEMORY=value)))["SERVER_MEMORY"] == memory
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        "0",
-        "5M",
-        "5.9M",
-        "6143K",
-        "6291455",
-        "512",
-        "-1G",
-        "+1G",
-        "1T",
-        "1 G",
-        "G",
-        "1.G",
-        ".5G",
-        "1e9",
-        "many",
-        "6291456BB",
-        "6MBB",
-        "6BM",
-    ],
-)
 @pytest.mark.parametrize("name", ["MEMORY", "SERVER_MEMORY"])
-def test_invalid_memory_is_named_with_expectation(name: str, value: str) -> None:
-    """A size that the engine would not take is named with its value and what was expected."""
-    assert refused_stack({name: value}) == f"{name}={value!r}: expected a size of at least 6M, as 512M or 1.5G"
+@pytest.mark.parametrize("value", ["0", "5M", "5.9M", "6143K", "6291455", "512"])
+def test_memory_below_the_engines_least_is_refused(name: str, value: str) -> None:
+    """A limit that the engine would not take is named with its value and what was expected."""
+    assert refused_stack({name: value}) == f"{name}={value!r}: expected a size of at least 6M, such as 512M or 1.5G"
+
+
+@pytest.mark.parametrize(
+    "value", ["-1G", "+1G", "1T", "1 G", "G", "1.G", ".5G", "1e9", "many", "6291456BB", "6MBB", "6BM"]
+)
+def test_invalid_memory_is_named_with_expectation(value: str) -> None:
+    """What is no size is named with its value and what was expected."""
+    assert refused_stack({"MEMORY": value}) == f"MEMORY={value!r}: expected a size, such as 512M or 1.5G"
 
 
 def test_bad_number_of_replicas() -> None:

@@ -32,7 +32,7 @@ def test_up_takes_cpus_as_resources_does(make: Make) -> None:
     assert make()._limited(Stack(cpus=2)).cpus == 2
 
 
-@pytest.mark.parametrize("cpus", ["0.5", "0", "-1", "many", "1000"])
+@pytest.mark.parametrize("cpus", ["0.5", "1.5", "1000"])
 def test_cpus_that_cannot_be_had_are_refused(make: Make, cpus: str) -> None:
     """Parts of a CPU, and more than there are, are refused by up before anything is started."""
     expected = f"expected a whole number from 1 to {len(usable_cpus())}; for parts of a CPU use Docker"

@@ -307,7 +307,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     (
         "ConfigMap/forkcast data.CLIENT_REQUESTS",
         "100r/s",
-        "Deployment/nginx: nginx: CLIENT_REQUESTS must be a whole number from 1 to 1000000",
+        "Deployment/nginx: nginx: CLIENT_REQUESTS='100r/s': expected a whole number from 1 to 1000000",
     ),
     (f"{SERVER}.env.name=API_KEYS_FILE.value", "/srv/keys", "server: API_KEYS_FILE must be a file of a mounted Secret"),
     (
