@@ -266,12 +266,12 @@ def main(arguments: list[str]) -> int:
         return 2
     verb = arguments[0]
     try:
-        read = Options.read_place if verb in _STOPPING else Options.read
-        options = read(environment())
+        variables = environment()
+        place = Options.read_place(variables)
         interrupt.listen()
-        layout = Layout(options.var_dir.resolve())
+        layout = Layout(place.var_dir.resolve())
         with _remembered(layout, verb) if verb in _CHANGING else nullcontext():
-            VERBS[verb](Verbs(layout, options))
+            VERBS[verb](Verbs(layout, place if verb in _STOPPING else Options.read(variables)))
         sys.stdout.flush()
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)

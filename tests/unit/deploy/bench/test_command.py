@@ -51,7 +51,7 @@ class Bench:
         self._capture = capture
         for name in VARIABLES:
             patch.delenv(name, raising=False)
-        patch.setattr(command, "ROOT", folder)
+        patch.setenv("ENV_FILE", str(folder / ".env"))
         patch.setattr(command, "RESULTS", self.results)
 
     def measures(self, error: BaseException | None = None, rows: int = 2) -> None:

@@ -12,6 +12,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
+from deploy.errors import CommandError
 from deploy.models.registry import database, tracking_server
 from deploy.models.registry.bucket import Bucket
 from deploy.options import RegistryOptions
@@ -177,8 +178,8 @@ def test_server_command_sets_host_port_and_allowed_hosts() -> None:
 @pytest.mark.parametrize("port", ["0", "65536", "http", "-1", "²"])
 def test_invalid_port_is_named_with_its_value(port: str) -> None:
     """A port that cannot be is named with its value."""
-    with pytest.raises(SettingsError, match=f"^PORT='{port}': expected"):
-        tracking_server.command(RegistryOptions.read({"PORT": port}))
+    with pytest.raises(CommandError, match=f"^PORT='{port}': expected"):
+        RegistryOptions.read({"PORT": port})
 
 
 def test_main_tells_why_not(
