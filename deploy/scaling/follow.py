@@ -7,8 +7,9 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from types import TracebackType
+
+from server.system.platform import lower_priority, lower_priority_of_thread
 
 _PATIENCE = 5.0  # seconds from the signal to stop to the one that kills
 
@@ -32,7 +33,7 @@ class Follower:
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, process_group=0
         )
-        _give_way(os.PRIO_PGRP, self._process.pid)
+        lower_priority(os.PRIO_PGRP, self._process.pid, _NICE)
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
         return self
@@ -50,13 +51,7 @@ class Follower:
 
     def _read(self) -> None:
         assert self._process.stdout is not None  # noqa: S101  (it was asked for)
-        # Linux keeps a priority for each thread, by its id.
-        _give_way(os.PRIO_PROCESS, threading.get_native_id())
+        lower_priority_of_thread(_NICE)
         with self._process.stdout as lines:
             for line in lines:
                 self._take(line)
-
-
-def _give_way(kind: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.setpriority(kind, number, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))

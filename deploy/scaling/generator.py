@@ -107,8 +107,8 @@ class Generator:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        # Processes that a killed master has left behind.
-        with suppress(ProcessLookupError):
+        # Processes that a killed master has left behind. macOS says EPERM where those that are left have ended.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._thread.join(_PATIENCE)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from server.system.platform import kept_to
+from server.system.platform import can_pin, kept_to
 
 # What thirds of a CPU may be more than a whole one, three times.
 _ROUNDED = 0.01
@@ -48,7 +48,8 @@ class Placement:
         """For people."""
         if not self.service:
             return "the generator and the service share all CPUs: there are too few to keep them apart"
-        return f"replicas and Nginx on CPU {self.service}, the generator on CPU {self.generator}"
+        words = f"replicas and Nginx on CPU {self.service}, the generator on CPU {self.generator}"
+        return words if can_pin() else f"{words}; to keep the lab itself to CPUs takes Linux"
 
 
 def _list(cpus: Sequence[int]) -> str:

@@ -120,6 +120,7 @@ class Session:
         machine = Machine.this()
         parts = {
             "on": f"{machine.cpu} x {machine.cores}",
+            "CPUs": len(self.service.cpus),
             "backend": self.service.backend,
             "client": load.client,
             "processes": load.processes,
@@ -170,6 +171,8 @@ def _conditions(verb: str, service: Service, ladder: Ladder, slo: Slo) -> Mappin
         "machine": machine.words,
         "commit": machine.commit,
         "backend": service.backend,
+        # Docker Desktop's engine is a virtual machine, which may have fewer CPUs than this one.
+        "engine": f"{len(service.cpus)} CPUs" if service.backend == "docker" else "",
         "model": {name: model.get(name) for name in ("name", "version", "engine")},
         "user": service.environ.get("CLIENT") or "light",
         "slo": slo.words,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deploy.stack.paths import ROOT
 from server.system.cgroup import available_cpus
+from server.system.platform import processor_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +26,13 @@ class Machine:
     @classmethod
     def this(cls) -> Machine:
         """The one that this runs on."""
-        return cls(_cpu(Path("/proc/cpuinfo")), available_cpus(), platform.python_version(), _commit(ROOT))
+        return cls(processor_name(), available_cpus(), platform.python_version(), _commit(ROOT))
 
     @property
     def words(self) -> str:
         """What it is, for people."""
         commit = f"; commit {self.commit}" if self.commit else ""
         return f"{self.cpu}, {self.cores} core{'s' if self.cores > 1 else ''}; Python {self.python}{commit}"
-
-
-def _cpu(info: Path) -> str:
-    """The processor's name; that of its architecture where the kernel tells no more, as on arm64."""
-    try:
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-    except OSError:
-        names = []
-    return names[0] if names else platform.machine()
 
 
 def _commit(folder: Path) -> str | None:

@@ -37,7 +37,7 @@ class DockerAdapter:
         self.backend = backend
 
     def cpus(self) -> list[int]:
-        """Return the numbers of the CPUs that the engine may use."""
+        """Return the numbers of the CPUs that the engine may use: those of its virtual machine, where it has one."""
         return usable_cpus()[: engine_cpus()] if is_linux() else list(range(engine_cpus()))
 
     def open_files(self) -> int:

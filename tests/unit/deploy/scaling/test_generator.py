@@ -117,6 +117,18 @@ def test_records_are_kept_until_the_program_ends(make: Made) -> None:
 
 
 @pytest.mark.e2e
+def test_group_that_may_not_be_killed(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a test is no error where macOS refuses to signal a group whose processes have all ended."""
+
+    def killpg(_group: int, _number: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "killpg", killpg)
+    with make("say('stop')") as one:
+        wait_until(lambda: one.ended)
+
+
+@pytest.mark.e2e
 def test_failed_generator_reports_its_last_line(make: Made) -> None:
     """One that ends with an error is told of with the last line that it complained with."""
     with make("say('step', users=5)\nsys.exit('first\\nno such host\\n\\n')") as one:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from deploy.scaling.placement import Placement
 from deploy.scaling.topology import pairs
+from tests.support import macos
 
 
 @pytest.mark.parametrize(
@@ -75,4 +76,13 @@ def test_instruments_are_beside_the_generator() -> None:
 def test_placement_description_fits_one_line() -> None:
     """It can be said in a line."""
     assert Placement("0,1", "2", 1).words == "replicas and Nginx on CPU 0,1, the generator on CPU 2"
+    assert Placement().words.startswith("the generator and the service share all CPUs")
+
+
+def test_words_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where processes cannot be kept to CPUs, containers still are, and a line says what is not."""
+    macos.pretend(monkeypatch)
+    assert Placement("0,1", "2", 1).words == (
+        "replicas and Nginx on CPU 0,1, the generator on CPU 2; to keep the lab itself to CPUs takes Linux"
+    )
     assert Placement().words.startswith("the generator and the service share all CPUs")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from deploy.stack import machine
-from deploy.stack.machine import Machine, _commit, _cpu
+from deploy.stack.machine import Machine, _commit
 
 
 @pytest.mark.parametrize(
@@ -50,10 +49,6 @@ def test_words_of_a_machine() -> None:
     assert Machine("a CPU", 2, "3.13.1", "abc").words == "a CPU, 2 cores; Python 3.13.1; commit abc"
 
 
-def test_cpu_name_falls_back_to_architecture(tmp_path: Path) -> None:
-    """The processor's name is the kernel's where it tells one, and a folder outside of Git has no commit."""
-    info = tmp_path / "cpuinfo"
-    info.write_text("processor\t: 0\nmodel name\t: A Fine CPU @ 2 GHz: fast\n")
-    assert _cpu(info) == "A Fine CPU @ 2 GHz: fast"
-    assert _cpu(tmp_path / "none") == os.uname().machine
+def test_folder_outside_of_git_has_no_commit(tmp_path: Path) -> None:
+    """Without a checkout there is no commit to tell."""
     assert _commit(tmp_path) is None
