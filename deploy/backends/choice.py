@@ -40,11 +40,14 @@ def choose(layout: Layout, options: Options, *, starting: bool, full: bool = Fal
     why_not = engine_missing()
     if not starting:
         # Where the packages of the local backend are missing, no local stack runs.
-        there = wanted == "docker" or (not why_not and (not _has_packages() or DockerBackend(layout, options).is_there))
+        there = not why_not and (not _has_packages() or DockerBackend(layout, options).is_there)
+        there = there or wanted == "docker" or not is_linux()
         return _backend("docker" if there else "local", layout, options)
     why_not = why_not or (None if options.image else images.missing(images.needed(options, full=full)))
     if why_not and wanted == "docker":
         raise CommandError(f"BACKEND=docker: {why_not}")
+    if why_not and not is_linux():
+        raise CommandError(f"{why_not}; without Docker a stack needs Linux")
     print(
         f"backend: {f'local, since {why_not}' if why_not else f'docker, since engine {engine_version()} answers'}",
         flush=True,
@@ -70,7 +73,7 @@ def _backend(name: str, layout: Layout, options: Options) -> Backend:
     if name == "docker":
         return DockerBackend(layout, options)
     if not is_linux():
-        raise CommandError("local processes need Linux; on this system start a Docker engine, as Docker Desktop")
+        raise CommandError("local processes need Linux; elsewhere start a Docker engine, such as Docker Desktop")
     _get_packages()
     # Imported here: a machine that runs containers has none of its packages.
     from deploy.backends.local.backend import LocalBackend  # noqa: PLC0415

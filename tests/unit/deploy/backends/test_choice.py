@@ -306,9 +306,32 @@ def test_containers_need_none_of_the_packages() -> None:
 
 
 def test_local_processes_need_linux(layout: Layout, docker: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On macOS the local backend is refused with one line that names what works there."""
-    docker.answer("version", err="no daemon\n", status=1)
+    """On macOS the local backend is refused with one line that names what works there, and no engine is asked."""
     macos.pretend(monkeypatch)
-    expected = "local processes need Linux; on this system start a Docker engine, as Docker Desktop"
-    for wanted in ("local", "auto"):
-        assert refusal(lambda: choose(layout, options(BACKEND=wanted), starting=True)) == expected  # noqa: B023
+    told = refused_choice(layout, "local", starting=True)
+    assert told == "local processes need Linux; elsewhere start a Docker engine, such as Docker Desktop"
+    assert docker.calls == []
+
+
+def test_macos_without_an_engine_says_why(
+    layout: Layout, engine: FakeDocker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On macOS, what keeps containers from starting is the reason of the refusal: nothing else could run the stack."""
+    macos.pretend(monkeypatch)
+    engine.answer("image", "inspect", status=1)
+    engine.answer("pull", err="no such host\n", status=1)
+    assert refused_choice(layout, "", starting=True).endswith(f"{PULL_FAILED}; without Docker a stack needs Linux")
+    engine.answer("version", err="no daemon\n", status=1)
+    told = "no Docker engine answers; without Docker a stack needs Linux"
+    assert refused_choice(layout, "auto", starting=True) == told
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_looking_on_macos_is_looking_at_containers(
+    layout: Layout, engine: FakeDocker, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On macOS a command that starts nothing works on containers, also where no engine answers and none are there."""
+    macos.pretend(monkeypatch)
+    engine.answer("version", status=status)
+    assert choose(layout, options(), starting=False).name == "docker"
