@@ -206,8 +206,12 @@ class Compose:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What Compose is run with. The user's shell may hold other values of what the file asks for."""
-        return {name: value for name, value in os.environ.items() if name not in COMPOSE} | dict(self._variables)
+        """What Compose is run with. The user's shell may hold other values of what the file asks for.
+
+        Compose takes the project's folder, and from it the project's name, from PWD, which may lead there by a link.
+        """
+        kept = {name: value for name, value in os.environ.items() if name not in COMPOSE}
+        return {**kept, "PWD": str(ROOT), **self._variables}
 
     def run(self, *arguments: str, text: str = "") -> str:
         """`docker compose ..`, quietly, with ``text`` on its standard input."""

@@ -247,6 +247,15 @@ def test_compose_sees_its_own_variables_alone(docker: FakeDocker, monkeypatch: p
     assert call.environ["HOME"] == "/home/me"
 
 
+def test_compose_runs_in_the_checkout_by_its_real_path(docker: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell's way to the checkout, which may be a link, does not reach Compose: it would name the project by it."""
+    monkeypatch.setenv("PWD", "/srv/link")
+    docker.answer("compose", "up")
+    Compose({}).run("up")
+    (call,) = docker.calls
+    assert (call.folder, call.environ["PWD"]) == (ROOT, str(ROOT))
+
+
 def test_every_setting_is_asked_for() -> None:
     """No setting of a stack reaches Compose past the stack."""
     assert {one.name for one in VARIABLES if one.kept} < set(COMPOSE)
