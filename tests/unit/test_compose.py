@@ -103,13 +103,14 @@ def test_replicas_can_be_many(services: dict[str, dict[str, Any]]) -> None:
     """A replica has no name and no port of its own, and cannot change the model that all of them read."""
     server = services["server"]
     assert not {"container_name", "ports", "hostname", "deploy"} & set(server)
-    keys = "${API_KEYS_FOLDER:-/dev/null}:/run/secrets/forkcast:ro"
+    keys = "${API_KEYS_FOLDER:-nothing}:/run/secrets/forkcast:ro"
     assert server["volumes"] == ["models:/var/lib/forkcast/models:ro", keys]
 
 
 def test_only_the_model_service_mounts_the_registry(services: dict[str, dict[str, Any]]) -> None:
     """The registry is seen by the one-shot service alone, which sees the host's own files without changing them."""
-    assert set(yaml.safe_load(COMPOSE)["volumes"]) == {"registry", "models", "database", "objects", "metrics"}
+    volumes = {"registry", "models", "database", "objects", "metrics", "nothing"}
+    assert set(yaml.safe_load(COMPOSE)["volumes"]) == volumes
     for name, one in services.items():
         assert any(volume.startswith("registry:") for volume in one.get("volumes", [])) is (name == "model")
     bound = [volume for volume in services["model"]["volumes"] if not volume.startswith(("registry:", "models:"))]
