@@ -7,6 +7,14 @@ BIN := $(VENV)/bin
 LOCKS := deploy/requirements
 RUN := $(BIN)/python -m deploy.cli
 LAB := $(BIN)/python -m deploy.scaling
+# What starts replicas on this machine needs Linux. Elsewhere it says so before its packages are installed.
+ifeq ($(shell uname -s),Linux)
+RUNTIME := $(BIN)/.runtime
+ENGINES := $(BIN)/.engines
+else
+RUNTIME := $(BIN)/.cli
+ENGINES := $(BIN)/.cli
+endif
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help up up-full monitoring scale resources status stats logs restart down build publish
@@ -83,11 +91,11 @@ plan: $(BIN)/.scaling
 report: $(BIN)/.scaling
 	@$(LAB) report
 
-bench: $(BIN)/.runtime
+bench: $(RUNTIME)
 	@$(BIN)/python -m deploy.bench
 
-bench-engines: $(BIN)/.engines
-	@$(BIN)/python -W ignore -m deploy.bench.engines
+bench-engines: $(ENGINES)
+	@$(BIN)/python -W ignore -m deploy.bench engines
 
 test: $(BIN)/.development
 	@$(BIN)/python -m pytest --numprocesses logical --dist worksteal $(PYTEST)

@@ -1,4 +1,4 @@
-"""`python -m deploy.bench`: what `make bench` runs. Arguments come as variables, as in `make bench QUICK=1`."""
+"""The benchmark of one prediction as a command. Arguments come as variables, as in `make bench QUICK=1`."""
 
 from __future__ import annotations
 
@@ -81,7 +81,3 @@ def _finish(report: Report, ended: str | None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import platform
 import subprocess
 import sys
 import tempfile
@@ -55,7 +56,11 @@ def main() -> int:
 def _prepare(options: ModelOptions, folder: Path) -> None:
     """Fit the forest, and keep it in each engine's own form."""
     import treelite  # noqa: PLC0415  (as the other imports here: only this process may hold them)
-    from sklearnex.ensemble import RandomForestClassifier as OneDal  # noqa: PLC0415
+
+    try:
+        from sklearnex.ensemble import RandomForestClassifier as OneDal  # noqa: PLC0415
+    except ModuleNotFoundError:
+        raise CommandError(f"oneDAL (scikit-learn-intelex) is not available on {platform.machine()}") from None
 
     from deploy.models.compile import companion  # noqa: PLC0415
     from deploy.models.training import package  # noqa: PLC0415

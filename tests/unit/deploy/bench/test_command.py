@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from deploy.bench import __main__ as command
+from deploy.bench import command
 from deploy.bench.plan import Plan
 from deploy.bench.table import Row
 from deploy.errors import CommandError
