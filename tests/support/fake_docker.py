@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,61 @@ from typing import Any
 from deploy.stack.code import code_digest
 
 _PROGRAM = f"""#!{sys.executable} -IS
-import json, os, sys
+import json, os, re, sys
 folder, arguments = os.path.dirname(os.path.abspath(__file__)), sys.argv[1:]
 with open(folder + "/calls", "a") as calls:
     print(json.dumps([arguments, os.getcwd(), dict(os.environ)]), file=calls)
 with open(folder + "/answers") as file:
     answers = json.load(file)
+
+
+def containers():
+    with open(folder + "/containers") as file:
+        return json.load(file)
+
+
+def service(document):
+    return document["Config"]["Labels"]["com.docker.compose.service"]
+
+
+def listed():
+    wanted = [word.rpartition("=")[2] for word in arguments if word.startswith("label=com.docker.compose.service=")]
+    names = [word.removeprefix("name=") for word in arguments if word.startswith("name=")]
+    found = [one for one in containers() if (not wanted or service(one) in wanted)]
+    return "".join(one["Id"] + "\\n" for one in found if all(re.search(name, one["Name"]) for name in names))
+
+
+def scaled():
+    found = containers()
+    replicas = [document for document in found if service(document) == "server"]
+    text, number = json.dumps(replicas[0]), max(int(one["Name"].rpartition("-")[2]) for one in replicas)
+    for _ in range(int(arguments[arguments.index("--scale") + 1].rpartition("=")[2]) - len(replicas)):
+        first, number = replicas[0]["Id"], number + 1
+        one = json.loads(text.replace(first, f"server{{number}}".ljust(64, "0")))
+        one["Name"] = f"/forkcast-server-{{number}}"
+        found.append(one)
+    keep(found)
+    return ""
+
+
+def removed():
+    keep([document for document in containers() if document["Id"] not in arguments])
+    return ""
+
+
+def keep(documents):
+    with open(folder + "/containers", "w") as file:
+        json.dump(documents, file)
+
+
+def inspected():
+    return json.dumps([document for document in containers() if document["Id"] in arguments])
+
+
+known = {{"ps": listed, "inspect": inspected, "scale": scaled, "rm": removed}}
 for words, out, err, status in reversed(answers):
     if arguments[:1] == words[:1] and set(words) <= set(arguments):
-        sys.stdout.write(out)
+        sys.stdout.write(known[out["by"]]() if isinstance(out, dict) else out)
         sys.stderr.write(err)
         sys.exit(status)
 sys.exit(f"the test gave no answer to: docker {{' '.join(arguments)}}")
@@ -44,7 +89,7 @@ class FakeDocker:
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self.folder = folder
-        self._answers: list[tuple[tuple[str, ...], str, str, int]] = []
+        self._answers: list[tuple[tuple[str, ...], str | dict[str, str], str, int]] = []
         self._write()
         program = folder / "docker"
         program.write_text(_PROGRAM)
@@ -76,20 +121,19 @@ class FakeDocker:
         self.containers()
 
     def containers(self, *documents: dict[str, Any]) -> None:
-        """Have these, as `docker inspect` tells them: all of them, those of a service, those that are no replicas."""
-        self.answer("ps", out=_ids(documents))
-        self.answer("inspect", out=documents)
-        services = {"server", "nginx", "locust", "locust-worker", *map(_service, documents)}
-        for service in sorted(services):
-            found = [one for one in documents if _service(one) == service]
-            self.answer("ps", f"label={_LABEL}.service={service}", out=_ids(found))
-            self._inspected(found)
-        self._inspected([one for one in documents if _service(one) != "server"])
-        self._inspected(documents)
+        """Have these, as `docker inspect` tells them: all of them, or those of a service."""
+        (self.folder / "containers").write_text(json.dumps(documents))
+        self._answer_by("ps", "ps")
+        self._answer_by("inspect", "inspect")
 
-    def _inspected(self, documents: Sequence[dict[str, Any]]) -> None:
-        if documents:
-            self.answer("inspect", *(one["Id"] for one in documents), out=documents)
+    def scales(self) -> None:
+        """From now on make replicas that are asked for, each like the first that there is, and remove containers."""
+        self._answer_by("scale", "compose", "up", "--scale")
+        self._answer_by("rm", "rm")
+
+    def _answer_by(self, function: str, *words: str) -> None:
+        self._answers.append((words, {"by": function}, "", 0))
+        self._write()
 
     @property
     def calls(self) -> list[Call]:
@@ -106,14 +150,6 @@ class FakeDocker:
 
     def _write(self) -> None:
         (self.folder / "answers").write_text(json.dumps(self._answers))
-
-
-def _service(document: dict[str, Any]) -> str:
-    return str(document["Config"]["Labels"][f"{_LABEL}.service"])
-
-
-def _ids(documents: Sequence[dict[str, Any]]) -> str:
-    return "".join(f"{document['Id']}\n" for document in documents)
 
 
 def config(**server: object) -> dict[str, Any]:

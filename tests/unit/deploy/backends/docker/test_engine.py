@@ -202,7 +202,7 @@ def test_containers_are_ordered_by_service_and_number(docker: FakeDocker) -> Non
     """Containers come in the order of services and of their numbers, without those of no service of ours."""
     found = [container("locust"), container(number=10), container("nginx"), container("model"), container(number=9)]
     docker.containers(*found)
-    assert [one.name.removeprefix("forkcast-") for one in engine.inspect(["any"])] == [
+    assert [one.name.removeprefix("forkcast-") for one in engine.inspect([one["Id"] for one in found])] == [
         "server-9",
         "server-10",
         "nginx-1",
