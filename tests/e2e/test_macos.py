@@ -1,0 +1,41 @@
+"""The stack in containers from a machine like a Mac: the host's part without what Linux alone has, on a real engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.stack.paths import ROOT
+from tests.support import macos
+from tests.support.models import saved_models
+from tests.support.stacks.containers import ContainerStack, require_engine
+
+
+@pytest.fixture
+def stack(tmp_path: Path, covertype_csv: Path) -> ContainerStack:
+    """A stack that is not up, whose verbs run in the macOS form, in a checkout reached by a link, as all in /tmp is."""
+    require_engine()
+    link = tmp_path / "link"
+    link.symlink_to(ROOT)
+    one = ContainerStack(tmp_path / "var", checkout=link)
+    model = saved_models.covertype_forest(tmp_path / "model")
+    macos_form = {"PYTHONPATH": str(macos.PROGRAMS), "BACKEND": "auto", "MODEL_URI": str(model), "PWD": str(link)}
+    one.environ = one.own_settings("macos", covertype_csv) | macos_form
+    return one
+
+
+def test_stack_on_macos(stack: ContainerStack) -> None:
+    """`up`, `scale`, `stats` and `down` work on a real engine; local processes are refused in one line."""
+    assert "local processes need Linux" in stack.refused("up", "BACKEND=local")
+    try:
+        assert "backend: docker, since engine " in stack.done("up")
+        assert stack.predict()[0] == 200
+        assert "2 replica(s) answer" in stack.done("scale", "N=2")
+        assert len(stack.containers("server")) == 2
+        assert f"{stack.project}-server-2" in stack.done("stats")
+        stack.done("down")
+        assert stack.containers("server") == []
+    finally:
+        stack.make("clean", "YES=1")
+    assert stack.leftovers() == []
