@@ -22,6 +22,7 @@ from deploy import cli
 from deploy.backends.docker.engine import MONITORING, SERVICES
 from deploy.scaling.verbs import VERBS as LAB_VERBS
 from deploy.stack.paths import ROOT, Layout
+from deploy.stack.record import Record
 from deploy.stack.registry_services import SERVICES as REGISTRY
 from deploy.stack.specification import Stack
 from tests.support import macos
@@ -123,7 +124,7 @@ def run(engine: FakeDocker, tmp_path: Path, port: int) -> Run:
     """The command in the macOS form, with a stack of two replicas that is up."""
     layout = Layout(tmp_path / "var")
     layout.make()
-    Stack(2, "127.0.0.1", port, free_port(), 1, {}, "1G", "docker").save(layout)
+    Record(Stack(2, "127.0.0.1", port, free_port(), 1, {}, "1G", "docker")).save(layout)
     environ = clean_environ() | {
         "PATH": engine.path,
         "PYTHONPATH": str(macos.PROGRAMS),
