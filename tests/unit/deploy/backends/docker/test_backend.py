@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -511,3 +512,17 @@ def test_configuration_is_told_by_its_digest(model: str, make: Make, engine: Fak
     Record(UP, Served(model)).save(layout)
     make().down()
     assert re.fullmatch(f"[0-9a-f]{{16}}-{model}", engine.calls[-1].environ["CONFIG_DIGEST"])
+
+
+@pytest.mark.usefixtures("up")
+@pytest.mark.parametrize("verb", ["restart", "down", "train", "promote"])
+def test_compose_reads_its_configuration_once_a_verb(verb: str, make: Make, registered: FakeDocker) -> None:
+    """Reading docker-compose.yml takes Compose a sixth of a second: a verb asks for it once."""
+    for command in ("build", "down", "up"):
+        registered.answer("compose", command)
+    for command in ("logs", "events", "stop", "rm"):
+        registered.answer(command)
+    backend = make()
+    with suppress(CommandError):  # such as a restart whose new replicas this engine does not start
+        backend.promote("2", force=False) if verb == "promote" else getattr(backend, verb)()
+    assert len(registered.ran("compose", "config")) == 1
