@@ -15,11 +15,12 @@ else
 RUNTIME := $(BIN)/.cli
 ENGINES := $(BIN)/.cli
 endif
+PYTEST_GROUPS := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help up up-full monitoring scale resources status stats logs restart down build publish
 .PHONY: train compile promote rollback load compare min-resources max-users plan report clean-results
-.PHONY: bench bench-engines test check audit lock clean
+.PHONY: bench bench-engines test test-slow check audit lock clean
 .DEFAULT_GOAL := help
 
 help: $(BIN)/python
@@ -98,7 +99,10 @@ bench-engines: $(ENGINES)
 	@$(BIN)/python -W ignore -m deploy.bench engines
 
 test: $(BIN)/.development
-	@$(BIN)/python -m pytest --numprocesses logical --dist worksteal $(PYTEST)
+	@$(PYTEST_GROUPS) -m "not slow" $(PYTEST)
+
+test-slow: $(BIN)/.development
+	@$(PYTEST_GROUPS) -m slow $(PYTEST)
 
 check: $(BIN)/.development
 	@$(BIN)/ruff check .
