@@ -63,7 +63,7 @@ def rows(out: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def test_bench(environ: dict[str, str], written: list[Path]) -> None:
+def test_bench_measures_every_row(environ: dict[str, str], written: list[Path]) -> None:
     """Every row is measured without an error through Nginx, two workers share the work, and nothing is left behind."""
     command = ["make", "-s", "bench", "WORKERS=1 2", "CONNECTIONS=1 16"]
     ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=300)

@@ -149,7 +149,7 @@ def test_only_mlflow_is_published(stack: ContainerStack) -> None:
     assert not published["object-store"]
 
 
-def test_secrets(stack: ContainerStack) -> None:
+def test_secrets_are_random_and_private(stack: ContainerStack) -> None:
     """The secrets are random, in a file that nobody else may read, and known to no process that does not need them."""
     file = Path(stack.environ["ENV_FILE"])
     made = _secrets(stack)

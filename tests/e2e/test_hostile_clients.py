@@ -132,7 +132,7 @@ def test_half_closed_connections(stack: Stack, attackers: ProcessPoolExecutor) -
     assert got.keys() <= {"constant: 200", "whole: 200", "whole: closed", "cut: closed", "cut: 400"}
 
 
-def test_resets(stack: Stack, attackers: ProcessPoolExecutor) -> None:
+def test_resets_harm_nobody(stack: Stack, attackers: ProcessPoolExecutor) -> None:
     """Connections that are reset wherever they are harm nobody."""
     assert attacked(stack, attackers, "resets").keys() == {"reset by us"}
 

@@ -59,7 +59,7 @@ def test_pods_answer(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
-def test_probes(cluster: Cluster, probe: str) -> None:
+def test_every_probe_is_content(cluster: Cluster, probe: str) -> None:
     """Every probe finds its container well."""
     for name, pod in cluster.running.items():
         assert cluster.content(pod, name, probe), name
