@@ -22,6 +22,8 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit
 .PHONY: train compile promote rollback load compare min-resources max-users plan report clean-results
 .PHONY: bench bench-engines test test-slow check audit lock clean
 .DEFAULT_GOAL := help
+# Without compiled modules every command compiles our code anew, and pytest all that it rewrites.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: $(BIN)/python
 	@$(BIN)/python -m deploy.help
