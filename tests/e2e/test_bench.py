@@ -82,9 +82,10 @@ def test_bench_measures_every_row(environ: dict[str, str], written: list[Path]) 
         assert row["answers"] > 0
         assert 0 < row["p50_ms"] <= row["p99_ms"]
         assert row["server_cpu_us_per_answer"] > 0
-        assert row["nginx_cpu_us_per_answer"] > 0
         assert len(row["processes"]) == 1 + row["workers"]
         assert row["pss_bytes"] == sum(one["pss"] for one in row["processes"])
+    # In a row of a second on a busy machine it may be less than the kernel's tick.
+    assert sum(row["nginx_cpu_us_per_answer"] for row in found) > 0
     assert [row["server_cpu_against_health"] for row in found if row["request"] == "GET /health"] == [1, 1]
     assert [row["balance"] is not None for row in found] == [False] * 5 + [True]
     spread = found[-1]["answered_by_worker"]
