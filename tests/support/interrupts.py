@@ -49,4 +49,5 @@ def prepare(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         interrupt_once()
     elif config.getoption("dist", "no") != "no":
+        interrupt_once()
         config.pluginmanager.register(Workers())
