@@ -10,6 +10,7 @@ import pytest
 
 from deploy.models.training.form import COLUMNS
 from deploy.models.training.synthetic import generate
+from tests.support.models import saved_models
 from tests.support.stacks.local import Replica, Stack, StartReplica, launch
 
 
@@ -30,8 +31,14 @@ def covertype_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def covertype_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model with the workshop's columns, for stacks that need not train one."""
+    return saved_models.covertype_forest(tmp_path_factory.mktemp("model") / "covertype")
+
+
+@pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterator[Stack]:
-    """A stack that trained its own model: two replicas of two workers."""
+    """A stack that trained its own model: two replicas of two workers; its tests are the group `stack`."""
     environ = {"COVERTYPE_PATH": str(covertype_csv), "WEB_CONCURRENCY": "2"}
     one = Stack(tmp_path_factory.mktemp("stack") / "var", environ)
     try:

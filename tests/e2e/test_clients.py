@@ -21,6 +21,8 @@ from tritonclient.utils import InferenceServerException
 from tests.support.stacks.local import Stack
 from tests.support.stress.load import WORKSHOP_ROW
 
+pytestmark = pytest.mark.xdist_group("stack")
+
 ROWS = [{**WORKSHOP_ROW, "elevation": 1900 + 30 * i, "aspect": 5 * i} for i in range(64)]
 MODEL = "covertype"
 

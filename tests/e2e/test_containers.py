@@ -22,8 +22,8 @@ from tests.support.models import saved_models
 from tests.support.ports import free_port, port_in_use
 from tests.support.stacks.containers import ContainerStack, require_engine
 from tests.support.stacks.local import clean_environ
-from tests.support.stress.chaos import Chaos, report
-from tests.support.stress.load import Load, post_once_each
+from tests.support.stress.chaos import report
+from tests.support.stress.load import GENTLE, Load, post_once_each
 from tests.support.waiting import wait_until
 
 # A replica's health, billionths of a CPU, and bytes of memory.
@@ -37,7 +37,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iter
     """A stack that built its images and trained its own model: two replicas of one worker."""
     require_engine()
     one = ContainerStack(tmp_path_factory.mktemp("containers") / "var")
-    one.environ = one.own_settings("test", covertype_csv)
+    one.environ = one.own_settings("test", COVERTYPE_PATH=covertype_csv)
     try:
         one.done("up", "N=2")
         yield one
@@ -102,15 +102,6 @@ def test_scaling_is_followed_without_a_reload(two: ContainerStack) -> None:
     assert two.docker("top", two.containers("nginx")[0]["Id"], "-o", "pid") == before
 
 
-def test_chaos_under_load_loses_nothing(two: ContainerStack) -> None:
-    """Scaling, a killed container, a restarted one and new limits cost no request under 64 connections."""
-    told: list[str] = []
-    with Load(two.port) as load:
-        Chaos({**clean_environ(), **two.environ, "VAR_DIR": str(two.var)}, told.append).run(load, 300)
-    assert load.counts.failed == 0, told + report(load.counts)
-    assert len(load.counts.replicas) >= 5
-
-
 def test_containers_may_do_next_to_nothing(two: ContainerStack) -> None:
     """Each runs as an ordinary user without capabilities on a file system that it cannot write, except for /tmp."""
     for service in ("server", "nginx", "locust", "locust-worker"):
@@ -150,25 +141,25 @@ def test_published_ports(two: ContainerStack) -> None:
     }
 
 
-def test_workers_follow_the_limits(two: ContainerStack) -> None:
-    """New limits are the engine's own, the workers are as many as CPUs, and part of a CPU gets one."""
-    for cpus, workers in (("1.5", 2), ("0.5", 1)):
-        two.done("resources", f"CPUS={cpus}", "MEMORY=512M")
-        for container in two.containers("server"):
-            assert container["HostConfig"]["NanoCpus"] == float(cpus) * 1e9
-            assert container["HostConfig"]["Memory"] == container["HostConfig"]["MemorySwap"] == 512 << 20
-            assert two.replica_health(container["Id"])["workers"] == workers
-    assert "0.5   512M" in two.done("status")
+def assert_limits(stack: ContainerStack, cpus: str, workers: int) -> str:
+    """Give the one replica these CPUs, and assert that the engine and the workers follow; return its container."""
+    stack.done("resources", f"CPUS={cpus}", "MEMORY=512M")
+    (container,) = stack.containers("server")
+    assert container["HostConfig"]["NanoCpus"] == float(cpus) * 1e9
+    assert container["HostConfig"]["Memory"] == container["HostConfig"]["MemorySwap"] == 512 << 20
+    assert stack.replica_health(container["Id"])["workers"] == workers
+    return str(container["Id"])
 
 
-def test_cpu_limit_holds_under_load(running: ContainerStack) -> None:
-    """A replica under load is held back by the engine at its limit."""
+def test_limits_are_the_engines_own(running: ContainerStack) -> None:
+    """The workers are as many as CPUs, part of a CPU gets one, and the engine holds a replica under load to it."""
     running.done("scale", "N=1")
-    running.done("resources", "CPUS=0.2")
+    container = assert_limits(running, "0.2", workers=1)
+    assert "0.2   512M" in running.done("status")
     read = "cat /sys/fs/cgroup/cpu.stat 2>/dev/null || cat /sys/fs/cgroup/cpu/cpu.stat"
 
     def throttled() -> int:
-        lines = running.docker("exec", running.replicas()[0], "sh", "-c", read).splitlines()
+        lines = running.docker("exec", container, "sh", "-c", read).splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("nr_throttled"))
 
     before = throttled()
@@ -176,6 +167,7 @@ def test_cpu_limit_holds_under_load(running: ContainerStack) -> None:
         load.wait_for(300)
         wait_until(lambda: throttled() != before)  # a busy machine may not let it come to its limit at once
     assert load.counts.failed == 0
+    assert_limits(running, "1.5", workers=2)
 
 
 def test_memory_below_the_need_is_refused(running: ContainerStack) -> None:
@@ -191,54 +183,12 @@ def test_memory_below_the_need_is_refused(running: ContainerStack) -> None:
     assert "was refused" not in running.done("status")
 
 
-def test_out_of_memory_is_no_silent_loop(stack: ContainerStack) -> None:
-    """A stack that Compose itself started with too little memory says so in `make status` and `make logs`."""
-    stack.done("down")
-    ports = {"HTTP_PORT": str(stack.port), "LOCUST_PORT": str(stack.locust_port)}
-    try:
-        stack.docker("compose", "up", "--detach", "--no-build", SERVER_MEMORY="64M", ENGINE="sklearn", **ports)
-        killed = "killed: out of memory at 64M; the model needs about "
-        wait_until(lambda: killed in stack.done("status"), seconds=120, pause=1, describe=lambda: stack.done("status"))
-        logs = stack.done("logs")
-        assert killed in logs
-        assert "memory is limited to 64M, and the model needs about " in logs
-    finally:
-        stack.done("down")
-
-
-def test_killed_worker_is_forked_anew(two: ContainerStack) -> None:
-    """A worker that dies is replaced within its container, and no request fails."""
-    container = two.containers("server")[0]
-    before = two.replica_health(container["Id"])["worker"]
-    with Load(two.port, connections=8) as load:
-        load.wait_for(200)
-        two.docker("exec", container["Id"], "sh", "-c", f"kill -9 {before}")
-        load.wait_for(500)
-    assert load.counts.failed == 0
-    assert two.replica_health(container["Id"])["worker"] != before
-    assert two.containers("server")[0]["RestartCount"] == 0
-
-
-def test_another_model_takes_over_without_a_gap(two: ContainerStack) -> None:
-    """Another model by `make up` replaces the replicas and not Nginx, and no request fails."""
-    before = two.containers("nginx")[0]["Id"], two.replicas()
-    with Load(two.port, connections=16) as load:
-        load.wait_for(200)
-        two.done("up", "MODEL_URI=models:/covertype/1")
-        load.wait_for(200)
-    assert load.counts.failed == 0
-    assert two.get("/health")[1]["model"]["uri"] == "models:/covertype/1"
-    assert two.containers("nginx")[0]["Id"] == before[0]
-    assert not set(two.replicas()) & set(before[1])
-    two.done("down")
-
-
 def test_new_version_is_served_after_a_restart(two: ContainerStack) -> None:
     """`make train` gives the next version, and `make restart` serves it without a failed request."""
     current = int(two.predict()[1]["model_version"])
     assert f"covertype version {current + 1} is @champion" in two.done("train")
     assert two.predict()[1]["model_version"] == str(current)
-    with Load(two.port, connections=16) as load:
+    with Load(two.port, **GENTLE) as load:
         load.wait_for(200)
         two.done("restart")
         load.wait_for(200)
@@ -273,7 +223,7 @@ def test_promotion_in_containers(trained_twice: ContainerStack) -> None:
     stack, before = trained_twice, trained_twice.replicas()
     newer = stack.predict()[1]["model_version"]
     older = str(int(newer) - 1)
-    with Load(stack.port, rest=0.1) as load:
+    with Load(stack.port, **GENTLE) as load:
         load.wait_for(200)
         for verb, version in ((["rollback"], older), (["promote", f"VERSION={newer}"], newer)):
             assert stack.done(*verb).splitlines()[-1].startswith(f"covertype version {version} is served, ")
@@ -329,7 +279,7 @@ def test_version_that_does_not_fit_is_refused(promoted: ContainerStack) -> None:
     try:
         stack.done("resources", f"MEMORY={used // M + ROOM}M")
         version = stack.predict()[1]["model_version"]
-        with Load(stack.port, connections=16, rest=0.1) as load:
+        with Load(stack.port, **GENTLE) as load:
             load.wait_for(100)
             line = stack.refused("rollback")
             load.wait_for(100)
@@ -343,54 +293,44 @@ def test_version_that_does_not_fit_is_refused(promoted: ContainerStack) -> None:
         stack.make("down")
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        (["MODEL_URI=models:/nobody@champion"], "there is no model to serve"),
-        (["CPUS=1000"], "CPUS='1000': expected a number of CPUs from 0.01 to "),
-    ],
-)
-def test_what_cannot_be_is_refused(running: ContainerStack, changes: list[str], reason: str) -> None:
-    """A change that cannot be is refused in words, and what ran before runs on."""
-    ran = running.make("up", *changes)
-    assert ran.returncode != 0
-    assert reason in ran.stderr
-    assert "Traceback" not in ran.stderr
-    assert running.predict()[0] == 200
+def test_another_model_takes_over_without_a_gap(two: ContainerStack) -> None:
+    """Another model by `make up` replaces the replicas and not Nginx, and no request fails."""
+    before = two.containers("nginx")[0]["Id"], two.replicas()
+    with Load(two.port, **GENTLE) as load:
+        load.wait_for(200)
+        two.done("up", "MODEL_URI=models:/covertype/1")
+        load.wait_for(200)
+    assert load.counts.failed == 0
+    assert two.get("/health")[1]["model"]["uri"] == "models:/covertype/1"
+    assert two.containers("nginx")[0]["Id"] == before[0]
+    assert not set(two.replicas()) & set(before[1])
 
 
-def test_port_in_use(running: ContainerStack) -> None:
-    """A port that another program listens on is named before anything is changed."""
-    with port_in_use() as port:
-        assert f"port {port} is in use by another program" in running.refused("up", f"LOCUST_PORT={port}")
-    assert running.predict()[0] == 200
+def test_out_of_memory_is_no_silent_loop(stack: ContainerStack) -> None:
+    """A stack that Compose itself started with too little memory says so in `make status` and `make logs`."""
+    stack.done("down")
+    ports = {"HTTP_PORT": str(stack.port), "LOCUST_PORT": str(stack.locust_port)}
+    try:
+        stack.docker("compose", "up", "--detach", "--no-build", SERVER_MEMORY="64M", ENGINE="sklearn", **ports)
+        killed = "killed: out of memory at 64M; the model needs about "
+        wait_until(lambda: killed in stack.done("status"), seconds=120, pause=1, describe=lambda: stack.done("status"))
+        logs = stack.done("logs")
+        assert killed in logs
+        assert "memory is limited to 64M, and the model needs about " in logs
+    finally:
+        stack.done("down")
 
 
-def test_model_in_a_folder_of_the_host(running: ContainerStack, tmp_path: Path) -> None:
+def test_model_in_a_folder_of_the_host(stack: ContainerStack, tmp_path: Path) -> None:
     """A model's folder of this machine is served, by an engine that needs MLflow too, and says where it came from."""
     folder = saved_models.iris_regression(tmp_path / "iris")
-    running.done("up", f"MODEL_URI={folder}", "ENGINE=pyfunc")
-    health = running.get("/health")[1]
+    stack.done("up", f"MODEL_URI={folder}", "ENGINE=pyfunc")
+    health = stack.get("/health")[1]
     assert health["model"]["uri"] == str(folder)
     assert health["model"]["engine"] == "pyfunc"
-    example = running.get("/")[1]["example"]["POST /predict"]
-    assert running.predict(example)[0] == 200
-    running.done("down")
-
-
-def test_compiled_model_of_the_registry(running: ContainerStack) -> None:
-    """`make compile` prints the URI of a new version as its last line; what is served stays what it was."""
-    assert running.get("/health")[1]["model"]["engine"] == "forest"  # compiled by the trainer
-    before = running.get("/health")[1]["model"]["version"]
-    uri = running.done("compile", "MODEL_URI=models:/covertype@champion").splitlines()[-1]
-    name, _, version = uri.rpartition("/")
-    assert (name, version.isdecimal(), version != before) == ("models:/covertype", True, True)
-    running.done("up")
-    assert running.get("/health")[1]["model"]["version"] == before
-    running.done("up", f"MODEL_URI={uri}")
-    assert running.get("/health")[1]["model"]["version"] == version
-    assert running.predict()[0] == 200
-    running.done("down")
+    example = stack.get("/")[1]["example"]["POST /predict"]
+    assert stack.predict(example)[0] == 200
+    stack.done("down")
 
 
 def test_compiled_model_of_a_folder(stack: ContainerStack, tmp_path: Path) -> None:
@@ -455,6 +395,29 @@ def register(address: str, folder: Path, scratch: Path) -> None:
     )
     environ: dict[str, Any] = {**clean_environ(), "MLFLOW_DISABLE_TELEMETRY": "true"}
     subprocess.run([sys.executable, str(script), address, str(folder)], env=environ, capture_output=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (["MODEL_URI=models:/nobody@champion"], "there is no model to serve"),
+        (["CPUS=1000"], "CPUS='1000': expected a number of CPUs from 0.01 to "),
+    ],
+)
+def test_what_cannot_be_is_refused(running: ContainerStack, changes: list[str], reason: str) -> None:
+    """A change that cannot be is refused in words, and what ran before runs on."""
+    ran = running.make("up", *changes)
+    assert ran.returncode != 0
+    assert reason in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert running.predict()[0] == 200
+
+
+def test_port_in_use(running: ContainerStack) -> None:
+    """A port that another program listens on is named before anything is changed."""
+    with port_in_use() as port:
+        assert f"port {port} is in use by another program" in running.refused("up", f"LOCUST_PORT={port}")
+    assert running.predict()[0] == 200
 
 
 def test_locust_loads_the_service(running: ContainerStack) -> None:

@@ -21,11 +21,11 @@ from tests.support.stress.load import WORKSHOP_ROW
 
 
 @pytest.fixture(scope="module")
-def edge(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterator[Edge]:
+def edge(tmp_path_factory: pytest.TempPathFactory, covertype_model: Path) -> Iterator[Edge]:
     """One replica behind every lock, on all addresses."""
     folder = tmp_path_factory.mktemp("edge")
     one = Edge(folder / "var")
-    one.environ = one.locks(folder, requests=5) | {"COVERTYPE_PATH": str(covertype_csv), "HTTP_HOST": "0.0.0.0"}  # noqa: S104
+    one.environ = one.locks(folder, requests=5) | {"MODEL_URI": str(covertype_model), "HTTP_HOST": "0.0.0.0"}  # noqa: S104
     try:
         told = one.done("up")
         assert f"service  {one.address} " in told

@@ -23,12 +23,12 @@ class ContainerEdge(Edge, ContainerStack):
 
 
 @pytest.fixture(scope="module")
-def edge(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterator[ContainerEdge]:
-    """One replica behind every lock, with a model that it trained."""
+def edge(tmp_path_factory: pytest.TempPathFactory, covertype_model: Path) -> Iterator[ContainerEdge]:
+    """One replica behind every lock."""
     require_engine()
     folder = tmp_path_factory.mktemp("edge")
     one = ContainerEdge(folder / "var")
-    one.environ = one.locks(folder, requests=REQUESTS) | one.own_settings("test", covertype_csv)
+    one.environ = one.locks(folder, requests=REQUESTS) | one.own_settings("test", MODEL_URI=covertype_model)
     try:
         told = one.done("up")
         assert f"service  {one.address} " in told
@@ -42,7 +42,7 @@ def test_prediction_in_containers_behind_every_lock(edge: ContainerEdge) -> None
     """A client with the certificate and a key gets its prediction, one without 401; the locks are told, and no key."""
     with edge.client() as client:
         answer = client.post("/predict", json=WORKSHOP_ROW)
-        assert (answer.status_code, answer.json()["model_version"]) == (200, "1")
+        assert answer.status_code == 200
         refused = client.post("/predict", json=WORKSHOP_ROW, headers={"Authorization": ""})
         assert (refused.status_code, refused.headers["WWW-Authenticate"][:6]) == (401, "Bearer")
     assert "API keys of " in (told := edge.done("status"))

@@ -17,7 +17,12 @@ from dotenv import dotenv_values
 from deploy.rollout.replica_client import ask_address
 from tests.support.ports import free_port
 from tests.support.stacks.containers import ContainerStack, require_engine
+from tests.support.stacks.local import clean_environ
+from tests.support.stress.chaos import Chaos, report
+from tests.support.stress.load import Load
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.slow
 
 _SERVICES = ("database", "object-store", "mlflow")
 _OBJECTS = """
@@ -54,7 +59,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iter
     }
     one = ContainerStack(folder / "var", environ)
     try:
-        one.done("up-full", "N=2")
+        one.done("up-full")
         yield one
     finally:
         one.make("clean", "YES=1")
@@ -248,6 +253,29 @@ def test_data_outlives_down_and_up(stack: ContainerStack) -> None:
     assert _versions(stack) == versions
     assert _objects(stack) == objects
     assert stack.predict()[0] == 200
+
+
+def test_compiled_model_of_the_registry(stack: ContainerStack) -> None:
+    """`make compile` prints the URI of a new version as its last line; what is served stays what it was."""
+    before = stack.predict()[1]["model_version"]
+    uri = stack.done("compile", "MODEL_URI=models:/covertype@champion").splitlines()[-1]
+    name, _, version = uri.rpartition("/")
+    assert (name, version in _versions(stack), version != before) == ("models:/covertype", True, True)
+    stack.done("up")
+    assert stack.predict()[1]["model_version"] == before
+    stack.done("up", f"MODEL_URI={uri}")
+    assert stack.predict()[1]["model_version"] == version
+    assert stack.get("/health")[1]["model"]["engine"] == "forest"
+
+
+def test_chaos_under_load_loses_nothing(stack: ContainerStack) -> None:
+    """Scaling, a killed container, a restarted one and new limits cost no request under 64 connections."""
+    stack.done("scale", "N=2")
+    told: list[str] = []
+    with Load(stack.port) as load:
+        Chaos({**clean_environ(), **stack.environ, "VAR_DIR": str(stack.var)}, told.append).run(load, 300)
+    assert load.counts.failed == 0, told + report(load.counts)
+    assert len(load.counts.replicas) >= 5
 
 
 def test_another_registry_is_refused(stack: ContainerStack) -> None:

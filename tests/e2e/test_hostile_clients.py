@@ -19,6 +19,8 @@ from tests.support.stress.hostile.wire import Got
 from tests.support.stress.load import Load
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.xdist_group("stack")
+
 CLIENTS = 300
 # As long as Nginx waits for the next byte, and some more: those whom it hangs up on are gone by then (seconds).
 LONG, BRIEF = 14.0, 4.0

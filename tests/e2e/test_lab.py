@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,14 +21,14 @@ from deploy.stack.paths import ROOT
 from tests.support.stacks.local import Stack, clean_environ
 from tests.support.waiting import wait_until
 
-QUICK = {"USERS": "20", "STEP_USERS": "20", "SPAWN_RATE": "20", "STEP_SECONDS": "6", "SETTLE_SECONDS": "2"}
+QUICK = {"USERS": "20", "STEP_USERS": "20", "SPAWN_RATE": "20", "STEP_SECONDS": "4", "SETTLE_SECONDS": "1"}
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterator[Stack]:
+def lab(tmp_path_factory: pytest.TempPathFactory, covertype_model: Path) -> Iterator[Stack]:
     """One replica of one worker, with a folder of results of its own."""
     folder = tmp_path_factory.mktemp("lab")
-    environ = {"COVERTYPE_PATH": str(covertype_csv), "WEB_CONCURRENCY": "1", "RESULTS_DIR": str(folder / "results")}
+    environ = {"MODEL_URI": str(covertype_model), "WEB_CONCURRENCY": "1", "RESULTS_DIR": str(folder / "results")}
     one = Stack(folder / "var", environ)
     try:
         one.done("up")
@@ -45,13 +45,19 @@ def words(**variables: str) -> list[str]:
     return [f"{name}={value}" for name, value in (QUICK | variables).items()]
 
 
-def started(stack: Stack, *arguments: str) -> subprocess.Popen[str]:
-    """`make` in a process group of its own, as a terminal has it."""
+@contextmanager
+def started(stack: Stack, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`make` in a process group of its own, as a terminal has it; ended where a test leaves it running."""
     environ = {**clean_environ(), **stack.environ, "VAR_DIR": str(stack.var)}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         ["make", "-s", *arguments], cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            interrupted(process)
 
 
 def interrupted(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -88,7 +94,7 @@ def locusts(stack: Stack) -> list[str]:
 def test_load_measures_the_stack_that_is_up(lab: Stack) -> None:
     """A step on both clocks, its report, Locust's own files, a run in MLflow; and the stack stays as it was."""
     before = lab.pids()
-    told = lab.done("load", "USERS=20", "SPAWN_RATE=20", "RUN_TIME=14s")
+    told = lab.done("load", "USERS=20", "SPAWN_RATE=20", "RUN_TIME=10s")
     results = newest(lab)
     (step,) = results.steps
     assert (step.users, step.failures) == (20, 0)
@@ -111,11 +117,11 @@ def test_load_measures_the_stack_that_is_up(lab: Stack) -> None:
 
 def test_compare_interrupted_goes_on(lab: Stack) -> None:
     """Ctrl-C keeps what was measured and gives the stack back; RESUME measures the rest, and only that."""
-    process = started(lab, "compare", "TOPOLOGIES=1x1:1 1x1:2 2x0.5:1", *words())
-    wait_for_results(
-        lambda: newest(lab).conditions["verb"] == "compare" and len(newest(lab).runs) == 2 and locusts(lab)
-    )
-    status, errors = interrupted(process)
+    with started(lab, "compare", "TOPOLOGIES=1x1:1 1x1:2 2x0.5:1", *words()) as process:
+        wait_for_results(
+            lambda: newest(lab).conditions["verb"] == "compare" and len(newest(lab).runs) == 2 and locusts(lab)
+        )
+        status, errors = interrupted(process)
     assert status != 0
     assert "interrupted by SIGINT" in errors
     assert "Traceback" not in errors
@@ -135,10 +141,10 @@ def test_compare_interrupted_goes_on(lab: Stack) -> None:
 
 def test_service_that_goes_away(lab: Stack) -> None:
     """A service that stops in mid-run fails the steps that it did not answer; what was measured stays."""
-    process = started(lab, "max-users", *words(USERS="120"))  # twice what is climbed before it has gone
-    wait_for_results(lambda: newest(lab).conditions["verb"] == "max-users" and newest(lab).steps)
-    lab.done("down")
-    _, errors = process.communicate(timeout=180)
+    with started(lab, "max-users", *words(USERS="120")) as process:  # twice what is climbed before it has gone
+        wait_for_results(lambda: newest(lab).conditions["verb"] == "max-users" and newest(lab).steps)
+        lab.done("down")
+        _, errors = process.communicate(timeout=180)
     results = newest(lab)
     lab.done("up")
     assert "Traceback" not in errors
@@ -172,12 +178,12 @@ def test_nothing_to_measure(tmp_path: Path) -> None:
 
 def test_killed_lab_leaves_no_generator(lab: Stack) -> None:
     """A lab that is killed takes its generator with it, and the next command measures."""
-    process = started(lab, "max-users", *words(STEP_SECONDS="60"))
-    wait_for_results(lambda: locusts(lab))
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for pid in children:
-        os.kill(int(pid), signal.SIGKILL)
-    process.communicate(timeout=60)
+    with started(lab, "max-users", *words(STEP_SECONDS="60")) as process:
+        wait_for_results(lambda: locusts(lab))
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for pid in children:
+            os.kill(int(pid), signal.SIGKILL)
+        process.communicate(timeout=60)
     wait_for_results(lambda: not locusts(lab))
     lab.done("load", "USERS=20", "SPAWN_RATE=20", "RUN_TIME=8s")
     assert newest(lab).steps

@@ -11,10 +11,12 @@ from deploy.scaling.results import Results
 from deploy.scaling.step import FAIL, GENERATOR_BOUND, PASS, Step
 from tests.support.stacks.containers import ContainerStack, require_engine
 
+pytestmark = pytest.mark.slow
+
 # One rung, long enough to be judged.
-RUNG = {"STEP_SECONDS": "10", "SETTLE_SECONDS": "4"}
+RUNG = {"STEP_SECONDS": "8", "SETTLE_SECONDS": "3"}
 SLOW = "1x0.1/256M:1"
-STARVED = "0.1"
+STARVED = "0.2"  # half of what so many users cost Locust, which takes 3 s of a CPU to start
 GIBIBYTE = 1 << 30
 
 
@@ -24,7 +26,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterat
     require_engine()
     folder = tmp_path_factory.mktemp("lab")
     one = ContainerStack(folder / "var")
-    one.environ = one.own_settings("lab", covertype_csv) | {"RESULTS_DIR": str(folder / "results")}
+    one.environ = one.own_settings("lab", COVERTYPE_PATH=covertype_csv) | {"RESULTS_DIR": str(folder / "results")}
     try:
         one.done("up")
         yield one
@@ -46,7 +48,7 @@ def steps(lab: ContainerStack, topologies: str, users: int, **variables: str) ->
 
 @pytest.fixture(scope="module")
 def starved(lab: ContainerStack) -> list[Step]:
-    """The steps of a service with a whole CPU and of a slow one, by Locust with a tenth of a CPU."""
+    """The steps of a service with a whole CPU and of a slow one, by Locust with a fifth of a CPU."""
     return steps(lab, f"1x1/512M:1 {SLOW}", 4000, LOCUST_CPUS=STARVED)
 
 
@@ -84,7 +86,7 @@ def test_one_replica_and_two_of_half(lab: ContainerStack) -> None:
 
 
 def test_starved_generator_is_caught(starved: list[Step]) -> None:
-    """Locust with a tenth of a CPU is the limit, not a service that has a whole one: no verdict on the service."""
+    """Locust with a fifth of a CPU is the limit, not a service that has a whole one: no verdict on the service."""
     step, _ = starved
     assert step.verdict == GENERATOR_BOUND
     assert step.reason
@@ -105,7 +107,7 @@ def test_slow_and_starved(starved: list[Step]) -> None:
 
 def test_least_resources(lab: ContainerStack) -> None:
     """The search starts from the most, goes on with less than what held, and says what it found."""
-    quick = {"STEP_SECONDS": "6", "SETTLE_SECONDS": "2"}  # each of some eight runs
+    quick = {"STEP_SECONDS": "4", "SETTLE_SECONDS": "1"}  # each of some eight runs
     # As many as were calibrated above.
     results = measured(lab, "min-resources", USERS="40", CPUS="0.2", MEMORY="64M", **quick)
     tried = [run.topology for run in results.runs]

@@ -7,9 +7,13 @@ import urllib.request
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.support.programs.locust_process import locust
 from tests.support.stacks.local import Stack
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.xdist_group("stack")
 
 # Too few requests to keep anybody waiting for another's.
 LOW = ("--users", "20", "--spawn-rate", "20", "--wait-min", "0.1", "--wait-max", "0.3", "--run-time", "8s", "--record")

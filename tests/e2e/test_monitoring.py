@@ -32,11 +32,11 @@ Sample = tuple[dict[str, str], float]
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterator[ContainerStack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, covertype_model: Path) -> Iterator[ContainerStack]:
     """Three replicas of two workers, and what watches them."""
     require_engine()
     one = ContainerStack(tmp_path_factory.mktemp("monitoring") / "var")
-    one.environ = one.own_settings("monitoring", covertype_csv) | {
+    one.environ = one.own_settings("monitoring", MODEL_URI=covertype_model) | {
         "WEB_CONCURRENCY": str(WORKERS),
         "PROMETHEUS_PORT": str(free_port()),
         "GRAFANA_PORT": str(free_port()),
@@ -107,7 +107,7 @@ def loaded(stack: ContainerStack, query: Ask) -> tuple[Load, float]:
         load.wait_for(500)
         worker = stack.replica_health(container)["worker"]
         stack.docker("exec", container, "sh", "-c", f"kill -9 {worker}")
-        load.wait_for(2000)
+        load.wait_for(1000)
     read_since(query, time.time())
     ((_, after),) = query(COUNTED)
     return load, after - before
@@ -125,14 +125,15 @@ def test_counts_are_those_of_the_client(loaded: tuple[Load, float]) -> None:
     assert load.counts.failed == 0
     assert len(load.counts.replicas) == REPLICAS
     assert abs(counted - load.counts.answered) <= CONNECTIONS
-    assert counted > 2500
+    assert counted > 1000
 
 
 @pytest.mark.usefixtures("loaded")
-def test_killed_worker_is_replaced(query: Ask) -> None:
-    """After a kill all workers are counted again, no more and no fewer."""
+def test_killed_worker_is_replaced(stack: ContainerStack, query: Ask) -> None:
+    """After a kill all workers are counted again, no more and no fewer, in the container that there was."""
     wait_until(lambda: query("sum(forkcast_workers)") == [({}, REPLICAS * WORKERS)], pause=0.5)
     assert query("sum(forkcast_pending_rows)") == [({}, 0)]
+    assert [one["RestartCount"] for one in stack.containers("server")] == [0] * REPLICAS
 
 
 def expressions() -> list[str]:

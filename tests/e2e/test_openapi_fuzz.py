@@ -14,6 +14,8 @@ from tests.support.fuzzing import config, fuzz, operations
 from tests.support.stacks.local import Stack
 from tests.support.stress.load import WORKSHOP_ROW
 
+pytestmark = pytest.mark.xdist_group("stack")
+
 V2 = {"inputs": [{"name": "all", "shape": [1, 12], "datatype": "FP64", "data": list(WORKSHOP_ROW.values())}]}
 BODIES: dict[str, object] = {
     "/predict": WORKSHOP_ROW,

@@ -11,7 +11,7 @@ from deploy.stack.code import outdated
 from deploy.stack.paths import ROOT
 from tests.support.models import saved_models
 from tests.support.stacks.local import Stack
-from tests.support.stress.load import Load
+from tests.support.stress.load import GENTLE, Load
 
 PARTS = ("server", "deploy", "nginx", "locust", "gunicorn.conf.py", "Makefile")
 
@@ -44,7 +44,7 @@ def change(stack: Stack) -> None:
 
 def test_up_replaces_a_replica_of_other_code_without_a_lost_request(stack: Stack) -> None:
     """Promote refuses until `make up` has replaced the lone replica, while Nginx stays and no request fails."""
-    with Load(stack.port) as load:
+    with Load(stack.port, **GENTLE) as load:
         before = stack.pids()
         stack.done("up")
         assert stack.pids() == before

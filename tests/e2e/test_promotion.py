@@ -24,7 +24,7 @@ from deploy.models.training.synthetic import generate
 from tests.support.models import saved_models
 from tests.support.models.registries import Registry, new_registry
 from tests.support.stacks.local import Stack
-from tests.support.stress.load import Load
+from tests.support.stress.load import GENTLE, Load
 from tests.support.waiting import wait_until
 
 with warnings.catch_warnings():
@@ -41,7 +41,6 @@ BROKEN = {
     "6": "it does not predict its own example: ValueError: X has 12 features",
     "7": "covertype version 7 was not promoted, and what was served before is again: replica-1: ",
 }
-REST = 0.1  # the commands want a part of the CPU
 LATE = "8"  # loads in the first replica, and not in the second
 
 
@@ -159,18 +158,18 @@ def assert_sound(load: Load, *versions: str) -> None:
 def test_promote_and_rollback_under_load(first: Stack) -> None:
     """Two replicas move on and back without a lost request and without memory of the version before."""
     masters = replicas(first)
-    with Load(first.port, rest=REST) as load:
-        load.wait_for(500)
+    with Load(first.port, **GENTLE) as load:
+        load.wait_for(300)
     before = held(first)
-    with Load(first.port, rest=REST) as load:
+    with Load(first.port, **GENTLE) as load:
         load.wait_for(300)
         for verb, version in ((("promote", "VERSION=2"), "2"), (("rollback",), "1")):
             line = first.done(*verb)
             assert line.startswith(f"covertype version {version} is served, ")
             # From now on nobody answers for the version before.
             other = dict(load.counts.versions)
-            load.wait_for(500)
-            assert load.counts.versions[version] - other.get(version, 0) >= 400
+            load.wait_for(300)
+            assert load.counts.versions[version] - other.get(version, 0) >= 200
             assert served(first) == [version, version]
             assert champion(first) == version
     assert_sound(load, "1", "2")
@@ -183,7 +182,7 @@ def test_lone_replica_toggles_under_load(first: Stack) -> None:
     """One replica alone moves without a gap, and `make rollback`, again and again, goes to and fro."""
     first.done("scale", "N=1")
     before = held(first)
-    with Load(first.port, rest=REST) as load:
+    with Load(first.port, **GENTLE) as load:
         for version in ("2", "1"):
             load.wait_for(300)
             first.done("rollback")
@@ -197,7 +196,7 @@ def test_lone_replica_toggles_under_load(first: Stack) -> None:
 def test_broken_versions_are_refused(first: Stack) -> None:
     """Whatever is wrong with a version is one line; the one that is served answers throughout, and stays."""
     masters = replicas(first)
-    with Load(first.port, rest=REST) as load:
+    with Load(first.port, **GENTLE) as load:
         for version, reason in BROKEN.items():
             load.wait_for(100)
             line = first.refused("promote", f"VERSION={version}")
@@ -211,7 +210,7 @@ def test_broken_versions_are_refused(first: Stack) -> None:
 
 def test_version_that_the_second_replica_refuses(first: Stack) -> None:
     """A version that one replica has taken already is taken back from it when the next does not."""
-    with Load(first.port, rest=REST) as load:
+    with Load(first.port, **GENTLE) as load:
         load.wait_for(100)
         line = first.refused("promote", f"VERSION={LATE}")
         load.wait_for(100)
@@ -224,7 +223,7 @@ def test_hangup_without_a_registry(first: Stack) -> None:
     """A master that is told to reload by hand, while the registry is gone, serves on, and says that it was."""
     database, aside = first.var / "mlflow.db", first.var / "moved.db"
     reloads = first.health(2)["reloads"]
-    with Load(first.port, rest=REST) as load:
+    with Load(first.port, **GENTLE) as load:
         load.wait_for(100)
         database.rename(aside)
         try:
@@ -254,6 +253,6 @@ def test_other_verbs_keep_the_promoted_version(first: Stack) -> None:
     wait_until(lambda: replicas(first).get("replica-1", victim.pid) != victim.pid)
     wait_until(lambda: "yes" in first.done("status").splitlines()[1])
     assert served(first) == ["2", "2", "2"]
-    with Load(first.port, rest=REST) as load:
+    with Load(first.port, **GENTLE) as load:
         load.wait_for(300)
     assert_sound(load, "2")

@@ -19,8 +19,10 @@ from deploy.stack.paths import ROOT
 from tests.support.models import saved_models
 from tests.support.ports import free_port
 from tests.support.stacks.local import Stack
-from tests.support.stress.load import WORKSHOP_ROW, Load, post_once_each
+from tests.support.stress.load import GENTLE, WORKSHOP_ROW, Load, post_once_each
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.xdist_group("stack")
 
 
 def processes_of(stack: Stack) -> list[psutil.Process]:
@@ -91,7 +93,7 @@ def test_scaling_under_load_loses_nothing(stack: Stack) -> None:
 def test_restart_under_load_loses_nothing(stack: Stack) -> None:
     """No request fails while every replica is restarted, and all masters are new afterwards."""
     before = stack.pids()
-    with Load(stack.port) as load:
+    with Load(stack.port, **GENTLE) as load:
         load.wait_for(200)
         stack.done("restart")
         load.wait_for(200)
@@ -103,7 +105,7 @@ def test_restart_under_load_loses_nothing(stack: Stack) -> None:
 def test_lone_replica_restarts_without_a_gap(stack: Stack) -> None:
     """A stack of one replica answers throughout its restart."""
     stack.done("scale", "N=1")
-    with Load(stack.port) as load:
+    with Load(stack.port, **GENTLE) as load:
         load.wait_for(200)
         stack.done("restart")
         load.wait_for(200)
@@ -116,7 +118,7 @@ def test_lone_replica_changes_its_settings_without_a_gap(stack: Stack, tmp_path:
     """A stack of one replica answers while a setting changes, and while a change that cannot be is refused."""
     stack.done("scale", "N=1")
     folder = unsigned_model(stack, tmp_path / "model")
-    with Load(stack.port) as load:
+    with Load(stack.port, **GENTLE) as load:
         load.wait_for(200)
         stack.done("up", "MAX_PENDING=4000")
         assert "the model has no signature" in stack.refused("up", f"MODEL_URI={folder}")
@@ -130,12 +132,12 @@ def test_killed_worker_is_forked_anew(stack: Stack) -> None:
     """A worker killed with -9 is replaced by a fork that loads nothing, and no request is lost."""
     loads = stack.log(1).count("model loaded")
     master = psutil.Process(stack.pids()["replica-1"])
-    with Load(stack.port) as load:
+    with Load(stack.port, **GENTLE) as load:
         load.wait_for(200)
         victim = master.children()[0]
         victim.kill()
         wait_until(lambda: len([c for c in master.children() if c.pid != victim.pid]) == 2)
-        load.wait_for(1000)
+        load.wait_for(500)
     assert load.counts.failed == 0, load.counts
     assert stack.log(1).count("model loaded") == loads
 
@@ -144,7 +146,7 @@ def test_killed_master_is_restarted(stack: Stack) -> None:
     """A master killed with -9 comes back, its orphans go, and the other replica loses no request meanwhile."""
     pid = stack.pids()["replica-2"]
     orphans = psutil.Process(pid).children()
-    with Load(stack.port) as load:
+    with Load(stack.port, **GENTLE) as load:
         load.wait_for(200)
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: load.counts.answered and stack.pids().get("replica-2", pid) != pid)
@@ -282,7 +284,7 @@ def test_parts_of_a_cpu_need_docker(stack: Stack) -> None:
 
 def test_resources_hold_each_replica_to_its_cpus(stack: Stack) -> None:
     """`make resources CPUS=1` leaves every replica's processes one CPU, without a lost request."""
-    with Load(stack.port) as load:
+    with Load(stack.port, **GENTLE) as load:
         load.wait_for(200)
         stack.done("resources", "CPUS=1")
         load.wait_for(200)

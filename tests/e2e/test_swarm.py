@@ -20,6 +20,8 @@ from tests.support.stress.load import WORKSHOP_ROW, Load
 from tests.support.stress.swarm import SwarmStack
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 # What Docker makes for the first swarm, and leaves behind.
 _GATEWAY = "docker_gwbridge"
 

@@ -20,14 +20,13 @@ _LABEL = "com.docker.compose.project"
 class ContainerStack(Stack):
     """A :class:`Stack` whose ``environ`` names the backend and the project."""
 
-    def own_settings(self, name: str, covertype_csv: Path) -> dict[str, str]:
-        """Return the settings of a project that nobody else has, on 127.0.0.1, with a model trained on this file."""
+    def own_settings(self, name: str, **model: Path) -> dict[str, str]:
+        """Return the settings of a project of its own, on 127.0.0.1, with COVERTYPE_PATH to train on, or MODEL_URI."""
         return {
             "BACKEND": "docker",
             "COMPOSE_PROJECT_NAME": f"forkcast-{name}-{self.port}",
             "HTTP_HOST": "127.0.0.1",
-            "COVERTYPE_PATH": str(covertype_csv),
-        }
+        } | {variable: str(path) for variable, path in model.items()}
 
     @property
     def project(self) -> str:

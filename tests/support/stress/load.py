@@ -98,6 +98,10 @@ async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
         raise EOFError
 
 
+# Options of a load beside which a command has CPU to spare: some 300 requests a second.
+GENTLE: dict[str, Any] = {"connections": 32, "rest": 0.1}
+
+
 class Load:
     """``connections`` clients that post, from a thread, until the block ends or ``most`` were sent.
 
