@@ -15,7 +15,6 @@ else
 RUNTIME := $(BIN)/.cli
 ENGINES := $(BIN)/.cli
 endif
-PYTEST_GROUPS := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help up up-full monitoring scale resources status stats logs restart down build publish
@@ -101,10 +100,10 @@ bench-engines: $(ENGINES)
 	@$(BIN)/python -W ignore -m deploy.bench engines
 
 test: $(BIN)/.development
-	@$(PYTEST_GROUPS) -m "not slow" $(PYTEST)
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder -m "not slow" $(PYTEST)
 
 test-slow: $(BIN)/.development
-	@$(PYTEST_GROUPS) -m slow $(PYTEST)
+	@$(BIN)/python -m pytest -m slow $(PYTEST)
 
 check: $(BIN)/.development
 	@$(BIN)/ruff check .
