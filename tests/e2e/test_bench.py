@@ -19,10 +19,13 @@ from deploy.stack.paths import ROOT
 from tests.support.models import saved_models
 from tests.support.stacks.local import clean_environ
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("wrk") is None and (os.geteuid() != 0 or shutil.which("apt-get") is None),
-    reason="wrk is missing, and only root may install it: sudo apt-get install wrk",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which("wrk") is None and (os.geteuid() != 0 or shutil.which("apt-get") is None),
+        reason="wrk is missing, and only root may install it: sudo apt-get install wrk",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

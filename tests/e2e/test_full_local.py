@@ -14,6 +14,8 @@ from tests.support.ports import free_port
 from tests.support.stacks.local import Stack
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterator[Stack]:

@@ -16,6 +16,8 @@ from tests.support.stacks.kubelet import Cluster, docker
 from tests.support.stress.load import WORKSHOP_ROW, Load
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 PORT = free_port()
 
 

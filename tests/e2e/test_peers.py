@@ -21,6 +21,8 @@ from tests.peers.models import MIXED, SAVE
 from tests.peers.outcome import of_scoring, of_v2, unlisted
 from tests.support.stacks.local import Replica, launch
 
+pytestmark = pytest.mark.slow
+
 _CLASSES = ("sqlstate", "error_class")
 # By the request's name: the other server's answer, and ours.
 Answers = Mapping[str, tuple[Answer, Answer]]
