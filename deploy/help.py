@@ -21,7 +21,7 @@ _OTHERS = (
     ),
     ("make bench-engines [COVERTYPE_PATH=file.csv.gz]", "Compare the engines that could compute one forest; minutes."),
     ("make test [PYTEST=]", "Run the tests; PYTEST= is for options, such as PYTEST=\"-m 'not e2e'\"."),
-    ("make test-slow", "Run the tests that take longer."),
+    ("make test-slow", "Run the tests that take longer, one after another."),
     ("make check", "Run linters, types, and checks of the configuration files."),
     ("make audit", "List known vulnerabilities of the pinned packages."),
     ("make lock", "Pin every dependency anew."),

@@ -13,15 +13,15 @@ from tests.support.stacks.containers import ContainerStack, require_engine
 
 
 @pytest.fixture
-def stack(tmp_path: Path, covertype_csv: Path) -> ContainerStack:
+def stack(tmp_path: Path) -> ContainerStack:
     """A stack that is not up, whose verbs run in the macOS form, in a checkout reached by a link, as all in /tmp is."""
     require_engine()
     link = tmp_path / "link"
     link.symlink_to(ROOT)
     one = ContainerStack(tmp_path / "var", checkout=link)
     model = saved_models.covertype_forest(tmp_path / "model")
-    macos_form = {"PYTHONPATH": str(macos.PROGRAMS), "BACKEND": "auto", "MODEL_URI": str(model), "PWD": str(link)}
-    one.environ = one.own_settings("macos", covertype_csv) | macos_form
+    macos_form = {"PYTHONPATH": str(macos.PROGRAMS), "BACKEND": "auto", "PWD": str(link)}
+    one.environ = one.own_settings("macos", MODEL_URI=model) | macos_form
     return one
 
 
