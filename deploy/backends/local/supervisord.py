@@ -220,7 +220,7 @@ class Supervisord:
     def _tolerant(self, method: str, *arguments: object) -> None:
         """Call, where the wished-for state may be there already."""
         try:
-            self._rpc(method, *arguments)
+            self._call(method, *arguments)
         except Fault as fault:
             if fault.faultCode not in (
                 Faults.BAD_NAME,
@@ -228,9 +228,16 @@ class Supervisord:
                 Faults.ALREADY_STARTED,
                 Faults.STILL_RUNNING,
             ):
-                raise
+                raise _refused(fault, method, *arguments) from None
 
     def _rpc(self, method: str, *arguments: object) -> Any:
+        """Call; what supervisord refuses is a CommandError."""
+        try:
+            return self._call(method, *arguments)
+        except Fault as fault:
+            raise _refused(fault, method, *arguments) from None
+
+    def _call(self, method: str, *arguments: object) -> Any:
         with self._connection() as supervisor:
             return getattr(supervisor, method)(*arguments)
 
@@ -239,3 +246,9 @@ class Supervisord:
         transport = SupervisorTransport(None, None, "unix://run/supervisord.sock")
         with ServerProxy("http://127.0.0.1", transport) as proxy:
             yield proxy.supervisor
+
+
+def _refused(fault: Fault, method: str, *arguments: object) -> CommandError:
+    """Return the error for a call that supervisord refused, such as one on a program that it cannot start."""
+    call = " ".join(map(str, [method, *arguments]))
+    return CommandError(f"supervisord refused {call}: {fault.faultString}")
