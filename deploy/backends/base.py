@@ -19,6 +19,18 @@ from deploy.stack.registry_services import with_registry
 from deploy.stack.specification import Stack
 
 
+class Client:
+    """Uses a stack through Nginx, as its users' clients do. Tests hand in another."""
+
+    def predict_example(self, stack: Stack, access: replica_client.Access) -> str | None:
+        """Let the stack predict its model's example; return what should be known of the answer, if anything."""
+        return replica_client.predict_example(stack.address, access)
+
+    def settle(self, stack: Stack, version: Version, access: replica_client.Access) -> None:
+        """Wait until every answer comes from this version."""
+        settle(stack.address, version, stack.replicas, access)
+
+
 class Backend(ABC):
     """The verbs on one stack. Each raises a CommandError where it cannot do its work, and then leaves what ran before.
 
@@ -34,9 +46,10 @@ class Backend(ABC):
     # The mode of the copy of the certificate's key that Nginx reads.
     key_mode: ClassVar[int]
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: Layout, options: Options, client: Client | None = None) -> None:
         self._layout = layout
         self._options = options
+        self._client = client or Client()
         layout.make()
 
     # --- the verbs ---------------------------------------------------------------------------------------------------
@@ -60,7 +73,7 @@ class Backend(ABC):
         with self._undone_on_failure(before), self._model_taken_back(record), tls.restored_on_failure(*shown):
             # In a folder of this user alone.
             tls.install(self._layout, stack, mode=self.key_mode)
-            self._start(record, before)
+            self._start(record)
             self._predict(stack)
         self._finish(stack)
         return stack
@@ -104,7 +117,7 @@ class Backend(ABC):
         promoted = promote(replicas, registrar, version, force=force, patience=patience)
         if before is not None:
             self._reloaded(before, promoted)
-            settle(stack.address, promoted, stack.replicas, replica_client.Access.of(stack, self._layout))
+            self._client.settle(stack, promoted, replica_client.Access.of(stack, self._layout))
         return promoted
 
     @abstractmethod
@@ -149,7 +162,7 @@ class Backend(ABC):
 
     def _change(self, before: Record, stack: Stack) -> Stack:
         with self._undone_on_failure(before):
-            self._converge(before.wanting(stack), before)
+            self._converge(before.wanting(stack))
         return stack
 
     @contextmanager
@@ -159,7 +172,7 @@ class Backend(ABC):
             yield
         except BaseException:
             with suppress(CommandError, OSError):
-                self.down() if before is None else self._converge(before, None)
+                self.down() if before is None else self._converge(before)
             raise
 
     @contextmanager
@@ -177,7 +190,7 @@ class Backend(ABC):
 
     def _start_registry_or_say_why(self, stack: Stack, before: Record | None) -> None:
         try:
-            self._start_registry(stack, before)
+            self._start_registry(stack)
         except CommandError as error:
             if before is None or not before.wanted.full:
                 raise
@@ -187,7 +200,7 @@ class Backend(ABC):
     def _predict(self, stack: Stack) -> None:
         """Make one prediction through Nginx, as a user's client would."""
         access = replica_client.Access.of(stack, self._layout, api_keys.client_key(stack, self._options))
-        if note := replica_client.predict_example(stack.address, access):
+        if note := self._client.predict_example(stack, access):
             print(f"note: {note}")
 
     # --- the steps ---------------------------------------------------------------------------------------------------
@@ -214,7 +227,7 @@ class Backend(ABC):
         """Check ports and get programs or images; return the stack with the ports that it will listen on."""
 
     @abstractmethod
-    def _start_registry(self, stack: Stack, before: Record | None) -> None:
+    def _start_registry(self, stack: Stack) -> None:
         """Start the stack's own MLflow, and wait until it answers."""
 
     @abstractmethod
@@ -230,11 +243,11 @@ class Backend(ABC):
         return nullcontext()
 
     @abstractmethod
-    def _start(self, record: Record, before: Record | None) -> None:
+    def _start(self, record: Record) -> None:
         """Start what is not running yet, and converge."""
 
     @abstractmethod
-    def _converge(self, record: Record, before: Record | None) -> None:
+    def _converge(self, record: Record) -> None:
         """Make exactly this run: new replicas first, then the old ones go, one by one. Save the record."""
 
     def _finish(self, _stack: Stack) -> None:

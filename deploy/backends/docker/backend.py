@@ -143,7 +143,7 @@ class DockerBackend(Backend):
         self._get_images(compose, stack)
         return stack
 
-    def _start_registry(self, stack: Stack, _before: Record | None) -> None:
+    def _start_registry(self, stack: Stack) -> None:
         registry.up(self._compose(Record(stack)), stack)
 
     def _restore_registry(self, stack: Stack, before: Record) -> None:
@@ -164,10 +164,10 @@ class DockerBackend(Backend):
                 provider.undo(self._compose(record))
             raise
 
-    def _start(self, record: Record, before: Record | None) -> None:
-        self._converge(record, before)
+    def _start(self, record: Record) -> None:
+        self._converge(record)
 
-    def _converge(self, record: Record, _before: Record | None) -> None:
+    def _converge(self, record: Record) -> None:
         converge(self._compose(record), record, self._layout, anew=False)
 
     def _finish(self, stack: Stack) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
-from deploy.backends.base import Backend
+from deploy.backends.base import Backend, Client
 from deploy.backends.local import nginx, registry
 from deploy.backends.local.programs import CODE_DIGEST, programs
 from deploy.backends.local.readiness import Readiness
@@ -33,6 +34,27 @@ from server.errors import last_line
 from server.system.platform import usable_cpus
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the local backend works with. Tests hand in others."""
+
+    supervisord: Supervisord
+    readiness: Readiness
+    client: Client | None = None
+    # Returns the path of the program Nginx, installed where it is missing and may be.
+    find_nginx: Callable[[], str] = nginx.find_nginx
+    # Resolves the model once, or trains the default one.
+    ensure_model: Callable[[ModelOptions], object] = ensure_model
+    registrar: Callable[[Mapping[str, str]], Registrar] = LocalRegistrar
+    run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run
+
+    @classmethod
+    def of(cls, layout: Layout) -> Self:
+        """Return the real ones of the stack in this folder."""
+        supervisord = Supervisord(layout)
+        return cls(supervisord, Readiness(layout, supervisord))
+
+
 class LocalBackend(Backend):
     """One stack under one ``var``. Its process works in that folder: socket paths are relative to it."""
 
@@ -42,10 +64,10 @@ class LocalBackend(Backend):
     key_mode = 0o600
     _limits_missing = "CPUS is missing: make resources CPUS=1"
 
-    def __init__(self, layout: Layout, options: Options) -> None:
-        super().__init__(layout, options)
-        self._supervisord = Supervisord(layout)
-        self._readiness = Readiness(layout, self._supervisord)
+    def __init__(self, layout: Layout, options: Options, parts: Parts | None = None) -> None:
+        self._parts = parts or Parts.of(layout)
+        self._supervisord, self._readiness = self._parts.supervisord, self._parts.readiness
+        super().__init__(layout, options, self._parts.client)
         os.chdir(layout.var)
 
     def monitoring(self) -> Mapping[str, str]:
@@ -67,7 +89,7 @@ class LocalBackend(Backend):
 
     def record(self, document: str) -> None:
         """Log measured runs in the stack's registry."""
-        ran = subprocess.run(
+        ran = self._parts.run(
             [sys.executable, "-m", "deploy.models.registry.record"],
             cwd=ROOT, env=self._environment(self._stack()), input=document, capture_output=True, text=True, check=False,
         )  # fmt: skip
@@ -131,40 +153,40 @@ class LocalBackend(Backend):
         stack.check_ports()
         return stack
 
-    def _start_registry(self, stack: Stack, before: Record | None) -> None:
+    def _start_registry(self, stack: Stack) -> None:
         self._start_supervisord()
-        others = programs(replace(before.wanted, full=False), self._layout, self._nginx) if before else []
-        registry.start(self._supervisord, stack, others, self._layout)
+        registry.start(self._supervisord, stack, self._layout)
+        self._readiness.wait_for_registry(stack)
 
     def _restore_registry(self, _stack: Stack, before: Record) -> None:
-        self._converge(before, None)
+        self._converge(before)
 
     def _with_model(self, stack: Stack, _before: Record | None) -> Record:
         environment = self._environment(stack) | ({OWN: stack.tracking_uri} if stack.full else {})
-        ensure_model(ModelOptions.read(environment))
+        self._parts.ensure_model(ModelOptions.read(environment))
         return Record(stack)
 
-    def _start(self, record: Record, before: Record | None) -> None:
+    def _start(self, record: Record) -> None:
         self._write_client_key(record.wanted)
         self._start_supervisord()
-        self._converge(record, before)
+        self._converge(record)
 
-    def _converge(self, record: Record, before: Record | None) -> None:
+    def _converge(self, record: Record) -> None:
         """Converge; a lone replica that has to be replaced gets company first, so that there is one that answers."""
-        stack = record.wanted
-        previous = before.wanted if before else None
-        if previous and previous.replicas == stack.replicas == 1:
-            is_kept = stack.runs_as(previous) and self._is_current(replica_name(1))
-            if not is_kept:
-                self._run(record.wanting(replace(stack, replicas=2)))
+        self._supervisord.write(programs(record.wanted, self._layout, self._nginx))
+        _, changed, removed = self._supervisord.difference()
+        is_lone = record.wanted.replicas == 1 and not any(map(slot_of, removed))
+        if is_lone and replica_name(1) in changed:
+            self._run(record.wanting(replace(record.wanted, replicas=2)))
         self._run(record)
 
     def _replace_replicas(self, record: Record) -> None:
         stack = record.wanted
+        names = [replica_name(slot) for slot in range(1, stack.replicas + 1)]
+        current = [name for name in names if self._supervisord.sets(name, CODE_DIGEST, code_digest())]
         if stack.replicas == 1:
             self._run(record.wanting(replace(stack, replicas=2)))
-        names = [replica_name(slot) for slot in range(1, stack.replicas + 1)]
-        for name in filter(self._is_current, names):  # those of other code are replaced below
+        for name in current:  # _run replaces those of other code
             self._supervisord.restart(name)
             self._readiness.wait_ready(name)
         self._run(record)
@@ -172,12 +194,12 @@ class LocalBackend(Backend):
     def _rollout(self, stack: Stack, before: Record | None) -> tuple[Sequence[Replica], Registrar]:
         info = self._supervisord.info() if before else {}
         replicas = [LocalReplica(slot_of(name), info[name]["pid"], self._supervisord) for name in info if slot_of(name)]
-        return replicas, LocalRegistrar(self._environment(stack))
+        return replicas, self._parts.registrar(self._environment(stack))
 
     @cached_property
     def _nginx(self) -> str:
-        """The program Nginx, installed where it is missing and may be."""
-        return nginx.find_nginx()
+        """The path of the program Nginx."""
+        return self._parts.find_nginx()
 
     def _run(self, record: Record) -> None:
         """Make supervisord run exactly this: new replicas first, then changed programs one by one, then the rest.
@@ -208,10 +230,6 @@ class LocalBackend(Backend):
                 self._supervisord.revive(name)
             elif process["statename"] == "RUNNING" and _cannot_be_reached(name):
                 self._supervisord.restart(name)
-
-    def _is_current(self, name: str) -> bool:
-        """Return whether a replica runs the code of this checkout."""
-        return self._supervisord.sets(name, CODE_DIGEST, code_digest())
 
     def _write_client_key(self, stack: Stack) -> None:
         """Write the key for Locust's page, which reads it before each test."""

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from deploy.backends.local.supervisord import Program, Supervisord
-from deploy.errors import CommandError, logged_reason
-from deploy.rollout import replica_client
 from deploy.stack import registry_services
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
@@ -18,10 +14,6 @@ from server.system.files import write_atomically
 
 # Where everything on this machine reaches the stack's own MLflow.
 ADDRESS = "http://127.0.0.1:{port}"
-# One that its database answers.
-_QUESTION = "/api/2.0/mlflow/registered-models/search?max_results=1"
-# Seconds that it may take from its start to its first answer.
-_READY_TIMEOUT = 180
 
 
 def programs(stack: Stack, layout: Layout) -> list[Program]:
@@ -49,13 +41,10 @@ def programs(stack: Stack, layout: Layout) -> list[Program]:
     ]
 
 
-def start(supervisord: Supervisord, stack: Stack, others: Sequence[Program], layout: Layout) -> None:
-    """Run MLflow beside the programs that there are, and wait until it answers.
-
-    Raises:
-        CommandError: it does not.
-    """
-    supervisord.write([*others, *programs(stack, layout)])
+def start(supervisord: Supervisord, stack: Stack, layout: Layout) -> None:
+    """Run MLflow as this stack asks for it, beside the programs that there are, whose files are left as they are."""
+    for program in programs(stack, layout):
+        supervisord.write_one(program)
     added, changed, _ = supervisord.difference()
     if registry_services.MLFLOW in added:
         supervisord.add(registry_services.MLFLOW)
@@ -63,26 +52,6 @@ def start(supervisord: Supervisord, stack: Stack, others: Sequence[Program], lay
         supervisord.replace(registry_services.MLFLOW)
     elif supervisord.info().get(registry_services.MLFLOW, {}).get("statename") in ("STOPPED", "EXITED", "FATAL"):
         supervisord.revive(registry_services.MLFLOW)
-    _wait(supervisord, stack, lambda: reason(layout))
-
-
-def reason(layout: Layout) -> str:
-    """Our own last line in its log, else its last line."""
-    return logged_reason(layout.log(registry_services.MLFLOW).read_text(errors="replace"), "error: ")
-
-
-def _wait(supervisord: Supervisord, stack: Stack, why: Callable[[], str]) -> None:
-    deadline = time.monotonic() + _READY_TIMEOUT
-    while time.monotonic() < deadline:
-        if replica_client.ask_address(registry_services.page(stack), "GET", _QUESTION)[0] == 200:
-            return
-        state = supervisord.info().get(registry_services.MLFLOW, {}).get("statename")
-        if state in ("BACKOFF", "EXITED", "FATAL"):
-            raise CommandError(f"{registry_services.MLFLOW} did not start: {why()}")
-        time.sleep(0.2)
-    raise CommandError(
-        f"{registry_services.MLFLOW} was not ready in {_READY_TIMEOUT} s; see make logs S={registry_services.MLFLOW}"
-    )
 
 
 def _settings(stack: Stack, layout: Layout) -> dict[str, str]:

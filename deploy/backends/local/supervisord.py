@@ -161,14 +161,18 @@ class Supervisord:
 
     def write(self, programs: Sequence[Program]) -> None:
         """Make the folder of programs say exactly this."""
-        wanted = {f"{program.name}.conf": program.render() for program in programs}
+        wanted = {f"{program.name}.conf" for program in programs}
         for path in self._layout.programs.glob("*.conf"):
             if path.name not in wanted:
                 path.unlink()
-        for name, text in wanted.items():
-            path = self._layout.programs / name
-            if not _differs_only_in_launcher(path, text):
-                path.write_text(text)
+        for program in programs:
+            self.write_one(program)
+
+    def write_one(self, program: Program) -> None:
+        """Make the file of one program say this, and leave those of all others."""
+        path, text = self._layout.programs / f"{program.name}.conf", program.render()
+        if not _differs_only_in_launcher(path, text):
+            path.write_text(text)
 
     def sets(self, name: str, variable: str, value: str) -> bool:
         """Return whether a program's file sets a variable to this value, which has no special characters."""
