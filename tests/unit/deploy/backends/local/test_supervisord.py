@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from deploy.backends.local.supervisord import LAUNCHER, MARK, Program, Superviso
 from deploy.errors import CommandError
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
+from tests.support.fake_supervisord import FakeSupervisord
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
@@ -279,6 +280,72 @@ def test_nginx_is_found_by_its_folder(layout: Layout) -> None:
         assert process.pid in {one.pid for one in supervisord.processes()}
         supervisord.stop_leftovers()
     wait_until(lambda: not list(supervisord.processes()))
+
+
+def observe(supervisord: Supervisord) -> list[object]:
+    """What each call of a long sequence returns or raises, and which programs run after it."""
+    seen: list[object] = []
+    pids: dict[str, int] = {}
+
+    def look(call: Callable[[], object]) -> None:
+        try:
+            seen.append(call())
+        except (CommandError, OSError) as error:
+            seen.append((type(error), str(error) if isinstance(error, CommandError) else ""))
+        for name, process in sorted(supervisord.info().items() if supervisord.pid else ()):
+            pid, state = process["pid"], process["statename"]
+            state = "up" if state in ("STARTING", "RUNNING") else state
+            seen.append((name, state, bool(pid), pid != pids.get(name, 0), process["now"] >= process["start"]))
+            pids[name] = pid
+
+    look(supervisord.info)
+    look(lambda: supervisord.start(os.environ))
+    look(lambda: supervisord.start(os.environ))
+    supervisord.write([nap("a"), nap("b"), nap("replica-1", SOCKET="run/1.sock")])
+    look(lambda: supervisord.add("a"))
+    look(supervisord.difference)
+    look(lambda: supervisord.add("a", "b", "replica-1"))
+    look(lambda: supervisord.add("a"))
+    look(lambda: supervisord.add("nobody"))
+    look(supervisord.difference)
+    supervisord.write_one(nap("a", CODE_DIGEST="0123"))
+    look(lambda: supervisord.sets("a", "CODE_DIGEST", "0123"))
+    look(supervisord.difference)
+    look(lambda: supervisord.replace("a"))
+    look(supervisord.difference)
+    look(lambda: supervisord.restart("b"))
+    look(lambda: supervisord.restart("nobody"))
+    look(lambda: supervisord.revive("b"))
+    look(lambda: supervisord.revive("nobody"))
+    look(lambda: supervisord._rpc("removeProcessGroup", "b"))
+    look(lambda: supervisord._tolerant("stopProcess", "b", True))
+    look(lambda: supervisord._tolerant("stopProcess", "b", True))
+    look(lambda: supervisord.revive("b"))
+    supervisord.write([nap("a"), nap("b"), Program("broken", ["false"], {}, 5)])
+    look(supervisord.difference)
+    supervisord.remove("replica-1", "nobody")
+    supervisord.add("broken")
+    wait_until(lambda: supervisord.info()["broken"]["statename"] == "BACKOFF")
+    supervisord._tolerant("stopProcess", "broken", True)
+    look(lambda: supervisord.remove("broken"))
+    look(supervisord.difference)
+    look(supervisord.shut_down)
+    look(lambda: supervisord.pid)
+    look(lambda: list(supervisord.processes()))
+    look(supervisord.difference)
+    return seen
+
+
+def test_fake_supervisord_acts_as_the_real_one(layout: Layout) -> None:
+    """The same calls return, raise and change the same on a real supervisord and on the fake of other tests."""
+    real = observe(Supervisord(layout))
+    fake = FakeSupervisord(layout)
+    fake.fail("broken")
+    assert observe(fake) == real
+    assert fake.events == [
+        "start supervisord", "add a", "add b", "add replica-1", "remove a", "add a", "stop b", "start b", "stop b",
+        "start b", "remove replica-1", "add broken", "stop broken", "remove broken", "shut down",
+    ]  # fmt: skip
 
 
 def test_file_of_a_program_tells_what_it_sets(layout: Layout) -> None:

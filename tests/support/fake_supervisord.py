@@ -1,0 +1,200 @@
+"""A supervisord that runs nothing: programs are entries of a dictionary, and what happens to them is a list of events.
+
+The client above it is the real one. tests/unit/deploy/backends/local/test_supervisord.py compares both.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+from xmlrpc.client import Fault
+
+import psutil
+from supervisor.xmlrpc import Faults
+
+from deploy.backends.local.supervisord import Supervisord
+from deploy.errors import CommandError
+from deploy.stack.paths import Layout
+
+# Larger than any process id of Linux: a signal to one of these reaches nobody.
+_FIRST_PID = 2**22 + 1
+_UP = ("RUNNING", "STARTING", "BACKOFF")
+
+
+@dataclass
+class FakeProgram:
+    """A program as supervisord knows it: its file when it was added, and its state."""
+
+    text: str
+    statename: str = "STOPPED"
+    pid: int = 0
+    start: int = 0
+
+    @property
+    def command(self) -> list[str]:
+        """The words of its command, without `env` and the variables."""
+        return self._words[1 + len(self.environment) :]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that `env` sets."""
+        variables: dict[str, str] = {}
+        for word in self._words[1:]:
+            name, equals, value = word.partition("=")
+            if not (equals and name.isidentifier()):
+                break
+            variables[name] = value
+        return variables
+
+    @property
+    def _words(self) -> list[str]:
+        (line,) = (line for line in self.text.splitlines() if line.startswith("command = "))
+        return shlex.split(line.removeprefix("command = ").replace("%%", "%"))
+
+
+class FakeSupervisord(Supervisord):
+    """What is asked of it is in ``events``, in order: "add replica-1", "remove nginx", "stop nginx", "start nginx".
+
+    A program whose environment names a SOCKET makes that file when it starts, and removes it when it stops.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(layout)
+        self.events: list[str] = []
+        self.programs: dict[str, FakeProgram] = {}
+        self.environ: dict[str, str] = {}
+        self.cannot_start = ""
+        self._is_up = False
+        self._failures: dict[str, str] = {}
+        self._files: dict[str, str] = {}
+        self._clock, self._pids = count(1000), count(_FIRST_PID)
+
+    def fail(self, name: str, log: str = "", state: str = "BACKOFF") -> None:
+        """Let a program end as soon as it has started, after it printed ``log``."""
+        self._failures[name] = state
+        self._layout.log(name).write_text(log)
+
+    def heal(self, name: str) -> None:
+        """Let a program start again."""
+        del self._failures[name]
+
+    def end(self, name: str, state: str = "EXITED") -> None:
+        """Let a program end now, as if by itself."""
+        self._end(self.programs[name], state)
+
+    def names(self) -> list[str]:
+        """Return the names of the programs that run, sorted."""
+        return sorted(name for name, program in self.programs.items() if program.pid)
+
+    @property
+    def pid(self) -> int | None:
+        """A process id, where it was started."""
+        return _FIRST_PID - 1 if self._is_up else None
+
+    def start(self, environ: Mapping[str, str]) -> None:
+        """Start it with no programs, unless it runs or cannot."""
+        if self._is_up:
+            return
+        if self.cannot_start:
+            raise CommandError(self.cannot_start)
+        self.write([])
+        self.events.append("start supervisord")
+        self.environ, self._is_up = dict(environ), True
+
+    def shut_down(self) -> None:
+        """Stop every program, and this."""
+        self.events.append("shut down")
+        self.kill()
+
+    def kill(self) -> None:
+        """End with every program, without an event."""
+        for program in self.programs.values():
+            self._end(program, "STOPPED")
+        self.programs, self._is_up = {}, False
+
+    def stop_leftovers(self) -> None:
+        """Stop nothing, as nothing was left."""
+        self.events.append("stop leftovers")
+
+    def processes(self) -> Iterator[psutil.Process]:
+        """Yield nothing: there are no processes."""
+        return iter(())
+
+    def _call(self, method: str, *arguments: object) -> Any:
+        """Do what supervisord's XML-RPC interface does, with the same faults."""
+        if not self._is_up:
+            raise FileNotFoundError("run/supervisord.sock")
+        methods: dict[str, Callable[..., Any]] = {
+            "reloadConfig": self._reload_config,
+            "addProcessGroup": self._add,
+            "removeProcessGroup": self._remove,
+            "stopProcessGroup": lambda name, _wait: self._end(self._program(name), "STOPPED"),
+            "stopProcess": self._stop,
+            "startProcess": self._start,
+            "getAllProcessInfo": self._infos,
+        }
+        return methods[method](*arguments)
+
+    def _reload_config(self) -> list[list[list[str]]]:
+        self._files = {path.stem: path.read_text() for path in self._layout.programs.glob("*.conf")}
+        known = {name: program.text for name, program in self.programs.items()}
+        changed = [name for name in known.keys() & self._files.keys() if known[name] != self._files[name]]
+        return [[list(self._files.keys() - known.keys()), changed, list(known.keys() - self._files.keys())]]
+
+    def _add(self, name: str) -> None:
+        if name not in self._files:
+            raise Fault(Faults.BAD_NAME, f"BAD_NAME: {name}")
+        if name in self.programs:
+            raise Fault(Faults.ALREADY_ADDED, f"ALREADY_ADDED: {name}")
+        self.events.append(f"add {name}")
+        self.programs[name] = FakeProgram(self._files[name])
+        self._run(name)
+
+    def _remove(self, name: str) -> None:
+        if self._program(name).statename in _UP:
+            raise Fault(Faults.STILL_RUNNING, f"STILL_RUNNING: {name}")
+        self.events.append(f"remove {name}")
+        del self.programs[name]
+
+    def _stop(self, name: str, _wait: bool) -> None:
+        if self._program(name).statename not in _UP:
+            raise Fault(Faults.NOT_RUNNING, f"NOT_RUNNING: {name}")
+        self.events.append(f"stop {name}")
+        self._end(self._program(name), "STOPPED")
+
+    def _start(self, name: str, _wait: bool) -> None:
+        if self._program(name).statename in _UP:
+            raise Fault(Faults.ALREADY_STARTED, f"ALREADY_STARTED: {name}")
+        self.events.append(f"start {name}")
+        self._run(name)
+
+    def _infos(self) -> list[dict[str, Any]]:
+        now = next(self._clock)
+        return [
+            {"name": name, "statename": one.statename, "pid": one.pid, "start": one.start, "now": now}
+            for name, one in self.programs.items()
+        ]
+
+    def _program(self, name: str) -> FakeProgram:
+        if name not in self.programs:
+            raise Fault(Faults.BAD_NAME, f"BAD_NAME: {name}")
+        return self.programs[name]
+
+    def _run(self, name: str) -> None:
+        program = self.programs[name]
+        program.start = next(self._clock)
+        if name in self._failures:
+            program.statename = self._failures[name]
+            return
+        program.statename, program.pid = "RUNNING", next(self._pids)
+        if socket := program.environment.get("SOCKET"):
+            Path(socket).touch()
+
+    def _end(self, program: FakeProgram, state: str) -> None:
+        program.statename, program.pid = state, 0
+        if socket := program.environment.get("SOCKET"):
+            Path(socket).unlink(missing_ok=True)
