@@ -16,8 +16,11 @@ from xmlrpc.client import Fault
 import psutil
 from supervisor.xmlrpc import Faults
 
+from deploy.backends.local.readiness import Probe
+from deploy.backends.local.slots import replica_name
 from deploy.backends.local.supervisord import Supervisord
 from deploy.errors import CommandError
+from deploy.rollout.replica_client import Access
 from deploy.stack.paths import Layout
 
 # Larger than any process id of Linux: a signal to one of these reaches nobody.
@@ -69,13 +72,13 @@ class FakeSupervisord(Supervisord):
         self.environ: dict[str, str] = {}
         self.cannot_start = ""
         self._is_up = False
-        self._failures: dict[str, str] = {}
+        self._failures: dict[str, tuple[str, str]] = {}
         self._files: dict[str, str] = {}
         self._clock, self._pids = count(1000), count(_FIRST_PID)
 
-    def fail(self, name: str, log: str = "", state: str = "BACKOFF") -> None:
-        """Let a program end as soon as it has started, after it printed ``log``."""
-        self._failures[name] = state
+    def fail(self, name: str, log: str = "", state: str = "BACKOFF", having: str = "") -> None:
+        """Let a program end as soon as it has started, after it printed ``log``; if its file has this text."""
+        self._failures[name] = state, having
         self._layout.log(name).write_text(log)
 
     def heal(self, name: str) -> None:
@@ -187,8 +190,9 @@ class FakeSupervisord(Supervisord):
     def _run(self, name: str) -> None:
         program = self.programs[name]
         program.start = next(self._clock)
-        if name in self._failures:
-            program.statename = self._failures[name]
+        state, having = self._failures.get(name, ("", ""))
+        if state and having in program.text:
+            program.statename = state
             return
         program.statename, program.pid = "RUNNING", next(self._pids)
         if socket := program.environment.get("SOCKET"):
@@ -198,3 +202,37 @@ class FakeSupervisord(Supervisord):
         program.statename, program.pid = state, 0
         if socket := program.environment.get("SOCKET"):
             Path(socket).unlink(missing_ok=True)
+
+
+class FakeProbe(Probe):
+    """Programs of a fake supervisord answer as soon as they run; which replicas did is among its events."""
+
+    def __init__(self, supervisord: FakeSupervisord) -> None:
+        self._supervisord = supervisord
+        self._turns = count()
+
+    def ask_socket(self, path: str, target: str, timeout: float) -> tuple[int, Any]:
+        """Return 200 for a replica that runs."""
+        assert target == "/ready"
+        name = replica_name(int(Path(path).stem))
+        if name not in self._supervisord.names():
+            return 0, None
+        self._supervisord.events.append(f"ready {name}")
+        return 200, {}
+
+    def ask_address(self, address: str, target: str) -> tuple[int, Any]:
+        """Return 200 for an MLflow that runs."""
+        if "mlflow" not in self._supervisord.names():
+            return 0, None
+        self._supervisord.events.append("ready mlflow")
+        return 200, {}
+
+    def listens(self, address: str) -> bool:
+        """Return whether the program runs that has this address."""
+        name = "nginx" if address.endswith("/null") else "locust"
+        return name in self._supervisord.names()
+
+    def replica_at(self, address: str, access: Access) -> str:
+        """Return the replicas that run in turn."""
+        running = [name for name in self._supervisord.names() if name.startswith("replica-")]
+        return running[next(self._turns) % len(running)] if running else ""

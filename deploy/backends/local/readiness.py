@@ -39,7 +39,7 @@ class Timings:
     pause: float = 0.1
 
 
-class Client:
+class Probe:
     """Asks programs whether they answer. Tests hand in another."""
 
     def ask_socket(self, path: str, target: str, timeout: float) -> tuple[int, Any]:
@@ -63,11 +63,11 @@ class Readiness:
     """Of the programs of one stack. The process that uses this class has ``var`` as its working directory."""
 
     def __init__(
-        self, layout: Layout, supervisord: Supervisord, client: Client | None = None, timings: Timings | None = None
+        self, layout: Layout, supervisord: Supervisord, probe: Probe | None = None, timings: Timings | None = None
     ) -> None:
         self._layout = layout
         self._supervisord = supervisord
-        self._client = client or Client()
+        self._probe = probe or Probe()
         self._timings = timings or Timings()
 
     def wait_ready(self, *names: str) -> None:
@@ -83,7 +83,7 @@ class Readiness:
         socket, first_pid = replica_socket(slot_of(name)), 0
         deadline = time.monotonic() + self._timings.replica_ready
         while time.monotonic() < deadline:
-            if self._client.ask_socket(socket, "/ready", 2)[0] == 200:
+            if self._probe.ask_socket(socket, "/ready", 2)[0] == 200:
                 return
             process = self._supervisord.info().get(name, {})
             first_pid = first_pid or process.get("pid", 0)
@@ -103,7 +103,7 @@ class Readiness:
             raise CommandError(f"{MLFLOW} was not ready in {seconds} s; see make logs S={MLFLOW}")
 
     def _registry_answers(self, address: str) -> bool:
-        return self._client.ask_address(address, _REGISTERED_MODELS)[0] == 200
+        return self._probe.ask_address(address, _REGISTERED_MODELS)[0] == 200
 
     def wait_for_addresses(self, stack: Stack) -> None:
         """Until Nginx and Locust accept connections.
@@ -113,7 +113,7 @@ class Readiness:
         """
         places = {"nginx": f"{stack.address}/null", "locust": f"http://127.0.0.1:{stack.locust_port}/"}
         for name, address in places.items():
-            if not self._until(name, self._timings.listening, partial(self._client.listens, address)):
+            if not self._until(name, self._timings.listening, partial(self._probe.listens, address)):
                 raise self._did_not_start(name)
 
     def _until(self, name: str, seconds: float, holds: Callable[[], bool]) -> bool:
@@ -138,7 +138,7 @@ class Readiness:
         deadline = time.monotonic() + self._timings.introduction
         asked = 0
         while time.monotonic() < deadline and (asked < self._timings.introductions or len(seen) < stack.replicas):
-            seen.add(self._client.replica_at(stack.address, access))
+            seen.add(self._probe.replica_at(stack.address, access))
             asked += 1
 
     def _did_not_start(self, name: str) -> CommandError:
