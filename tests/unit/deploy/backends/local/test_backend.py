@@ -3,169 +3,28 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from deploy.backends.base import Client
-from deploy.backends.local.backend import LocalBackend, Parts
-from deploy.backends.local.readiness import Readiness, Timings
 from deploy.errors import CommandError
-from deploy.options import ModelOptions
 from deploy.rollout import replica_client
 from deploy.rollout.promotion import Version
-from deploy.rollout.replica_client import OPEN, Access
-from deploy.stack.code import code_digest, outdated
+from deploy.rollout.replica_client import OPEN
+from deploy.stack.code import outdated
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.record import Record
 from deploy.stack.specification import Stack
-from server.errors import SettingsError
 from server.system.platform import usable_cpus
-from tests.support.fake_supervisord import FakeProbe, FakeSupervisord
-from tests.support.options import options
-from tests.support.ports import free_ports, port_in_use
-from tests.support.refusals import refusal
+from tests.support.fake_local import CANDIDATE, DIGEST, Local
+from tests.support.ports import port_in_use
 
 NOTHING_RUNS = "nothing is running here; start it with: make up"
 OTHERS = ["add locust", "add log-rotation", "add nginx"]
 SERVICES = ["locust", "log-rotation", "nginx"]
-DIGEST = "0123456789abcdef" * 4
-CANDIDATE = {"copy": {"name": "hills", "version": "2", "digest": DIGEST}, "weight": {"model": 5, "worker": 4}}
-
-
-class FakeClient(Client):
-    """A user's client whose prediction and wait are events of the supervisord."""
-
-    def __init__(self, events: list[str]) -> None:
-        self._events = events
-        self.note: str | None = None
-        self.error: CommandError | None = None
-        self.settled: list[tuple[Stack, Version, Access]] = []
-
-    def predict_example(self, stack: Stack, access: Access) -> str | None:
-        self._events.append("predict")
-        if self.error:
-            raise self.error
-        return self.note
-
-    def settle(self, stack: Stack, version: Version, access: Access) -> None:
-        self.settled.append((stack, version, access))
-
-
-class FakeRegistrar:
-    """A registrar that finds version 2 good. What it is asked is kept."""
-
-    def __init__(self) -> None:
-        self.environment: Mapping[str, str] = {}
-        self.asked: list[tuple[object, ...]] = []
-
-    def __call__(self, environment: Mapping[str, str]) -> FakeRegistrar:
-        self.environment = environment
-        return self
-
-    def check(self, version: str | None, served: str | None, *, force: bool) -> dict[str, Any]:
-        self.asked.append(("check", version, served, force))
-        return CANDIDATE
-
-    def accept(self, candidate: Mapping[str, Any]) -> dict[str, Any]:
-        self.asked.append(("accept", candidate))
-        return {}
-
-    def undo(self, before: Mapping[str, Any]) -> None:
-        self.asked.append(("undo", before))
-
-
-class Local:
-    """The backend of one stack, and the fakes that it works with."""
-
-    def __init__(self, layout: Layout) -> None:
-        layout.make()
-        self.layout = layout
-        self.supervisord = FakeSupervisord(layout)
-        self.events = self.supervisord.events
-        self.client = FakeClient(self.events)
-        self.registrar = FakeRegistrar()
-        self.nginx = shutil.which("true") or "true"
-        self.models: list[ModelOptions] = []
-        self.missing_model = ""
-        self.ran: list[tuple[list[str], dict[str, Any]]] = []
-        self.answer = subprocess.CompletedProcess[str]([], 0, "", "")
-        http, locust, mlflow = map(str, free_ports(3))
-        self.ports = {"HTTP_PORT": http, "LOCUST_PORT": locust, "MLFLOW_PORT": mlflow}
-
-    def backend(self, **environ: str) -> LocalBackend:
-        """Return the backend of a command with these variables."""
-        timings = Timings(replica_ready=1, registry_ready=1, listening=1, introduction=1, introductions=1, pause=0)
-        readiness = Readiness(self.layout, self.supervisord, FakeProbe(self.supervisord), timings)
-        parts = Parts(
-            self.supervisord, readiness, self.client, self.find_nginx, self._ensure_model, self.registrar, self._run
-        )
-        return LocalBackend(self.layout, options(**environ), parts)
-
-    def up(self, *, full: bool = False, **environ: str) -> list[str]:
-        """Run `make up`, and return what happened."""
-        self.events.clear()
-        self.backend(**self.ports, **environ).up(full=full)
-        return self.events.copy()
-
-    def refused_up(self, *, full: bool = False, **environ: str) -> str:
-        """Run a `make up` that is refused, and return why."""
-        return self.refused(self.backend(**self.ports, **environ).up, full=full)
-
-    def refused(self, verb: Callable[..., object], **arguments: object) -> str:
-        """Return why a verb is refused; what happened is in ``events``."""
-        self.events.clear()
-        return refusal(lambda: verb(**arguments), (CommandError, SettingsError))
-
-    def done(self, verb: Callable[..., object], *arguments: object) -> list[str]:
-        """Return what happened in a verb."""
-        self.events.clear()
-        verb(*arguments)
-        return self.events.copy()
-
-    def record(self) -> Record:
-        """Return the record of the stack that runs."""
-        record = Record.load(self.layout)
-        assert record is not None
-        return record
-
-    def environments(self, variable: str) -> list[str | None]:
-        """Return the value of a variable in each replica, in the order of their names."""
-        programs = self.supervisord.programs
-        return [
-            programs[name].environment.get(variable)
-            for name in sorted(programs)
-            if programs[name].environment.get("SOCKET")
-        ]
-
-    def age(self, *names: str) -> None:
-        """Let these replicas run other code than this checkout's."""
-        for name in names:
-            program, path = self.supervisord.programs[name], self.layout.programs / f"{name}.conf"
-            program.text = program.text.replace(code_digest(), "0" * 16)
-            path.write_text(program.text)
-
-    def find_nginx(self) -> str:
-        """Return the path of a program that takes every configuration, unless another one, or none, is asked for."""
-        if not self.nginx:
-            raise CommandError("nginx is missing")
-        return self.nginx
-
-    def _ensure_model(self, asked: ModelOptions) -> None:
-        self.models.append(asked)
-        self.events.append("model")
-        if self.missing_model:
-            raise CommandError(self.missing_model)
-
-    def _run(self, command: list[str], **arguments: Any) -> subprocess.CompletedProcess[str]:
-        self.ran.append((command, arguments))
-        return self.answer
 
 
 @pytest.fixture
