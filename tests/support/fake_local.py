@@ -90,7 +90,7 @@ class Local:
 
     def backend(self, **environ: str) -> LocalBackend:
         """Return the backend of a command with these variables."""
-        probe, timings = FakeProbe(self.supervisord), Timings(introductions=1, pause=0)
+        probe, timings = FakeProbe(self.supervisord), Timings(5, 5, 5, introductions=1, pause=0)
         readiness = Readiness(self.layout, self.supervisord, probe, timings)
         parts = Parts(
             self.supervisord, readiness, self.client, self.find_nginx, self._ensure_model, self.registrar, self._run
