@@ -15,7 +15,7 @@ from tests.support.fake_supervisord import FakeProbe, FakeSupervisord
 from tests.support.refusals import refusal
 
 # No pause: a wait takes as long as what is waited for.
-UNHURRIED = Timings(pause=0)
+UNHURRIED = Timings(5, 5, 5, pause=0)
 # For what never comes.
 BRIEF = Timings(replica_ready=0.02, registry_ready=0.02, listening=0.02, introduction=0.3, introductions=3, pause=0)
 STACK = Stack(replicas=2, http_port=8080, full=True)
