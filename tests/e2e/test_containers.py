@@ -236,6 +236,7 @@ def test_promotion_in_containers(trained_twice: ContainerStack) -> None:
     assert stack.replicas() == before
 
 
+@pytest.mark.slow
 def test_promoted_version_stays(trained_twice: ContainerStack) -> None:
     """After a promotion no verb replaces a replica for it, and one more, or one started anew, has that version too."""
     stack = trained_twice
@@ -333,6 +334,7 @@ def test_model_in_a_folder_of_the_host(stack: ContainerStack, tmp_path: Path) ->
     stack.done("down")
 
 
+@pytest.mark.slow
 def test_compiled_model_of_a_folder(stack: ContainerStack, tmp_path: Path) -> None:
     """A model's folder of this machine gets a compiled one beside it, which is the user's own and is served."""
     folder = saved_models.diabetes_regressor(tmp_path / "diabetes")
@@ -347,6 +349,7 @@ def test_compiled_model_of_a_folder(stack: ContainerStack, tmp_path: Path) -> No
     stack.done("down")
 
 
+@pytest.mark.slow
 def test_registry_on_the_host(stack: ContainerStack, tmp_path: Path) -> None:
     """A registry served on the Docker host gives the model."""
     folder = saved_models.iris_regression(tmp_path / "iris")
@@ -444,6 +447,7 @@ def wait_for_workers(two: ContainerStack, count: int) -> None:
     wait_until(are_ready, pause=1)
 
 
+@pytest.mark.slow
 def test_workers_of_locust(running: ContainerStack) -> None:
     """Locust's workers are as many as asked for, find a master that was started anew, and load the service."""
     running.done("up", "LOCUST_WORKERS=2")

@@ -115,6 +115,7 @@ def test_load_measures_the_stack_that_is_up(lab: Stack) -> None:
     assert not locusts(lab)
 
 
+@pytest.mark.slow
 def test_compare_interrupted_goes_on(lab: Stack) -> None:
     """Ctrl-C keeps what was measured and gives the stack back; RESUME measures the rest, and only that."""
     with started(lab, "compare", "TOPOLOGIES=1x1:1 1x1:2", *words()) as process:
@@ -139,6 +140,7 @@ def test_compare_interrupted_goes_on(lab: Stack) -> None:
     assert lab.get("/health")[1]["workers"] == 1
 
 
+@pytest.mark.slow
 def test_service_that_goes_away(lab: Stack) -> None:
     """A service that stops in mid-run fails the steps that it did not answer; what was measured stays."""
     with started(lab, "max-users", *words(USERS="120")) as process:  # twice what is climbed before it has gone

@@ -21,6 +21,8 @@ from tests.support.stacks.containers import ContainerStack, require_engine
 from tests.support.stress.load import Load
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 FOLDER = ROOT / "deploy/monitoring"
 RUNNING = MONITORING[:-1]  # Grafana's image may not be had
 REPLICAS, WORKERS, CONNECTIONS = 3, 2, 16
