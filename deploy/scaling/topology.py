@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deploy.errors import CommandError
+from server.system import memory_sizes
 
 _FORM = re.compile(r"(\d+)x(\d+(?:\.\d+)?)(?:/(\d+(?:\.\d+)?)([MG]))?(?::(\d+))?", re.ASCII | re.IGNORECASE)
-_UNITS = {"M": 1 << 20, "G": 1 << 30}
+_MEGA, _GIGA = 1 << 20, 1 << 30
 # The least that is told apart, in CPUs, and the longest text that can mean anything.
 _LEAST_CPUS = 0.001
 _LONGEST = 40
@@ -39,7 +40,7 @@ class Topology:
         if not match or not all(float(number) for number in (match[1], match[2], match[3] or 1, match[5] or 1)):
             raise CommandError(f"{text!r} is no topology: expected REPLICASxCPUS/MEMORY:WORKERS, as 4x0.25/256M:1")
         cpus = max(_LEAST_CPUS, round(float(match[2]), 3))
-        memory = _whole(float(match[3]) * _UNITS[match[4].upper()]) if match[3] else None
+        memory = _whole(memory_sizes.parse(match[3] + match[4])) if match[3] else None
         return cls(int(match[1]), int(match[5] or math.ceil(cpus)), cpus, memory)
 
     @property
@@ -84,11 +85,11 @@ def _share(memory: int | None, k: int) -> int | None:
 
 
 def _whole(memory: float) -> int:
-    return max(1, int(memory) // _UNITS["M"]) * _UNITS["M"]
+    return max(1, int(memory) // _MEGA) * _MEGA
 
 
 def size(memory: int) -> str:
     """Bytes as ``256M`` or ``1.5G``; parts of a megabyte are left out."""
-    if memory >= _UNITS["G"] and memory % (_UNITS["G"] // 4) == 0:
-        return f"{memory / _UNITS['G']:g}G"
-    return f"{memory // _UNITS['M']}M"
+    if memory >= _GIGA and memory % (_GIGA // 4) == 0:
+        return f"{memory / _GIGA:g}G"
+    return f"{memory // _MEGA}M"
