@@ -68,10 +68,10 @@ def interrupted(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def wait_for_results(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds; while results are being written, they may not be readable."""
+    """Wait until a condition holds; while results are being written, they may not be there or readable."""
 
     def holds() -> object:
-        with suppress(CommandError, FileNotFoundError):
+        with suppress(CommandError, FileNotFoundError, ValueError):
             return condition()
         return None
 
@@ -178,6 +178,7 @@ def test_nothing_to_measure(tmp_path: Path) -> None:
     assert told == "error: nothing is running here to be measured; start it with: make up"
 
 
+@pytest.mark.slow
 def test_killed_lab_leaves_no_generator(lab: Stack) -> None:
     """A lab that is killed takes its generator with it, and the next command measures."""
     with started(lab, "max-users", *words(STEP_SECONDS="60")) as process:

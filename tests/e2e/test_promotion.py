@@ -31,6 +31,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
     from deploy.models.registry.pointer import Place, Pointer
 
+pytestmark = pytest.mark.slow
+
 # What each model holds beside its tree (bytes): one that is kept by mistake is more than a tenth of a replica.
 BALLAST = 40_000_000
 GOOD = {"1": 11, "2": 22}  # each version, and what it answers to everything
