@@ -210,7 +210,6 @@ def test_broken_versions_are_refused(first: Stack) -> None:
     assert "the last make promote was refused: covertype version 7" in first.done("status")
 
 
-@pytest.mark.slow
 def test_version_that_the_second_replica_refuses(first: Stack) -> None:
     """A version that one replica has taken already is taken back from it when the next does not."""
     with Load(first.port, **GENTLE) as load:
@@ -243,7 +242,6 @@ def test_hangup_without_a_registry(first: Stack) -> None:
     assert_sound(load, "1")
 
 
-@pytest.mark.slow
 def test_other_verbs_keep_the_promoted_version(first: Stack) -> None:
     """After a promotion `make up` starts nothing anew, and a replica more, or one that died, has that version too."""
     first.done("promote", "VERSION=2")
