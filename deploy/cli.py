@@ -200,8 +200,8 @@ _CHANGING = frozenset(
     {"up", "up-full", "monitoring", "scale", "resources", "restart", "promote", "rollback", "down", "clean"}
 )
 
-# Verbs that work whatever the settings of the stack are.
-_STOPPING = frozenset({"down", "clean"})
+# Verbs that look at a stack or stop it: they work whatever other settings are wrong.
+_LENIENT = frozenset({"status", "stats", "logs", "down", "clean"})
 
 VERBS: Mapping[str, Callable[[Verbs], None]] = {
     name.replace("_", "-"): method
@@ -267,11 +267,11 @@ def main(arguments: list[str]) -> int:
     verb = arguments[0]
     try:
         variables = environment()
-        place = Options.read_place(variables)
+        lenient = Options.read_leniently(variables)
         interrupt.listen()
-        layout = Layout(place.var_dir.resolve())
+        layout = Layout(lenient.var_dir.resolve())
         with _remembered(layout, verb) if verb in _CHANGING else nullcontext():
-            VERBS[verb](Verbs(layout, place if verb in _STOPPING else Options.read(variables)))
+            VERBS[verb](Verbs(layout, lenient if verb in _LENIENT else Options.read(variables)))
         sys.stdout.flush()
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)

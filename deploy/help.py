@@ -6,8 +6,10 @@ The list of verbs is read from the source of those who run them, so that it need
 from __future__ import annotations
 
 import ast
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +34,9 @@ _SETTINGS = """\
 
 Each variable is given on the command line (`make up N=3`), in the environment, or in `.env`; the first of these counts.
 An empty value counts as none. The last column names the services of `docker-compose.yml` whose containers receive it.
+
+Not in these tables: `PYTHON=` (which Python makes `.venv`) and `PYTEST=` are the Makefile's own, `DOCKER_HOST` is
+Docker's, and a replica that is started by hand also reads `HOST`, `PORT` and `SOCKET`.
 
 This page is made from `deploy/options.py` by `.venv/bin/python -m deploy.help settings > docs/settings.md`.
 """
@@ -80,8 +85,10 @@ def main(arguments: list[str]) -> int:
     if arguments == ["settings"]:
         print(settings(), end="")
         return 0
-    for usage, text in verbs():
-        print(f"  {usage}\n      {text}")
+    with suppress(BrokenPipeError):  # `make help | head`
+        print("\n".join(f"  {usage}\n      {text}" for usage, text in verbs()), flush=True)
+        return 0
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -6,6 +6,7 @@ The fields of the classes here are the table of variables: `docs/settings.md` is
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -32,6 +33,7 @@ from deploy.variable_types import (
     parse,
 )
 from deploy.variables import CREDENTIALS, INTERNAL, LAB, REGISTRY, REPLICA
+from server.errors import SettingsError
 from server.settings import ROOT, Settings
 
 # The largest number of replicas of each backend: as many as nginx/upstream-local.conf lists, and as Nginx in a
@@ -170,12 +172,12 @@ class Options:
     locust_workers: Annotated[int | None, Variable(
         "LOCUST_WORKERS", Whole(1, 64), "1", "processes that share the users of Locust's page", kept=True,
     )] = None
-    locust_cpus: Annotated[str, Variable(
-        "LOCUST_CPUS", Text("number of CPUs"), "1", "CPU limit of each of them, in containers", kept=True,
-    )] = ""
-    locust_memory: Annotated[str, Variable(
-        "LOCUST_MEMORY", Text("size"), "1G", "memory limit of each of them, in containers", kept=True,
-    )] = ""
+    locust_cpus: Annotated[Amount[float] | None, Variable(
+        "LOCUST_CPUS", Cpus(), "1", "CPU limit of each of them, in containers", kept=True,
+    )] = None
+    locust_memory: Annotated[Amount[int] | None, Variable(
+        "LOCUST_MEMORY", Memory(), "1G", "memory limit of each of them, in containers", kept=True,
+    )] = None
     # fmt: on
 
     # Kept as text: the settings of a replica, with what else a stack keeps until `make down`.
@@ -204,11 +206,13 @@ class Options:
         return cls(**values, kept=kept, emptied=emptied, environment=MappingProxyType(dict(environ)))
 
     @classmethod
-    def read_place(cls, environ: Mapping[str, str]) -> Self:
-        """Read what says where the stack is, and nothing else: enough to stop one whose settings are wrong."""
-        names = ("BACKEND", "VAR_DIR", "ENV_FILE", "COMPOSE_PROJECT_NAME", "YES")
-        values = dict(_values(cls, {name: environ[name] for name in names if name in environ}))
-        return cls(**values, environment=MappingProxyType(dict(environ)))
+    def read_leniently(cls, environ: Mapping[str, str]) -> Self:
+        """Read what says where the stack is, and of the rest what can be read: enough to look at a stack or stop it.
+
+        Raises:
+            CommandError: naming a variable that says where the stack is, its value and what was expected.
+        """
+        return cls.read({name: text for name, text in environ.items() if name in _PLACE or _is_readable(name, text)})
 
     def texts(self, names: Iterable[str]) -> dict[str, str]:
         """Return those of the variables that are set, for the environment of a child process."""
@@ -325,6 +329,18 @@ VARIABLES = (*_OF_STACKS, *LAB, *BENCH)
 COMPOSE = (*(name for one in _OF_STACKS for name in (one.name, *one.aliases)), *INTERNAL)
 
 
+# What says where a stack is.
+_PLACE = ("BACKEND", "VAR_DIR", "ENV_FILE", "COMPOSE_PROJECT_NAME")
+
+
+def _is_readable(name: str, text: str) -> bool:
+    try:
+        Options.read({name: text})
+    except (CommandError, SettingsError):
+        return False
+    return True
+
+
 def env_file(environ: Mapping[str, str]) -> Path:
     """Return the file of settings for every command: ``.env`` in the checkout, unless ENV_FILE names another."""
     return parse("ENV_FILE", environ.get("ENV_FILE") or ".env", FilePath())
@@ -338,7 +354,7 @@ def environment() -> dict[str, str]:
     """
     path = env_file(os.environ)
     try:
-        return {name: value for name, value in dotenv_values(path).items() if value} | os.environ
+        return {name: value for name, value in dotenv_values(path, encoding="utf-8-sig").items() if value} | os.environ
     except UnicodeDecodeError:
         raise CommandError(f"{path} is not UTF-8") from None
 
@@ -350,6 +366,11 @@ def _values(options: Any, environ: Mapping[str, str]) -> Iterator[tuple[str, Any
             name, value = read
             is_amount = isinstance(variable.type, Cpus | Memory)
             yield field_name, Amount(name, environ[name], value) if is_amount else value
+
+
+def masked(uri: str) -> str:
+    """Return an address without the password that it may hold, for messages."""
+    return re.sub(r"(//[^/@:]*:)[^/@]*@", r"\1***@", uri)
 
 
 def _anchored(uri: str) -> str:

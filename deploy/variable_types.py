@@ -139,8 +139,6 @@ class FilePath:
 
     def parse(self, text: str) -> Path:
         """Return the absolute path."""
-        if not text.isprintable():
-            raise ValueError("a path of printable characters")
         try:
             return ROOT / Path(text).expanduser()
         except RuntimeError:
@@ -217,6 +215,8 @@ def parse(name: str, text: str, type_: Type[T_co]) -> T_co:
         CommandError: naming the variable, its value and what was expected.
     """
     try:
+        if not text.isprintable():
+            raise ValueError("printable characters")
         return type_.parse(text)
     except ValueError as error:
         raise CommandError(f"{name}={text!r}: expected {error}") from None

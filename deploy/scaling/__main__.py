@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     listen()
     try:
         environ = environment()
-        layout = Layout(Options.read_place(environ).var_dir.resolve())
+        layout = Layout(Options.read_leniently(environ).var_dir.resolve())
         VERBS[arguments[0]](Lab(layout, environ))
     except Interrupted as error:
         status = _failed(str(error), error.status)

@@ -106,6 +106,8 @@ class Layout:
         self.var.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self.logs, self.run, self.programs, self.var / "tmp"):
             folder.mkdir(parents=True, exist_ok=True)
+        # ``var`` may have been there before, open to others.
+        self.programs.chmod(0o700)
 
     def log(self, program: str) -> Path:
         """What a program printed."""

@@ -9,6 +9,7 @@ from typing import Any
 from deploy.errors import CommandError
 from deploy.stack.paths import Layout
 from deploy.stack.specification import Stack
+from server.errors import SettingsError
 from server.system.files import write_atomically
 
 
@@ -51,7 +52,7 @@ class Record:
             record = cls._parse(json.loads(layout.state.read_bytes()))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, CommandError, SettingsError):
             raise CommandError(f"{layout.state} is damaged: make down, then make up") from None
         return record
 

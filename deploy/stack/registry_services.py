@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from deploy.errors import CommandError
-from deploy.options import Options
+from deploy.options import Options, masked
 from deploy.stack.specification import Stack
 from deploy.variables import CREDENTIALS
 
@@ -44,7 +44,7 @@ def with_registry(stack: Stack, options: Options, address: str, *, full: bool) -
     own = address.format(port=port)
     if (other := options.tracking_uri) and other != own:
         raise CommandError(
-            f"MLFLOW_TRACKING_URI={other!r} names another registry than the stack's own, {own}: "
+            f"MLFLOW_TRACKING_URI={masked(other)!r} names another registry than the stack's own, {own}: "
             "leave it out, or use make up (after make down, where make up-full has run)"
         )
     environment = {**stack.environment, "MLFLOW_TRACKING_URI": own}

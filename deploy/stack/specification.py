@@ -11,6 +11,8 @@ from deploy.options import MAX_REPLICAS, Options
 from deploy.stack.paths import Layout
 from server.settings import Settings
 
+_EVERY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104  (compared, not listened on)
+
 
 @dataclass(frozen=True, slots=True)
 class Stack:
@@ -63,11 +65,19 @@ class Stack:
         return ports | ({"MLFLOW_PORT": self.mlflow_port} if self.full else {})
 
     def new_ports(self, before: Stack | None) -> dict[str, tuple[str, int]]:
-        """Return the address and the port of each variable by which it listens at another port than before."""
+        """Return the address and the port of each variable by which it listens where it did not before.
+
+        A port of its own is not new at an address that covers the one before, or is covered by it: the kernel would
+        say that it is in use, by the stack itself.
+        """
         own = before.ports if before else {}
         hosts = {"HTTP_PORT": self.http_host, "HTTPS_PORT": self.http_host}
+        moved = before is not None and self.http_host != before.http_host
+        moved = moved and before is not None and not {self.http_host, before.http_host} & _EVERY_ADDRESS
         return {
-            name: (hosts.get(name, "127.0.0.1"), port) for name, port in self.ports.items() if port != own.get(name)
+            name: (hosts.get(name, "127.0.0.1"), port)
+            for name, port in self.ports.items()
+            if port != own.get(name) or (moved and name in hosts)
         }
 
     def check_ports(self) -> None:
@@ -171,15 +181,21 @@ class Stack:
 
     @property
     def is_sound(self) -> bool:
-        """Whether the fields have the types that they should have, after they were read from a file."""
+        """Whether the fields have values that they can have, after they were read from a file."""
         ports = (self.http_port or 80, self.locust_port, self.mlflow_port, self.prometheus_port, self.grafana_port)
-        doors = (self.https_port or 443, self.client_requests, self.client_connections)
+        doors = (self.client_requests, self.client_connections)
         return (
             self.backend in MAX_REPLICAS
-            and isinstance(self.environment, dict)
-            and isinstance(self.registry, dict)
-            and all(isinstance(text, str) for text in (self.http_host, self.tls_cert, self.tls_key))
-            and all(isinstance(number, (int, float)) for number in (self.replicas, self.cpus or 1, *ports, *doors))
+            and all(
+                isinstance(texts, dict) and _are_texts(*texts.values()) for texts in (self.environment, self.registry)
+            )
+            and _are_texts(self.http_host, self.tls_cert, self.tls_key, self.memory or "")
+            and all(isinstance(number, int) for number in (self.replicas, *ports, *doors))
+            and all(0 < port < 65536 for port in (*ports, self.https_port or 443))
+            and self.replicas > 0
+            and 0 < (self.cpus or 1) < float("inf")
+            and all(self.environment.values())
+            and Options.read(self.environment).emptied == frozenset()
         )
 
     def runs_as(self, other: Stack) -> bool:
@@ -189,3 +205,7 @@ class Stack:
     def settings(self, layout: Layout) -> Settings:
         """What a replica of this stack will read."""
         return Settings.from_env({**self.environment, "VAR_DIR": str(layout.var)})
+
+
+def _are_texts(*values: object) -> bool:
+    return all(isinstance(value, str) for value in values)

@@ -68,6 +68,8 @@ class FakeSupervisord(Supervisord):
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout)
         self.events: list[str] = []
+        # The process of each replica that has answered.
+        self.answered: dict[str, int] = {}
         self.programs: dict[str, FakeProgram] = {}
         self.environ: dict[str, str] = {}
         self.cannot_start = ""
@@ -177,10 +179,13 @@ class FakeSupervisord(Supervisord):
 
     def _infos(self) -> list[dict[str, Any]]:
         now = next(self._clock)
-        return [
+        info = [
             {"name": name, "statename": one.statename, "pid": one.pid, "start": one.start, "now": now}
             for name, one in self.programs.items()
         ]
+        for one in self.programs.values():  # what is stopping has stopped when it is looked at again
+            one.statename = "STOPPED" if one.statename == "STOPPING" else one.statename
+        return info
 
     def _program(self, name: str) -> FakeProgram:
         if name not in self.programs:
@@ -212,12 +217,15 @@ class FakeProbe(Probe):
         self._turns = count()
 
     def ask_socket(self, path: str, target: str, timeout: float) -> tuple[int, Any]:
-        """Return 200 for a replica that runs."""
+        """Return 200 for a replica that runs. Its first answer after it was started is an event."""
         assert target == "/ready"
         name = replica_name(int(Path(path).stem))
         if name not in self._supervisord.names():
             return 0, None
-        self._supervisord.events.append(f"ready {name}")
+        pid = self._supervisord.info()[name]["pid"]
+        if self._supervisord.answered.get(name) != pid:
+            self._supervisord.events.append(f"ready {name}")
+        self._supervisord.answered[name] = pid
         return 200, {}
 
     def ask_address(self, address: str, target: str) -> tuple[int, Any]:

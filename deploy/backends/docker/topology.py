@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from deploy.backends.docker.engine import MONITORING, engine_cpus
 from deploy.errors import CommandError
-from deploy.options import Options
+from deploy.options import Options, masked
 from deploy.stack import registry_services
 from deploy.stack.specification import Stack
 from server.model_store.resolve import local_folder
@@ -120,15 +120,17 @@ def _check_registry(uri: str) -> None:
         parts = urlsplit(uri)
         port = f":{parts.port}" if parts.port else ""
     except ValueError as error:
-        raise CommandError(f"MLFLOW_TRACKING_URI={uri!r}: {error}; expected http://mlflow:5000 or alike") from None
+        raise CommandError(
+            f"MLFLOW_TRACKING_URI={masked(uri)!r}: {error}; expected http://mlflow:5000 or alike"
+        ) from None
     if parts.hostname in ("127.0.0.1", "localhost", "::1"):
         raise CommandError(
-            f"MLFLOW_TRACKING_URI={uri!r}: in a container that is the container itself; use "
+            f"MLFLOW_TRACKING_URI={masked(uri)!r}: in a container that is the container itself; use "
             f"{parts.scheme}://host.docker.internal{port}, with MLflow listening on 0.0.0.0 and that name among its "
             "--allowed-hosts, or BACKEND=local"
         )
     if uri and not parts.hostname:
         raise CommandError(
-            f"MLFLOW_TRACKING_URI={uri!r}: a database or a folder of this machine is not seen in a container; "
+            f"MLFLOW_TRACKING_URI={masked(uri)!r}: a database or a folder of this machine is not seen in a container; "
             "serve it with `mlflow server`, or use BACKEND=local"
         )

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -128,10 +129,11 @@ class LocalBackend(Backend):
         return Record.load(self._layout) if self._supervisord.pid is not None else None
 
     def _limited(self, stack: Stack) -> Stack:
-        if self._options.memory:
+        # SERVER_CPUS and SERVER_MEMORY are for containers, and may be in a file of settings for both.
+        if self._options.memory and self._options.memory.variable == "MEMORY":
             raise CommandError("MEMORY= needs Docker: the local backend has no memory limits")
         cpus, most = self._options.cpus, len(usable_cpus())
-        if cpus is None:
+        if cpus is None or cpus.variable != "CPUS":
             return stack
         if cpus.value % 1 or not 1 <= cpus.value <= most:
             raise CommandError(
@@ -187,6 +189,7 @@ class LocalBackend(Backend):
         if stack.replicas == 1:
             self._run(record.wanting(replace(stack, replicas=2)))
         for name in current:  # _run replaces those of other code
+            self._wait_for_others(name)
             self._supervisord.restart(name)
             self._readiness.wait_ready(name)
         self._run(record)
@@ -214,6 +217,8 @@ class LocalBackend(Backend):
         self._revive()
         self._readiness.wait_ready(*filter(slot_of, added))
         for name in changed:
+            if slot_of(name):
+                self._wait_for_others(name)
             self._supervisord.replace(name)
             self._readiness.wait_ready(*filter(slot_of, [name]))
         self._supervisord.add(*(name for name in added if not slot_of(name)))
@@ -224,9 +229,17 @@ class LocalBackend(Backend):
         if added:
             self._readiness.introduce(stack)
 
+    def _wait_for_others(self, name: str) -> None:
+        """Wait until the other replicas answer that can: this one is about to go."""
+        for other in filter(slot_of, self._supervisord.info()):
+            if other != name:
+                with suppress(CommandError):  # a replica that cannot start is none to wait for
+                    self._readiness.wait_ready(other)
+
     def _revive(self) -> None:
         for name, process in self._supervisord.info().items():
-            if process["statename"] in ("STOPPED", "EXITED", "FATAL"):
+            # One that a command was stopping when it was interrupted is started again, too.
+            if process["statename"] in ("STOPPING", "STOPPED", "EXITED", "FATAL"):
                 self._supervisord.revive(name)
             elif process["statename"] == "RUNNING" and _cannot_be_reached(name):
                 self._supervisord.restart(name)

@@ -210,7 +210,8 @@ class Supervisord:
         self._rpc("startProcess", name, False)
 
     def revive(self, name: str) -> None:
-        """Start a program that was stopped or given up."""
+        """Start a program that was stopped, is being stopped, or was given up."""
+        self._wait_until_stopped(name)
         self._tolerant("startProcess", name, False)
 
     def info(self) -> dict[str, dict[str, Any]]:

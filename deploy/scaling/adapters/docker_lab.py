@@ -85,9 +85,10 @@ class DockerLab:
 
     def _limits(self, placement: Placement) -> dict[str, str]:
         """What the generator may use, unless the user said so: a machine has frozen under one without limits."""
+        cpus, memory = self._options.locust_cpus, self._options.locust_memory
         return {
-            "LOCUST_CPUS": self._options.locust_cpus or str(placement.generator_cpus),
-            "LOCUST_MEMORY": self._options.locust_memory or _MEMORY,
+            "LOCUST_CPUS": cpus.text if cpus else str(placement.generator_cpus),
+            "LOCUST_MEMORY": memory.text if memory else _MEMORY,
             "GENERATOR_CPUSET": placement.generator,
         }
 

@@ -164,6 +164,13 @@ def test_environment_wins_over_the_file(
     assert sorted(path.name for path in settings_file.parent.iterdir()) == [".env", "var"]
 
 
+@pytest.mark.parametrize("verb", ["status", "stats", "logs"])
+def test_looking_does_not_mind_wrong_settings(verb: str, run: Run) -> None:
+    """What looks at a stack works, or says what it would, whatever is wrong with settings that it does not need."""
+    assert "HTTP_PORT" not in run(verb, HTTP_PORT="http", CPUS="x", KEEP_ALIVE="abc").stderr
+    assert run("down", HTTP_PORT="http").returncode == 0
+
+
 def test_logs_of_an_unknown_service(run: Run) -> None:
     """S names the service; an unknown one is an error of one line."""
     ran = run("logs", S="gunicorn")
@@ -357,9 +364,9 @@ def test_clean_without_confirmation_deletes_nothing(run: Run, tmp_path: Path) ->
     kept.parent.mkdir()
     kept.touch()
     refused = "nothing was deleted; make clean YES=1 does not ask"
-    for variables, error in (({}, refused), ({"YES": "0"}, refused), ({"YES": "yes"}, "YES='yes': expected 0 or 1")):
+    for variables in ({}, {"YES": "0"}, {"YES": "yes"}):
         ran = run("clean", **variables)
-        assert (ran.returncode, ran.stderr) == (1, f"error: {error}\n")
+        assert (ran.returncode, ran.stderr) == (1, f"error: {refused}\n")
         assert kept.exists()
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from deploy.errors import CommandError
 from deploy.help import settings, verbs
-from deploy.options import COMPOSE, VARIABLES, BenchOptions, ModelOptions, Options, RegistryOptions, environment
+from deploy.options import COMPOSE, VARIABLES, BenchOptions, ModelOptions, Options, RegistryOptions, environment, masked
 from deploy.stack.paths import ROOT
 from deploy.variable_types import Amount, Variable
 from deploy.variables import INTERNAL, LAB, REPLICA
@@ -68,7 +68,9 @@ def test_first_name_of_a_variable_counts() -> None:
         ("CPUS", "0", "a number of CPUs, such as 0.5"),
         ("SERVER_CPUS", "1e3", "a number of CPUs, such as 0.5"),
         ("MEMORY", "lots", "a size, such as 512M or 1.5G"),
-        ("TLS_KEY", "a\nb", "a path of printable characters"),
+        ("TLS_KEY", "a\nb", "printable characters"),
+        ("TAG", "a\nb", "printable characters"),
+        ("HTTP_HOST", "\udcff", "printable characters"),
         ("DATA", "~nobody-of-that-name/x", "a path; there is no such user, whose home that would be"),
     ],
 )
@@ -83,12 +85,26 @@ def test_settings_of_replicas_are_checked_by_their_own_reader() -> None:
         Options.read({"MAX_PENDING": "many"})
 
 
-def test_stopping_needs_no_good_settings(tmp_path: Path) -> None:
-    """What stops a stack reads where it is, and does not mind what is wrong with its other settings."""
-    read = Options.read_place({"VAR_DIR": str(tmp_path), "HTTP_PORT": "http", "N": "0", "YES": "1"})
-    assert (read.var_dir, read.confirmed, read.http_port) == (tmp_path, True, None)
+def test_lenient_reading_leaves_out_what_is_wrong(tmp_path: Path) -> None:
+    """What looks at a stack or stops it reads where it is, and of other settings those that can be."""
+    variables = {"VAR_DIR": str(tmp_path), "HTTP_PORT": "http", "KEEP_ALIVE": "abc", "YES": "yes", "LOCUST_PORT": "81"}
+    read = Options.read_leniently(variables)
+    assert (read.var_dir, read.http_port, read.kept, read.confirmed, read.locust_port) == (
+        tmp_path,
+        None,
+        {},
+        False,
+        81,
+    )
     with pytest.raises(CommandError, match=r"^BACKEND='x'"):
-        Options.read_place({"BACKEND": "x"})
+        Options.read_leniently({"BACKEND": "x"})
+
+
+def test_passwords_in_addresses_are_masked() -> None:
+    """A message that names an address does not repeat the password in it."""
+    assert masked("http://user:secret@host:5000/x") == "http://user:***@host:5000/x"
+    for uri in ("http://host:5000", "sqlite:////srv/mlflow.db", "http://user@host"):
+        assert masked(uri) == uri
 
 
 def test_secrets_are_not_shown() -> None:

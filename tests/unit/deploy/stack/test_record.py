@@ -72,7 +72,15 @@ def test_only_a_damaged_stack_is_forgotten(layout: Layout) -> None:
     assert Record.load(layout) == Record(Stack(2))
 
 
-@pytest.mark.parametrize("record", ['{"environment": 3}', '{"replicas": "x"}', '{"cpus": "1"}', '{"http_host": null}'])
+@pytest.mark.parametrize(
+    "record",
+    [
+        '{"environment": 3}', '{"replicas": "x"}', '{"cpus": "1"}', '{"http_host": null}', '{"memory": 5}',
+        '{"replicas": 2.5}', '{"replicas": 0}', '{"http_port": 99999}', '{"cpus": NaN}', '{"locust_port": -1}',
+        '{"environment": {"KEEP_ALIVE": "abc"}}', '{"environment": {"KEEP_ALIVE": 5}}',
+        '{"environment": {"LOCUST_WORKERS": "x"}}', '{"environment": {"API_KEYS_FILE": ""}}',
+    ],
+)  # fmt: skip
 def test_record_of_other_types_is_damaged(record: str, layout: Layout) -> None:
     """A record whose values are of other types than a stack's is damaged, and is forgotten by those who stop it."""
     layout.state.write_text(record)

@@ -169,3 +169,19 @@ def test_lock_is_not_opened_by_an_empty_value(name: str) -> None:
 def test_extras_are_a_list(extras: str) -> None:
     """The packages that images have besides are named one by one, in any order."""
     assert Stack().changed(options(EXTRAS=extras)).environment["EXTRAS"] == extras
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "new"),
+    [
+        ("127.0.0.1", "127.0.0.2", ["HTTP_PORT"]),
+        ("127.0.0.1", "0.0.0.0", []),  # noqa: S104
+        ("0.0.0.0", "127.0.0.1", []),  # noqa: S104
+        ("127.0.0.1", "127.0.0.1", []),
+    ],
+)
+def test_own_port_is_new_at_an_address_apart_from_the_one_before(before: str, after: str, new: list[str]) -> None:
+    """A port is checked again where the stack moves to another address, but for one that its own listener covers."""
+    stack = Stack(http_host=before, http_port=8080)
+    assert list(replace(stack, http_host=after).new_ports(stack)) == new
+    assert set(stack.new_ports(None)) == {"HTTP_PORT", "LOCUST_PORT"}

@@ -269,7 +269,8 @@ def test_training_without_data_mounts_nothing(environ: dict[str, str]) -> None:
 def test_localhost_registry_is_refused_with_alternative(uri: str, instead: str) -> None:
     """A registry at localhost is refused with the name under which a container reaches it."""
     message = refused_stack({"MLFLOW_TRACKING_URI": uri})
-    assert message.startswith(f"MLFLOW_TRACKING_URI={uri!r}: in a container that is the container itself; use ")
+    shown = uri.replace("secret", "***")
+    assert message.startswith(f"MLFLOW_TRACKING_URI={shown!r}: in a container that is the container itself; use ")
     assert f"use {instead}, with" in message
     assert message.endswith("or BACKEND=local")
 

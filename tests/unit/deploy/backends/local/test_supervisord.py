@@ -120,7 +120,8 @@ def test_program_receives_exact_arguments_and_environment(supervisord: Superviso
     asked = {f"V{i}": value for i, value in enumerate(NASTY)}
     run(supervisord, Program("nap", [str(show), *NASTY], {**asked, "OUT": str(out)}, 5))
     pid = pid_of(supervisord)
-    wait_until(lambda: psutil.Process(pid).name() == "sleep")
+    # While a process becomes another program, its environment is empty.
+    wait_until(lambda: psutil.Process(pid).name() == "sleep" and psutil.Process(pid).environ())
     assert out.read_text().split("\0")[:-1] == NASTY
     environment = psutil.Process(pid).environ()
     assert {name: environment.get(name) for name in asked} == asked
