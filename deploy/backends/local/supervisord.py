@@ -21,6 +21,8 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 from deploy.errors import CommandError
 from deploy.stack.paths import Layout
 
+# Seconds after which a process has become another program.
+_BECOMING_SECONDS = 0.1
 # In the environment of everything that a stack starts: tells its processes from any other's.
 MARK = "FORKCAST_VAR"
 
@@ -140,14 +142,19 @@ class Supervisord:
         self.stop_leftovers()
 
     def stop_leftovers(self) -> None:
-        """Stop what a supervisord that is gone left running, by process id, and nothing of anyone else."""
-        left = list(self.processes())
-        for process in left:
-            with suppress(psutil.NoSuchProcess):
-                process.terminate()
-        for process in psutil.wait_procs(left, timeout=10)[1]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        """Stop what a supervisord that is gone left running, by process id, and nothing of anyone else.
+
+        A process that becomes another program at the moment has no environment, hence no mark: it is looked for twice.
+        """
+        for _ in range(2):
+            left = list(self.processes())
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.terminate()
+            for process in psutil.wait_procs(left, timeout=10)[1]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            time.sleep(_BECOMING_SECONDS)
 
     def processes(self) -> Iterator[psutil.Process]:
         """Every process of this stack, by its mark; Nginx, whose title overwrites its environment, by its folder."""
