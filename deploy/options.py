@@ -45,7 +45,7 @@ _PORT = Whole(1, 65535)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a command on a stack was asked. None, or an empty text, stands for a variable that is not set."""
+    """The options of a command on a stack. None, or an empty text, stands for a variable that is not set."""
 
     # fmt: off
     # Where the stack is.
@@ -189,7 +189,7 @@ class Options:
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """Read every variable.
+        """Read the options from the variables of an environment.
 
         Raises:
             CommandError, SettingsError: naming the variable, its value and what was expected.
@@ -225,7 +225,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
-    """What a program that trains, finds, checks or compiles a model is asked. ``settings`` are a replica's."""
+    """The options of a program that trains, finds, checks or compiles a model. ``settings`` are a replica's."""
 
     settings: Settings
     covertype_path: Path | None = None
@@ -250,7 +250,7 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryOptions:
-    """What the registry's server is asked. An empty text stands for a variable that is not set."""
+    """The options of the registry's server. An empty text stands for a variable that is not set."""
 
     database_url: str = field(default="", repr=False)
     database_password: str = field(default="", repr=False)
@@ -280,7 +280,7 @@ class RegistryOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchOptions:
-    """What `make bench` is asked. None stands for a variable that is not set."""
+    """The options of `make bench`. None stands for a variable that is not set."""
 
     # fmt: off
     quick: Annotated[bool, Variable("QUICK", Switch(), "", "one engine, one worker, short rows")] = False

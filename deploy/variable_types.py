@@ -16,11 +16,11 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Type(Protocol[T_co]):
-    """What the text of a variable may be."""
+    """The type of a variable, which turns its text into a value."""
 
     @property
     def name(self) -> str:
-        """How documentation calls it."""
+        """The name of the type in the documentation."""
         ...
 
     def parse(self, text: str) -> T_co:

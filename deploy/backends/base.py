@@ -34,8 +34,8 @@ class Client:
 class Backend(ABC):
     """The verbs on one stack. Each raises a CommandError where it cannot do its work, and then leaves what ran before.
 
-    The abstract methods that begin with an underscore are the steps. ``before`` is the record of the stack that runs
-    while a verb changes it, or None.
+    The abstract methods that begin with an underscore are the steps. ``previous`` is the record of the stack that
+    runs while a verb changes it, or None.
     """
 
     name: ClassVar[str]
@@ -59,18 +59,18 @@ class Backend(ABC):
 
         Run again, it converges. Where it fails, what it started is stopped again.
         """
-        before = self._running()
-        stack = self._limited((before.wanted if before else self.default).changed(self._options))
+        previous = self._running()
+        stack = self._limited((previous.wanted if previous else self.default).changed(self._options))
         stack = with_registry(stack, self._options, self.registry_address, full=full)
         tls.check(stack)
         api_keys.check(stack, self._options)
-        stack = self._prepared(stack, before)
-        with self._registry_undone_on_failure(stack, before):
+        stack = self._prepared(stack, previous)
+        with self._registry_undone_on_failure(stack, previous):
             if stack.full:
-                self._start_registry_or_say_why(stack, before)
-            record = self._with_model(stack, before)
+                self._start_registry_or_say_why(stack, previous)
+            record = self._with_model(stack, previous)
         shown = (self._layout.tls_key, self._layout.tls_cert, self._layout.client_key)
-        with self._undone_on_failure(before), self._model_taken_back(record), tls.restored_on_failure(*shown):
+        with self._undone_on_failure(previous), self._model_taken_back(record), tls.restored_on_failure(*shown):
             # In a folder of this user alone.
             tls.install(self._layout, stack, mode=self.key_mode)
             self._start(record)
@@ -80,15 +80,15 @@ class Backend(ABC):
 
     def scale(self) -> Stack:
         """Change the number of replicas."""
-        before = self._require_running()
-        return self._change(before, before.wanted.scaled(self._options))
+        previous = self._require_running()
+        return self._change(previous, previous.wanted.scaled(self._options))
 
     def resources(self) -> Stack:
         """Change the CPUs and the memory that each replica may use."""
-        before = self._require_running()
+        previous = self._require_running()
         if not (self._options.cpus or self._options.memory):
             raise CommandError(self._limits_missing)
-        return self._change(before, self._limited(before.wanted))
+        return self._change(previous, self._limited(previous.wanted))
 
     def become(self, stack: Stack) -> Stack:
         """Make exactly this stack run, with the model and the code that are there."""
@@ -96,9 +96,9 @@ class Backend(ABC):
 
     def restart(self) -> Stack:
         """Replace every replica, one after another, so that there is always one that answers."""
-        before = self._require_running()
-        record = self._with_newest_model(before)
-        with self._undone_on_failure(before), self._model_taken_back(record):
+        previous = self._require_running()
+        record = self._with_newest_model(previous)
+        with self._undone_on_failure(previous), self._model_taken_back(record):
             self._replace_replicas(record)
         return record.wanted
 
@@ -107,16 +107,16 @@ class Backend(ABC):
 
         ``force`` accepts a version with another signature. Where nothing runs, the registry alone changes.
         """
-        before = self._running()
-        stack = before.wanted if before else self._limited(self.default.changed(self._options))
-        replicas, registrar = self._rollout(stack, before)
+        previous = self._running()
+        stack = previous.wanted if previous else self._limited(self.default.changed(self._options))
+        replicas, registrar = self._rollout(stack, previous)
         code = code_digest()
         if name := next((replica.name for replica in replicas if not replica.runs_code(code)), None):
             raise CommandError(outdated(name))
         patience = stack.settings(self._layout).graceful_timeout
         promoted = promote(replicas, registrar, version, force=force, patience=patience)
-        if before is not None:
-            self._reloaded(before, promoted)
+        if previous is not None:
+            self._reloaded(previous, promoted)
             self._client.settle(stack, promoted, replica_client.Access.of(stack, self._layout))
         return promoted
 
@@ -160,39 +160,39 @@ class Backend(ABC):
             raise CommandError("nothing is running here; start it with: make up")
         return record
 
-    def _change(self, before: Record, stack: Stack) -> Stack:
-        with self._undone_on_failure(before):
-            self._converge(before.wanting(stack))
+    def _change(self, previous: Record, stack: Stack) -> Stack:
+        with self._undone_on_failure(previous):
+            self._converge(previous.wanting(stack))
         return stack
 
     @contextmanager
-    def _undone_on_failure(self, before: Record | None) -> Iterator[None]:
+    def _undone_on_failure(self, previous: Record | None) -> Iterator[None]:
         """Go back to what ran before, or to nothing, where the block fails. Its error is the one that is raised."""
         try:
             yield
         except BaseException:
             with suppress(CommandError, OSError):
-                self.down() if before is None else self._converge(before)
+                self.down() if previous is None else self._converge(previous)
             raise
 
     @contextmanager
-    def _registry_undone_on_failure(self, stack: Stack, before: Record | None) -> Iterator[None]:
+    def _registry_undone_on_failure(self, stack: Stack, previous: Record | None) -> Iterator[None]:
         """Stop a registry that was started in the block, where the block fails; its data stays."""
         try:
             yield
         except BaseException:
             with suppress(CommandError, OSError):
-                if before is None:
+                if previous is None:
                     self.down()
                 elif stack.full:
-                    self._restore_registry(stack, before)
+                    self._restore_registry(stack, previous)
             raise
 
-    def _start_registry_or_say_why(self, stack: Stack, before: Record | None) -> None:
+    def _start_registry_or_say_why(self, stack: Stack, previous: Record | None) -> None:
         try:
             self._start_registry(stack)
         except CommandError as error:
-            if before is None or not before.wanted.full:
+            if previous is None or not previous.wanted.full:
                 raise
             # What has been served goes on being so without it.
             print(f"note: the registry did not come up, so that the last good copy is served: {error}", flush=True)
@@ -208,7 +208,7 @@ class Backend(ABC):
     @property
     @abstractmethod
     def _limits_missing(self) -> str:
-        """What `make resources` answers where no limit is asked for."""
+        """The error of `make resources` where no limit is asked for."""
 
     @abstractmethod
     def _running(self) -> Record | None:
@@ -223,7 +223,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def _prepared(self, stack: Stack, before: Record | None) -> Stack:
+    def _prepared(self, stack: Stack, previous: Record | None) -> Stack:
         """Check ports and get programs or images; return the stack with the ports that it will listen on."""
 
     @abstractmethod
@@ -231,11 +231,11 @@ class Backend(ABC):
         """Start the stack's own MLflow, and wait until it answers."""
 
     @abstractmethod
-    def _restore_registry(self, stack: Stack, before: Record) -> None:
+    def _restore_registry(self, stack: Stack, previous: Record) -> None:
         """Make the registry what it was before ``stack`` was asked for."""
 
     @abstractmethod
-    def _with_model(self, stack: Stack, before: Record | None) -> Record:
+    def _with_model(self, stack: Stack, previous: Record | None) -> Record:
         """Find the model that the stack asks for, or train the default one; return the record that serves it."""
 
     def _model_taken_back(self, _record: Record) -> AbstractContextManager[None]:
@@ -254,18 +254,18 @@ class Backend(ABC):
         """Do what follows once a stack serves."""
         return
 
-    def _with_newest_model(self, before: Record) -> Record:
+    def _with_newest_model(self, previous: Record) -> Record:
         """Return the record of a stack that serves the model that its registry has now."""
-        return before
+        return previous
 
     @abstractmethod
     def _replace_replicas(self, record: Record) -> None:
         """Replace every replica by one of the same configuration."""
 
     @abstractmethod
-    def _rollout(self, stack: Stack, before: Record | None) -> tuple[Sequence[Replica], Registrar]:
+    def _rollout(self, stack: Stack, previous: Record | None) -> tuple[Sequence[Replica], Registrar]:
         """Return the replicas that run, and what asks the registry."""
 
-    def _reloaded(self, _before: Record, _promoted: Version) -> None:
+    def _reloaded(self, _previous: Record, _promoted: Version) -> None:
         """Remember that the replicas were reloaded."""
         return

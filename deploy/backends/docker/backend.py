@@ -42,14 +42,14 @@ class DockerBackend(Backend):
 
     def monitoring(self) -> Mapping[str, str]:
         """Start Prometheus and Grafana beside the stack that runs."""
-        before = self._require_running()
-        stack = monitoring.watched(before.wanted, self._options)
-        compose = self._claim(before.wanting(stack))
-        monitoring.place(stack, before.wanted)
+        previous = self._require_running()
+        stack = monitoring.watched(previous.wanted, self._options)
+        compose = self._claim(previous.wanting(stack))
+        monitoring.place(stack, previous.wanted)
         monitoring.get_image(compose, published=stack.has_published_images)
-        with monitoring.stopped_on_failure(compose, before.wanted):
+        with monitoring.stopped_on_failure(compose, previous.wanted):
             monitoring.up(compose, pull=True)
-        before.wanting(stack).save(self._layout)
+        previous.wanting(stack).save(self._layout)
         return monitoring.pages(stack, compose.containers())
 
     def train(self) -> None:
@@ -135,23 +135,23 @@ class DockerBackend(Backend):
         check(stack)
         return stack
 
-    def _prepared(self, stack: Stack, before: Record | None) -> Stack:
+    def _prepared(self, stack: Stack, previous: Record | None) -> Stack:
         self._options = registry.with_secrets(self._compose(Record(stack)), stack, self._options)
         api_keys.check_mountable(stack)
         compose = self._claim(Record(stack), training=True)
-        self._check_ports(stack, before.wanted if before else None)
+        self._check_ports(stack, previous.wanted if previous else None)
         self._get_images(compose, stack)
         return stack
 
     def _start_registry(self, stack: Stack) -> None:
         registry.up(self._compose(Record(stack)), stack)
 
-    def _restore_registry(self, stack: Stack, before: Record) -> None:
-        if not before.wanted.full:
+    def _restore_registry(self, stack: Stack, previous: Record) -> None:
+        if not previous.wanted.full:
             registry.remove(self._compose(Record(stack)), stack)
 
-    def _with_model(self, stack: Stack, before: Record | None) -> Record:
-        served = before.served if before else Served()
+    def _with_model(self, stack: Stack, previous: Record | None) -> Record:
+        served = previous.served if previous else Served()
         return Record(stack, served.provided(provider.provide(self._compose(Record(stack), training=True))))
 
     @contextmanager
@@ -179,23 +179,23 @@ class DockerBackend(Backend):
         except CommandError as error:
             print(f"note: the stack serves, and is not watched: {error}", flush=True)
 
-    def _with_newest_model(self, before: Record) -> Record:
-        return replace(before, served=Served(provider.provide(self._compose(before, training=True))))
+    def _with_newest_model(self, previous: Record) -> Record:
+        return replace(previous, served=Served(provider.provide(self._compose(previous, training=True))))
 
     def _replace_replicas(self, record: Record) -> None:
         converge(self._compose(record), record, self._layout, anew=True)
 
-    def _rollout(self, stack: Stack, before: Record | None) -> tuple[Sequence[Replica], Registrar]:
-        compose = self._claim(before or Record(stack))
-        if before is None:
+    def _rollout(self, stack: Stack, previous: Record | None) -> tuple[Sequence[Replica], Registrar]:
+        compose = self._claim(previous or Record(stack))
+        if previous is None:
             self._get_images(compose, stack)
         published = stack.has_published_images
         replicas = [ContainerReplica(container, compose, published) for container in compose.containers("server")]
         return replicas, ContainerRegistrar(compose)
 
-    def _reloaded(self, before: Record, promoted: Version) -> None:
+    def _reloaded(self, previous: Record, promoted: Version) -> None:
         model = provider.identity(promoted.digest, promoted.number)
-        replace(before, served=replace(before.served, reloaded_to=model)).save(self._layout)
+        replace(previous, served=replace(previous.served, reloaded_to=model)).save(self._layout)
 
     def _containers_here(self, record: Record) -> list[Container]:
         return [one for one in self._compose(record).containers() if one.folder == str(ROOT)]
@@ -232,15 +232,15 @@ class DockerBackend(Backend):
         self._layout.project.write_text(f"{name}\n")
         return compose
 
-    def _check_ports(self, stack: Stack, before: Stack | None) -> None:
+    def _check_ports(self, stack: Stack, previous: Stack | None) -> None:
         """Refuse ports that somebody else listens on, before anything is built."""
         stack.check_ports()
         if not is_local():
             return
-        for variable, (host, port) in stack.new_ports(before).items():
+        for variable, (host, port) in stack.new_ports(previous).items():
             ports.check_unused(host, port, variable)
         if stack.monitoring:
-            monitoring.place(stack, before)
+            monitoring.place(stack, previous)
 
     def _ready_compose(self, record: Record) -> Compose:
         compose = self._claim(record, training=True)

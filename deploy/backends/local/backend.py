@@ -142,15 +142,15 @@ class LocalBackend(Backend):
             )
         return replace(stack, cpus=int(cpus.value))
 
-    def _prepared(self, stack: Stack, before: Record | None) -> Stack:
-        if before is None:
+    def _prepared(self, stack: Stack, previous: Record | None) -> Stack:
+        if previous is None:
             self._supervisord.stop_leftovers()
         _ = self._nginx  # installed before anything is started
         if stack.http_port is None:
             stack = replace(stack, http_port=ports.default(stack.http_host, *ports.HTTP))
         if stack.has_tls and stack.https_port is None:
             stack = replace(stack, https_port=ports.default(stack.http_host, *ports.HTTPS))
-        for variable, (host, port) in stack.new_ports(before.wanted if before else None).items():
+        for variable, (host, port) in stack.new_ports(previous.wanted if previous else None).items():
             ports.check_free(host, port, variable)
         stack.check_ports()
         return stack
@@ -160,10 +160,10 @@ class LocalBackend(Backend):
         registry.start(self._supervisord, stack, self._layout)
         self._readiness.wait_for_registry(stack)
 
-    def _restore_registry(self, _stack: Stack, before: Record) -> None:
-        self._converge(before)
+    def _restore_registry(self, _stack: Stack, previous: Record) -> None:
+        self._converge(previous)
 
-    def _with_model(self, stack: Stack, _before: Record | None) -> Record:
+    def _with_model(self, stack: Stack, _previous: Record | None) -> Record:
         environment = self._environment(stack) | ({OWN: stack.tracking_uri} if stack.full else {})
         self._parts.ensure_model(ModelOptions.read(environment))
         return Record(stack)
@@ -194,8 +194,8 @@ class LocalBackend(Backend):
             self._readiness.wait_ready(name)
         self._run(record)
 
-    def _rollout(self, stack: Stack, before: Record | None) -> tuple[Sequence[Replica], Registrar]:
-        info = self._supervisord.info() if before else {}
+    def _rollout(self, stack: Stack, previous: Record | None) -> tuple[Sequence[Replica], Registrar]:
+        info = self._supervisord.info() if previous else {}
         replicas = [LocalReplica(slot_of(name), info[name]["pid"], self._supervisord) for name in info if slot_of(name)]
         return replicas, self._parts.registrar(self._environment(stack))
 
