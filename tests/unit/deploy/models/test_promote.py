@@ -21,7 +21,7 @@ from sklearn.tree import DecisionTreeClassifier
 from deploy.errors import CommandError
 from deploy.models.promote import accept, check, main, undo
 from deploy.options import ModelOptions
-from server.errors import StartError
+from server.errors import RegistryError, StartError
 from server.model_store.copies import Copies, Copy
 from server.model_store.resolve import resolve
 from server.settings import ROOT, Settings
@@ -304,6 +304,23 @@ def test_missing_registry_is_refused_despite_a_copy(two: Hills) -> None:
         with pytest.raises(StartError, match=f"^the registry's database {database} is not there$"):
             check(ModelOptions.read(two.environ), "2", served=served, force=False)
         assert not database.exists()
+
+
+@pytest.mark.usefixtures("unweighed")
+@pytest.mark.parametrize("force", [False, True])
+def test_stale_copy_is_no_candidate(two: Hills, force: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A last good copy that stands in for a registry that went meanwhile may not take over, whatever is forced."""
+    two.check("2")
+
+    def resolve_without_registry(settings: Settings) -> Copy:
+        with moved_away(two.registry):
+            copy = resolve(settings)
+        assert copy.stale is not None
+        return copy
+
+    monkeypatch.setattr(candidate, "resolve", resolve_without_registry)
+    with pytest.raises(RegistryError, match=r"^the registry's database .* is not there$"):
+        candidate.examine(two.pointer, "2", ModelOptions.read(two.environ), served=None, force=force)
 
 
 @pytest.mark.usefixtures("unweighed")

@@ -96,7 +96,7 @@ def test_link_out_of_the_folder(file: Path) -> None:
         api_keys.check_mountable(stack_of(file))
 
 
-@pytest.mark.parametrize(("folder", "mode"), [(0o700, 0o644), (0o755, 0o640), (0o755, 0o600)])
+@pytest.mark.parametrize(("folder", "mode"), [(0o700, 0o644), (0o754, 0o644), (0o755, 0o640), (0o755, 0o600)])
 def test_unreadable_key_file_error_suggests_commands(folder: int, mode: int, file: Path) -> None:
     """Replicas have a user of their own: where it may not read the file, the commands that let it are told."""
     file.parent.chmod(folder)
@@ -112,3 +112,13 @@ def test_file_of_the_replicas_group(file: Path) -> None:
         os.chown(path, -1, api_keys.CONTAINER)
         path.chmod(mode)
     api_keys.check_mountable(stack_of(file))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another group")
+def test_folder_the_group_cannot_enter_is_refused(file: Path) -> None:
+    """A folder that the replicas' group may list and not enter does not let them read the file in it."""
+    for path, mode in ((file.parent, 0o740), (file, 0o640)):
+        os.chown(path, -1, api_keys.CONTAINER)
+        path.chmod(mode)
+    with pytest.raises(CommandError, match="who may not read it"):
+        api_keys.check_mountable(stack_of(file))

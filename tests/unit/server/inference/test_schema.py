@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from server.errors import Fault, InvalidRows, ModelError
 from server.inference.columns import Column
-from server.inference.schema import MAX_FAULTS, InputSchema, Query
+from server.inference.schema import MAX_FAULTS, InputSchema, Query, RowTable
 from server.protocols.json_codec import decode, encode_problem
 
 COVERTYPE = InputSchema.from_signature(
@@ -522,6 +522,15 @@ def test_values_are_the_request_s_own() -> None:
     query = COVERTYPE.parse(document, 1)
     document["features"][0] = 0
     assert query.values == [[2596, 3, 29]]
+
+
+def test_first_of_two_columns_counts() -> None:
+    """Of two columns of a table that have the same name, the first is the model's, and a fault is told there."""
+    table = RowTable(["x", "y", "x"], [[1, 2, "no number"]], "#", lambda i, j: f"#/{i}/{j}")
+    assert one_column("double").table(table, 1) == [[1]]
+    with pytest.raises(InvalidRows) as caught:
+        one_column("string").table(table, 1)
+    assert [fault.pointer for fault in caught.value.faults] == ["#/0/0"]
 
 
 def test_rows_of_several_requests() -> None:

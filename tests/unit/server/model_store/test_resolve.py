@@ -103,6 +103,17 @@ def test_registered_model_resolves_to_a_verified_copy(
     assert list((tmp_path / "models").glob(".incoming*")) == []
 
 
+def test_latest_version_is_the_highest_number(registry: Versions, tmp_path: Path) -> None:
+    """Version 10 is later than version 9, also where they are the newest of different stages."""
+    client = mlflow.MlflowClient()
+    client.create_registered_model("many")
+    run = registry.run_of["1"]
+    for _ in range(10):
+        client.create_model_version("many", f"runs:/{run}/model", run, tags={DIGEST_TAG: registry.digests["1"]})
+    client.transition_model_version_stage("many", "9", "Production")
+    assert resolve(registry.settings(tmp_path, "models:/many/latest")).version == "10"
+
+
 def test_run_model_uses_its_digest_as_version(registry: Versions, tmp_path: Path) -> None:
     """A model of a run has no version of its own: its digest stands for one."""
     uri = f"runs:/{registry.run_of['1']}/model"

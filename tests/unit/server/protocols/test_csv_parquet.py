@@ -68,6 +68,12 @@ def test_only_what_the_model_has() -> None:
     assert [list(row) for row in read_csv(f"{wide}\n1\n".encode(), COLUMNS, 9).rows] == [["1", None]]
 
 
+def test_first_of_two_csv_columns_counts() -> None:
+    """Of two columns of the same name the first is read."""
+    table = read_csv(b"n,x,n\n1,2.5,3\n", COLUMNS, 9)
+    assert (list(table.names), [list(row) for row in table.rows]) == (["n", "x"], [["1", "2.5"]])
+
+
 def test_csv_fault_names_row_and_column() -> None:
     """A fault's place in a file is told by its row and its column."""
     assert read_csv(b"n,x\n1,2\n", COLUMNS, 9).place(0, 1) == "#/row 1/x"

@@ -71,6 +71,18 @@ def test_each_datatype_accepts_its_own_values(kind: str) -> None:
     assert tensor(datatype=kind, data=data).data == data
 
 
+@pytest.mark.parametrize("bits", [8, 16, 32, 64])
+@pytest.mark.parametrize("sign", ["", "U"])
+def test_whole_numbers_are_taken_up_to_the_limits(sign: str, bits: int) -> None:
+    """The lowest and the highest number of a datatype are taken, and those one beyond are refused."""
+    datatype = f"{sign}INT{bits}"
+    low, high = (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    assert tensor(datatype=datatype, data=[low, high]).data == [low, high]
+    for beyond in (low - 1, high + 1):
+        with pytest.raises(BadForm, match=f"data.1 must be of the datatype {datatype}, got {beyond}"):
+            tensor(datatype=datatype, data=[0, beyond])
+
+
 def test_fp32_value_is_rounded_to_float32() -> None:
     """A float32 is the nearest one, as whoever sends it has it in memory."""
     assert tensor(datatype="FP32", data=[0.1, 1]).data == [float(np.float32(0.1)), 1.0]

@@ -19,8 +19,9 @@ from deploy.stack.paths import ROOT, Layout
 from deploy.stack.record import Record
 from deploy.stack.specification import Stack
 from server.system.platform import usable_cpus
+from tests.support.certificates import pair
 from tests.support.fake_local import CANDIDATE, DIGEST, Local
-from tests.support.ports import port_in_use
+from tests.support.ports import free_port, port_in_use
 
 NOTHING_RUNS = "nothing is running here; start it with: make up"
 OTHERS = ["add locust", "add log-rotation", "add nginx"]
@@ -154,6 +155,15 @@ def test_secrets_stay_out_of_the_programs(local: Local, tmp_path: Path) -> None:
     assert local.layout.client_key.read_text() == "a-key-of-sixteen-or-more"
     assert local.layout.client_key.stat().st_mode & 0o777 == 0o600
     assert "a-key" not in "".join(program.text for program in local.supervisord.programs.values())
+
+
+def test_key_copy_is_for_this_user_alone(local: Local, tmp_path: Path) -> None:
+    """Nginx's copy of the certificate's key can be read by this user alone, whoever may read the original."""
+    original = pair(tmp_path)
+    original.key.chmod(0o644)
+    local.up(TLS_CERT=str(original.cert), TLS_KEY=str(original.key), HTTPS_PORT=str(free_port()))
+    assert local.layout.tls_key.read_bytes() == original.key.read_bytes()
+    assert local.layout.tls_key.stat().st_mode & 0o777 == 0o600
 
 
 # --- an up that fails -------------------------------------------------------------------------------------------------

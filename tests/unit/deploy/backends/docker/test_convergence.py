@@ -1,0 +1,46 @@
+"""Making an engine run what a stack asks for, on a stand-in for the `docker` command."""
+
+from __future__ import annotations
+
+from itertools import chain, repeat
+from pathlib import Path
+
+import pytest
+
+from deploy.backends.docker.convergence import converge
+from deploy.backends.docker.engine import Compose, Container
+from deploy.rollout import replica_client
+from deploy.stack.paths import Layout
+from deploy.stack.record import Record
+from deploy.stack.specification import Stack
+from tests.support.fake_docker import FakeDocker, container
+
+STACK = Stack(1, "127.0.0.1", 8080, 8089, 1, {}, "1G", "docker")
+
+
+def test_old_replica_stops_after_nginx_met_the_new_one(
+    docker: FakeDocker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old replica is stopped only after a request through Nginx was answered by the one that replaces it."""
+    layout = Layout(tmp_path / "var")
+    layout.make()
+    docker.engine()
+    docker.answer("compose", "up")
+    docker.answer("stop")
+    docker.scales()
+    docker.containers(container(number=1))
+    old, new = (Container.parse(container(number=number)) for number in (1, 2))
+    answering = chain([old.hostname] * 2, repeat(new.hostname))
+    answered_before_stop: list[str] = []
+
+    def marks(_address: str, _access: replica_client.Access) -> replica_client.Marks:
+        replica = next(answering)
+        if not docker.ran("stop"):
+            answered_before_stop.append(replica)
+        return replica_client.Marks(replica, "1")
+
+    monkeypatch.setattr(replica_client, "listens", lambda _address: True)
+    monkeypatch.setattr(replica_client, "marks", marks)
+    converge(Compose({}), Record(STACK), layout, anew=True)
+    assert answered_before_stop == [old.hostname, old.hostname, new.hostname]
+    assert docker.ran("stop") == [["stop", old.id]]
