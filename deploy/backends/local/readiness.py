@@ -138,7 +138,7 @@ class Readiness:
         deadline = time.monotonic() + self._timings.introduction
         asked = 0
         while time.monotonic() < deadline and (asked < self._timings.introductions or len(seen) < stack.replicas):
-            seen.add(self._probe.replica_at(stack.address, access))
+            seen |= {self._probe.replica_at(stack.address, access)} - {""}
             asked += 1
 
     def _did_not_start(self, name: str) -> CommandError:
