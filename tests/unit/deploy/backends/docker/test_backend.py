@@ -515,7 +515,7 @@ def test_configuration_is_told_by_its_digest(model: str, make: Make, engine: Fak
 
 
 @pytest.mark.usefixtures("up")
-@pytest.mark.parametrize("verb", ["restart", "down", "train", "promote"])
+@pytest.mark.parametrize("verb", ["restart", "down", "train"])
 def test_compose_reads_its_configuration_once_a_verb(verb: str, make: Make, registered: FakeDocker) -> None:
     """Reading docker-compose.yml takes Compose a sixth of a second: a verb asks for it once."""
     for command in ("build", "down", "up"):
@@ -524,5 +524,5 @@ def test_compose_reads_its_configuration_once_a_verb(verb: str, make: Make, regi
         registered.answer(command)
     backend = make()
     with suppress(CommandError):  # such as a restart whose new replicas this engine does not start
-        backend.promote("2", force=False) if verb == "promote" else getattr(backend, verb)()
+        getattr(backend, verb)()
     assert len(registered.ran("compose", "config")) == 1
