@@ -1,4 +1,4 @@
-"""Which backend a command works on: that of the stack that is up, else containers where they can be had, else local."""
+"""The backend of a command: that of the stack that is up, else containers where they can be had, else local."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def choose(layout: Layout, options: Options, *, starting: bool, full: bool = Fal
     why_not = engine_missing()
     if not starting:
         # Where the packages of the local backend are missing, no local stack runs.
-        there = not why_not and (not _has_packages() or DockerBackend(layout, options).is_there)
-        there = there or wanted == "docker" or not is_linux()
-        return _backend("docker" if there else "local", layout, options)
+        runs_in_containers = not why_not and (not _has_packages() or DockerBackend(layout, options).is_there)
+        takes_containers = runs_in_containers or wanted == "docker" or not is_linux()
+        return _backend("docker" if takes_containers else "local", layout, options)
     why_not = why_not or (None if options.image else images.missing(images.needed(options, full=full)))
     if why_not and wanted == "docker":
         raise CommandError(f"BACKEND=docker: {why_not}")

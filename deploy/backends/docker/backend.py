@@ -54,7 +54,7 @@ class DockerBackend(Backend):
 
     def train(self) -> None:
         """Train a model and register it in the stack's registry."""
-        provider.train(self._ready_compose(self._running() or self._asked()))
+        provider.train(self._ready_compose(self._running() or self._requested()))
 
     def compile(self) -> None:
         """Give a model a compiled form, in the stack's registry or beside its folder."""
@@ -67,11 +67,11 @@ class DockerBackend(Backend):
 
     def record(self, document: str) -> None:
         """Log measured runs in the stack's registry."""
-        provider.record(self._compose(self._running() or self._asked()), document)
+        provider.record(self._compose(self._running() or self._requested()), document)
 
     def build(self) -> None:
         """Build the images for this machine."""
-        compose = self._compose(_with_every_service(self._asked()))
+        compose = self._compose(_with_every_service(self._requested()))
         if why := images.missing([OBJECT_STORE]):
             raise CommandError(why)
         images.build(compose)
@@ -80,7 +80,7 @@ class DockerBackend(Backend):
 
     def publish(self) -> None:
         """Build the images for every platform and push them."""
-        images.publish(self._compose(_with_every_service(self._asked())), self._options)
+        images.publish(self._compose(_with_every_service(self._requested())), self._options)
 
     def status(self) -> list[str]:
         """Return a line for each container, and what is wrong with those that are not well."""
@@ -88,7 +88,7 @@ class DockerBackend(Backend):
         return status(record.wanted, self._compose(record), self._layout)
 
     def stats(self) -> None:
-        """Become `docker stats`."""
+        """Replace this process by `docker stats` of the stack's containers."""
         become_stats(self._compose(self._require_running()))
 
     def logs(self) -> None:
@@ -119,15 +119,15 @@ class DockerBackend(Backend):
         record = Record.load(self._layout)
         if record is not None:
             return record
-        asked = self._asked()
-        found = self._containers_here(asked)
-        services = {container.service for container in found}
-        stack = with_registry(asked.wanted, self._options, registry.ADDRESS, full=MLFLOW in services)
-        replicas = sum(container.service == "server" for container in found)
+        requested = self._requested()
+        containers = self._containers_here(requested)
+        services = {container.service for container in containers}
+        stack = with_registry(requested.wanted, self._options, registry.ADDRESS, full=MLFLOW in services)
+        replicas = sum(container.service == "server" for container in containers)
         watched = not services.isdisjoint(MONITORING)
-        return Record(replace(stack, replicas=max(1, replicas), monitoring=watched)) if found else None
+        return Record(replace(stack, replicas=max(1, replicas), monitoring=watched)) if containers else None
 
-    def _asked(self) -> Record:
+    def _requested(self) -> Record:
         return Record(self._limited(DEFAULT.changed(self._options)))
 
     def _limited(self, stack: Stack) -> Stack:
@@ -198,7 +198,7 @@ class DockerBackend(Backend):
         replace(previous, served=replace(previous.served, reloaded_to=model)).save(self._layout)
 
     def _containers_here(self, record: Record) -> list[Container]:
-        return [one for one in self._compose(record).containers() if one.folder == str(ROOT)]
+        return [container for container in self._compose(record).containers() if container.folder == str(ROOT)]
 
     def _compose(self, record: Record, *, training: bool = False) -> Compose:
         """Return Compose with all that the stack, and a service that may train, fill in.

@@ -55,7 +55,7 @@ def _sorted(compose: Compose, *, anew: bool) -> tuple[list[Container], list[Cont
 
 
 def _start(compose: Compose, stack: Stack, layout: Layout, count: int) -> list[Container]:
-    """As many replicas more, ready and known to Nginx; none where one of them does not start."""
+    """Start ``count`` more replicas and wait until Nginx knows them; remove them again where one does not start."""
     before = {container.id for container in compose.containers("server")}
     try:
         total = len(before) + count

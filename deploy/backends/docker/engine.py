@@ -73,7 +73,7 @@ def replace_process(*arguments: str, environ: Mapping[str, str]) -> None:
 
 
 def engine_missing() -> str | None:
-    """Why there is no engine that can run the stack, in words; None where there is one."""
+    """Return why there is no engine that can run the stack, or None where there is one."""
     if shutil.which("docker") is None:
         return "there is no docker command"
     for question, answer in (
@@ -89,12 +89,12 @@ def engine_missing() -> str | None:
 
 
 def engine_version() -> str:
-    """As `docker version` tells it."""
+    """Return the version of the engine."""
     return docker("version", "--format", "{{.Server.Version}}").strip()
 
 
 def engine_cpus() -> int:
-    """How many CPUs the engine's machine has: it refuses a limit above them."""
+    """Return the number of CPUs of the engine's machine, which refuses a limit above it."""
     return int(docker("info", "--format", "{{.NCPU}}"))
 
 
@@ -134,12 +134,12 @@ class Container:
 
     @property
     def hostname(self) -> str:
-        """What the container calls itself; the replica's part of ``X-Served-By``."""
+        """The host name of the container, which is the replica's part of ``X-Served-By``."""
         return self.id[:12]
 
     @property
     def well(self) -> bool:
-        """Whether it answers."""
+        """Return whether the container runs and passes its health check, if it has one."""
         return self.state == "running" and self.health in ("healthy", "none")
 
     @property
@@ -151,7 +151,7 @@ class Container:
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Container:
-        """From `docker inspect`."""
+        """Return the container that a document of `docker inspect` describes."""
         labels, state, limits = document["Config"]["Labels"], document["State"], document["HostConfig"]
         return cls(
             id=document["Id"],
@@ -206,7 +206,7 @@ class Compose:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What Compose is run with. The user's shell may hold other values of what the file asks for.
+        """The environment of `docker compose`. The user's shell may hold other values of what the file asks for.
 
         Compose takes the project's folder, and from it the project's name, from PWD, which may lead there by a link.
         """
@@ -248,7 +248,7 @@ class Compose:
         return one
 
     def containers(self, service: str | None = None) -> list[Container]:
-        """Those of this stack, running or not, without one-shot ones."""
+        """Return the containers of this stack, running or not, without one-shot ones."""
         labels = [f"project={self.config()['name']}", "oneoff=False", *([f"service={service}"] if service else [])]
         filters = [part for label in labels for part in ("--filter", f"label={_LABEL}.{label}")]
         return inspect(docker("ps", "--all", "--quiet", "--no-trunc", *filters).split())

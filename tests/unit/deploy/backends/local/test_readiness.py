@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from deploy.backends.local.readiness import Readiness, Timings
@@ -51,14 +49,6 @@ class LateProbe(FakeProbe):
     def ask_socket(self, path: str, target: str, timeout: float) -> tuple[int, object]:
         self.questions += 1
         return super().ask_socket(path, target, timeout) if self.questions == 3 else (503, None)
-
-
-@pytest.fixture
-def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    layout = Layout(tmp_path / "var")
-    layout.make()
-    monkeypatch.chdir(layout.var)
-    return layout
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -19,14 +18,6 @@ STORE = {
     "S3_SECRET_ACCESS_KEY": "hidden-key",
 }  # fmt: skip
 DATABASE = {"DATABASE_URL": "postgresql://user:hidden-word@host/mlflow"}
-
-
-@pytest.fixture
-def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    layout = Layout(tmp_path / "var")
-    layout.make()
-    monkeypatch.chdir(layout.var)
-    return layout
 
 
 @pytest.fixture
