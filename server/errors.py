@@ -1,11 +1,33 @@
-"""Everything that can go wrong, in the order a request or a start meets it.
+"""The exceptions that Forkcast raises on purpose, and the HTTP status of each.
 
-A start: ``environment -> Settings -> resolved folder -> Model``. What fails there is a :class:`StartError`; the
-composition root prints it as one line and exits.
+How an error travels:
 
-A request: ``bytes -> JSON -> Rows -> batch -> answer``. What fails there is a :class:`RequestError`; it carries its
-HTTP status, and the protocol that owns the request's path renders it (``render_error`` in ``server/protocols``).
-Anything else that is raised was not foreseen: it is logged with its traceback and answered as a bare 500.
+* **Start.** ``environment -> Settings -> verified model folder -> Model``. A failure here is a :class:`StartError`.
+  ``server.main.create`` prints its message as one line and exits with status 1. During a reload the same error is
+  logged, reported by ``/health``, and the previous model stays in service.
+* **Request.** ``bytes -> JSON -> rows -> batch -> prediction -> bytes``. A failure here is a :class:`RequestError`,
+  whose class has the status. The protocol that owns the request's path renders it (``render_error`` in
+  ``server/protocols``): a problem document (RFC 9457) for Forkcast's own paths, and the error objects of MLflow and of
+  the Open Inference Protocol (V2) for theirs. MLflow and V2 answer 400 where Forkcast answers 422.
+* **Anything else** is a defect. It is logged with its traceback, and answered with :class:`InternalError`, which
+  repeats nothing of it.
+
+======  =======================================================================================
+Status  Error
+======  =======================================================================================
+400     MalformedHttp, InvalidJson, InvalidBody
+401     Unauthorized (no API key), InvalidApiKey
+404     ModelNotFound, RoutingError (no such path)
+405     RoutingError (the path exists, but not for this method)
+413     BodyTooLarge
+415     UnsupportedMediaType, UnsupportedEncoding
+422     InvalidRows, SchemaMismatch
+499     ClientDisconnected (Nginx's own code; no client ever reads it)
+500     InternalError
+503     QueueFull, Draining, with ``Retry-After``
+======  =======================================================================================
+
+Requests over the rate limit get 429 from Nginx and never reach this code.
 """
 
 from __future__ import annotations
@@ -16,32 +38,32 @@ from typing import ClassVar
 
 
 class ForkcastError(Exception):
-    """The root of what Forkcast raises on purpose."""
+    """The root of the exceptions that Forkcast raises on purpose."""
 
 
 class StartError(ForkcastError):
-    """The replica cannot start; the message is the one line that the user reads."""
+    """A failed start of the replica; the message is the one line that the user reads."""
 
 
 class SettingsError(StartError):
-    """A setting has a value that it cannot have."""
+    """A setting with an invalid value."""
 
 
 class ModelError(StartError):
-    """The model cannot be found, or cannot be served."""
+    """A model that cannot be found or cannot be served."""
 
 
 class CompanionRefused(ModelError):
-    """The model carries a compiled form of itself that must not be used; the model itself may be served."""
+    """A compiled form of the model that must not be used; the model itself may still be served."""
 
 
 class RegistryError(StartError):
-    """The registry, or the store of its artifacts, did not give the model. A last good copy may stand in."""
+    """A registry or artifact store that did not deliver the model. The last good copy may be served instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong in a request's body.
+    """A single error in a request's body.
 
     ``pointer`` is its place as a JSON pointer in a URI fragment (RFC 6901, section 6): ``#/instances/3/slope``.
     """
@@ -51,7 +73,7 @@ class Fault:
 
 
 class RequestError(ForkcastError):
-    """A request that is answered with an error, not with a prediction."""
+    """A request that is answered with an error instead of a prediction."""
 
     status: int
     headers: Mapping[str, str] = {}
@@ -63,7 +85,7 @@ class RequestError(ForkcastError):
 
 
 class RoutingError(RequestError):
-    """HTTP's own refusal: there is no such path, or the path does not take the method."""
+    """A path that does not exist (404), or that does not allow the method (405)."""
 
     status = 404
 
@@ -81,82 +103,82 @@ class RoutingError(RequestError):
 
 
 class MalformedHttp(RequestError):
-    """The bytes on the connection are not an HTTP request, or its header has no end."""
+    """Bytes on the connection that are not an HTTP request, or a header section without an end."""
 
     status = 400
 
 
-class NotJson(RequestError):
-    """The body is not JSON in UTF-8."""
+class InvalidJson(RequestError):
+    """A body that is not JSON in UTF-8."""
 
     status = 400
 
 
-class BadForm(RequestError):
-    """The body can be read, but has no form that the protocol knows."""
+class InvalidBody(RequestError):
+    """A body that can be decoded, but whose structure is not one that the protocol defines."""
 
     status = 400
 
 
 class Unauthorized(RequestError):
-    """The request has no API key, where one is asked for (RFC 6750, section 3)."""
+    """A request without an API key, where one is required (RFC 6750, section 3)."""
 
     status = 401
     headers: Mapping[str, str] = {"WWW-Authenticate": 'Bearer realm="forkcast"'}
 
     def __init__(
         self,
-        detail: str = "an API key is needed: Authorization: Bearer KEY, or X-API-Key: KEY",
+        detail: str = "an API key is required: send Authorization: Bearer KEY, or X-API-Key: KEY",
         faults: Sequence[Fault] = (),
     ) -> None:
         super().__init__(detail, faults)
 
 
-class WrongKey(Unauthorized):
-    """The request has an API key that is not good, or no longer."""
+class InvalidApiKey(Unauthorized):
+    """A request with an API key that is unknown or revoked."""
 
     headers: Mapping[str, str] = {"WWW-Authenticate": 'Bearer realm="forkcast", error="invalid_token"'}
 
-    def __init__(self, detail: str = "the API key is not a good one", faults: Sequence[Fault] = ()) -> None:
+    def __init__(self, detail: str = "the API key is unknown or was revoked", faults: Sequence[Fault] = ()) -> None:
         super().__init__(detail, faults)
 
 
-class NoSuchModel(RequestError):
-    """The path names a model, or a version of it, that is not the one served here."""
+class ModelNotFound(RequestError):
+    """A path that names a model, or a version of it, other than the one served here."""
 
     status = 404
 
 
 class BodyTooLarge(RequestError):
-    """The body is longer than ``MAX_BODY_BYTES``."""
+    """A body of more than ``MAX_BODY_BYTES`` bytes."""
 
     status = 413
 
 
-class UnsupportedMedia(RequestError):
-    """The body is declared as something that the protocol does not read."""
+class UnsupportedMediaType(RequestError):
+    """A Content-Type that the protocol does not accept."""
 
     status = 415
 
 
-class UnsupportedEncoding(UnsupportedMedia):
-    """The body is compressed (RFC 9110, section 15.5.16)."""
+class UnsupportedEncoding(UnsupportedMediaType):
+    """A compressed body (RFC 9110, section 15.5.16)."""
 
     headers: Mapping[str, str] = {"Accept-Encoding": "identity"}
 
 
 class InvalidRows(RequestError):
-    """The body is JSON, but not rows that this model takes; every fault is named with its place."""
+    """JSON that does not contain valid rows for this model; ``faults`` names the place of each error."""
 
     status = 422
 
 
-class NoTable(InvalidRows):
-    """The rows have not the columns that the model asks for, or none at all; MLflow's protocol tells that apart."""
+class SchemaMismatch(InvalidRows):
+    """Rows that lack a required column, or do not form a table. MLflow has an error code of its own for these."""
 
 
 class Unavailable(RequestError):
-    """The worker cannot take more now; another replica, or a later try, may."""
+    """A request that this worker cannot take now. Another replica, or a later attempt, may succeed."""
 
     status = 503
     reason: ClassVar[str]
@@ -164,38 +186,42 @@ class Unavailable(RequestError):
 
 
 class QueueFull(Unavailable):
-    """``MAX_PENDING`` rows are waiting already."""
+    """A request that would make more than ``MAX_PENDING`` rows wait."""
 
     reason = "full"
 
 
 class Draining(Unavailable):
-    """The worker is stopping and will not get to this request."""
+    """A request to a worker that is stopping."""
 
     reason = "draining"
 
 
-class Unforeseen(RequestError):
-    """An error that nobody foresaw: the log has it with its traceback, and the client learns nothing of it."""
+class InternalError(RequestError):
+    """An unexpected exception: the log has its traceback, and the client learns nothing about it."""
 
     status = 500
 
-    def __init__(self, detail: str = "this is our fault, and it is logged", faults: Sequence[Fault] = ()) -> None:
+    def __init__(
+        self,
+        detail: str = "internal server error; the details are in the server log",
+        faults: Sequence[Fault] = (),
+    ) -> None:
         super().__init__(detail, faults)
 
 
-class ClientGone(RequestError):
-    """The client left before its answer; nobody reads this one (Nginx's status for it)."""
+class ClientDisconnected(RequestError):
+    """A client that closed the connection before its answer was sent; 499 is Nginx's status for it."""
 
     status = 499
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the name of its type where it has none."""
+    """Return the first line of an error's message, or the name of its type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip()
 
 
 def last_line(text: str, default: str) -> str:
-    """Return the last line of what a program printed that is not empty, or ``default`` where there is none."""
+    """Return the last non-empty line of a program's output, or ``default`` if there is none."""
     lines = text.strip().splitlines()
     return lines[-1].strip() if lines else default

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from server.errors import SettingsError, Unauthorized, WrongKey
+from server.errors import InvalidApiKey, SettingsError, Unauthorized
 from server.system.files import LARGEST, read_small
 
 if TYPE_CHECKING:  # the verbs read the file too, where no Starlette is
@@ -195,7 +195,7 @@ def check(file: KeysFile, scope: Scope) -> Unauthorized | None:
     keys = file.now()
     if len(given) <= _MOST_SENT and any(keys.good(key) for key in given):
         return None
-    return WrongKey()
+    return InvalidApiKey()
 
 
 def sent(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:

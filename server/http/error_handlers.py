@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.errors import RequestError, RoutingError, Unforeseen
+from server.errors import InternalError, RequestError, RoutingError
 from server.protocols.endpoint import WireProtocol
 
 
@@ -42,7 +42,7 @@ class ErrorHandlers:
 
     async def on_unforeseen(self, request: Request, _error: Exception) -> Response:
         """Answer anything else: Starlette raises it again after this answer, and it is logged with its traceback."""
-        return self.response(request.scope["path"], Unforeseen())
+        return self.response(request.scope["path"], InternalError())
 
     def response(self, path: str, error: RequestError) -> Response:
         """Return the answer to a request at ``path`` that failed with ``error``."""

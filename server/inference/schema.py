@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from server.errors import Fault, InvalidRows, ModelError, NoTable
+from server.errors import Fault, InvalidRows, ModelError, SchemaMismatch
 from server.inference.columns import Column, Policy, cast, column_of, mismatch, show
 from server.inference.rows import Row, Rows
 
@@ -109,7 +109,7 @@ class InputSchema:
         """The rows of a list of objects.
 
         Raises:
-            NoTable: a required column is in none of them.
+            SchemaMismatch: a required column is in none of them.
             InvalidRows: anything else is wrong with them.
         """
         faults: list[Fault] = []
@@ -129,7 +129,7 @@ class InputSchema:
         """The rows of a table, in whatever order its columns are; those that the model has not are passed over.
 
         Raises:
-            NoTable: it has not all required columns.
+            SchemaMismatch: it has not all required columns.
             InvalidRows: anything else is wrong with it.
         """
         where = {name: place for place, name in reversed([*enumerate(table.names)])}
@@ -152,7 +152,7 @@ class InputSchema:
         if missing:
             faults = [Fault(f"is missing; must be {c.expected}", f"{pointer}/{_escape(c.name)}") for c in missing]
             shown = ", ".join(repr(column.name) for column in missing[:MAX_FAULTS])
-            raise NoTable(f"the model's required columns {shown} are missing", faults[:MAX_FAULTS])
+            raise SchemaMismatch(f"the model's required columns {shown} are missing", faults[:MAX_FAULTS])
 
     def _form(self, document: Mapping[str, object]) -> str | None:
         """The key that wraps the rows; a feature of the same name is a feature."""

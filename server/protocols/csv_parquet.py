@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from io import BytesIO, StringIO
 from typing import Any
 
-from server.errors import BadForm, RequestError, first_line
+from server.errors import InvalidBody, RequestError, first_line
 from server.inference.columns import Column
 from server.inference.schema import RowTable, check_count
 
@@ -28,14 +28,14 @@ def read_csv(body: bytes, columns: Sequence[Column], max_rows: int) -> RowTable:
     Columns that the model has not are not read: a wide header over short rows would take a thousand times the body.
 
     Raises:
-        BadForm: it is no such table.
+        InvalidBody: it is no such table.
         InvalidRows: it has too many rows.
     """
     header, *lines = _lines(body)
     check_count(len(lines), "#", max_rows)
     for i, line in enumerate(lines):
         if len(line) > len(header):
-            raise BadForm(f"row {i + 1} of the CSV has {len(line)} values, its header has {len(header)}")
+            raise InvalidBody(f"row {i + 1} of the CSV has {len(line)} values, its header has {len(header)}")
     where = {name: place for place, name in reversed([*enumerate(header)])}
     known = [(where[column.name], column) for column in columns if column.name in where]
     rows = [[_cell(column, line[j]) if j < len(line) else None for j, column in known] for line in lines]
@@ -48,11 +48,11 @@ def _lines(body: bytes) -> list[list[str]]:
         text = body.decode("utf-8-sig")
         lines = [line for line in csv.reader(StringIO(text, newline=""), strict=True) if line]
     except UnicodeDecodeError as error:
-        raise BadForm(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
+        raise InvalidBody(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
     except csv.Error as error:
-        raise BadForm(f"the body is not CSV: {error}") from None
+        raise InvalidBody(f"the body is not CSV: {error}") from None
     if not lines:
-        raise BadForm("the body is empty; expected CSV with a header line")
+        raise InvalidBody("the body is empty; expected CSV with a header line")
     return lines
 
 
@@ -88,7 +88,7 @@ def read_parquet(body: bytes, columns: Sequence[Column], max_rows: int) -> RowTa
     """A Parquet file, of which only the model's columns are read.
 
     Raises:
-        BadForm: it is none, or is too large when it is unpacked.
+        InvalidBody: it is none, or is too large when it is unpacked.
         InvalidRows: it has too many rows.
     """
     try:
@@ -96,7 +96,7 @@ def read_parquet(body: bytes, columns: Sequence[Column], max_rows: int) -> RowTa
     except RequestError:
         raise
     except Exception as error:  # whatever a broken file makes of its reader: OverflowError, IndexError, ..
-        raise BadForm(f"the body is not Parquet: {first_line(error)[:100]}") from None
+        raise InvalidBody(f"the body is not Parquet: {first_line(error)[:100]}") from None
     names = list(lists)
     rows = list(zip(*lists.values(), strict=True))
     return RowTable(names, rows, "#", lambda i, j: f"#/row {i + 1}/{names[j]}")
@@ -124,7 +124,7 @@ def _unpacked(body: bytes, columns: Sequence[Column], max_rows: int) -> dict[str
 def _check_size(parts: Iterable[int]) -> None:
     size = sum(parts)
     if size > _MOST_UNPACKED:
-        raise BadForm(f"the Parquet file has {size} bytes when it is unpacked, more than {_MOST_UNPACKED}")
+        raise InvalidBody(f"the Parquet file has {size} bytes when it is unpacked, more than {_MOST_UNPACKED}")
 
 
 def _values(column: Any) -> list[object]:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from server.errors import ClientGone, RequestError, Unforeseen, UnsupportedEncoding
+from server.errors import ClientDisconnected, InternalError, RequestError, UnsupportedEncoding
 from server.inference.rows import Prediction, Row
 from server.protocols.request_body import Header, Headers, declared_of, read_body
 
@@ -86,7 +86,7 @@ class Endpoint:
             more = tuple((name.lower().encode(), value.encode()) for name, value in error.headers.items())
         except Exception:
             logger.exception("unforeseen, answered with 500: POST %s", self.route)
-            status, media_type, body = self._render(Unforeseen())
+            status, media_type, body = self._render(InternalError())
         headers = [
             (b"content-type", media_type),
             (b"content-length", b"%d" % len(body)),
@@ -109,7 +109,7 @@ class Endpoint:
         return request.write(await _wait(answer))
 
     def _render(self, error: RequestError) -> ErrorAnswer:
-        if isinstance(error, ClientGone):  # nobody reads this answer
+        if isinstance(error, ClientDisconnected):  # nobody reads this answer
             return ErrorAnswer(error.status, _PROBLEM_JSON, b"")
         return self._protocol.render_error(error)
 
@@ -131,4 +131,4 @@ async def _wait(answer: asyncio.Future[Prediction]) -> Prediction:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        raise ClientGone("the client went away") from None
+        raise ClientDisconnected("the client went away") from None

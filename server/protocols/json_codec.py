@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 import orjson
 
-from server.errors import Fault, NotJson
+from server.errors import Fault, InvalidJson
 from server.inference.rows import Prediction
 
 JSON = "application/json"
@@ -23,19 +23,19 @@ def decode(body: bytes) -> object:
     """One JSON document (RFC 8259) in UTF-8.
 
     Raises:
-        NotJson: saying what is wrong and at which line and column; NaN and Infinity are not JSON.
+        InvalidJson: saying what is wrong and at which line and column; NaN and Infinity are not JSON.
     """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise NotJson(f"the body is not JSON: {error}") from None
+        raise InvalidJson(f"the body is not JSON: {error}") from None
 
 
 def decode_with_nan(body: bytes) -> object:
     """The same, and NaN counts as null: Python's json writes it for what a DataFrame or an array has not.
 
     Raises:
-        NotJson: as above.
+        InvalidJson: as above.
     """
     try:
         return orjson.loads(body)
@@ -43,7 +43,7 @@ def decode_with_nan(body: bytes) -> object:
         if b"NaN" in body:
             with contextlib.suppress(ValueError, RecursionError):
                 return json.loads(body, parse_constant=_nothing)
-        raise NotJson(f"the body is not JSON: {error}") from None
+        raise InvalidJson(f"the body is not JSON: {error}") from None
 
 
 def _nothing(word: str) -> None:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.errors import BadForm, NoTable, RequestError, RoutingError, UnsupportedMedia
+from server.errors import InvalidBody, RequestError, RoutingError, SchemaMismatch, UnsupportedMediaType
 from server.inference.columns import show
 from server.inference.model import Model
 from server.inference.rows import Prediction, Row
@@ -52,15 +52,17 @@ class ScoringProtocol:
         """Return the function that parses JSON or CSV in UTF-8, or Parquet where pandas is in memory anyway.
 
         Raises:
-            UnsupportedMedia: the body is declared as something else.
+            UnsupportedMediaType: the body is declared as something else.
         """
         kind, *parameters = (part.strip() for part in media_type.decode("latin-1").lower().split(";"))
         for parameter in parameters:
             if parameter.replace('"', "") not in ("", "charset=utf-8", "charset=utf8"):
-                raise UnsupportedMedia(f"the Content-Type may have charset=utf-8 beside it, got {parameter[:100]!r}")
+                raise UnsupportedMediaType(
+                    f"the Content-Type may have charset=utf-8 beside it, got {parameter[:100]!r}"
+                )
         rows = self._readers.get(kind)
         if rows is None:
-            raise UnsupportedMedia(self._unread(kind))
+            raise UnsupportedMediaType(self._unread(kind))
         return lambda body: PredictionRequest(rows(body), encode)
 
     def _unread(self, kind: str) -> str:
@@ -72,10 +74,10 @@ class ScoringProtocol:
     def _json(self, body: bytes) -> Sequence[Row]:
         document = json_codec.decode_with_nan(body)
         if not isinstance(document, dict):
-            raise BadForm(f"{_ONE_OF}, got {show(document)}")
+            raise InvalidBody(f"{_ONE_OF}, got {show(document)}")
         given = [form for form in _FORMS if form in document]
         if len(given) != 1:
-            raise BadForm(f"{_ONE_OF}, got {' and '.join(given) or 'none of them'}")
+            raise InvalidBody(f"{_ONE_OF}, got {' and '.join(given) or 'none of them'}")
         self._refuse_params(document.get("params"))
         return self._rows(given[0], document[given[0]])
 
@@ -84,10 +86,12 @@ class ScoringProtocol:
         if params is None:
             return
         if not isinstance(params, dict):
-            raise BadForm(f"params must be an object, got {show(params)}")
+            raise InvalidBody(f"params must be an object, got {show(params)}")
         for name in params:
             if name in self._params:
-                raise BadForm(f"params: this server does not hand {name!r}, or any other, to the model; leave it out")
+                raise InvalidBody(
+                    f"params: this server does not hand {name!r}, or any other, to the model; leave it out"
+                )
 
     def _rows(self, form: str, data: object) -> Sequence[Row]:
         """A DataFrame as pandas writes it in two ways; a list of records, or columns by name, under two names."""
@@ -99,7 +103,7 @@ class ScoringProtocol:
             data = {self._schema.columns[0].name: data}
         if not isinstance(data, dict):
             got = f"got {show(data)}; values without names do not say which column they belong to"
-            raise NoTable(f"{form} must be a list of records, or lists of values by column, {got}")
+            raise SchemaMismatch(f"{form} must be a list of records, or lists of values by column, {got}")
         return self._schema.table(_columns(form, data), self._max_rows)
 
     def _csv(self, body: bytes) -> Sequence[Row]:
@@ -110,7 +114,7 @@ class ScoringProtocol:
 
     def render_error(self, error: RequestError) -> ErrorAnswer:
         """Return MLflow's error document: plain text for a wrong Content-Type, and for HTTP's own errors a problem."""
-        if isinstance(error, UnsupportedMedia):
+        if isinstance(error, UnsupportedMediaType):
             return ErrorAnswer(error.status, b"text/plain; charset=utf-8", error.detail.encode())
         if isinstance(error, RoutingError):
             return problem(error)
@@ -139,7 +143,7 @@ async def mlflow_version(_request: Request) -> Response:
 
 def _encode_error(error: RequestError) -> bytes:
     """As ``MlflowException.serialize_as_json`` writes one; the classes are those of mlflow/error_classification.py."""
-    if isinstance(error, NoTable):
+    if isinstance(error, SchemaMismatch):
         words = ("INVALID_PARAMETER_VALUE", "KAM01", "SCHEMA_ENFORCEMENT_FAILED")
     elif error.status == 401:
         words = ("UNAUTHENTICATED", "KAMC1", "CP_PERMISSION_DENIED")
@@ -157,28 +161,28 @@ def _split(data: object) -> RowTable:
     """``{"columns": [..], "data": [[..], ..], "index": [..]}``; without columns they are called 0, 1, .."""
     form = "dataframe_split"
     if not isinstance(data, dict) or not {"data"} <= set(data) <= {"columns", "data", "index"}:
-        raise BadForm(f"{form} must be an object of columns, data and, if need be, index")
+        raise InvalidBody(f"{form} must be an object of columns, data and, if need be, index")
     rows, columns, index = data["data"], data.get("columns"), data.get("index")
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        raise BadForm(f"{form}.data must be a list of rows, each a list of values")
+        raise InvalidBody(f"{form}.data must be a list of rows, each a list of values")
     names = [str(i) for i in range(max(map(len, rows), default=0))] if columns is None else _names(columns)
     for i, row in enumerate(rows):
         if len(row) != len(names):
-            raise BadForm(f"{form}.data.{i} must have {len(names)} values, got {len(row)}")
+            raise InvalidBody(f"{form}.data.{i} must have {len(names)} values, got {len(row)}")
     if index is not None and (not isinstance(index, list) or len(index) != len(rows)):
-        raise BadForm(f"{form}.index must be a list of {len(rows)}, one for each row")
+        raise InvalidBody(f"{form}.index must be a list of {len(rows)}, one for each row")
     return RowTable(names, rows, f"#/{form}/data", lambda i, j: f"#/{form}/data/{i}/{j}")
 
 
 def _names(columns: object) -> list[str]:
     if not isinstance(columns, list):
-        raise BadForm(f"dataframe_split.columns must be a list of names, got {show(columns)}")
+        raise InvalidBody(f"dataframe_split.columns must be a list of names, got {show(columns)}")
     for i, name in enumerate(columns):
         if not isinstance(name, str | int | float):
-            raise BadForm(f"dataframe_split.columns.{i} must be a name, got {show(name)}")
+            raise InvalidBody(f"dataframe_split.columns.{i} must be a name, got {show(name)}")
     names = [str(name) for name in columns]
     if twice := _twice(names):
-        raise NoTable(f"dataframe_split.columns names {show(twice)} twice")
+        raise SchemaMismatch(f"dataframe_split.columns names {show(twice)} twice")
     return names
 
 
@@ -192,6 +196,6 @@ def _columns(form: str, data: Mapping[str, object]) -> RowTable:
     names = list(data)
     lists = [value if isinstance(value, list) else [value] for value in data.values()]
     if len({len(values) for values in lists}) > 1:
-        raise NoTable(f"{form} must have as many values in each column")
+        raise SchemaMismatch(f"{form} must have as many values in each column")
     rows = list(zip(*lists, strict=True))
     return RowTable(names, rows, f"#/{form}", lambda i, j: f"#/{form}/{names[j]}/{i}")

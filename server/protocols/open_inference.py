@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from server import __version__
-from server.errors import BadForm, Draining, NoSuchModel, RequestError, UnsupportedMedia
+from server.errors import Draining, InvalidBody, ModelNotFound, RequestError, UnsupportedMediaType
 from server.inference.columns import show
 from server.inference.model import Model
 from server.inference.rows import Prediction
@@ -48,25 +48,25 @@ class InferProtocol:
         """Return the function that parses JSON, which clients of this protocol often do not declare.
 
         Raises:
-            BadForm: the body is in the binary form, an extension of the protocol.
-            UnsupportedMedia: the body is declared as something else.
+            InvalidBody: the body is in the binary form, an extension of the protocol.
+            UnsupportedMediaType: the body is declared as something else.
         """
         if any(name == _BINARY for name, _ in headers):
-            raise BadForm("the binary data extension is not supported; send tensors as JSON (binary_data=False)")
+            raise InvalidBody("the binary data extension is not supported; send tensors as JSON (binary_data=False)")
         kind = media_type.decode("latin-1").split(";")[0].strip().lower()
         if kind not in ("", json_codec.JSON):
-            raise UnsupportedMedia(f"the Content-Type must be {json_codec.JSON}, got {kind[:100]!r}")
+            raise UnsupportedMediaType(f"the Content-Type must be {json_codec.JSON}, got {kind[:100]!r}")
         return self._read
 
     def _read(self, body: bytes) -> PredictionRequest:
         document = json_codec.decode_with_nan(body)
         if not isinstance(document, dict):
-            raise BadForm(f"the body must be an object, got {show(document)}")
+            raise InvalidBody(f"the body must be an object, got {show(document)}")
         ident, given = document.get("id"), document.get("inputs")
         if ident is not None and not isinstance(ident, str):
-            raise BadForm(f"id must be a string, got {show(ident)}")
+            raise InvalidBody(f"id must be a string, got {show(ident)}")
         if not isinstance(given, list) or not given:
-            raise BadForm(f"inputs must be a list of at least one tensor, got {show(given)}")
+            raise InvalidBody(f"inputs must be a list of at least one tensor, got {show(given)}")
         tensors = [Tensor.parse(one, f"inputs.{i}") for i, one in enumerate(given)]
         wanted = _wanted(document.get("outputs"))
         values = self._schema.table(to_table(tensors, self._schema.columns), self._max_rows)
@@ -76,7 +76,7 @@ class InferProtocol:
         found = {tensor.name: tensor.document() for tensor in outputs(prediction)}
         for name in wanted:
             if name not in found:
-                raise BadForm(f"outputs: {name[:100]!r} is none of this model's; expected {' or '.join(found)}")
+                raise InvalidBody(f"outputs: {name[:100]!r} is none of this model's; expected {' or '.join(found)}")
         document: dict[str, object] = {"model_name": self._name, "model_version": self._version}
         if ident is not None:
             document["id"] = ident
@@ -95,9 +95,9 @@ def _wanted(given: object) -> list[str]:
     names = [one.get("name") if isinstance(one, dict) else None for one in given] if isinstance(given, list) else [None]
     wanted = [name for name in names if isinstance(name, str)]
     if len(wanted) < len(names):
-        raise BadForm("outputs must be a list of objects, each with a name")
+        raise InvalidBody("outputs must be a list of objects, each with a name")
     if len(set(wanted)) < len(wanted):  # a few bytes more would ask for megabytes more
-        raise BadForm("outputs names a tensor twice")
+        raise InvalidBody("outputs names a tensor twice")
     return wanted
 
 
@@ -167,14 +167,14 @@ class OpenInferenceRoutes:
     async def no_model(self, request: Request) -> Response:
         """A request for predictions that has none of the model's own paths."""
         self._check(request)
-        raise NoSuchModel(f"predictions are asked for at {self.paths[0]}")
+        raise ModelNotFound(f"predictions are asked for at {self.paths[0]}")
 
     def _check(self, request: Request) -> None:
         name, asked = request.path_params["name"], request.path_params.get("version", self.model.version)
         if name != self.model.name:
-            raise NoSuchModel(f"there is no model {name[:100]!r}; served is {self.model.name!r}")
+            raise ModelNotFound(f"there is no model {name[:100]!r}; served is {self.model.name!r}")
         if asked != self.model.version:
-            raise NoSuchModel(f"there is no version {asked[:100]!r} of {name!r}; served is {self.model.version!r}")
+            raise ModelNotFound(f"there is no version {asked[:100]!r} of {name!r}; served is {self.model.version!r}")
 
 
 def _refuse_draining(request: Request) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from server.errors import RequestError, UnsupportedMedia
+from server.errors import RequestError, UnsupportedMediaType
 from server.inference.model import Model
 from server.metrics.counts import PREDICT
 from server.protocols import json_codec
@@ -34,7 +34,7 @@ class PredictProtocol:
         """Return the function that parses JSON in UTF-8.
 
         Raises:
-            UnsupportedMedia: the body is declared as something else.
+            UnsupportedMediaType: the body is declared as something else.
         """
         if media_type != _JSON:
             _check_media_type(media_type.decode("latin-1"))
@@ -60,4 +60,4 @@ def _check_media_type(header: str) -> None:
     charsets = [parameter.removeprefix("charset=").strip('"') for parameter in parameters if "charset=" in parameter]
     if media_type != json_codec.JSON or not {"utf-8", "utf8"}.issuperset(charsets):
         got = f"got {header[:100]!r}" if header else "got none"
-        raise UnsupportedMedia(f"the Content-Type must be {json_codec.JSON} in UTF-8, {got}")
+        raise UnsupportedMediaType(f"the Content-Type must be {json_codec.JSON} in UTF-8, {got}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from starlette.types import Receive
 
-from server.errors import BodyTooLarge, ClientGone
+from server.errors import BodyTooLarge, ClientDisconnected
 
 Header = tuple[bytes, bytes]
 Headers = Iterable[Header]
@@ -28,7 +28,7 @@ async def read_body(receive: Receive, declared: int, limit: int) -> bytes:
 
     Raises:
         BodyTooLarge: it is longer, or was announced to be.
-        ClientGone: the client left before the end of it.
+        ClientDisconnected: the client left before the end of it.
     """
     if declared > limit:
         raise _too_large(limit)
@@ -53,7 +53,7 @@ async def _receive(receive: Receive) -> tuple[bytes, bool]:
     """Return the next part of a body, and whether another one follows."""
     message = await receive()
     if message["type"] == "http.disconnect":
-        raise ClientGone("the client went away")
+        raise ClientDisconnected("the client went away")
     return message.get("body", b""), message.get("more_body", False)
 
 

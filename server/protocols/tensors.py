@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from server.errors import BadForm
+from server.errors import InvalidBody
 from server.inference.columns import Column, show
 from server.inference.rows import Prediction
 from server.inference.schema import RowTable
@@ -49,17 +49,17 @@ class Tensor:
         """One of a request's inputs.
 
         Raises:
-            BadForm: naming what is wrong, and where.
+            InvalidBody: naming what is wrong, and where.
         """
         if not isinstance(document, dict):
-            raise BadForm(f"{pointer} must be an object of name, shape, datatype and data, got {show(document)}")
+            raise InvalidBody(f"{pointer} must be an object of name, shape, datatype and data, got {show(document)}")
         name, shape, datatype = (document.get(key) for key in ("name", "shape", "datatype"))
         if not isinstance(name, str) or not name:
-            raise BadForm(f"{pointer}.name must be a name, got {show(name)}")
+            raise InvalidBody(f"{pointer}.name must be a name, got {show(name)}")
         if not _is_shape(shape):
-            raise BadForm(f"{pointer}.shape must be [n] or [n, k], of whole numbers, got {show(shape)}")
+            raise InvalidBody(f"{pointer}.shape must be [n] or [n, k], of whole numbers, got {show(shape)}")
         if datatype not in KINDS:
-            raise BadForm(f"{pointer}.datatype must be one of {', '.join(KINDS)}, got {show(datatype)}")
+            raise InvalidBody(f"{pointer}.datatype must be one of {', '.join(KINDS)}, got {show(datatype)}")
         data = _flat(document.get("data"), shape, pointer)
         return cls(name, tuple(shape), str(datatype), _typed(data, str(datatype), pointer))
 
@@ -76,23 +76,23 @@ def _flat(data: object, shape: Sequence[int], pointer: str) -> list[Any]:
     """The values of ``data``, which is flat, or nested as ``shape`` says."""
     if not isinstance(data, list):
         if data is None:
-            raise BadForm(f"{pointer}.data is missing; binary data is not supported, send JSON (binary_data=False)")
-        raise BadForm(f"{pointer}.data must be a list, got {show(data)}")
+            raise InvalidBody(f"{pointer}.data is missing; binary data is not supported, send JSON (binary_data=False)")
+        raise InvalidBody(f"{pointer}.data must be a list, got {show(data)}")
     nested = any(isinstance(item, list) for item in data)
     flat = list(_unnested(data, shape, f"{pointer}.data")) if nested else data
     if len(flat) != math.prod(shape):
-        raise BadForm(f"{pointer}.data must have {math.prod(shape)} values, as its shape says, got {len(flat)}")
+        raise InvalidBody(f"{pointer}.data must have {math.prod(shape)} values, as its shape says, got {len(flat)}")
     return flat
 
 
 def _unnested(data: object, shape: Sequence[int], pointer: str) -> Iterator[Any]:
     if not shape:
         if isinstance(data, list):
-            raise BadForm(f"{pointer} is nested deeper than the shape says")
+            raise InvalidBody(f"{pointer} is nested deeper than the shape says")
         yield data
         return
     if not isinstance(data, list) or len(data) != shape[0]:
-        raise BadForm(f"{pointer} must be a list of {shape[0]}, as the shape says, got {show(data)}")
+        raise InvalidBody(f"{pointer} must be a list of {shape[0]}, as the shape says, got {show(data)}")
     for i, item in enumerate(data):
         yield from _unnested(item, shape[1:], f"{pointer}.{i}")
 
@@ -101,7 +101,7 @@ def _typed(data: list[Any], datatype: str, pointer: str) -> list[Any]:
     """The values as those of the datatype: a float32 is the nearest one, and None is none."""
     for i, value in enumerate(data):
         if value is not None and not _is_one(value, datatype):
-            raise BadForm(f"{pointer}.data.{i} must be of the datatype {datatype}, got {show(value)}")
+            raise InvalidBody(f"{pointer}.data.{i} must be of the datatype {datatype}, got {show(value)}")
     if datatype in ("FP16", "FP32"):
         kind = _FLOATS[datatype].type
         return [None if value is None else float(kind(value)) for value in data]
@@ -127,7 +127,7 @@ def to_table(tensors: Sequence[Tensor], columns: Sequence[Column]) -> RowTable:
     """Rows of tensors: one a column, of shape [n] or [n, 1]; or one for all, of shape [n, k] in the signature's order.
 
     Raises:
-        BadForm: the tensors are neither.
+        InvalidBody: the tensors are neither.
     """
     names = [column.name for column in columns]
     if len(tensors) == 1 and (tensors[0].name not in names or tensors[0].shape[1:] == (len(names),)):
@@ -135,13 +135,13 @@ def to_table(tensors: Sequence[Tensor], columns: Sequence[Column]) -> RowTable:
     for i, tensor in enumerate(tensors):
         place = f"inputs.{i} ({tensor.name[:100]})"
         if tensor.name not in names:
-            raise BadForm(f"{place} is no column of this model; expected {', '.join(names[:20])}")
+            raise InvalidBody(f"{place} is no column of this model; expected {', '.join(names[:20])}")
         if tensor.name in (other.name for other in tensors[:i]):
-            raise BadForm(f"{place} is there twice")
+            raise InvalidBody(f"{place} is there twice")
         if tensor.shape not in ((len(tensor.data),), (len(tensor.data), 1)):
-            raise BadForm(f"{place} must have the shape [n] or [n, 1], got {list(tensor.shape)}")
+            raise InvalidBody(f"{place} must have the shape [n] or [n, 1], got {list(tensor.shape)}")
         if len(tensor.data) != len(tensors[0].data):
-            raise BadForm(f"{place} must have as many rows as the others, got {len(tensor.data)}")
+            raise InvalidBody(f"{place} must have as many rows as the others, got {len(tensor.data)}")
     rows = list(zip(*(tensor.data for tensor in tensors), strict=True))
     return RowTable([tensor.name for tensor in tensors], rows, "#/inputs", lambda i, j: f"#/inputs/{j}/data/{i}")
 
@@ -150,7 +150,7 @@ def _matrix(tensor: Tensor, names: Sequence[str]) -> RowTable:
     width = len(names)
     if len(tensor.shape) != 2 or tensor.shape[1] != width:
         got = f"got {tensor.name[:100]!r} of shape {list(tensor.shape)}"
-        raise BadForm(f"inputs must be one tensor a column, or one of the shape [n, {width}] for all; {got}")
+        raise InvalidBody(f"inputs must be one tensor a column, or one of the shape [n, {width}] for all; {got}")
     rows = [tensor.data[start : start + width] for start in range(0, len(tensor.data), width)]
     return RowTable(names, rows, "#/inputs", lambda i, j: f"#/inputs/0/data/{i}/{names[j]}")
 

@@ -353,7 +353,7 @@ def test_unexpected_error_is_logged_500_without_details(caplog: pytest.LogCaptur
     with TestClient(create_app(SETTINGS, served_model(FakeEngine(broken)))) as client:
         answer = post(client, ROW)
         problem = assert_problem(answer, 500, "Internal Server Error")
-        assert problem["detail"] == "this is our fault, and it is logged"
+        assert problem["detail"] == "internal server error; the details are in the server log"
         assert "secret" not in answer.text
         assert "LookupError" not in answer.text
         assert client.get("/health").status_code == 200

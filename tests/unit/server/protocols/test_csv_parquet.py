@@ -7,7 +7,7 @@ from io import BytesIO
 import pandas as pd
 import pytest
 
-from server.errors import BadForm, InvalidRows
+from server.errors import InvalidBody, InvalidRows
 from server.inference.columns import column_of
 from server.protocols.csv_parquet import parquet_is_read, read_csv, read_parquet
 
@@ -58,7 +58,7 @@ def test_byte_order_mark_and_blank_lines() -> None:
 )
 def test_invalid_csv_is_refused_with_the_reason(body: bytes, words: str) -> None:
     """What is no CSV is refused with the reason."""
-    with pytest.raises((BadForm, InvalidRows), match=words):
+    with pytest.raises((InvalidBody, InvalidRows), match=words):
         read_csv(body, COLUMNS, 9)
 
 
@@ -107,5 +107,5 @@ def test_parquet_reads_only_columns_of_the_model() -> None:
 def test_invalid_or_expanding_parquet_is_refused(body: bytes, words: str) -> None:
     """What is no Parquet file is refused, and so is one that is small only as long as it is not read."""
     assert len(body) < 2**22
-    with pytest.raises((BadForm, InvalidRows), match=words):
+    with pytest.raises((InvalidBody, InvalidRows), match=words):
         read_parquet(body, COLUMNS, 9)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from server.errors import BadForm, InvalidRows, RequestError
+from server.errors import InvalidBody, InvalidRows, RequestError
 from server.http.app import create_app
 from server.inference.schema import MAX_FAULTS
 from server.protocols import csv_parquet
@@ -224,7 +224,7 @@ def test_words_of_parquet_are_unpacked_to_a_limit() -> None:
     words = pa.DictionaryArray.from_arrays(pa.array([0] * MAX_ROWS), pa.array(["x" * 1_000_000]))
     body = written({"colour": words})
     assert len(body) < 200_000
-    with pytest.raises(BadForm, match="100000000 bytes when it is unpacked"):
+    with pytest.raises(InvalidBody, match="100000000 bytes when it is unpacked"):
         csv_parquet.read_parquet(body, COLUMNS, MAX_ROWS)
 
 
@@ -232,7 +232,7 @@ def test_size_of_parquet_is_looked_at_before_it_is_read() -> None:
     """So is a file of pages that grow when they are unpacked."""
     body = written({f"c{i}": pa.array([bytes(1_000_000)] * 1) for i in range(100)})
     assert len(body) < 10_000_000
-    with pytest.raises(BadForm, match="when it is unpacked"):
+    with pytest.raises(InvalidBody, match="when it is unpacked"):
         csv_parquet.read_parquet(body, COLUMNS, MAX_ROWS)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.errors import Fault, NotJson
+from server.errors import Fault, InvalidJson
 from server.inference.rows import Prediction
 from server.protocols.json_codec import decode, encode, encode_many, encode_one, encode_problem
 
@@ -45,7 +45,7 @@ DOCUMENTS = st.recursive(
 )
 def test_invalid_json_error_names_the_position(body: bytes) -> None:
     """What is not one JSON document in UTF-8 is a 400 that says where, in one short line."""
-    with pytest.raises(NotJson, match=r"^the body is not JSON: .*line 1 column") as caught:
+    with pytest.raises(InvalidJson, match=r"^the body is not JSON: .*line 1 column") as caught:
         decode(body)
     assert caught.value.status == 400
     assert len(caught.value.detail) < 200
@@ -54,7 +54,7 @@ def test_invalid_json_error_names_the_position(body: bytes) -> None:
 
 def test_place_of_an_error() -> None:
     """The line and the column of the first error are told."""
-    with pytest.raises(NotJson, match="line 3 column 6"):
+    with pytest.raises(InvalidJson, match="line 3 column 6"):
         decode(b'{\n"a": 1,\n"b": x}')
 
 
@@ -68,7 +68,7 @@ def test_decoder_agrees_with_the_standard_library(document: object) -> None:
 @given(st.binary() | st.text().map(str.encode))
 def test_arbitrary_bytes_decode_or_are_refused(body: bytes) -> None:
     """Bytes are either JSON or refused as such; nothing else is raised."""
-    with suppress(NotJson):
+    with suppress(InvalidJson):
         decode(body)
 
 
@@ -77,7 +77,7 @@ def test_integers_past_64_bits(number: str) -> None:
     """An integer too long for 64 bits is still a number, or refused; it never breaks the reader."""
     try:
         assert decode(number.encode()) == float(number)
-    except NotJson:
+    except InvalidJson:
         assert math.isinf(float(number))
 
 

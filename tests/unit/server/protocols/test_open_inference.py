@@ -109,7 +109,10 @@ def test_model_failing_its_example_has_no_outputs() -> None:
     with client_of(Failing(), **TWO) as client:
         assert client.get("/v2/models/sum").json()["outputs"] == []
         failed = client.post(SUM, json=matrix([1, 2]))
-        assert (failed.status_code, failed.json()) == (500, {"error": "this is our fault, and it is logged"})
+        assert (failed.status_code, failed.json()) == (
+            500,
+            {"error": "internal server error; the details are in the server log"},
+        )
 
 
 def test_tensor_per_column_forms_a_table(client: TestClient) -> None:

@@ -16,25 +16,25 @@ from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
 from server.errors import (
-    BadForm,
     BodyTooLarge,
-    ClientGone,
+    ClientDisconnected,
     Draining,
     Fault,
+    InternalError,
+    InvalidApiKey,
+    InvalidBody,
+    InvalidJson,
     InvalidRows,
     MalformedHttp,
-    NoSuchModel,
-    NoTable,
-    NotJson,
+    ModelNotFound,
     QueueFull,
     RequestError,
     RoutingError,
+    SchemaMismatch,
     Unauthorized,
     Unavailable,
-    Unforeseen,
     UnsupportedEncoding,
-    UnsupportedMedia,
-    WrongKey,
+    UnsupportedMediaType,
 )
 from server.inference.batcher import Batcher
 from server.inference.model import Model
@@ -288,7 +288,7 @@ class Refusing:
         raise self._error
 
 
-@pytest.mark.parametrize("kind", [kind for kind in kinds(RequestError) if kind is not ClientGone])
+@pytest.mark.parametrize("kind", [kind for kind in kinds(RequestError) if kind is not ClientDisconnected])
 def test_each_known_error_has_its_status(kind: type[RequestError], caplog: pytest.LogCaptureFixture) -> None:
     """Each error that has a status is answered with it, its headers, its words and its faults, and is not logged."""
     error = kind("what is wrong", [Fault("is wrong", "#/x")])
@@ -305,18 +305,18 @@ def test_all_error_classes_have_a_status() -> None:
     assert {kind: kind.status for kind in kinds(RequestError)} == {
         RoutingError: 404,
         MalformedHttp: 400,
-        NotJson: 400,
-        BadForm: 400,
+        InvalidJson: 400,
+        InvalidBody: 400,
         Unauthorized: 401,
-        WrongKey: 401,
-        NoSuchModel: 404,
-        NoTable: 422,
-        Unforeseen: 500,
+        InvalidApiKey: 401,
+        ModelNotFound: 404,
+        SchemaMismatch: 422,
+        InternalError: 500,
         BodyTooLarge: 413,
-        UnsupportedMedia: 415,
+        UnsupportedMediaType: 415,
         UnsupportedEncoding: 415,
         InvalidRows: 422,
-        ClientGone: 499,
+        ClientDisconnected: 499,
         Unavailable: 503,
         QueueFull: 503,
         Draining: 503,
@@ -409,7 +409,7 @@ def test_unexpected_error_is_logged_500_without_details(
     """What nobody foresaw, in the model, after it or before, is a 500 that echoes none of it, and is logged."""
     answer = answered(Client(), engine, batcher)
     document = problem(answer, 500)
-    assert document["detail"] == "this is our fault, and it is logged"
+    assert document["detail"] == "internal server error; the details are in the server log"
     assert answer.headers == {}
     assert b"secret" not in answer.body
     assert caplog.record_tuples == [

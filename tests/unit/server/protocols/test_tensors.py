@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.errors import BadForm
+from server.errors import InvalidBody
 from server.inference.columns import column_of
 from server.inference.rows import Prediction
 from server.protocols.tensors import KINDS, Tensor, outputs, to_table
@@ -52,14 +52,14 @@ def tensor(**other: Any) -> Tensor:
 )
 def test_invalid_tensor_is_refused_with_location(other: dict[str, Any], words: str) -> None:
     """What is no tensor is refused, with what is wrong and where."""
-    with pytest.raises(BadForm, match=words):
+    with pytest.raises(InvalidBody, match=words):
         tensor(**other)
 
 
 @pytest.mark.parametrize("document", [None, [], "a", 1])
 def test_tensor_must_be_an_object(document: object) -> None:
     """A tensor is an object."""
-    with pytest.raises(BadForm, match="must be an object of name"):
+    with pytest.raises(InvalidBody, match="must be an object of name"):
         Tensor.parse(document, "inputs.0")
 
 
@@ -79,7 +79,7 @@ def test_whole_numbers_are_taken_up_to_the_limits(sign: str, bits: int) -> None:
     low, high = (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     assert tensor(datatype=datatype, data=[low, high]).data == [low, high]
     for beyond in (low - 1, high + 1):
-        with pytest.raises(BadForm, match=f"data.1 must be of the datatype {datatype}, got {beyond}"):
+        with pytest.raises(InvalidBody, match=f"data.1 must be of the datatype {datatype}, got {beyond}"):
             tensor(datatype=datatype, data=[0, beyond])
 
 
@@ -129,7 +129,7 @@ def test_one_tensor_for_all() -> None:
 )
 def test_tensors_that_form_no_rows_are_refused(others: list[dict[str, Any]], words: str) -> None:
     """Tensors that are no rows of the model are refused."""
-    with pytest.raises(BadForm, match=words):
+    with pytest.raises(InvalidBody, match=words):
         to_table([tensor(**other) for other in others], COLUMNS)
 
 
