@@ -149,7 +149,7 @@ def test_renewal_of_the_certificate(edge: Edge) -> None:
         client.get("/version")
         before = edge.shown()
         pids = edge.pids()
-        certificates.pair(edge.pair.cert.parent)
+        certificates.issue(edge.pair.cert.parent)
         edge.done("up")
         assert client.get("/version").status_code == 200
     assert edge.pids() == pids
@@ -160,7 +160,7 @@ def test_renewal_of_the_certificate(edge: Edge) -> None:
 
 def test_what_is_refused(edge: Edge, tmp_path: Path) -> None:
     """A pair that does not match is refused with a line, and what runs goes on; `make status` tells the locks."""
-    other = certificates.pair(tmp_path)
+    other = certificates.issue(tmp_path)
     assert "it is not the key of TLS_CERT" in edge.refused("up", f"TLS_CERT={other.cert}")
     assert "API keys of " in (told := edge.done("status"))
     assert "TLS until " in told

@@ -97,7 +97,7 @@ def test_renewed_certificate_in_containers(edge: ContainerEdge) -> None:
     before, old = started(edge), edge.shown()
     with edge.client() as client:
         client.get("/health")
-        certificates.pair(edge.pair.cert.parent)
+        certificates.issue(edge.pair.cert.parent)
         edge.done("up")
         assert client.get("/health").status_code == 200
     wait_until(lambda: edge.shown() != old, seconds=20, pause=0.2)  # Nginx looks at the files once a second

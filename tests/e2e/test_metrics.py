@@ -15,7 +15,7 @@ import pytest
 from server.model_store.copies import Copies, Copy
 from server.model_store.digest import folder_digest
 from tests.support.models import saved_models
-from tests.support.scrapes import requests, samples
+from tests.support.scrapes import request_counts, samples
 from tests.support.stacks.local import Replica, StartReplica
 from tests.support.stress.load import Load, request_bytes
 from tests.support.waiting import wait_until
@@ -47,7 +47,7 @@ def scrape(replica: Replica) -> tuple[str, dict[str, float]]:
 
 
 def predictions(found: dict[str, float]) -> dict[int, int]:
-    return {status: count for (route, status), count in requests(found).items() if route == "/predict"}
+    return {status: count for (route, status), count in request_counts(found).items() if route == "/predict"}
 
 
 def scrape_until(holds: Callable[[dict[str, float]], bool], replica: Replica) -> dict[str, float]:
@@ -91,8 +91,8 @@ def test_counts_are_what_clients_got(replica: Replica) -> None:
         assert found['forkcast_request_seconds_count{route="/predict"}'] == 2300
         assert found["forkcast_wait_seconds_count"] == 2000
         assert found["forkcast_batch_rows_sum"] == 2000
-        assert requests(found)["/health", 200] == 2
-        assert requests(found)["other", 404] == 1
+        assert request_counts(found)["/health", 200] == 2
+        assert request_counts(found)["other", 404] == 1
         assert found["forkcast_workers"] == 2
     # What waits is told by another worker ten times a second.
     scrape_until(lambda found: found["forkcast_pending_rows"] == 0, replica)

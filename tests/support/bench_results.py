@@ -43,12 +43,12 @@ _ROW = Row(
 )
 
 
-def a_row(**changes: Any) -> Row:
+def make_row(**changes: Any) -> Row:
     """Return a row of 10,000 answers in two seconds, with 200 us of the server's CPU and 25 us of Nginx's for each."""
     return replace(_ROW, **changes)
 
 
-def a_subject(folder: Path, **flavors: dict[str, Any]) -> Subject:
+def make_subject(folder: Path, **flavors: dict[str, Any]) -> Subject:
     """Return a model with one column of each type and trees of 1,234 nodes, or with other flavors."""
     (folder / "trees").mkdir(exist_ok=True)
     np.save(folder / "trees/nodes.npy", np.zeros((1234, 2), np.uint32))

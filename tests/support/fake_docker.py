@@ -108,7 +108,7 @@ class FakeDocker:
         self._answers.append((words, out if isinstance(out, str) else json.dumps(out), err, status))
         self._write()
 
-    def engine(self) -> None:
+    def start_engine(self) -> None:
         """Be there, on a machine of eight CPUs that has every image, with this checkout's file and no container."""
         self.answer("version", out="29.1.0\n")
         self.answer("compose", "version", out="Docker Compose version v5.0.0\n")
@@ -126,7 +126,7 @@ class FakeDocker:
         self._answer_by("ps", "ps")
         self._answer_by("inspect", "inspect")
 
-    def scales(self) -> None:
+    def allow_scaling(self) -> None:
         """From now on make replicas that are asked for, each like the first that there is, and remove containers."""
         self._answer_by("scale", "compose", "up", "--scale")
         self._answer_by("rm", "rm")

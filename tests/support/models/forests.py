@@ -46,12 +46,12 @@ def schema_of(kinds: dict[str, str], optional: str | None = None) -> InputSchema
     return InputSchema.from_signature(inputs, {})
 
 
-def doubles(count: int) -> InputSchema:
+def double_columns(count: int) -> InputSchema:
     """So many columns of float64."""
     return schema_of({f"x{i}": "double" for i in range(count)})
 
 
-def numbers(x: npt.ArrayLike) -> Rows:
+def numeric_rows(x: npt.ArrayLike) -> Rows:
     """Rows of columns that are all numbers."""
     values = np.asarray(x, np.float64)
     return Rows(values, np.empty((len(values), 0), dtype=np.object_))

@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     import mlflow
 
 # MLflow 3.17 inside: its tables under SQLAlchemy 2.1, and its own use of what it has deprecated.
-QUIET = [
+IGNORE_MLFLOW_WARNINGS = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*transition_model_version_stage.*:FutureWarning"),
 ]

@@ -11,7 +11,7 @@ import httpx
 
 from deploy.security import tls
 from tests.support import certificates
-from tests.support.certificates import Pair
+from tests.support.certificates import KeyPair
 from tests.support.ports import free_port
 from tests.support.stacks.local import Stack
 from tests.support.waiting import wait_until
@@ -22,7 +22,7 @@ KEY, NEXT = "the-key-of-the-first-client", "the-key-of-the-next-client"
 class Edge(Stack):
     """A stack that is asked over TLS."""
 
-    pair: Pair
+    pair: KeyPair
     keys: Path
     https_port: int
 
@@ -32,7 +32,7 @@ class Edge(Stack):
 
     def locks(self, folder: Path, *, requests: int) -> dict[str, str]:
         """What it is told, once there are a certificate and a key in this folder; so many requests a second."""
-        self.pair, self.https_port = certificates.pair(folder), free_port()
+        self.pair, self.https_port = certificates.issue(folder), free_port()
         self.keys = folder / "keys/keys"
         self.keys.parent.mkdir()
         self.keys.parent.chmod(0o755)

@@ -89,7 +89,7 @@ def test_unknown_backend_is_refused_in_one_line(backend: str, run: Run, tmp_path
 @pytest.mark.parametrize("verb", ["scale", "resources", "restart", "status", "stats"])
 def test_verbs_without_a_running_stack_suggest_make_up(verb: str, backend: str, docker: FakeDocker, run: Run) -> None:
     """Where nothing runs, those who look at it or change it say how to start it, whatever the backend is."""
-    docker.engine()
+    docker.start_engine()
     ran = run(verb, BACKEND=backend)
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr == "error: nothing is running here; start it with: make up\n"
@@ -242,7 +242,7 @@ def test_settings_file_reaches_containers(
     docker: FakeDocker, settings_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What .env says counts for containers as well: the verbs fill in Compose's variables from it."""
-    docker.engine()
+    docker.start_engine()
     docker.answer("compose", "build")
     docker.answer("image", "inspect", "{{.Size}}", out="0\n")
     settings_file.write_text("TAG=v7\nCOMPOSE_PROJECT_NAME=other\n")
@@ -254,7 +254,7 @@ def test_settings_file_reaches_containers(
 
 def test_build_prints_image_sizes_on_any_backend(docker: FakeDocker, run: Run) -> None:
     """`build` builds the images whatever backend runs the stack, and tells the size of each."""
-    docker.engine()
+    docker.start_engine()
     docker.answer("compose", "build")
     docker.answer("image", "inspect", "{{.Size}}", out="25000000\n")
     ran = run("build", BACKEND="local")
@@ -265,7 +265,7 @@ def test_build_prints_image_sizes_on_any_backend(docker: FakeDocker, run: Run) -
 
 def test_failed_build_is_reported_by_its_last_line(docker: FakeDocker, run: Run) -> None:
     """A build that fails ends with one line: the builder's last."""
-    docker.engine()
+    docker.start_engine()
     docker.answer("compose", "build", err="#1 ERROR\nfailed to solve\n", status=1)
     ran = run("build")
     assert (ran.returncode, ran.stdout) == (1, "")
@@ -275,7 +275,7 @@ def test_failed_build_is_reported_by_its_last_line(docker: FakeDocker, run: Run)
 @pytest.mark.parametrize("missing", ["IMAGE", "TAG"])
 def test_publish_without_a_name(docker: FakeDocker, run: Run, missing: str) -> None:
     """`publish` says which name it lacks, and builds nothing."""
-    docker.engine()
+    docker.start_engine()
     ran = run("publish", **({"IMAGE": "registry.example.com/forkcast", "TAG": "v1"} | {missing: ""}))
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr.startswith(f"error: {missing} is missing: make publish IMAGE=")
@@ -284,7 +284,7 @@ def test_publish_without_a_name(docker: FakeDocker, run: Run, missing: str) -> N
 
 def test_publish_pushes_both_platforms_as_named(docker: FakeDocker, run: Run) -> None:
     """`publish` builds for both platforms and pushes under the names that were given."""
-    docker.engine()
+    docker.start_engine()
     docker.answer("buildx", "bake")
     ran = run("publish", IMAGE="registry.example.com/forkcast", TAG="v1", BUILDER="mine")
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
@@ -295,7 +295,7 @@ def test_publish_pushes_both_platforms_as_named(docker: FakeDocker, run: Run) ->
 
 def test_down_stops_containers_started_by_compose(docker: FakeDocker, run: Run, tmp_path: Path) -> None:
     """`down` of containers that Compose itself started stops those of this checkout."""
-    docker.engine()
+    docker.start_engine()
     docker.answer("compose", "down")
     docker.containers(container(folder=str(ROOT)))
     ran = run("down", BACKEND="")
@@ -326,7 +326,7 @@ def test_clean_of_a_damaged_stack(run: Run, tmp_path: Path) -> None:
 
 def test_clean_deletes_volumes(docker: FakeDocker, run: Run, tmp_path: Path) -> None:
     """The volumes of the Compose project that the checkout has used are deleted, also after its containers went."""
-    docker.engine()
+    docker.start_engine()
     docker.answer("compose", "down")
     (tmp_path / "var").mkdir()
     (tmp_path / "var/compose-project").write_text("mine\n")

@@ -94,7 +94,7 @@ def port() -> Iterator[int]:
 @pytest.fixture
 def engine(docker: FakeDocker, tmp_path: Path) -> FakeDocker:
     """An engine with every container that there may be, which does whatever it is told."""
-    docker.engine()
+    docker.start_engine()
     docker.answer("context", "inspect", out=f"unix://{tmp_path}/no-engine.sock\n")
     docker.answer("image", "inspect", "{{.Size}}", out="25000000\n")
     docker.answer("image", "rm")
@@ -110,7 +110,7 @@ def engine(docker: FakeDocker, tmp_path: Path) -> FakeDocker:
     docker.answer("buildx", "bake")
     docker.answer("exec", out=HEALTH)
     docker.answer("info", "{{json .DriverStatus}}", out="[]\n")
-    docker.scales()
+    docker.allow_scaling()
     others = (*SERVICES[1:], *REGISTRY, *MONITORING)
     docker.containers(
         *(container(number=number, folder=str(ROOT)) for number in (1, 2)),

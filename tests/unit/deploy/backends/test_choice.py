@@ -39,7 +39,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 @pytest.fixture
 def engine(docker: FakeDocker) -> FakeDocker:
     """An engine that could run the stack, and runs nothing."""
-    docker.engine()
+    docker.start_engine()
     return docker
 
 

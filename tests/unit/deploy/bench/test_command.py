@@ -19,7 +19,7 @@ from deploy.errors import CommandError
 from deploy.options import BenchOptions, environment
 from deploy.stack import interrupt
 from server.errors import ModelError
-from tests.support.bench_results import a_row, a_subject
+from tests.support.bench_results import make_row, make_subject
 
 VARIABLES = ("QUICK", "WORKERS", "CONNECTIONS", "BENCH_SECONDS", "ENGINE")
 
@@ -29,14 +29,14 @@ class Run:
 
     def __init__(self, folder: Path, rows: int, error: BaseException | None) -> None:
         self.plan = Plan.of(BenchOptions.read({}))
-        self.subject = a_subject(folder)
+        self.subject = make_subject(folder)
         self.replicas = 1
         self._rows = rows
         self._error = error
 
     def measure(self, keep: Callable[[Row], None]) -> None:
         for connections in (1, 64)[: self._rows]:
-            keep(a_row(connections=connections))
+            keep(make_row(connections=connections))
         if self._error is not None:
             raise self._error
 

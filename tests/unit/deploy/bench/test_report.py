@@ -14,10 +14,10 @@ from deploy.bench.report import Report, RowProgress, duration
 from deploy.bench.wrk import Answers
 from deploy.options import BenchOptions
 from deploy.stack.machine import Machine
-from tests.support.bench_results import NO_ERRORS, a_row, a_subject
+from tests.support.bench_results import NO_ERRORS, make_row, make_subject
 
-FLOOR = a_row(request="GET /health", floor=None, server_cpu=0.4)
-SPREAD = a_row(
+FLOOR = make_row(request="GET /health", floor=None, server_cpu=0.4)
+SPREAD = make_row(
     workers=2,
     answers=Answers(1000, 99.6, 0.123, 1234.5, {**NO_ERRORS, "read": 2, "status": 3}),
     answered={"bench/1": 600, "bench/2": 395},
@@ -29,7 +29,7 @@ def test_report_names_every_figure_with_its_unit(tmp_path: Path) -> None:
     """Every raw figure is kept under a name with its unit, those of each process too."""
     machine = Machine("a CPU", 2, "3.13.1", "abc1234")
     started = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    report = Report(a_subject(tmp_path), machine, Plan.of(BenchOptions.read({})), started, [FLOOR, SPREAD])
+    report = Report(make_subject(tmp_path), machine, Plan.of(BenchOptions.read({})), started, [FLOOR, SPREAD])
     path = report.save(tmp_path / "results", None)
     assert path == tmp_path / "results/20260102-030405-bench/bench.json"
     document = json.loads(path.read_text())
@@ -62,7 +62,7 @@ def test_remaining_time_includes_rows_and_starts(
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     progress = RowProgress(2, Plan.of(BenchOptions.read({"CONNECTIONS": "64"})))
     for _ in range(4):
-        progress.tell(a_row(workers=2))
+        progress.tell(make_row(workers=2))
     words = "constant, 2 workers, POST /predict from 64 connections: 5000 answers/s, P99 8.71 ms"
     assert capsys.readouterr().err.splitlines() == [
         "4 rows of 6 s: about 34 s",

@@ -16,12 +16,12 @@ from server.engines.companion import FLAVORS
 from server.engines.loading import suitable_engines
 from server.model_store.copies import Copy
 from server.settings import Settings
-from tests.support.bench_results import INPUTS, RANGES, a_subject
+from tests.support.bench_results import INPUTS, RANGES, make_subject
 
 
 @pytest.fixture
 def subject(tmp_path: Path) -> Subject:
-    return a_subject(tmp_path)
+    return make_subject(tmp_path)
 
 
 def test_rows_are_ones_that_the_model_takes(subject: Subject) -> None:
@@ -71,7 +71,7 @@ def test_record_names_the_copy(subject: Subject, tmp_path: Path) -> None:
 
 def test_all_available_engines_are_measured_in_order(tmp_path: Path) -> None:
     """All engines that the model has something for are measured, the first choice first."""
-    subject = a_subject(tmp_path, python_function={}, sklearn={})
+    subject = make_subject(tmp_path, python_function={}, sklearn={})
     chosen = subject.engines(Settings.from_env({}), Plan.of(BenchOptions.read({})))
     assert chosen == suitable_engines(subject.mlmodel)
     assert {"sklearn", "pyfunc"} <= set(chosen)
@@ -89,5 +89,5 @@ def test_named_engine_is_the_only_choice(environ: dict[str, str], expected: list
 def test_nodes_where_they_are_known(subject: Subject, tmp_path: Path) -> None:
     """A model whose trees are packed is described with the number of their nodes, and any other without."""
     assert subject.words == "made version 7, 1,234 nodes"
-    assert a_subject(tmp_path, sklearn={}).words == "made version 7"
-    assert a_subject(tmp_path, **{FLAVORS["forest"]: {"data": "gone"}}).words == "made version 7"
+    assert make_subject(tmp_path, sklearn={}).words == "made version 7"
+    assert make_subject(tmp_path, **{FLAVORS["forest"]: {"data": "gone"}}).words == "made version 7"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from deploy.bench.table import table
 from deploy.bench.wrk import Answers
-from tests.support.bench_results import NO_ERRORS, a_row
+from tests.support.bench_results import NO_ERRORS, make_row
 
-FLOOR = a_row(request="GET /health", floor=None, server_cpu=0.4)
-SPREAD = a_row(
+FLOOR = make_row(request="GET /health", floor=None, server_cpu=0.4)
+SPREAD = make_row(
     workers=2,
     answers=Answers(1000, 99.6, 0.123, 1234.5, {**NO_ERRORS, "read": 2, "status": 3}),
     answered={"bench/1": 600, "bench/2": 395},
@@ -17,7 +17,7 @@ SPREAD = a_row(
 
 def test_table_aligns_columns_and_leaves_unknown_cells_blank() -> None:
     """A line a row, every column as wide as its widest cell, with nothing where there is nothing to say."""
-    assert table([FLOOR, a_row(), SPREAD]).splitlines() == [
+    assert table([FLOOR, make_row(), SPREAD]).splitlines() == [
         "| engine   | workers | request       | connections | answers/s | P50 ms |  P99 ms | server CPU us | x /health "
         "| Nginx CPU us | balance | PSS MB | errors |",
         "| -------- | ------: | ------------- | ----------: | --------: | -----: | ------: | ------------: | --------: "
@@ -33,7 +33,7 @@ def test_table_aligns_columns_and_leaves_unknown_cells_blank() -> None:
 
 def test_figures_of_a_row() -> None:
     """CPU is per answer and split in two, the ratio is to the floor's, and memory and errors are sums."""
-    row = a_row(answers=Answers(10_000, 99.6, 0.1, 1.0, {**NO_ERRORS, "read": 2, "status": 3}))
+    row = make_row(answers=Answers(10_000, 99.6, 0.1, 1.0, {**NO_ERRORS, "read": 2, "status": 3}))
     assert (row.server_us, row.nginx_us, row.ratio) == (200.0, 25.0, 5.0)
     assert row.pss == 286_540_000
     assert row.errors == 5
@@ -41,7 +41,7 @@ def test_figures_of_a_row() -> None:
 
 def test_floor_is_its_own_measure() -> None:
     """The floor's ratio is 1; where it took too little CPU to be seen, there are no ratios."""
-    floor = a_row(floor=None, server_cpu=0.4)
+    floor = make_row(floor=None, server_cpu=0.4)
     assert (floor.server_us, floor.ratio) == (40.0, 1.0)
-    assert a_row(floor=None, server_cpu=0.0).ratio is None
-    assert a_row(floor=0.0).ratio is None
+    assert make_row(floor=None, server_cpu=0.0).ratio is None
+    assert make_row(floor=0.0).ratio is None

@@ -25,7 +25,7 @@ from server.errors import RegistryError, StartError
 from server.model_store.copies import Copies, Copy
 from server.model_store.resolve import resolve
 from server.settings import ROOT, Settings
-from tests.support.models.registries import QUIET, Registry, moved_away, new_registry
+from tests.support.models.registries import IGNORE_MLFLOW_WARNINGS, Registry, moved_away, new_registry
 from tests.support.models.tree_folder import write_model
 from tests.support.refusals import refusal
 
@@ -37,7 +37,7 @@ with warnings.catch_warnings():
     from deploy.models.registry.pointer import Place, Pointer
     from deploy.models.weigh import Weight
 
-pytestmark = QUIET
+pytestmark = IGNORE_MLFLOW_WARNINGS
 M = 1 << 20
 NAMES = (f"hills{number}" for number in itertools.count(1))
 OTHER_COLUMNS = {"inputs": '[{"type": "double", "name": "y", "required": true}]'}

@@ -21,7 +21,7 @@ from deploy.security import tls
 from deploy.stack.paths import Layout
 from deploy.stack.specification import Stack
 from tests.support import certificates
-from tests.support.certificates import NAME, Pair
+from tests.support.certificates import NAME, KeyPair
 from tests.support.options import options
 from tests.support.refusals import refusal
 
@@ -33,11 +33,11 @@ def layout(tmp_path: Path) -> Layout:
     return one
 
 
-def stack_of(pair: Pair) -> Stack:
+def stack_of(pair: KeyPair) -> Stack:
     return Stack().changed(options(**pair.settings))
 
 
-def refused_pair(pair: Pair) -> str:
+def refused_pair(pair: KeyPair) -> str:
     """Return why a certificate and its key are refused."""
     return refusal(lambda: tls.check(stack_of(pair)))
 
@@ -45,7 +45,7 @@ def refused_pair(pair: Pair) -> str:
 @pytest.mark.parametrize("kind", list(trustme.KeyType))
 def test_valid_certificate_pair_is_accepted(kind: trustme.KeyType, tmp_path: Path) -> None:
     """A certificate and its key are taken, of either kind; so is a stack with neither."""
-    tls.check(stack_of(certificates.pair(tmp_path, kind=kind)))
+    tls.check(stack_of(certificates.issue(tmp_path, key_type=kind)))
     tls.check(Stack())
 
 
@@ -59,7 +59,7 @@ def test_certificate_without_key_is_refused(name: str) -> None:
 
 def test_missing_certificate_file_is_named(tmp_path: Path) -> None:
     """A file that is not there is named with its variable."""
-    pair = certificates.pair(tmp_path)
+    pair = certificates.issue(tmp_path)
     pair.key.unlink()
     assert refused_pair(pair) == f"TLS_KEY={str(pair.key)!r}: it cannot be read: No such file or directory"
     pair.cert.unlink()
@@ -69,14 +69,14 @@ def test_missing_certificate_file_is_named(tmp_path: Path) -> None:
 def test_key_of_another_certificate(tmp_path: Path) -> None:
     """A key that does not belong to the certificate is refused."""
     (tmp_path / "other").mkdir()
-    pair = Pair(certificates.pair(tmp_path).cert, certificates.pair(tmp_path / "other").key)
+    pair = KeyPair(certificates.issue(tmp_path).cert, certificates.issue(tmp_path / "other").key)
     assert refused_pair(pair) == f"TLS_KEY={str(pair.key)!r}: it is not the key of TLS_CERT={str(pair.cert)!r}"
 
 
 @pytest.mark.parametrize("broken", ["cert", "key"])
 def test_files_of_something_else(broken: str, tmp_path: Path) -> None:
     """What is no PEM is refused."""
-    pair = certificates.pair(tmp_path)
+    pair = certificates.issue(tmp_path)
     getattr(pair, broken).write_text("nonsense")
     name = f"TLS_{broken.upper()}={str(getattr(pair, broken))!r}"
     assert refused_pair(pair) == f"{name}: expected PEM, which begins with -----BEGIN"
@@ -86,7 +86,7 @@ def test_files_of_something_else(broken: str, tmp_path: Path) -> None:
 
 def test_certificate_with_a_key_in_it(tmp_path: Path) -> None:
     """What clients are given has no private key in it, and what is written above a certificate does not matter."""
-    pair = certificates.pair(tmp_path)
+    pair = certificates.issue(tmp_path)
     pair.cert.write_bytes("# café\n".encode("latin-1") + pair.cert.read_bytes())
     tls.check(stack_of(pair))
     pair.cert.write_bytes(pair.cert.read_bytes() + pair.key.read_bytes())
@@ -95,7 +95,7 @@ def test_certificate_with_a_key_in_it(tmp_path: Path) -> None:
 
 def test_pipe_in_place_of_a_file(tmp_path: Path) -> None:
     """Nobody waits for a pipe that nobody writes into."""
-    pair = certificates.pair(tmp_path)
+    pair = certificates.issue(tmp_path)
     pair.key.unlink()
     os.mkfifo(pair.key)
     assert refused_pair(pair) == f"TLS_KEY={str(pair.key)!r}: it is no regular file"
@@ -116,7 +116,7 @@ def test_later_failure_restores_certificate_files(tmp_path: Path) -> None:
 
 def test_encrypted_key_is_refused(tmp_path: Path) -> None:
     """A key with a passphrase is refused rather than waited for."""
-    pair = certificates.pair(tmp_path)
+    pair = certificates.issue(tmp_path)
     key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
     secret = serialization.BestAvailableEncryption(b"passphrase")
     form = serialization.PrivateFormat.PKCS8
@@ -126,18 +126,20 @@ def test_encrypted_key_is_refused(tmp_path: Path) -> None:
 
 def test_time_of_a_certificate(tmp_path: Path) -> None:
     """One that has expired, or whose time has not come, is refused with that time."""
-    assert "the certificate has expired, on " in refused_pair(certificates.pair(tmp_path, ends=timedelta(hours=-1)))
-    assert "the certificate is not valid before " in refused_pair(certificates.future(tmp_path))
+    assert "the certificate has expired, on " in refused_pair(
+        certificates.issue(tmp_path, expires_in=timedelta(hours=-1))
+    )
+    assert "the certificate is not valid before " in refused_pair(certificates.issue_not_yet_valid(tmp_path))
 
 
 def test_certificate_copies_are_private_and_updated_in_place(tmp_path: Path, layout: Layout) -> None:
     """Nginx reads copies that nobody else finds; another pair is written into the same files, which containers see."""
-    stack = stack_of(certificates.pair(tmp_path))
+    stack = stack_of(certificates.issue(tmp_path))
     assert tls.install(layout, stack, mode=0o600)
     before = layout.tls_cert.stat()
     assert (layout.tls.stat().st_mode & 0o777, before.st_mode & 0o777) == (0o700, 0o600)
     assert not tls.install(layout, stack, mode=0o600)
-    certificates.pair(tmp_path)
+    certificates.issue(tmp_path)
     assert tls.install(layout, stack, mode=0o600)
     assert layout.tls_cert.stat().st_ino == before.st_ino
     assert layout.tls_key.read_bytes() == (tmp_path / "tls.key").read_bytes()
@@ -153,7 +155,7 @@ def test_certificate_expiry_is_reported_with_urgency(tmp_path: Path, layout: Lay
         (3, ".*: renew it, and make up"),
         (-1, ".* EXPIRED on .*"),
     ):
-        tls.install(layout, stack_of(certificates.pair(tmp_path, ends=timedelta(days=days))), mode=0o600)
+        tls.install(layout, stack_of(certificates.issue(tmp_path, expires_in=timedelta(days=days))), mode=0o600)
         assert re.fullmatch(told, tls.state(layout)), days
     assert tls.names(layout) == [NAME]
     layout.forget()
@@ -161,7 +163,7 @@ def test_certificate_expiry_is_reported_with_urgency(tmp_path: Path, layout: Lay
 
 
 @contextmanager
-def answering(pair: Pair) -> Iterator[int]:
+def answering(pair: KeyPair) -> Iterator[int]:
     """Somebody who shows this certificate once; the port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.cert, pair.key)
@@ -193,7 +195,7 @@ def test_client_trusts_only_the_pinned_certificate(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         issued = authority.issue_cert(NAME)
-        found = Pair(tmp_path / name / "tls.crt", tmp_path / name / "tls.key")
+        found = KeyPair(tmp_path / name / "tls.crt", tmp_path / name / "tls.key")
         found.cert.write_bytes(issued.cert_chain_pems[0].bytes() + authority.cert_pem.bytes())
         found.key.write_bytes(issued.private_key_pem.bytes())
         pairs.append(found)
@@ -201,7 +203,7 @@ def test_client_trusts_only_the_pinned_certificate(tmp_path: Path) -> None:
         connect(port, pairs[0].cert)
     with answering(pairs[1]) as port, pytest.raises(ssl.SSLCertVerificationError):
         connect(port, pairs[0].cert)
-    expired = certificates.pair(tmp_path, ends=timedelta(hours=-1))
+    expired = certificates.issue(tmp_path, expires_in=timedelta(hours=-1))
     with answering(expired) as port:
         connect(port, expired.cert)
 

@@ -26,9 +26,9 @@ from tests.support.models.forests import (
     Floats,
     around_splits,
     assert_same,
-    doubles,
+    double_columns,
     engine_of,
-    numbers,
+    numeric_rows,
     rows_of,
     schema_of,
     trees_of,
@@ -90,7 +90,7 @@ def test_every_forest_predicts_identical_bits(name: str) -> None:
     unfitted, y = MODELS[name]
     estimator = unfitted.fit(X, y)
     estimator.set_params(**({"n_jobs": 1} if hasattr(estimator, "n_jobs") else {}))  # as the engine sets it
-    assert_same(estimator, doubles(5), numbers(np.concatenate([X, around_splits(estimator, 5)])))
+    assert_same(estimator, double_columns(5), numeric_rows(np.concatenate([X, around_splits(estimator, 5)])))
 
 
 @pytest.mark.parametrize("features", [1, 2, 3, 4, 7, 8, 500])
@@ -101,7 +101,9 @@ def test_any_number_of_features_is_addressed(features: int) -> None:
     estimator = ExtraTreesClassifier(10, max_features=1, random_state=0).fit(x, rng.integers(3, size=200))
     used = {int(f) for tree in trees_of(estimator) for f in tree.feature if f >= 0}
     assert features - 1 in used or features == 500
-    assert_same(estimator, doubles(features), numbers(np.concatenate([x, around_splits(estimator, features)])))
+    assert_same(
+        estimator, double_columns(features), numeric_rows(np.concatenate([x, around_splits(estimator, features)]))
+    )
 
 
 def test_split_between_adjacent_floats_matches_scikit_learn() -> None:
@@ -111,7 +113,7 @@ def test_split_between_adjacent_floats_matches_scikit_learn() -> None:
     estimator = RandomForestClassifier(6, random_state=0).fit(x, np.arange(64) % 3)
     splits = np.concatenate([tree.threshold[tree.children_left >= 0] for tree in trees_of(estimator)])
     assert (splits != splits.astype(np.float32)).any()
-    assert_same(estimator, doubles(3), numbers(np.concatenate([x, around_splits(estimator, 3)])))
+    assert_same(estimator, double_columns(3), numeric_rows(np.concatenate([x, around_splits(estimator, 3)])))
 
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered in reduce")  # in scikit-learn's own check
@@ -123,7 +125,7 @@ def test_splits_of_any_magnitude_match_scikit_learn(size: float) -> None:
     tree = with_thresholds(fitted, splits)
     values = np.concatenate([splits, np.nextafter(splits, np.inf), np.nextafter(splits, -np.inf), splits / 3, splits])
     x = np.random.default_rng(0).choice(values, (500, 5))
-    assert_same(tree, doubles(5), numbers(np.concatenate([x, around_splits(tree, 5)])))
+    assert_same(tree, double_columns(5), numeric_rows(np.concatenate([x, around_splits(tree, 5)])))
 
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered in reduce")
@@ -133,7 +135,7 @@ def test_splits_beyond_float32_match_scikit_learn() -> None:
     most = float(np.finfo(np.float32).max)
     tree = with_thresholds(fitted, [1e300, -1e300, most, np.nextafter(most, np.inf), most * (1 + 2e-8), 0.0])
     values = [most, -most, float(np.nextafter(np.float32(most), np.float32(0))), 0.0, 1.0, -1.0, 1e-45]
-    assert_same(tree, doubles(5), numbers(np.random.default_rng(0).choice(values, (500, 5))))
+    assert_same(tree, double_columns(5), numeric_rows(np.random.default_rng(0).choice(values, (500, 5))))
 
 
 def test_values_rounding_to_a_split_match_scikit_learn() -> None:
@@ -141,14 +143,22 @@ def test_values_rounding_to_a_split_match_scikit_learn() -> None:
     tree = with_thresholds(DecisionTreeRegressor(max_depth=1).fit([[0.0], [1.0]], [0.0, 1.0]), 1.0)
     step = float(np.spacing(np.float32(1)))
     x = [[1 + step * part] for part in (0.25, 0.5, 0.5000001, 0.75, 1.0, 1.5, -0.25)]
-    assert_same(tree, doubles(1), numbers(x))
-    assert engine_of(pack(tree, doubles(1)), doubles(1)).predict(numbers(x)).labels == [0, 0, 1, 1, 1, 1, 0]
+    assert_same(tree, double_columns(1), numeric_rows(x))
+    assert engine_of(pack(tree, double_columns(1)), double_columns(1)).predict(numeric_rows(x)).labels == [
+        0,
+        0,
+        1,
+        1,
+        1,
+        1,
+        0,
+    ]
 
 
 def test_order_of_the_sum() -> None:
     """Totals are added tree by tree: in another order they would be other numbers."""
     estimator = RandomForestRegressor(30, random_state=0).fit(X, SCORE)
-    assert_same(estimator, doubles(5), numbers(X))
+    assert_same(estimator, double_columns(5), numeric_rows(X))
     backwards = sum(tree.predict(X) for tree in reversed(estimator.estimators_)) / 30
     assert (backwards != estimator.predict(X)).any()
 
@@ -157,9 +167,11 @@ def test_first_class_wins_a_tie() -> None:
     """Of two equally probable classes the first is the label."""
     estimator = DecisionTreeClassifier(max_depth=1).fit(X[:, :1], np.tile(["b", "a", "c"], 100))
     only = DecisionTreeClassifier(min_samples_leaf=100).fit(np.zeros((4, 1)), ["b", "a", "b", "a"])
-    assert_same(estimator, doubles(1), numbers(X[:, :1]))
-    assert_same(only, doubles(1), numbers([[0.0]]))
-    assert engine_of(pack(only, doubles(1)), doubles(1)).predict(numbers([[0.0]])) == Prediction(["a"], [0.5])
+    assert_same(estimator, double_columns(1), numeric_rows(X[:, :1]))
+    assert_same(only, double_columns(1), numeric_rows([[0.0]]))
+    assert engine_of(pack(only, double_columns(1)), double_columns(1)).predict(numeric_rows([[0.0]])) == Prediction(
+        ["a"], [0.5]
+    )
 
 
 def test_predictions_do_not_depend_on_batch_size() -> None:
@@ -167,21 +179,21 @@ def test_predictions_do_not_depend_on_batch_size() -> None:
     estimator = forest().fit(X, NAMES)
     x = np.concatenate([X, around_splits(estimator, 5, 700)])
     expected = estimator.predict_proba(x)
-    engine = engine_of(pack(estimator, doubles(5)), doubles(5))
+    engine = engine_of(pack(estimator, double_columns(5)), double_columns(5))
     for size in (2, 1, 255, 256, 1000, 1, 256):
         parts = np.array_split(expected, range(size, 1000, size))
-        for rows, wanted in zip(numbers(x).chunks(size), parts, strict=True):
+        for rows, wanted in zip(numeric_rows(x).chunks(size), parts, strict=True):
             assert np.array_equal(engine.totals(rows), wanted)
             assert engine.predict(rows).labels == estimator.classes_[wanted.argmax(axis=1)].tolist()
-    assert engine.predict(numbers(np.empty((0, 5)))) == Prediction([], [])
+    assert engine.predict(numeric_rows(np.empty((0, 5)))) == Prediction([], [])
 
 
 def test_answers_are_kept() -> None:
     """An answer does not change when the next one is computed."""
-    engine = engine_of(pack(forest().fit(X, THREE), doubles(5)), doubles(5))
-    first, totals = engine.predict(numbers(X[:9])), engine.totals(numbers(X[:9]))
+    engine = engine_of(pack(forest().fit(X, THREE), double_columns(5)), double_columns(5))
+    first, totals = engine.predict(numeric_rows(X[:9])), engine.totals(numeric_rows(X[:9]))
     labels, confidences, before = list(first.labels), list(first.confidences or ()), totals.copy()
-    engine.predict(numbers(X[100:109]))
+    engine.predict(numeric_rows(X[100:109]))
     assert first == Prediction(labels, confidences)
     assert np.array_equal(totals, before)
 
@@ -189,9 +201,9 @@ def test_answers_are_kept() -> None:
 def test_rows_in_any_layout() -> None:
     """Rows that are columns of something larger, or lie the other way round in memory, give the same answers."""
     estimator = forest().fit(X, THREE)
-    engine = engine_of(pack(estimator, doubles(5)), doubles(5))
+    engine = engine_of(pack(estimator, double_columns(5)), double_columns(5))
     for x in (np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2], np.repeat(X, 3, axis=0)[::3], X[::-1]):
-        assert np.array_equal(engine.totals(numbers(x)), estimator.predict_proba(x))
+        assert np.array_equal(engine.totals(numeric_rows(x)), estimator.predict_proba(x))
 
 
 # What a feature's index takes: half of 32 bits, all but a few, and all of them.
@@ -199,14 +211,14 @@ def test_rows_in_any_layout() -> None:
 def test_wide_nodes_give_the_same_totals(features: int) -> None:
     """Where a link needs 64 bits, the other kernel walks the same trees to the same totals."""
     estimator = forest(max_depth=6).fit(X, THREE)
-    narrow = pack(estimator, doubles(5))
+    narrow = pack(estimator, double_columns(5))
     nodes, leaves, roots, bits = pack_trees(trees_of(estimator), features)
     wide = PackedForest(nodes, leaves, roots, bits, narrow.features, (), narrow.classes)
     assert wide.words == (1 if features <= 2**16 else 2)
     assert narrow.words == 1
-    rows = numbers(np.concatenate([X, around_splits(estimator, 5)]))
-    assert engine_of(wide, doubles(5)).totals(rows).tobytes() == estimator.predict_proba(rows.numbers).tobytes()
-    assert engine_of(wide, doubles(5)).predict(rows) == engine_of(narrow, doubles(5)).predict(rows)
+    rows = numeric_rows(np.concatenate([X, around_splits(estimator, 5)]))
+    assert engine_of(wide, double_columns(5)).totals(rows).tobytes() == estimator.predict_proba(rows.numbers).tobytes()
+    assert engine_of(wide, double_columns(5)).predict(rows) == engine_of(narrow, double_columns(5)).predict(rows)
 
 
 def test_all_bits_of_a_link() -> None:
@@ -218,8 +230,8 @@ def test_all_bits_of_a_link() -> None:
     assert nodes.dtype == np.uint32
     assert found == bits
     assert nodes[:, 1].max() >= 2**31
-    full = PackedForest(nodes, leaves, roots, bits, pack(estimator, doubles(5)).features, (), (0, 1, 2))
-    assert np.array_equal(engine_of(full, doubles(5)).totals(numbers(X)), estimator.predict_proba(X))
+    full = PackedForest(nodes, leaves, roots, bits, pack(estimator, double_columns(5)).features, (), (0, 1, 2))
+    assert np.array_equal(engine_of(full, double_columns(5)).totals(numeric_rows(X)), estimator.predict_proba(X))
 
 
 def same_arrays(a: PackedForest, b: PackedForest) -> bool:
@@ -252,15 +264,15 @@ def test_packed_forest_survives_a_round_trip(tmp_path: Path, labels: Any, featur
 def test_mapped_forest_predicts(tmp_path: Path) -> None:
     """A forest whose arrays are mapped from files answers as the one in memory."""
     estimator = forest().fit(X, NAMES)
-    pack(estimator, doubles(5)).save(tmp_path / "forest")
-    engine = engine_of(PackedForest.load(tmp_path / "forest"), doubles(5))
-    assert np.array_equal(engine.totals(numbers(X)), estimator.predict_proba(X))
+    pack(estimator, double_columns(5)).save(tmp_path / "forest")
+    engine = engine_of(PackedForest.load(tmp_path / "forest"), double_columns(5))
+    assert np.array_equal(engine.totals(numeric_rows(X)), estimator.predict_proba(X))
 
 
 def test_saving_refuses_an_existing_folder(tmp_path: Path) -> None:
     """A forest is not written over what is there."""
     with pytest.raises(FileExistsError):
-        pack(forest().fit(X, THREE), doubles(5)).save(tmp_path)
+        pack(forest().fit(X, THREE), double_columns(5)).save(tmp_path)
 
 
 SOIL = pd.DataFrame(
@@ -352,27 +364,27 @@ def in_child(work: Callable[[], bool]) -> int:
 def test_engine_predicts_in_forked_children(used_before: bool) -> None:
     """An engine made before a fork predicts in each child, several at once, without one disturbing another."""
     estimator = forest(n_estimators=20).fit(X, NAMES)
-    engine = engine_of(pack(estimator, doubles(5)), doubles(5))
+    engine = engine_of(pack(estimator, double_columns(5)), double_columns(5))
     if used_before:
-        engine.predict(numbers(X[:7]))
+        engine.predict(numeric_rows(X[:7]))
     order = [np.random.default_rng(i).permutation(300) for i in range(4)]
     expected = [estimator.predict_proba(X[places]) for places in order]
 
     def work(child: int) -> bool:
-        rows = numbers(X[order[child]])
+        rows = numeric_rows(X[order[child]])
         return all(engine.totals(rows).tobytes() == expected[child].tobytes() for _ in range(20))
 
     children = [in_child(lambda i=i: work(i)) for i in range(4)]  # type: ignore[misc]
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
-    assert engine.totals(numbers(X)).tobytes() == estimator.predict_proba(X).tobytes()
+    assert engine.totals(numeric_rows(X)).tobytes() == estimator.predict_proba(X).tobytes()
 
 
 def test_made_from_memory(tmp_path: Path) -> None:
     """An engine is made from a forest in memory, its kernel kept in the folder that is given."""
     estimator = forest().fit(X, THREE)
-    engine = forest_module.make(pack(estimator, doubles(5)), doubles(5), tmp_path / "kernels")
+    engine = forest_module.make(pack(estimator, double_columns(5)), double_columns(5), tmp_path / "kernels")
     assert engine.name == "forest"
-    assert engine.predict(numbers(X)).labels == estimator.predict(X).tolist()
+    assert engine.predict(numeric_rows(X)).labels == estimator.predict(X).tolist()
     assert [path.suffix for path in (tmp_path / "kernels").iterdir()] == [".o"]
 
 

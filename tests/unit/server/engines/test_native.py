@@ -19,7 +19,7 @@ from server.engines import forest, kernel, native
 from server.engines.native import Function, object_file
 from server.errors import ModelError
 from server.settings import ROOT
-from tests.support.models.forests import compile_once, doubles, numbers
+from tests.support.models.forests import compile_once, double_columns, numeric_rows
 
 CODE = b"code of b for 7\n" * 1000
 
@@ -227,11 +227,11 @@ def test_native_function_takes_addresses_and_integers() -> None:
 def test_cached_kernel_gives_identical_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The forest's kernel is compiled once, kept, and does from the file what it did at first."""
     estimator = DecisionTreeClassifier(random_state=0).fit(np.arange(20).reshape(-1, 2), np.arange(10) % 3)
-    packed, rows = pack(estimator, doubles(2)), numbers(np.arange(40).reshape(-1, 2))
+    packed, rows = pack(estimator, double_columns(2)), numeric_rows(np.arange(40).reshape(-1, 2))
     expected = estimator.predict_proba(rows.numbers)
-    assert np.array_equal(forest.make(packed, doubles(2), tmp_path).totals(rows), expected)
+    assert np.array_equal(forest.make(packed, double_columns(2), tmp_path).totals(rows), expected)
     monkeypatch.setattr(subprocess, "run", no_child)
-    assert np.array_equal(forest.make(packed, doubles(2), tmp_path).totals(rows), expected)
+    assert np.array_equal(forest.make(packed, double_columns(2), tmp_path).totals(rows), expected)
     (kept,) = tmp_path.iterdir()
     assert len(kept.read_bytes()) < 50_000
 

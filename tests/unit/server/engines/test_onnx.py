@@ -29,7 +29,7 @@ from server.inference.schema import InputSchema
 from server.model_store.digest import folder_digest
 from server.model_store.mlmodel import MLmodel
 from server.settings import ROOT
-from tests.support.models.forests import doubles, numbers, rows_of, schema_of
+from tests.support.models.forests import double_columns, numeric_rows, rows_of, schema_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
@@ -89,10 +89,10 @@ def assert_same(found: Prediction, expected: Prediction) -> None:
 def test_numeric_columns_match_scikit_learn(tmp_path: Path, name: str) -> None:
     """A converted pipeline over numbers answers as scikit-learn, in batches and row by row."""
     estimator = PLACED[name]
-    mlmodel = compiled(tmp_path / "m", estimator, save(tmp_path / "m", estimator, X).schema, numbers(X))
+    mlmodel = compiled(tmp_path / "m", estimator, save(tmp_path / "m", estimator, X).schema, numeric_rows(X))
     engine, reference = load_engine(mlmodel, "onnx"), load_engine(mlmodel, "sklearn")
     assert (engine.name, load_engine(mlmodel, "auto").name) == ("onnx", "onnx")
-    for rows in (numbers(X), numbers(X[7:8])):
+    for rows in (numeric_rows(X), numeric_rows(X[7:8])):
         assert_same(engine.predict(rows), reference.predict(rows))
 
 
@@ -107,7 +107,7 @@ def test_named_columns_match_scikit_learn(tmp_path: Path) -> None:
 def test_onnx_engine_predicts_in_forked_children(tmp_path: Path) -> None:
     """An engine made before a fork predicts in the children, without having predicted in the parent."""
     mlmodel = compiled(
-        tmp_path / "m", PLACED["classifier"], save(tmp_path / "m", PLACED["classifier"], X).schema, numbers(X)
+        tmp_path / "m", PLACED["classifier"], save(tmp_path / "m", PLACED["classifier"], X).schema, numeric_rows(X)
     )
     script = (
         "import os, sys\n"
@@ -115,8 +115,8 @@ def test_onnx_engine_predicts_in_forked_children(tmp_path: Path) -> None:
         "from server.engines.loading import load_engine\n"
         "from server.model_store.mlmodel import MLmodel\n"
         "import numpy as np\n"
-        "from tests.support.models.forests import numbers\n"
-        "rows = numbers(np.random.default_rng(0).normal(size=(300, 3)))\n"
+        "from tests.support.models.forests import numeric_rows\n"
+        "rows = numeric_rows(np.random.default_rng(0).normal(size=(300, 3)))\n"
         "engine = load_engine(MLmodel.read(Path(sys.argv[1])), 'onnx')\n"
         "for _ in range(3):\n"
         "    if os.fork() == 0:\n"
@@ -132,7 +132,7 @@ def test_onnx_engine_predicts_in_forked_children(tmp_path: Path) -> None:
     ("estimator", "schema", "reason"),
     [
         (PLACED["classifier"], schema_of(dict.fromkeys(("x0", "x1", "x2"), "double"), "x1"), "'x1' may be missing"),
-        (LinearSVC().fit(X, LABELS), doubles(3), "LinearSVC has no probabilities"),
+        (LinearSVC().fit(X, LABELS), double_columns(3), "LinearSVC has no probabilities"),
     ],
 )
 def test_unconvertible_model_is_refused_without_writing(
@@ -142,7 +142,7 @@ def test_unconvertible_model_is_refused_without_writing(
     folder = save(tmp_path / "m", estimator, X).folder
     before = folder_digest(folder)
     with pytest.raises(NotCompilable, match=reason):
-        compiled(folder, estimator, schema, numbers(X))
+        compiled(folder, estimator, schema, numeric_rows(X))
     assert folder_digest(folder) == before
 
 
@@ -150,7 +150,7 @@ def test_missing_onnx_packages_are_named(tmp_path: Path, monkeypatch: pytest.Mon
     """Without the optional packages a companion is refused, and none can be made: both say what is missing."""
     estimator = PLACED["classifier"]
     mlmodel = save(tmp_path / "m", estimator, X)
-    compiled(mlmodel.folder, estimator, mlmodel.schema, numbers(X))
+    compiled(mlmodel.folder, estimator, mlmodel.schema, numeric_rows(X))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setitem(sys.modules, "skl2onnx", None)
     monkeypatch.delitem(sys.modules, "deploy.models.compile.onnx_conversion")
@@ -159,13 +159,13 @@ def test_missing_onnx_packages_are_named(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(CompanionRefused, match="needs the package onnxruntime"):
         load_engine(carried, "onnx")
     with pytest.raises(NotCompilable, match=r"make \.venv/bin/\.onnx"):
-        compiled(mlmodel.folder, estimator, mlmodel.schema, numbers(X))
+        compiled(mlmodel.folder, estimator, mlmodel.schema, numeric_rows(X))
 
 
 def test_damaged_onnx_file_is_refused(tmp_path: Path) -> None:
     """A converted pipeline that is no longer what it was is refused."""
     estimator = PLACED["classifier"]
-    mlmodel = compiled(tmp_path / "m", estimator, save(tmp_path / "m", estimator, X).schema, numbers(X))
+    mlmodel = compiled(tmp_path / "m", estimator, save(tmp_path / "m", estimator, X).schema, numeric_rows(X))
     (mlmodel.folder / "onnx/model.onnx").write_bytes(b"not ONNX")
     with pytest.raises(CompanionRefused, match="is missing or damaged"):
         load_engine(mlmodel, "onnx")

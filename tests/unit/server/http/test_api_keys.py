@@ -24,7 +24,7 @@ from server.http.middleware import GuardedReplicaApp, ReplicaApp
 from server.http.openapi import openapi_document
 from server.settings import Settings
 from tests.support.models.served_models import ROW, FakeEngine, served_model
-from tests.support.scrapes import requests, samples
+from tests.support.scrapes import request_counts, samples
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
@@ -251,7 +251,7 @@ def test_refusals_are_counted(client: TestClient) -> None:
     for path in ("/predict", "/invocations", "/v2/models/hills/infer", "/nothing"):
         client.post(path)
     text = client.get("/metrics").text
-    counted = requests(samples(text))
+    counted = request_counts(samples(text))
     for route in ("/predict", "/invocations", "/v2/infer", "other"):
         assert counted[route, 401] == 1
     assert 'forkcast_request_seconds_count{route="/predict"} 0.0' in text

@@ -17,7 +17,7 @@ from prometheus_client.exposition import generate_latest
 from server.metrics.counts import Metrics
 from server.metrics.folder import Folder
 from server.settings import ROOT
-from tests.support.scrapes import requests, samples
+from tests.support.scrapes import request_counts, samples
 
 Open = Callable[[], Folder]
 
@@ -69,7 +69,7 @@ def test_scrape_is_of_all_workers(folder: Folder, metrics: Metrics) -> None:
         metrics.waited([0.001, 0.2])
         metrics.called(2, 0.02)
     found = scrape(metrics)
-    assert requests(found) == {("/predict", 200): 3, **{("/predict", 400 + slot): 1 for slot in (1, 2, 3)}}
+    assert request_counts(found) == {("/predict", 200): 3, **{("/predict", 400 + slot): 1 for slot in (1, 2, 3)}}
     assert found['forkcast_request_seconds_bucket{le="1.0",route="/predict"}'] == 3
     assert found['forkcast_request_seconds_count{route="/predict"}'] == 6
     assert found["forkcast_wait_seconds_count"] == 6
@@ -88,13 +88,13 @@ def test_next_worker_in_a_slot_goes_on(folder: Folder, metrics: Metrics) -> None
     folder.leave(1)
     found = scrape(metrics)
     assert (found["forkcast_workers"], found["forkcast_pending_rows"]) == (0, 0)
-    assert requests(found) == {("/predict", 422): 3}
+    assert request_counts(found) == {("/predict", 422): 3}
     folder.enter(1)
     metrics.publish(pending=0)
     metrics.answered("/predict", 422, 0.1)
     found = scrape(metrics)
     assert found["forkcast_workers"] == 1
-    assert requests(found) == {("/predict", 422): 4}
+    assert request_counts(found) == {("/predict", 422): 4}
     assert found['forkcast_request_seconds_sum{route="/predict"}'] == pytest.approx(0.4)
     assert files(folder) == before
 
@@ -121,7 +121,7 @@ from prometheus_client.exposition import generate_latest
 print(generate_latest(metrics.registry).decode(), end="")
 """
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert requests(samples(ran.stdout)) == {("/predict", 200): 2000}
+    assert request_counts(samples(ran.stdout)) == {("/predict", 200): 2000}
 
 
 def test_values_read_while_they_change(folder: Folder, metrics: Metrics) -> None:
@@ -211,7 +211,7 @@ def test_reload_changes_nothing(folder: Folder, metrics: Metrics, tmp_path: Path
     path, kind = folder.path, values.ValueClass
     folder.open(tmp_path)
     assert (folder.path, values.ValueClass) == (path, kind)
-    assert requests(scrape(metrics)) == {("/predict", 200): 1}
+    assert request_counts(scrape(metrics)) == {("/predict", 200): 1}
 
 
 def test_deleted_folder_does_not_stop_workers(folder: Folder, metrics: Metrics) -> None:
@@ -224,7 +224,7 @@ def test_deleted_folder_does_not_stop_workers(folder: Folder, metrics: Metrics) 
     folder.leave(1)
     folder.enter(1)
     metrics.answered("/predict", 200, 0.1)
-    assert requests(scrape(metrics)) == {("/predict", 200): 1}
+    assert request_counts(scrape(metrics)) == {("/predict", 200): 1}
     assert folder.path.stat().st_mode & 0o777 == 0o700
 
 

@@ -23,7 +23,7 @@ from server.metrics.counts import PREDICTIONS, ROUTES
 from server.settings import Settings
 from server.system import cgroup
 from tests.support.models.served_models import served_model
-from tests.support.scrapes import requests, samples
+from tests.support.scrapes import request_counts, samples
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
@@ -150,7 +150,7 @@ def test_responses_count_by_route_and_status(client: TestClient) -> None:
         client.get(path)
     client.post("/health")
     found = scrape(client)
-    assert requests(found) == {
+    assert request_counts(found) == {
         ("/predict", 200): 2,
         ("/predict", 500): 1,
         ("/predict", 422): 1,
@@ -165,7 +165,7 @@ def test_responses_count_by_route_and_status(client: TestClient) -> None:
     }
     # A wrong method never got to the endpoint.
     assert found['forkcast_request_seconds_count{route="/predict"}'] == 6
-    assert requests(scrape(client))["other", 200] == 3  # the first scrape
+    assert request_counts(scrape(client))["other", 200] == 3  # the first scrape
 
 
 def test_unknown_paths_make_no_series(client: TestClient) -> None:
@@ -177,7 +177,7 @@ def test_unknown_paths_make_no_series(client: TestClient) -> None:
         assert client.request("BREW", path).status_code == 404
     found = scrape(client)
     assert set(found) == before
-    assert requests(found)["other", 404] == 17
+    assert request_counts(found)["other", 404] == 17
 
 
 def test_waits_count_requests_and_calls_count_rows(client: TestClient) -> None:
@@ -215,7 +215,7 @@ def test_refusals_count_by_reason(gate: Gate, client: TestClient, monkeypatch: p
     found = scrape(client)
     assert found['forkcast_sheds_total{reason="full"}'] == 1
     assert found['forkcast_sheds_total{reason="draining"}'] == 2  # /ready asks for nothing
-    assert requests(found)["/predict", 503] == 3
+    assert request_counts(found)["/predict", 503] == 3
     assert found["forkcast_pending_rows"] == 0
 
 
@@ -295,10 +295,10 @@ def test_two_apps_count_apart(gate: Gate, client: TestClient) -> None:
     client.post("/predict", json={"x": 1})
     edge: Any = client.app
     with TestClient(create_app(SETTINGS, model_of(gate))) as other:
-        assert requests(scrape(other)) == {}
+        assert request_counts(scrape(other)) == {}
     with TestClient(create_app(SETTINGS, model_of(gate, version="8"), metrics=edge.metrics)) as after:
         found = scrape(after)
-    assert requests(found)["/predict", 200] == 1
+    assert request_counts(found)["/predict", 200] == 1
     assert [series for series in found if "model_info" in series and 'version="8"' in series]
 
 
@@ -321,7 +321,7 @@ def test_disconnected_client_counts_as_499(client: TestClient) -> None:
     }
     assert client.portal is not None
     client.portal.call(edge, scope, gone, leave)
-    assert requests(scrape(client)) == {("/predict", 499): 1}
+    assert request_counts(scrape(client)) == {("/predict", 499): 1}
 
 
 def test_unforeseen_outside_of_predictions(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,4 +329,4 @@ def test_unforeseen_outside_of_predictions(client: TestClient, monkeypatch: pyte
     monkeypatch.setattr(cgroup, "memory_used", SimpleNamespace)  # no JSON
     assert client.get("/health").status_code == 500
     monkeypatch.undo()
-    assert requests(scrape(client)) == {("/health", 500): 1}
+    assert request_counts(scrape(client)) == {("/health", 500): 1}

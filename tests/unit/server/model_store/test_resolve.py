@@ -23,7 +23,7 @@ from server.model_store.copies import Copies, Copy
 from server.model_store.digest import DIGEST_TAG, folder_digest
 from server.model_store.resolve import local_folder, resolve, resolve_in_child
 from server.settings import ROOT, Settings
-from tests.support.models.registries import QUIET, Registry, moved_away, new_registry
+from tests.support.models.registries import IGNORE_MLFLOW_WARNINGS, Registry, moved_away, new_registry
 from tests.support.ports import refusing_port
 
 with warnings.catch_warnings():
@@ -33,7 +33,7 @@ with warnings.catch_warnings():
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, Schema
 
-pytestmark = QUIET
+pytestmark = IGNORE_MLFLOW_WARNINGS
 
 NAME = "tiny"
 

@@ -27,7 +27,7 @@ from server.workers.drain import DrainingServer
 from server.workers.state import WorkerState
 from server.workers.worker import Worker
 from tests.support.models.served_models import served_model
-from tests.support.scrapes import requests, samples
+from tests.support.scrapes import request_counts, samples
 from tests.support.waiting import wait_until_async
 
 PATIENCE = 20  # seconds until a test that hangs fails instead
@@ -451,7 +451,7 @@ async def test_malformed_http_gets_a_problem_document(text: str) -> None:
         client = await site.connect()
         client.send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         told = samples((await client.answer()).body.decode())
-        assert requests(told) == {("other", 400): 1}
+        assert request_counts(told) == {("other", 400): 1}
 
 
 @pytest.mark.anyio

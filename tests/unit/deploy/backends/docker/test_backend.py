@@ -41,7 +41,7 @@ CHANGES = ("up", "down", "run", "build", "stop", "rm", "pull", "create", "bake")
 @pytest.fixture(autouse=True)
 def engine(docker: FakeDocker) -> FakeDocker:
     """An engine that runs nothing of this checkout."""
-    docker.engine()
+    docker.start_engine()
     return docker
 
 

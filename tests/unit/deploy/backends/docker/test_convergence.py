@@ -24,10 +24,10 @@ def test_old_replica_stops_after_nginx_met_the_new_one(
     """The old replica is stopped only after a request through Nginx was answered by the one that replaces it."""
     layout = Layout(tmp_path / "var")
     layout.make()
-    docker.engine()
+    docker.start_engine()
     docker.answer("compose", "up")
     docker.answer("stop")
-    docker.scales()
+    docker.allow_scaling()
     docker.containers(container(number=1))
     old, new = (Container.parse(container(number=number)) for number in (1, 2))
     answering = chain([old.hostname] * 2, repeat(new.hostname))

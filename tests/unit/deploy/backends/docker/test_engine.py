@@ -92,7 +92,7 @@ def test_missing_docker_command_is_reported() -> None:
 )
 def test_unreachable_engine_is_reported(docker: FakeDocker, command: tuple[str, ...], why_not: str) -> None:
     """A command without an engine, or without a plugin, is told in words."""
-    docker.engine()
+    docker.start_engine()
     assert engine.engine_missing() is None
     docker.answer(*command, err="Cannot connect to the Docker daemon\n", status=1)
     assert engine.engine_missing() == why_not
@@ -100,7 +100,7 @@ def test_unreachable_engine_is_reported(docker: FakeDocker, command: tuple[str, 
 
 def test_engine_reports_version_and_cpus(docker: FakeDocker) -> None:
     """Its version and its machine's CPUs are read as it tells them."""
-    docker.engine()
+    docker.start_engine()
     assert engine.engine_version() == "29.1.0"
     assert engine.engine_cpus() == 8
 
@@ -297,7 +297,7 @@ def test_digest_tells_configurations_apart(docker: FakeDocker) -> None:
 @pytest.mark.parametrize(("service", "filters"), [(None, 2), ("server", 3)])
 def test_containers_of_this_project(docker: FakeDocker, service: str | None, filters: int) -> None:
     """The engine is asked for the project's containers, running or not, of one service or all, and no one-shot ones."""
-    docker.engine()
+    docker.start_engine()
     docker.containers(container(number=2), container(number=1))
     assert [one.number for one in Compose({}).containers(service)] == [1, 2]
     (asked,) = docker.ran("ps")
@@ -316,7 +316,7 @@ def test_containers_are_compared_by_what_they_are() -> None:
 
 def test_program_is_found_in_the_checkout(docker: FakeDocker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the command is called from, Compose finds the checkout's own file."""
-    docker.engine()
+    docker.start_engine()
     monkeypatch.chdir(tmp_path)
     Compose({}).config()
     assert docker.calls[0].folder == ROOT

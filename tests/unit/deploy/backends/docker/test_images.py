@@ -22,7 +22,7 @@ CONTAINERD = '[["driver-type","io.containerd.snapshotter.v1"]]'
 @pytest.fixture(autouse=True)
 def engine(docker: FakeDocker) -> FakeDocker:
     """An engine that has every image."""
-    docker.engine()
+    docker.start_engine()
     return docker
 
 

@@ -38,7 +38,7 @@ def running(engine: FakeDocker, watching: list[dict[str, Any]]) -> None:
 @pytest.fixture(autouse=True)
 def engine(docker: FakeDocker) -> FakeDocker:
     """An engine with all images that runs a stack, and what watches it as soon as that is looked for."""
-    docker.engine()
+    docker.start_engine()
     document = config()
     document["services"] |= {service: {"image": image} for service, image in IMAGES.items()}
     docker.answer("compose", "config", out=document)

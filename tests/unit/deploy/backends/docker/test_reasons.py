@@ -18,7 +18,7 @@ OOM_EVENT = "2026-01-02T03:04:05 container oom 0123 (image=forkcast-server)\n"
 @pytest.fixture(autouse=True)
 def engine(docker: FakeDocker) -> FakeDocker:
     """An engine that killed nobody, with a model that needs 200 MiB."""
-    docker.engine()
+    docker.start_engine()
     docker.answer("logs")
     docker.answer("events")
     docker.answer("compose", "run", "cat", out={"name": "covertype", "needs": 200 * M})

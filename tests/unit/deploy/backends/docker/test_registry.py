@@ -20,7 +20,7 @@ SERVICES = ("database", "object-store", "mlflow")
 
 @pytest.fixture
 def compose(docker: FakeDocker) -> Compose:
-    docker.engine()
+    docker.start_engine()
     docker.answer("compose", "up")
     docker.answer("compose", "rm")
     return Compose({})

@@ -20,7 +20,7 @@ CANDIDATE = {"copy": {"version": "2"}, "weight": {"needs": 7}}
 @pytest.fixture(autouse=True)
 def engine(docker: FakeDocker) -> FakeDocker:
     """An engine that runs one replica, which is well."""
-    docker.engine()
+    docker.start_engine()
     docker.answer("events")
     docker.answer("logs", out="starting\nforkcast: the model has no signature\n")
     docker.answer("compose", "run", out=f"a line of Compose\n{json.dumps(CANDIDATE)}\n")

@@ -23,7 +23,7 @@ from tests.support.refusals import refusal
 @pytest.fixture(autouse=True)
 def engine(docker: FakeDocker) -> FakeDocker:
     """An engine with eight CPUs."""
-    docker.engine()
+    docker.start_engine()
     return docker
 
 
@@ -306,7 +306,7 @@ def test_engine_is_asked_for_cpus_alone(docker: FakeDocker) -> None:
     """The engine is asked only where a number of CPUs is to be checked."""
     requested(DEFAULT, {"N": "2", "MEMORY": "1G"})
     assert docker.calls == []
-    docker.engine()
+    docker.start_engine()
     requested(DEFAULT, {"CPUS": "1"})
     assert len(docker.calls) == 1
 

@@ -29,7 +29,7 @@ OTHERS = tuple(container(service, Health=None) for service in ("nginx", "locust"
 @pytest.fixture(autouse=True)
 def engine(docker: FakeDocker) -> FakeDocker:
     """An engine that runs one replica, Nginx, Locust and its worker, all of them well and silent."""
-    docker.engine()
+    docker.start_engine()
     docker.answer("logs")
     docker.answer("events")
     docker.answer("exec", out=HEALTH)

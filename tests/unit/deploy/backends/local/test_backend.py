@@ -19,7 +19,6 @@ from deploy.stack.paths import ROOT, Layout
 from deploy.stack.record import Record
 from deploy.stack.specification import Stack
 from server.system.platform import usable_cpus
-from tests.support.certificates import pair
 from tests.support.fake_local import CANDIDATE, DIGEST, Local
 from tests.support.ports import free_port, port_in_use
 
@@ -159,7 +158,7 @@ def test_secrets_stay_out_of_the_programs(local: Local, tmp_path: Path) -> None:
 
 def test_key_copy_is_for_this_user_alone(local: Local, tmp_path: Path) -> None:
     """Nginx's copy of the certificate's key can be read by this user alone, whoever may read the original."""
-    original = pair(tmp_path)
+    original = certificates.issue(tmp_path)
     original.key.chmod(0o644)
     local.up(TLS_CERT=str(original.cert), TLS_KEY=str(original.key), HTTPS_PORT=str(free_port()))
     assert local.layout.tls_key.read_bytes() == original.key.read_bytes()

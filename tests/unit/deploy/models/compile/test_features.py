@@ -42,9 +42,9 @@ from server.inference.schema import InputSchema
 from tests.support.models.forests import (
     Floats,
     assert_same,
-    doubles,
+    double_columns,
     engine_of,
-    numbers,
+    numeric_rows,
     rows_of,
     schema_of,
     with_thresholds,
@@ -129,7 +129,7 @@ SCALERS = {
 @pytest.mark.parametrize("name", SCALERS)
 def test_every_scaler_compiles_to_identical_bits(name: str) -> None:
     """Every scaler, whatever it leaves out, gives the trees the same bits."""
-    assert_same(placed(SCALERS[name]), doubles(4), numbers(MORE_X))
+    assert_same(placed(SCALERS[name]), double_columns(4), numeric_rows(MORE_X))
 
 
 @pytest.mark.parametrize("name", SCALERS)
@@ -144,7 +144,7 @@ def test_constant_columns_are_scaled_by_one(name: str) -> None:
     """A column that was constant when the scaler was fitted is scaled by one, as scikit-learn does."""
     x = np.column_stack([X, np.full(COUNT, 5.0), np.zeros(COUNT)])
     estimator = make_pipeline(SCALERS[name], trees()).fit(x, LABELS)
-    assert_same(estimator, doubles(6), numbers(np.column_stack([MORE_X, MORE_X[:, :2]])))
+    assert_same(estimator, double_columns(6), numeric_rows(np.column_stack([MORE_X, MORE_X[:, :2]])))
 
 
 @pytest.mark.parametrize("size", [1e-200, 1e-30, 1e30])
@@ -152,7 +152,7 @@ def test_constant_columns_are_scaled_by_one(name: str) -> None:
 def test_scaling_any_magnitude_gives_identical_bits(name: str, size: float) -> None:
     """Columns of any size are scaled to the same bits, also where the size itself is beyond 32 bits."""
     estimator = make_pipeline(SCALERS[name], trees()).fit(X * size, LABELS)
-    assert_same(estimator, doubles(4), numbers(MORE_X * size))
+    assert_same(estimator, double_columns(4), numeric_rows(MORE_X * size))
 
 
 def exacting(scaler: Any, x: Any) -> Pipeline:
@@ -171,7 +171,7 @@ def test_scaling_far_from_zero_gives_identical_bits(name: str, far: float) -> No
     """What a scaler gives is the same to the last of 32 bits, also far from zero, where a sum rounds much away."""
     x = far + np.random.default_rng(1).random((400, 1)) * 7
     scaler = clone(SCALERS[name]).fit(x)
-    assert_same(exacting(scaler, x), doubles(1), numbers(x))
+    assert_same(exacting(scaler, x), double_columns(1), numeric_rows(x))
 
 
 @pytest.mark.parametrize("scale", [49.0, 7.7, 1e-3])
@@ -183,7 +183,7 @@ def test_scaler_divides_instead_of_multiplying_reciprocal(scale: float) -> None:
     near = between * scale
     x = np.concatenate([near + step * np.spacing(near) for step in range(-2, 3)]).reshape(-1, 1)
     assert ((x / scale).astype(np.float32) != (x * (1 / scale)).astype(np.float32)).any()
-    assert_same(exacting(scaler, x), doubles(1), numbers(x))
+    assert_same(exacting(scaler, x), double_columns(1), numeric_rows(x))
 
 
 SOME_SOILS, NO_KIND = np.array(["sand", "clay", "never"], dtype=object), np.array(["z"], dtype=object)
@@ -222,11 +222,11 @@ def test_one_hot_of_floats(options: dict[str, Any]) -> None:
     """Categories that are fractions are known by all their 64 bits."""
     estimator = placed(columns((hot(**options), [3]), ("passthrough", [0, 1, 2])))
     x = MORE_X if options.get("handle_unknown") != "error" else X
-    assert_same(estimator, doubles(4), numbers(x))
+    assert_same(estimator, double_columns(4), numeric_rows(x))
     beyond = np.concatenate([X, X])
     beyond[:COUNT, 3] = np.nextafter(X[:, 3], 1)
     if "handle_unknown" not in options:
-        assert_same(estimator, doubles(4), numbers(beyond))
+        assert_same(estimator, double_columns(4), numeric_rows(beyond))
 
 
 def test_one_hot_without_names() -> None:
@@ -241,13 +241,13 @@ def test_one_hot_without_names() -> None:
 def test_column_in_two_steps() -> None:
     """A column may reach the trees as it is, scaled and one-hot, all at once."""
     estimator = placed(columns((hot(), [1, 3]), (StandardScaler(), [1, 0]), ("passthrough", [1, 2]), (hot(), [3])))
-    assert_same(estimator, doubles(4), numbers(MORE_X))
+    assert_same(estimator, double_columns(4), numeric_rows(MORE_X))
 
 
 def test_strict_column_in_two_steps() -> None:
     """A column whose categories must be known may reach the trees as it is, too."""
     estimator = placed(columns((hot(handle_unknown="error"), [1]), ("passthrough", [0, 1])))
-    assert_same(estimator, doubles(4), numbers(X))
+    assert_same(estimator, double_columns(4), numeric_rows(X))
 
 
 @pytest.mark.parametrize(
@@ -265,9 +265,9 @@ def test_unknown_category_of_dropped_column_is_refused(chosen: Any, drop: str | 
     """A category that a later step leaves out is known all the same, and an unknown one is not."""
     strict = columns((hot(handle_unknown="error", drop=drop), [1]), ("passthrough", [0]))
     estimator = placed(strict, clone(chosen))
-    same_or_refused(estimator, doubles(4), numbers(X))
+    same_or_refused(estimator, double_columns(4), numeric_rows(X))
     with contextlib.suppress(NotCompilable), pytest.raises(InvalidRows, match=r"x1 must be one of .* \(7 in all\)"):
-        engine_of(pack(estimator, doubles(4)), doubles(4)).predict(numbers([[0.0, 99.0, 0.0, 0.0]]))
+        engine_of(pack(estimator, double_columns(4)), double_columns(4)).predict(numeric_rows([[0.0, 99.0, 0.0, 0.0]]))
 
 
 @pytest.mark.parametrize("options", [{}, {"drop": "first"}, {"handle_unknown": "ignore"}])
@@ -275,7 +275,7 @@ def test_strict_column_encoded_twice_matches_scikit_learn(options: dict[str, Any
     """A column whose categories must be known, one-hot in two steps, is answered as by scikit-learn or refused."""
     strict = {"handle_unknown": "error"}
     estimator = placed(columns((hot(**strict), [1]), (hot(**{**strict, **options}), [1]), ("passthrough", [0])))
-    same_or_refused(estimator, doubles(4), numbers(X))
+    same_or_refused(estimator, double_columns(4), numeric_rows(X))
 
 
 @pytest.mark.parametrize(
@@ -318,13 +318,13 @@ def test_column_selections_match_scikit_learn(entries: list[tuple[Any, Any]], op
 def test_array_columns_are_selected_by_position(chosen: Any) -> None:
     """Columns of a plain array are found by place, slice and mask."""
     estimator = placed(columns((StandardScaler(), chosen), (hot(), [-1])))
-    assert_same(estimator, doubles(4), numbers(MORE_X))
+    assert_same(estimator, double_columns(4), numeric_rows(MORE_X))
 
 
 def test_column_weights_are_applied_or_refused() -> None:
     """Columns that a ColumnTransformer weighs are weighed, or the step is refused."""
     estimator = placed(columns(("passthrough", [0, 1]), (hot(), [3]), transformer_weights={"0": 1000.0}))
-    same_or_refused(estimator, doubles(4), numbers(MORE_X))
+    same_or_refused(estimator, double_columns(4), numeric_rows(MORE_X))
 
 
 def test_columns_in_another_order() -> None:
@@ -399,7 +399,7 @@ NESTED: dict[str, list[Any]] = {
 @pytest.mark.parametrize("name", NESTED)
 def test_nested_pipelines_compile_to_identical_bits(name: str) -> None:
     """Pipelines and columns within each other, imputers, selections and steps that pass all through are followed."""
-    assert_same(placed(*NESTED[name]), doubles(4), numbers(MORE_X))
+    assert_same(placed(*NESTED[name]), double_columns(4), numeric_rows(MORE_X))
 
 
 def test_imputer_of_strings_needs_no_formula() -> None:
@@ -493,7 +493,7 @@ def test_unsupported_step_is_refused_with_its_name(name: str) -> None:
     """A step without a formula is refused with a reason that names it, or the column, in one line."""
     steps, reason = REFUSED[name]
     with pytest.raises(NotCompilable) as caught:
-        pack(placed(*steps), doubles(4))
+        pack(placed(*steps), double_columns(4))
     assert str(caught.value) == reason
 
 
@@ -502,7 +502,7 @@ def test_clipping_max_abs_scaler_is_refused() -> None:
     if "clip" not in MaxAbsScaler().get_params():
         pytest.skip("this scikit-learn's MaxAbsScaler does not clip")
     with pytest.raises(NotCompilable, match="MaxAbsScaler has no compiled form"):
-        pack(placed(MaxAbsScaler(clip=True)), doubles(4))
+        pack(placed(MaxAbsScaler(clip=True)), double_columns(4))
 
 
 def test_empty_column_is_gone() -> None:
@@ -512,7 +512,7 @@ def test_empty_column_is_gone() -> None:
     with pytest.warns(UserWarning, match="Skipping features"):
         estimator = make_pipeline(SimpleImputer(), trees()).fit(x, LABELS)
     with pytest.raises(NotCompilable, match="SimpleImputer does more than fill NaN"):
-        pack(estimator, doubles(4))
+        pack(estimator, double_columns(4))
 
 
 @pytest.mark.parametrize("name", ["depth", "soil", "wet"])
@@ -572,7 +572,7 @@ def test_wrong_number_of_features_is_refused() -> None:
     """Steps that give another number of features than the trees take are refused."""
     estimator = placed(StandardScaler())
     with pytest.raises(NotCompilable, match="the steps give 5 features, and the trees take 4"):
-        pack(make_pipeline("passthrough", estimator[-1]), doubles(5))
+        pack(make_pipeline("passthrough", estimator[-1]), double_columns(5))
 
 
 def test_formulas_index_columns_and_category_codes() -> None:
@@ -630,22 +630,24 @@ class OwnPipeline(Pipeline):  # type: ignore[misc]
 def test_steps_of_ones_own(estimator: Any) -> None:
     """A class that only descends from one of scikit-learn's may do anything, and is refused by its name."""
     with pytest.raises(NotCompilable, match="Own"):
-        pack(estimator, doubles(4))
+        pack(estimator, double_columns(4))
 
 
 def test_pipeline_of_ones_own() -> None:
     """A pipeline that predicts in its own way is served as it predicts."""
     estimator = OwnPipeline([("trees", trees())]).fit(X, LABELS)
-    assert set(SklearnEngine(estimator, doubles(4)).predict(numbers(X)).labels) == set(estimator.predict(X).tolist())
+    assert set(SklearnEngine(estimator, double_columns(4)).predict(numeric_rows(X)).labels) == set(
+        estimator.predict(X).tolist()
+    )
 
 
 @pytest.mark.parametrize("value", [3.5e38, 1e39, -1e300])
 def test_number_beyond_32_bits(value: float) -> None:
     """A number that is none of 32 bits, which scikit-learn refuses, is the client's error and names its column."""
-    engine = engine_of(pack(placed("passthrough"), doubles(4)), doubles(4))
+    engine = engine_of(pack(placed("passthrough"), double_columns(4)), double_columns(4))
     rows = X[:3].copy()
     rows[1, 2] = value
     with pytest.raises(InvalidRows, match="x2 is too large for the model"):
-        engine.predict(numbers(rows))
+        engine.predict(numeric_rows(rows))
     rows[1, 2] = float(np.finfo(np.float32).max)
-    assert len(engine.predict(numbers(rows)).labels) == 3
+    assert len(engine.predict(numeric_rows(rows)).labels) == 3

@@ -32,7 +32,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 
 from deploy.models.compile.features import NotCompilable
 from deploy.models.compile.packing import pack, pack_trees
-from tests.support.models.forests import doubles, trees_of
+from tests.support.models.forests import double_columns, trees_of
 
 X, Y = make_classification(200, 6, n_informative=4, n_classes=3, random_state=0)
 FOREST = RandomForestClassifier(7, random_state=0).fit(X, Y)
@@ -170,7 +170,7 @@ def test_exact_float32_thresholds_stay_unchanged() -> None:
 def test_classes_are_sorted_json_values(labels: Any) -> None:
     """Classes are JSON's own values, in scikit-learn's order."""
     estimator = DecisionTreeClassifier(max_depth=3).fit(X, np.asarray(labels)[Y])
-    classes = pack(estimator, doubles(6)).classes
+    classes = pack(estimator, double_columns(6)).classes
     assert classes == tuple(sorted(set(labels)))
     assert json.loads(json.dumps(classes)) == list(classes or ())
 
@@ -178,14 +178,14 @@ def test_classes_are_sorted_json_values(labels: Any) -> None:
 @pytest.mark.parametrize("estimator", [DecisionTreeRegressor(max_depth=3), ExtraTreeRegressor(max_depth=3)])
 def test_regressors_have_no_classes(estimator: Any) -> None:
     """A regressor is known by having no classes."""
-    packed = pack(estimator.fit(X, Y), doubles(6))
+    packed = pack(estimator.fit(X, Y), double_columns(6))
     assert packed.classes is None
     assert packed.leaves.shape[1] == 1
 
 
 def test_each_node_takes_eight_bytes() -> None:
     """A node takes eight bytes."""
-    packed = pack(FOREST, doubles(6))
+    packed = pack(FOREST, double_columns(6))
     count = sum(tree.node_count for tree in trees_of(FOREST))
     assert packed.nodes.nbytes == 8 * count
     assert packed.nbytes == 8 * count + packed.leaves.nbytes + 8 * 7
@@ -194,7 +194,7 @@ def test_each_node_takes_eight_bytes() -> None:
 def test_dropped_known_categories_are_kept_as_extra() -> None:
     """A category that is dropped, but known, is kept beside the trees' features."""
     estimator = make_pipeline(OneHotEncoder(drop="first"), DecisionTreeClassifier()).fit(Y.reshape(-1, 1), Y)
-    packed = pack(estimator, doubles(1))
+    packed = pack(estimator, double_columns(1))
     assert [feature.first for feature in packed.features] == [1.0, 2.0, 0.0]
     assert packed.bits == 2
 
@@ -233,7 +233,7 @@ def test_unsupported_model_class_is_refused_by_name(name: str, behind: list[Any]
     model, y = OTHERS[name]
     estimator = make_pipeline(*behind, model).fit(X, y) if behind else model.fit(X, y)
     with pytest.raises(NotCompilable, match=f"^{name} is no forest, extra trees or decision tree of scikit-learn$"):
-        pack(estimator, doubles(6))
+        pack(estimator, double_columns(6))
 
 
 @pytest.mark.parametrize(
@@ -242,12 +242,12 @@ def test_unsupported_model_class_is_refused_by_name(name: str, behind: list[Any]
 def test_several_outputs_are_refused_with_their_number(model: Any) -> None:
     """A forest or a tree of several outputs is refused by their number."""
     with pytest.raises(NotCompilable, match=f"the {type(model).__name__} has 2 outputs; compiled ones have one"):
-        pack(model.fit(X, TWO), doubles(6))
+        pack(model.fit(X, TWO), double_columns(6))
 
 
 def test_one_column_of_labels() -> None:
     """One output that came as a column is one output."""
-    packed = pack(DecisionTreeRegressor().fit(X, Y.reshape(-1, 1)), doubles(6))
+    packed = pack(DecisionTreeRegressor().fit(X, Y.reshape(-1, 1)), double_columns(6))
     assert packed.leaves.shape[1] == 1
 
 
@@ -256,4 +256,4 @@ def test_labels_without_json_form_are_refused(labels: Any) -> None:
     """A class that no answer in JSON could name is refused."""
     estimator = DecisionTreeClassifier().fit([[0.0], [1.0]], labels)
     with pytest.raises(NotCompilable, match="is no string, number or boolean that JSON has"):
-        pack(estimator, doubles(1))
+        pack(estimator, double_columns(1))

@@ -15,7 +15,7 @@ from deploy.models.compile.packing import pack
 from deploy.models.compile.parity import TOLERANCE, Check, compare
 from server.engines.sklearn import SklearnEngine
 from server.inference.rows import Prediction, Rows
-from tests.support.models.forests import Floats, doubles, engine_of, numbers
+from tests.support.models.forests import Floats, double_columns, engine_of, numeric_rows
 
 GOOD = Check("held-out rows", 2000, 0, 3, 1e-9)
 
@@ -46,7 +46,7 @@ def reference(values: Any, labels: list[Any]) -> SklearnEngine:
 def checked(expected: Any, found: Any, labels: list[Any], others: list[Any] | None = None) -> Check:
     """What comparing two models of so many rows finds."""
     compiled = Fixed(np.asarray(found, np.float64), labels if others is None else others)
-    return compare(reference(expected, labels), compiled, numbers([[i] for i in range(len(labels))]), "rows")
+    return compare(reference(expected, labels), compiled, numeric_rows([[i] for i in range(len(labels))]), "rows")
 
 
 CLEAR = [[0.7, 0.3], [0.2, 0.8], [1.0, 0.0]]
@@ -201,8 +201,10 @@ Y = np.digitize(X.sum(axis=1), [-1, 1])
 def comparison(model: Any, other: Any = None) -> Check:
     """A model compared with the packed form of another, or of its own."""
     fitted = model.fit(X[:300], Y[:300])
-    packed = pack(fitted if other is None else other.fit(X[:300], Y[:300]), doubles(3))
-    return compare(SklearnEngine(fitted, doubles(3)), engine_of(packed, doubles(3)), numbers(X), "rows")
+    packed = pack(fitted if other is None else other.fit(X[:300], Y[:300]), double_columns(3))
+    return compare(
+        SklearnEngine(fitted, double_columns(3)), engine_of(packed, double_columns(3)), numeric_rows(X), "rows"
+    )
 
 
 @pytest.mark.parametrize("model", [RandomForestClassifier(5, random_state=0), RandomForestRegressor(5)])

@@ -20,7 +20,7 @@ from deploy.models.compile.samples import drawn, from_file
 from server.engines.sklearn import SklearnEngine
 from server.inference.rows import Rows
 from server.inference.schema import InputSchema
-from tests.support.models.forests import doubles, numbers, rows_of, schema_of, trees_of
+from tests.support.models.forests import double_columns, numeric_rows, rows_of, schema_of, trees_of
 
 KINDS = {"soil": "string", "depth": "double", "zone": "long", "wet": "boolean", "acid": "double"}
 RNG = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def test_samples_lie_on_and_above_each_split() -> None:
     """A column that reaches the trees as it is has values exactly on each split, and just above."""
     x = FRAME[["depth", "acid"]].to_numpy()
     estimator = RandomForestRegressor(2, max_depth=4, random_state=0).fit(x, LABELS)
-    found = drawn(doubles(2), numbers([[0.0, 0.0]]), pack(estimator, doubles(2))).numbers
+    found = drawn(double_columns(2), numeric_rows([[0.0, 0.0]]), pack(estimator, double_columns(2))).numbers
     for tree in trees_of(estimator):
         for feature, threshold in zip(tree.feature, tree.threshold, strict=True):
             if feature >= 0:
@@ -153,8 +153,8 @@ def test_samples_surround_splits_of_any_magnitude(size: float) -> None:
     estimator = make_pipeline(StandardScaler(), RandomForestRegressor(3, max_depth=4, random_state=0)).fit(
         x * size, LABELS
     )
-    rows = drawn(doubles(1), numbers([[size / 3]]), pack(estimator, doubles(1)))
-    assert_valid(doubles(1), rows)
+    rows = drawn(double_columns(1), numeric_rows([[size / 3]]), pack(estimator, double_columns(1)))
+    assert_valid(double_columns(1), rows)
     assert rows.numbers.min() < -size / 2 < size / 2 < rows.numbers.max()
 
 
@@ -163,7 +163,7 @@ def test_unused_columns_get_a_value(kind: str) -> None:
     """A column that decides nothing still has a value."""
     estimator = RandomForestRegressor(2, random_state=0).fit([[0.0, 0.0], [0.0, 1.0]], [0.0, 1.0])
     schema = schema_of({"unused": kind, "x": "double"})
-    assert_valid(schema, drawn(schema, numbers([[1.0, 0.5]]), pack(estimator, schema), 50))
+    assert_valid(schema, drawn(schema, numeric_rows([[1.0, 0.5]]), pack(estimator, schema), 50))
 
 
 def test_drawn_rows_are_reproducible() -> None:

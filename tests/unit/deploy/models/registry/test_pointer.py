@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from deploy.errors import CommandError
-from tests.support.models.registries import QUIET, Registry, new_registry
+from tests.support.models.registries import IGNORE_MLFLOW_WARNINGS, Registry, new_registry
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
@@ -17,7 +17,7 @@ with warnings.catch_warnings():
 
     from deploy.models.registry.pointer import Place, Pointer
 
-pytestmark = QUIET
+pytestmark = IGNORE_MLFLOW_WARNINGS
 NOWHERE = Place(None, None)
 NUMBERS = itertools.count(1)
 
