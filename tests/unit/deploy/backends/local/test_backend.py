@@ -19,6 +19,7 @@ from deploy.stack.paths import ROOT, Layout
 from deploy.stack.record import Record
 from deploy.stack.specification import Stack
 from server.system.platform import usable_cpus
+from tests.support import certificates
 from tests.support.fake_local import CANDIDATE, DIGEST, Local
 from tests.support.ports import free_port, port_in_use
 
