@@ -111,6 +111,7 @@ check: $(BIN)/.development
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/python -m deploy.checks.imports
+	@$(BIN)/python -m deploy.checks.links
 	@$(BIN)/hadolint deploy/images/Dockerfile
 	@test ! -x $(BIN)/shellcheck || $(BIN)/shellcheck $$(git ls-files '*.sh' '*.envsh') .ci/run
 	@if command -v promtool >/dev/null; then \
