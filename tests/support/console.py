@@ -1,0 +1,172 @@
+"""Console blocks of a Markdown page: read from the page, run in one shell, compared with the output that it shows.
+
+In a fenced block ``console`` a line that starts with ``$ `` is a command, which goes on while a quote or a
+here-document is open or the line ends with a backslash; the lines below it are its expected output. A comment directly
+above a block changes how it is treated: ``<!-- not run: REASON -->`` leaves the block out, and
+``<!-- file: NAME -->`` saves it as a file.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+_PROMPT = "$ "
+_DIRECTIVE = re.compile(r"<!-- (not run|file): (.+?) -->", re.DOTALL)
+_HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?")
+_END_OF_COMMAND = re.compile(r"^@@ end of command, status (\d+) @@$\n", re.MULTILINE)
+_REPORT_STATUS = "printf '\\n@@ end of command, status %s @@\\n' $?"
+_SHELLS = ("sh", "bash", "shell", "console")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of a page: the line that it starts on, its text, and the output shown below it, which may be empty."""
+
+    line: int
+    text: str
+    expected: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: the line that it starts on, its language, its text, and the comment above it."""
+
+    line: int
+    language: str
+    text: str
+    not_run: str = ""
+    file: str = ""
+
+    @property
+    def is_shell(self) -> bool:
+        return self.language in _SHELLS
+
+    def commands(self) -> list[Command]:
+        """Return what a shell runs for this block.
+
+        Raises:
+            ValueError: the block is a console block that does not start with a command.
+        """
+        if self.not_run:
+            return []
+        if self.file:
+            return [Command(self.line, f"cat > {shlex.quote(self.file)} <<'END_OF_FILE'\n{self.text}END_OF_FILE")]
+        return list(_commands(self.text.splitlines(), self.line + 1)) if self.language == "console" else []
+
+
+def blocks(page: Path) -> list[Block]:
+    """Return the fenced blocks of a Markdown page, in order."""
+    found: list[Block] = []
+    directive: dict[str, str] = {}
+    for token in MarkdownIt("commonmark").parse(page.read_text()):
+        if token.type == "fence":
+            line = token.map[0] + 1 if token.map else 0
+            found.append(
+                Block(
+                    line,
+                    token.info.strip(),
+                    token.content,
+                    not_run=directive.get("not run", ""),
+                    file=directive.get("file", ""),
+                )
+            )
+        match = _DIRECTIVE.fullmatch(token.content.strip()) if token.type == "html_block" else None
+        directive = {match[1]: match[2]} if match else {}
+    return found
+
+
+def _commands(lines: list[str], first: int) -> Iterator[Command]:
+    if not lines or not lines[0].startswith(_PROMPT):
+        raise ValueError(f"line {first}: expected a command after '{_PROMPT}', got {lines[:1]}")
+    start = 0
+    while start < len(lines):
+        end = start + 1
+        text = lines[start].removeprefix(_PROMPT)
+        while end < len(lines) and _goes_on(text):
+            text += "\n" + lines[end]
+            end += 1
+        output_end = end
+        while output_end < len(lines) and not lines[output_end].startswith(_PROMPT):
+            output_end += 1
+        yield Command(first + start, text, "\n".join(lines[end:output_end]))
+        start = output_end
+
+
+def _goes_on(text: str) -> bool:
+    here_document = _HERE_DOCUMENT.search(text)
+    if here_document:
+        return text.splitlines()[-1] != here_document[1]
+    if text.endswith("\\"):
+        return True
+    try:
+        shlex.split(text, comments=True)
+    except ValueError:
+        return True
+    return False
+
+
+def run(commands: list[Command], folder: Path, environ: Mapping[str, str], timeout_seconds: float) -> list[str]:
+    """Run commands one after another in one Bash, and return what went otherwise than the page says.
+
+    A command fails where it should succeed, or prints other text than expected: see :func:`matches`. Those that show an
+    error in their output must fail.
+
+    Raises:
+        subprocess.TimeoutExpired: the commands did not end in time.
+    """
+    script = "".join(f"{{ {command.text}\n}} </dev/null 2>&1; {_REPORT_STATUS}\n" for command in commands)
+    log = folder / ".console-output"
+    with log.open("w") as output:
+        subprocess.run(
+            ["bash", "-c", script],
+            cwd=folder,
+            env=dict(environ),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+            timeout=timeout_seconds,
+        )
+    pieces = _END_OF_COMMAND.split(log.read_text())
+    outputs, statuses = pieces[:-1:2], pieces[1::2]
+    problems = [
+        problem
+        for command, output, status in zip(commands, outputs, statuses, strict=False)
+        if (problem := _difference(command, output, int(status)))
+    ]
+    if len(statuses) < len(commands):
+        problems.append(f"the shell ended in line {commands[len(statuses)].line}: {pieces[-1]}")
+    return problems
+
+
+def _difference(command: Command, output: str, status: int) -> str:
+    should_fail = re.search(r"^error: |make: \*\*\*", command.expected, re.MULTILINE) is not None
+    shown = f"line {command.line}: {command.text}\nprinted, with status {status}:\n{output.strip()}"
+    if (status != 0) != should_fail:
+        return f"{shown}\nbut it should have {'failed' if should_fail else 'succeeded'}"
+    if command.expected and not matches(command.expected, output):
+        return f"{shown}\nbut the page shows:\n{command.expected}"
+    return ""
+
+
+def matches(expected: str, output: str) -> bool:
+    """Tell whether an output is the expected one.
+
+    ``...`` stands for any text; every number equals any other, as does every short identifier of a container; and
+    white space, so also where lines break, and the ports of 127.0.0.1 do not matter.
+    """
+    pattern = ".*".join(re.escape(_normalize(part)) for part in expected.split("..."))
+    return re.fullmatch(pattern, _normalize(output), re.DOTALL) is not None
+
+
+def _normalize(text: str) -> str:
+    text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1", text)
+    text = re.sub(r"(?<![0-9a-z])[0-9a-f]{12}(?![0-9a-z])", "<id>", text)
+    text = re.sub(r"\d[\d,]*(\.\d+)?(e[+-]?\d+)?", "0", text)
+    return "".join(text.split())
