@@ -90,7 +90,7 @@ def child_exit(server, worker):  # type: ignore[no-untyped-def]
     kills = cgroup.oom_kills()
     if kills > server.oom_kills:
         server.oom_kills = kills
-        words = memory_sizes.killed(cgroup.memory_limit(), server.app.wsgi().model.needs)
+        words = memory_sizes.oom_message(cgroup.memory_limit(), server.app.wsgi().model.needs)
         server.log.error("worker %d was %s", worker.pid, words)
 
 

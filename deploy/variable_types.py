@@ -175,7 +175,7 @@ class Memory:
 
     def parse(self, text: str) -> int:
         """Return the size in bytes."""
-        return memory_sizes.parse(text)
+        return memory_sizes.parse_size(text)
 
 
 @dataclass(frozen=True, slots=True)

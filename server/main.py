@@ -36,7 +36,7 @@ def create() -> ReplicaApp:
         )
         keys = KeysFile(settings.api_keys_file) if settings.api_keys_file else None
         copy = resolve_in_child(os.environ)
-        if shortage := memory_sizes.shortage(cgroup.memory_limit(), copy.needs):
+        if shortage := memory_sizes.shortage_warning(cgroup.memory_limit(), copy.needs):
             logger.warning(shortage)
         model = _load(copy, settings)
     except StartError as error:

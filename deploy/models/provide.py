@@ -61,7 +61,7 @@ def main() -> int:
         print(f"error: cannot keep a copy of the model: {error}", file=sys.stderr)
         return 1
     stale = f"; it is the last good copy: {copy.stale}" if copy.stale else ""
-    needs = memory_sizes.size(copy.needs or 0)
+    needs = memory_sizes.format_size(copy.needs or 0)
     print(f"{copy.name} version {copy.version} is ready to be served; it needs about {needs} of memory{stale}")
     return 0
 

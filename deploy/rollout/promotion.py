@@ -142,8 +142,9 @@ def _refuse_too_large(name: str, health: Health, wanted: Version, weight: Mappin
     if used is not None and limit is not None and used + more > limit:
         raise CommandError(
             f"{wanted} may not be promoted: it does not fit beside the one before: {name} uses "
-            f"{memory_sizes.size(used)} of {memory_sizes.size(limit)} and would take {memory_sizes.size(more)} more; "
-            f"a limit of {memory_sizes.size(round(_ROOM * (used + more)))} would do"
+            f"{memory_sizes.format_size(used)} of {memory_sizes.format_size(limit)} and would take "
+            f"{memory_sizes.format_size(more)} more; "
+            f"a limit of {memory_sizes.format_size(round(_ROOM * (used + more)))} would do"
         )
 
 

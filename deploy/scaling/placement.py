@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from server.system.platform import can_pin, kept_to
+from server.system.platform import can_pin, pinned_to
 
 # What thirds of a CPU may be more than a whole one, three times.
 _ROUNDED = 0.01
@@ -40,7 +40,7 @@ class Placement:
 
         What follows Nginx's log reads thousands of lines a second, which the service is not to pay for.
         """
-        with kept_to(map(int, filter(None, self.generator.split(",")))):
+        with pinned_to(map(int, filter(None, self.generator.split(",")))):
             yield
 
     @property

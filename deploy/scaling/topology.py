@@ -40,7 +40,7 @@ class Topology:
         if not match or not all(float(number) for number in (match[1], match[2], match[3] or 1, match[5] or 1)):
             raise CommandError(f"{text!r} is no topology: expected REPLICASxCPUS/MEMORY:WORKERS, as 4x0.25/256M:1")
         cpus = max(_LEAST_CPUS, round(float(match[2]), 3))
-        memory = _whole(memory_sizes.parse(match[3] + match[4])) if match[3] else None
+        memory = _whole(memory_sizes.parse_size(match[3] + match[4])) if match[3] else None
         return cls(int(match[1]), int(match[5] or math.ceil(cpus)), cpus, memory)
 
     @property

@@ -9,7 +9,7 @@ from deploy.errors import CommandError
 from deploy.options import Options
 from deploy.stack.specification import Stack
 from server.http.api_keys import Keys, parse
-from server.system.files import read_small
+from server.system.files import read_small_file
 
 # Whom the replicas run as in containers (deploy/images/Dockerfile): user and group.
 CONTAINER = 10001
@@ -27,7 +27,7 @@ def client_key(stack: Stack, options: Options) -> str:
     if options.api_key:
         return options.api_key
     try:
-        lines = read_small(path).decode(errors="replace").split("\n")
+        lines = read_small_file(path).decode(errors="replace").split("\n")
     except (OSError, ValueError):
         return ""
     plain = (line.strip() for line in lines if not line.strip().startswith(("#", "sha256:")))
@@ -65,7 +65,7 @@ def trouble(stack: Stack) -> str:
 
 def _read(path: Path) -> Keys:
     try:
-        return parse(read_small(path))
+        return parse(read_small_file(path))
     except OSError as error:
         raise CommandError(f"API_KEYS_FILE={str(path)!r}: it cannot be read: {error.strerror}") from None
     except ValueError as error:

@@ -17,7 +17,7 @@ from typing import Any
 from deploy.errors import CommandError
 from deploy.stack.paths import Layout
 from deploy.stack.specification import Stack
-from server.system.files import read_small
+from server.system.files import read_small_file
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 # OpenSSL's X509_V_FLAG_NO_CHECK_TIME: a stack whose certificate has expired can still be looked at, and renewed.
@@ -35,7 +35,7 @@ def pinned(certificate: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_flags = ssl.VerifyFlags(ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN | _WHENEVER)
-    found = _PEM.search(read_small(certificate).decode("latin-1"))
+    found = _PEM.search(read_small_file(certificate).decode("latin-1"))
     if found is None:
         raise ValueError("expected a certificate in PEM")
     context.load_verify_locations(cadata=found[0])
@@ -52,7 +52,7 @@ def check(stack: Stack) -> None:
         return
     shown = _certificate(Path(stack.tls_cert), _server(stack.tls_cert, stack.tls_key))
     now, place = time.time(), f"TLS_CERT={stack.tls_cert!r}"
-    if b"PRIVATE KEY-----" in read_small(Path(stack.tls_cert)):
+    if b"PRIVATE KEY-----" in read_small_file(Path(stack.tls_cert)):
         raise CommandError(f"{place}: it has a private key in it; expected certificates alone, which clients get too")
     if now < ssl.cert_time_to_seconds(shown["notBefore"]):
         raise CommandError(f"{place}: the certificate is not valid before {shown['notBefore']}")
@@ -103,7 +103,7 @@ def names(layout: Layout) -> list[str]:
 
 def _copy(source: Path, path: Path, mode: int) -> bool:
     """Into the file that is there already: a container sees that one, and not one that takes its place."""
-    wanted = read_small(source)
+    wanted = read_small_file(source)
     if path.exists() and path.read_bytes() == wanted:
         return False
     path.touch(mode=mode)
@@ -118,7 +118,7 @@ def _server(cert: str, key: str) -> ssl.SSLContext:
     """What answers with this pair."""
     for name, value in (("TLS_CERT", cert), ("TLS_KEY", key)):
         try:
-            text = read_small(Path(value))
+            text = read_small_file(Path(value))
         except OSError as error:
             raise CommandError(f"{name}={value!r}: it cannot be read: {error.strerror}") from None
         except ValueError as error:

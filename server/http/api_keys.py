@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from server.errors import InvalidApiKey, SettingsError, Unauthorized
-from server.system.files import LARGEST, read_small
+from server.system.files import MAX_FILE_BYTES, read_small_file
 
 if TYPE_CHECKING:  # the verbs read the file too, where no Starlette is
     from starlette.types import Scope
@@ -92,7 +92,7 @@ class Shared:
     """
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _HEAD + 32 * (LARGEST // 17 + 1))
+        self._memory = mmap.mmap(-1, _HEAD + 32 * (MAX_FILE_BYTES // 17 + 1))
 
     def put(self, keys: Keys) -> None:
         """Tell the others, at once: who reads meanwhile finds the checksum wrong."""
@@ -176,7 +176,7 @@ class KeysFile:
 
 def _read(path: Path) -> Keys:
     try:
-        return parse(read_small(path))
+        return parse(read_small_file(path))
     except OSError as error:
         raise ValueError(_words(error)) from None
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from server.errors import SettingsError
-from server.system.files import read_small
+from server.system.files import read_small_file
 
 VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
@@ -27,7 +27,7 @@ def with_credentials(environ: Mapping[str, str]) -> dict[str, str]:
 def _content(name: str, path: str) -> str:
     try:
         # The line break is the editor's.
-        text = read_small(Path(path)).decode().rstrip("\r\n")
+        text = read_small_file(Path(path)).decode().rstrip("\r\n")
     except UnicodeDecodeError:
         raise SettingsError(f"{name}={path!r}: cannot be read: it is no text") from None
     except (OSError, ValueError) as error:

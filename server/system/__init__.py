@@ -1,1 +1,1 @@
-"""What the operating system says: control groups, memory of processes, files."""
+"""Access to the operating system: control groups, memory of processes, CPUs, files."""

@@ -1,4 +1,4 @@
-"""What the kernel allows this container: CPUs and memory of its control group, version 2 or 1."""
+"""Limits and use of CPU and memory of this container, read from its control group (cgroup version 2 or 1)."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pathlib import Path
 from server.system.platform import usable_cpus
 
 _ROOT = Path("/sys/fs/cgroup")
-# Version 1 writes "no limit" as the largest number of whole pages.
-_NO_LIMIT = 1 << 60
+# Version 1 writes "no limit" as the largest multiple of the page size that fits into 63 bits.
+_NO_LIMIT_BYTES = 1 << 60
 
 
 def available_cpus(cgroup: Path = _ROOT) -> int:
-    """The CPU limit, rounded up; else the CPUs this process may use."""
+    """Return the CPU limit, rounded up; without a limit, the number of CPUs that this process may use."""
     usable = len(usable_cpus())
     limit = cpu_limit(cgroup)
     return usable if limit is None else max(1, min(usable, math.ceil(limit)))
 
 
 def cpu_limit(cgroup: Path = _ROOT) -> float | None:
-    """CPUs, as a part or a multiple of one; None where there is no limit."""
-    quota = _quota2(cgroup)
-    return _quota1(cgroup) if quota is None else quota
+    """Return the CPU limit (CPUs, such as 0.5), or None if there is none."""
+    quota = _quota_v2(cgroup)
+    return _quota_v1(cgroup) if quota is None else quota
 
 
 def cpu_seconds(cgroup: Path = _ROOT) -> float | None:
-    """CPU time that was used here since the group was made (seconds); None if untold."""
+    """Return the CPU time used since the control group was created (seconds), or None if the kernel does not tell."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         counts = dict(line.split() for line in (cgroup / "cpu.stat").read_text().splitlines())
         return int(counts["usage_usec"]) / 1e6
@@ -37,18 +37,21 @@ def cpu_seconds(cgroup: Path = _ROOT) -> float | None:
 
 
 def memory_limit(cgroup: Path = _ROOT) -> int | None:
-    """Bytes, or None where there is no limit."""
+    """Return the memory limit (bytes), or None if there is none."""
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         try:
             limit = int((cgroup / name).read_text())
         except (OSError, ValueError):  # "max"
             continue
-        return limit if limit < _NO_LIMIT else None
+        return limit if limit < _NO_LIMIT_BYTES else None
     return None
 
 
 def memory_used(cgroup: Path = _ROOT) -> int | None:
-    """Bytes that the kernel cannot give up: without the pages of files that are on a disk, too. None if untold."""
+    """Return the memory in use (bytes) without the page cache of files on disk, which the kernel can reclaim.
+
+    Return None if the kernel does not tell.
+    """
     for current, cached, shared in (
         ("memory.current", "file", "shmem"),
         ("memory/memory.usage_in_bytes", "total_cache", "total_shmem"),
@@ -63,7 +66,7 @@ def memory_used(cgroup: Path = _ROOT) -> int | None:
 
 
 def oom_kills(cgroup: Path = _ROOT) -> int:
-    """How many processes the kernel has killed here because they were out of memory."""
+    """Return how many processes of this control group the OOM killer has killed."""
     for name in ("memory.events", "memory/memory.oom_control"):
         try:
             counts = dict(line.split() for line in (cgroup / name).read_text().splitlines())
@@ -73,7 +76,7 @@ def oom_kills(cgroup: Path = _ROOT) -> int:
     return 0
 
 
-def _quota2(cgroup: Path) -> float | None:
+def _quota_v2(cgroup: Path) -> float | None:
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
         return int(quota) / int(period)
@@ -81,7 +84,7 @@ def _quota2(cgroup: Path) -> float | None:
         return None
 
 
-def _quota1(cgroup: Path) -> float | None:
+def _quota_v1(cgroup: Path) -> float | None:
     try:
         quota = int((cgroup / "cpu/cpu.cfs_quota_us").read_text())
         period = int((cgroup / "cpu/cpu.cfs_period_us").read_text())

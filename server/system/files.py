@@ -1,4 +1,4 @@
-"""Reading files that settings name, and writing files that others may read at any moment."""
+"""Reading small files that settings name, and replacing files while other processes read them."""
 
 from __future__ import annotations
 
@@ -7,49 +7,50 @@ import stat
 import tempfile
 from pathlib import Path
 
-LARGEST = 1_048_576
+# The largest file that `read_small_file` reads.
+MAX_FILE_BYTES = 1_048_576
 
 
-def read_small(path: Path) -> bytes:
-    """What is in a file of at most ``LARGEST`` bytes.
+def read_small_file(path: Path) -> bytes:
+    """Return the content of a regular file of at most ``MAX_FILE_BYTES`` bytes.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is larger, or a pipe, a device or the like.
+        OSError: the file cannot be read.
+        ValueError: the file is larger, or is a pipe, a device or another special file.
     """
-    with open(path, "rb", opener=_without_waiting) as file:
+    with open(path, "rb", opener=_open_nonblocking) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("it is no regular file")
-        text = file.read(LARGEST + 1)
-    if len(text) > LARGEST:
-        raise ValueError(f"it is larger than {LARGEST} bytes")
-    return text
+            raise ValueError("expected a regular file")
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"expected a file of at most {MAX_FILE_BYTES} bytes, got a larger one")
+    return content
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    # Else to open a pipe is to wait for who writes into it.
+def _open_nonblocking(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a pipe blocks until another process opens it for writing.
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def write_atomically(path: Path, content: str | bytes, mode: int = 0o644, *, durable: bool = False) -> None:
-    """Write a file that is the old one or the new one at every moment, and never half of it; a link stays a link.
+    """Replace a file by one rename, so that readers see the old content or the new, never a mixture.
 
-    ``durable`` waits until the content is on the disk.
+    A symbolic link stays, and the file that it points to is replaced. ``durable`` waits until the content is on disk.
 
     Raises:
-        OSError: it cannot be written; the old file is as it was.
+        OSError: the file cannot be written; the old file is unchanged.
     """
     path = path.resolve()
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    draft = Path(name)
+    temporary = Path(name)
     try:
         os.fchmod(descriptor, mode)
-        draft.write_text(content) if isinstance(content, str) else draft.write_bytes(content)
+        temporary.write_text(content) if isinstance(content, str) else temporary.write_bytes(content)
         if durable:
             os.fsync(descriptor)
-        draft.replace(path)
+        temporary.replace(path)
     except BaseException:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Sizes of memory as Docker writes them, and what happens where memory is short, in words."""
+"""Memory sizes in Docker's notation, and messages about processes that are short of memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(?:B|([KMG])B?)?", re.ASCII)
 _UNITS = {None: 1, "K": 1 << 10, "M": _MEGA, "G": _GIGA}
 
 
-def parse(text: str) -> int:
-    """Return the bytes of a size as Docker takes it: ``512M``, ``1.5g``, ``64mb``, ``1000000``.
+def parse_size(text: str) -> int:
+    """Return the bytes of a size in Docker's notation: ``512M``, ``1.5g``, ``64mb``, ``1000000``.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a size. The message completes "expected ...".
     """
     match = _SIZE.fullmatch(text.upper())
     if match is None:
@@ -22,21 +22,24 @@ def parse(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
-def size(number: int) -> str:
-    """Bytes as Docker writes a limit: ``128M``, ``1.5G``."""
+def format_size(number: int) -> str:
+    """Return a number of bytes as Docker writes a limit: ``128M``, ``1.5G``."""
     if number >= _GIGA:
         return f"{number / _GIGA:.2f}".rstrip("0").rstrip(".") + "G"
     return f"{math.ceil(number / _MEGA)}M"
 
 
-def killed(limit: int | None, needs: int | None) -> str:
-    """What happened to a process that the kernel killed, and what would have been enough."""
-    at = f" at {size(limit)}" if limit else ""
-    return f"killed: out of memory{at}" + (f"; the model needs about {size(needs)}" if needs else "")
+def oom_message(limit: int | None, needs: int | None) -> str:
+    """Describe a process killed for lack of memory: its limit and the memory the model needs (bytes), where known."""
+    at = f" at {format_size(limit)}" if limit else ""
+    return f"killed: out of memory{at}" + (f"; the model needs about {format_size(needs)}" if needs else "")
 
 
-def shortage(limit: int | None, needs: int | None) -> str | None:
-    """A warning where the limit is less than what the model was seen to need."""
+def shortage_warning(limit: int | None, needs: int | None) -> str | None:
+    """Return a warning if the limit is below the memory that the model was measured to need (bytes), else None."""
     if limit is None or needs is None or limit >= needs:
         return None
-    return f"memory is limited to {size(limit)}, and the model needs about {size(needs)}: expect to be killed"
+    return (
+        f"memory is limited to {format_size(limit)}, and the model needs about {format_size(needs)}: expect to be "
+        "killed"
+    )

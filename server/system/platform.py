@@ -1,8 +1,8 @@
-"""What differs between Linux and other platforms: CPUs, keeping a process to some of them, and priorities of threads.
+"""Differences between Linux and other platforms: usable CPUs, CPU affinity, and priorities of threads.
 
-Replicas run on Linux, in containers too. The verbs of the container backend also run on macOS, whose Python has no
-``os.sched_getaffinity``, and which has no /proc and no /sys. A module that needs one of these gets it from here, or
-runs on Linux alone.
+Replicas run on Linux, also in containers. The verbs of the container backend also run on macOS, whose Python has no
+``os.sched_getaffinity``, and which has no /proc and no /sys. A module that needs one of these either uses the functions
+here or runs on Linux only.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ def is_linux() -> bool:
 
 
 def usable_cpus() -> list[int]:
-    """Return the numbers of the CPUs that this process may use; those of the whole machine where nothing limits it."""
+    """Return the numbers of the CPUs that this process may use; without CPU affinity, all CPUs of the machine."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def can_pin() -> bool:
-    """Return whether a process of this machine can be kept to some of its CPUs."""
+    """Return whether this platform can restrict a process to certain CPUs."""
     return hasattr(os, "sched_setaffinity")
 
 
 @contextmanager
-def kept_to(cpus: Iterable[int]) -> Iterator[None]:
-    """Keep this thread, and the threads and programs that it starts meanwhile, to these CPUs; to all if there are none.
+def pinned_to(cpus: Iterable[int]) -> Iterator[None]:
+    """Restrict this thread, and the threads and programs that it starts meanwhile, to these CPUs.
 
-    Where the platform cannot, they run where they did.
+    Change nothing if ``cpus`` is empty or the platform has no CPU affinity.
     """
     chosen = set(cpus)
     if not chosen or not can_pin():
         yield
         return
-    before = os.sched_getaffinity(0)
+    previous = os.sched_getaffinity(0)
     os.sched_setaffinity(0, chosen)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        os.sched_setaffinity(0, previous)
 
 
 def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return the processor's name; that of its architecture where the kernel has none, as Linux on arm64."""
+    """Return the processor's name; its architecture where the kernel gives no name, as Linux on arm64."""
     names = _cpuinfo_names(cpuinfo) if is_linux() else _sysctl_names()
     return names[0] if names else platform.machine()
 
@@ -67,24 +67,27 @@ def _cpuinfo_names(cpuinfo: Path) -> list[str]:
 
 def _sysctl_names() -> list[str]:
     try:
-        asked = subprocess.run(
+        sysctl = subprocess.run(
             ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
         )
     except OSError:  # there is no such command
         return []
-    return asked.stdout.strip().splitlines()
+    return sysctl.stdout.strip().splitlines()
 
 
 def lower_priority_of_thread(nice: int) -> None:
-    """Let this thread give way to others. Only Linux has a priority for each thread, under the thread's id.
+    """Lower the CPU priority of this thread to ``nice``; do nothing on other platforms than Linux.
 
-    On other platforms that id means nothing, or another process.
+    Only Linux has a priority for each thread, under the thread's id: elsewhere that id may be another process's.
     """
     if is_linux():
         lower_priority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
-def lower_priority(kind: int, number: int, nice: int) -> None:
-    """Let a process or a group of them (``os.PRIO_PGRP``) give way to others; none that has ended."""
+def lower_priority(which: int, who: int, nice: int) -> None:
+    """Lower the CPU priority of a process, group or thread to ``nice``; do nothing if it has ended.
+
+    ``which`` and ``who`` are those of ``os.setpriority``.
+    """
     with suppress(ProcessLookupError):
-        os.setpriority(kind, number, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
+        os.setpriority(which, who, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))

@@ -1,4 +1,4 @@
-"""What the processes of a replica hold of memory, as the kernel counts it."""
+"""Memory use of a replica's processes, as the kernel counts it in /proc."""
 
 from __future__ import annotations
 
@@ -11,40 +11,43 @@ _PROC = Path("/proc")
 
 
 class MemoryUse(NamedTuple):
-    """Bytes of memory: a shared page counts 1/n in each of its n processes, and a private one is in one alone."""
+    """Memory of a group of processes (bytes): pages that are shared, and pages that only one process maps."""
 
     shared: int
     private: int
 
 
 def usage(master: int, proc: Path = _PROC) -> MemoryUse:
-    """Of a process and all its descendants."""
-    shares, privates = zip(*(_memory(proc / str(pid)) for pid in family(master, proc)), strict=True)
+    """Return the memory use of a process and all its descendants.
+
+    A page that n processes of the machine map counts 1/n in each of them (the kernel's proportional set size).
+    """
+    shares, privates = zip(*(_memory(proc / str(pid)) for pid in process_tree(master, proc)), strict=True)
     return MemoryUse(sum(shares) - sum(privates), sum(privates))
 
 
-def family(master: int, proc: Path = _PROC) -> list[int]:
-    """A process, first, and all its descendants."""
+def process_tree(master: int, proc: Path = _PROC) -> list[int]:
+    """Return the id of a process, followed by those of all its descendants."""
     children = defaultdict(list)
     for folder in proc.glob("[0-9]*"):
         if (parent := _parent(folder)) is not None:
             children[parent].append(int(folder.name))
     pids = [master]
-    for pid in pids:  # it grows meanwhile
+    for pid in pids:  # the list grows while it is read
         pids.extend(children[pid])
     return pids
 
 
 def _parent(folder: Path) -> int | None:
     try:
-        # After the name, which is in parentheses and may hold anything: the state, and the parent's id.
+        # The name in parentheses may hold any characters. The state and the parent's id follow it.
         return int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-    except OSError:  # it has gone
+    except OSError:  # the process has ended
         return None
 
 
 def _memory(folder: Path) -> tuple[int, int]:
-    """Proportional and private bytes; none of a process that has gone."""
+    """Return the proportional and the private memory of a process (bytes), zero if it has ended."""
     try:
         lines = (folder / "smaps_rollup").read_text().splitlines()
     except OSError:
@@ -52,5 +55,5 @@ def _memory(folder: Path) -> tuple[int, int]:
     return _total(lines, "Pss:"), _total(lines, "Private_")
 
 
-def _total(lines: Iterable[str], start: str) -> int:
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(start))
+def _total(lines: Iterable[str], prefix: str) -> int:
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(prefix))

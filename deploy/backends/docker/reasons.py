@@ -19,8 +19,8 @@ def reason(container: Container, compose: Compose) -> str:
         needs = current(compose).get("needs") if container.service == "server" else None
         needs = needs if isinstance(needs, int) else None
         # Killed in its first moments, before it could say a word, it may not count as killed.
-        if told or memory_sizes.shortage(container.memory or None, needs):
-            return memory_sizes.killed(container.memory or None, needs)
+        if told or memory_sizes.shortage_warning(container.memory or None, needs):
+            return memory_sizes.oom_message(container.memory or None, needs)
     ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
     # Nginx's lines of requests say nothing of itself.
     words = [line for line in lines if not line.startswith('{"time":')]

@@ -59,7 +59,7 @@ def _container(container: Container) -> tuple[str, str, str, str, str, str]:
         container.hostname if container.service == "server" else "",
         up,
         f"{container.cpus:g}" if container.cpus else "",
-        memory_sizes.size(container.memory) if container.memory else "",
+        memory_sizes.format_size(container.memory) if container.memory else "",
     )
 
 

@@ -98,7 +98,7 @@ def test_pipe_in_place_of_a_file(tmp_path: Path) -> None:
     pair = certificates.issue(tmp_path)
     pair.key.unlink()
     os.mkfifo(pair.key)
-    assert refused_pair(pair) == f"TLS_KEY={str(pair.key)!r}: it is no regular file"
+    assert refused_pair(pair) == f"TLS_KEY={str(pair.key)!r}: expected a regular file"
 
 
 def test_later_failure_restores_certificate_files(tmp_path: Path) -> None:

@@ -128,7 +128,11 @@ def test_invalid_key_file_error_names_line_without_content(text: bytes, words: s
 def test_unreadable_key_file_is_refused_with_reason(tmp_path: Path) -> None:
     """A file that is not there, is a folder or far too large, is refused with the reason."""
     (large := tmp_path / "large").write_text(f"{KEY}\n" * 70_000)
-    for path, words in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory"), (large, "larger than")):
+    for path, words in (
+        (tmp_path / "none", "No such file"),
+        (tmp_path, "Is a directory"),
+        (large, "at most 1048576"),
+    ):
         with pytest.raises(SettingsError, match=words):
             KeysFile(path)
 
@@ -383,15 +387,15 @@ def test_special_file_keeps_the_last_keys(tmp_path: Path) -> None:
     file.follow()
     assert file.keys == kept(KEY)
     for place, words in (
-        (path, "it is no regular file"),
-        (Path("/dev/zero"), "it is no regular file"),
+        (path, "expected a regular file"),
+        (Path("/dev/zero"), "expected a regular file"),
         (tmp_path, "it cannot be read: Is a directory"),
     ):
         with pytest.raises(SettingsError, match=words):
             KeysFile(place)
     (tmp_path / "huge").touch()
     os.truncate(tmp_path / "huge", 1 << 32)
-    with pytest.raises(SettingsError, match="larger than 1048576 bytes"):
+    with pytest.raises(SettingsError, match="at most 1048576 bytes"):
         KeysFile(tmp_path / "huge")
 
 

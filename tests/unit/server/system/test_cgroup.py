@@ -1,4 +1,4 @@
-"""What the kernel allows a container, read from folders like its own."""
+"""Tests of CPU and memory limits, read from folders laid out like the kernel's control groups."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ def write(folder: Path, name: str, text: str) -> None:
     ],
 )
 def test_cgroup_2_quota_is_rounded_up(tmp_path: Path, limit: str, cpus: int | None) -> None:
-    """A quota of cgroup version 2 is rounded up, no more than the usable CPUs; without one those count."""
+    """A CPU quota of cgroup version 2 is rounded up, but not beyond the usable CPUs; without one, all those count."""
     (tmp_path / "cpu.max").write_text(f"{limit}\n")
     assert available_cpus(tmp_path) == (USABLE if cpus is None else min(cpus, USABLE))
 
 
 @pytest.mark.parametrize(("quota", "cpus"), [("50000", 1), ("110000", 2), ("-1", None), ("0", None), ("x", None)])
 def test_cgroup_1_quota_is_rounded_up(tmp_path: Path, quota: str, cpus: int | None) -> None:
-    """A quota of cgroup version 1 is rounded up as well; -1 means that there is none."""
+    """A CPU quota of cgroup version 1 is rounded up; -1 means that there is no quota."""
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu/cpu.cfs_quota_us").write_text(f"{quota}\n")
     (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
     assert available_cpus(tmp_path) == (USABLE if cpus is None else min(cpus, USABLE))
 
 
-def test_usable_cpus_count_without_a_cgroup(tmp_path: Path) -> None:
-    """Without a control group, the CPUs that this process may use count."""
+def test_all_usable_cpus_count_without_a_cgroup(tmp_path: Path) -> None:
+    """Without a control group, all CPUs that this process may use are available."""
     assert available_cpus(tmp_path / "none") == USABLE
 
 
 @pytest.mark.parametrize(
     ("text", "limit"), [("1073741824\n", 1 << 30), ("6291456", 6 << 20), ("max\n", None), ("1G", None), ("", None)]
 )
-def test_memory_limit_of_version_2(tmp_path: Path, text: str, limit: int | None) -> None:
-    """The limit is a number of bytes; `max`, and what is no number, is none."""
+def test_cgroup_2_memory_limit_is_a_number_of_bytes(tmp_path: Path, text: str, limit: int | None) -> None:
+    """In cgroup version 2 a number is the memory limit in bytes; `max` or any other text means no limit."""
     write(tmp_path, "memory.max", text)
     assert memory_limit(tmp_path) == limit
 
@@ -68,34 +68,34 @@ def test_memory_limit_of_version_2(tmp_path: Path, text: str, limit: int | None)
         ("many\n", None),
     ],
 )
-def test_memory_limit_of_version_1(tmp_path: Path, text: str, limit: int | None) -> None:
-    """The limit is a number of bytes; the largest number of whole pages means that there is none."""
+def test_cgroup_1_memory_limit_of_all_pages_is_none(tmp_path: Path, text: str, limit: int | None) -> None:
+    """In cgroup version 1 the largest possible number of pages means that there is no memory limit."""
     write(tmp_path, "memory/memory.limit_in_bytes", text)
     assert memory_limit(tmp_path) == limit
 
 
-def test_memory_limit_of_both_versions(tmp_path: Path) -> None:
-    """Where both versions are mounted, version 2 is asked first."""
+def test_memory_limit_is_read_from_cgroup_2_first(tmp_path: Path) -> None:
+    """Where both cgroup versions are mounted, the memory limit is that of version 2."""
     write(tmp_path, "memory.max", "1000000")
     write(tmp_path, "memory/memory.limit_in_bytes", "2000000")
     assert memory_limit(tmp_path) == 1_000_000
 
 
-def test_missing_cgroup_has_no_memory_limit(tmp_path: Path) -> None:
-    """Without a control group there is no limit, and nobody was killed."""
+def test_missing_cgroup_has_no_memory_limit_and_no_kills(tmp_path: Path) -> None:
+    """Without a control group there is no memory limit, and the count of OOM kills is 0."""
     assert memory_limit(tmp_path / "none") is None
     assert oom_kills(tmp_path / "none") == 0
 
 
-def test_memory_used_of_version_2(tmp_path: Path) -> None:
-    """Pages of files on a disk are given up before anybody is killed; those of files in memory are not."""
+def test_cgroup_2_memory_used_excludes_the_page_cache(tmp_path: Path) -> None:
+    """Memory in use excludes cached pages of files on disk, which can be reclaimed, but includes shared memory."""
     write(tmp_path, "memory.current", "1000\n")
     write(tmp_path, "memory.stat", "anon 500\nfile 400\nkernel 100\nshmem 150\nfile_mapped 30\n")
     assert memory_used(tmp_path) == 1000 - 400 + 150
 
 
-def test_memory_used_of_version_1(tmp_path: Path) -> None:
-    """Version 1 counts the groups below with `total_`; kernels that do not tell of files in memory have none."""
+def test_cgroup_1_memory_used_excludes_the_page_cache(tmp_path: Path) -> None:
+    """In cgroup version 1 the `total_` figures count, which include child groups; `total_shmem` may be missing."""
     write(tmp_path, "memory/memory.usage_in_bytes", "1000\n")
     stat = "cache 1\nshmem 1\ntotal_cache 400\ntotal_rss 600\n"
     write(tmp_path, "memory/memory.stat", stat)
@@ -104,8 +104,8 @@ def test_memory_used_of_version_1(tmp_path: Path) -> None:
     assert memory_used(tmp_path) == 750
 
 
-def test_memory_used_of_both_versions(tmp_path: Path) -> None:
-    """Where both versions are mounted, version 2 is asked first."""
+def test_memory_used_is_read_from_cgroup_2_first(tmp_path: Path) -> None:
+    """Where both cgroup versions are mounted, the memory in use is that of version 2."""
     for name, used, stat in (("memory.current", 1000, "file 0"), ("memory/memory.usage_in_bytes", 2, "total_cache 0")):
         write(tmp_path, name, f"{used}\n")
         write(tmp_path, str(Path(name).with_name("memory.stat")), f"{stat}\n")
@@ -115,7 +115,7 @@ def test_memory_used_of_both_versions(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stat", ["", "anon 5\n", "file many\n", "what is this\n", None])
 @pytest.mark.parametrize("name", ["memory.current", "memory/memory.usage_in_bytes"])
 def test_unknown_memory_usage_is_none(tmp_path: Path, name: str, stat: str | None) -> None:
-    """Where the kernel does not tell, or not all that it takes, nobody knows."""
+    """Memory in use is None if a file of the control group is missing or lacks a figure."""
     assert memory_used(tmp_path) is None
     write(tmp_path, name, "1000\n")
     if stat is not None:
@@ -123,14 +123,14 @@ def test_unknown_memory_usage_is_none(tmp_path: Path, name: str, stat: str | Non
     assert memory_used(tmp_path) is None
 
 
-def test_kills_of_version_2(tmp_path: Path) -> None:
-    """The kills are counted apart from how often the limit was only met."""
+def test_cgroup_2_oom_kills_are_read_from_memory_events(tmp_path: Path) -> None:
+    """OOM kills are read from `oom_kill`, not from the counters of how often the limit was reached."""
     write(tmp_path, "memory.events", "low 0\nhigh 0\nmax 71\noom 9\noom_kill 3\noom_group_kill 1\n")
     assert oom_kills(tmp_path) == 3
 
 
-def test_kills_of_version_1(tmp_path: Path) -> None:
-    """Version 1 counts them among its switches."""
+def test_cgroup_1_oom_kills_are_read_from_oom_control(tmp_path: Path) -> None:
+    """In cgroup version 1 the OOM kills are read from `memory.oom_control`."""
     write(tmp_path, "memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 1\noom_kill 2\n")
     assert oom_kills(tmp_path) == 2
 
@@ -138,13 +138,13 @@ def test_kills_of_version_1(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "oom_kill_disable 0\nunder_oom 0\n", "what is this\n"])
 @pytest.mark.parametrize("name", ["memory.events", "memory/memory.oom_control"])
 def test_unknown_oom_counter_is_zero(tmp_path: Path, name: str, text: str) -> None:
-    """A kernel that does not count them, or in a form that is not known, has killed none."""
+    """The count of OOM kills is 0 if the kernel's file has no counter or an unknown format."""
     write(tmp_path, name, text)
     assert oom_kills(tmp_path) == 0
 
 
 def test_cpu_time_is_read_in_seconds(tmp_path: Path) -> None:
-    """CPU time is told in seconds by either version, and None where it is not told."""
+    """CPU time of either cgroup version is returned in seconds, and None if neither reports it."""
     assert cpu_seconds(tmp_path) is None
     write(tmp_path, "cpuacct/cpuacct.usage", "2500000000\n")
     assert cpu_seconds(tmp_path) == 2.5
@@ -154,6 +154,6 @@ def test_cpu_time_is_read_in_seconds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "limit"), [("50000 100000", 0.5), ("max 100000", None)])
 def test_cpu_limit_is_a_fraction_or_none(tmp_path: Path, text: str, limit: float | None) -> None:
-    """The limit is a part or a multiple of a CPU, or none."""
+    """The CPU limit is a number of CPUs that may be a fraction, or None."""
     write(tmp_path, "cpu.max", text)
     assert cpu_limit(tmp_path) == limit

@@ -1,4 +1,4 @@
-"""Files that settings name, and files that others may read at any moment."""
+"""Tests of reading small files and of replacing files while other processes read them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from server.system.files import LARGEST, read_small, write_atomically
+from server.system.files import MAX_FILE_BYTES, read_small_file, write_atomically
 
 
 @pytest.mark.parametrize("content", ["new\n", b"new\n"])
-def test_file_is_replaced_whole(tmp_path: Path, content: str | bytes) -> None:
-    """A file is replaced by another with the new content and permissions, and no draft is left."""
+def test_file_is_replaced_atomically(tmp_path: Path, content: str | bytes) -> None:
+    """An open file keeps its old content, the new file has the new permissions, and no temporary file remains."""
     path = tmp_path / "file"
     path.write_text("old\n")
     with path.open() as old:
@@ -21,45 +21,45 @@ def test_file_is_replaced_whole(tmp_path: Path, content: str | bytes) -> None:
         assert old.read() == "old\n"
     assert path.read_text() == "new\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_file_that_cannot_be_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the disk is full, the old file stays as it was, and no draft is left."""
+def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the disk is full, the old file is unchanged and no temporary file remains."""
 
-    def full(path: Path, _content: str) -> None:
+    def fail_to_write(path: Path, _content: str) -> None:
         raise OSError(28, "No space left on device", str(path))
 
     path = tmp_path / "file"
     path.write_text("old\n")
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Path, "write_text", fail_to_write)
         with pytest.raises(OSError, match="No space left"):
             write_atomically(path, "new\n")
     assert path.read_text() == "old\n"
-    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_link_stays_a_link(tmp_path: Path) -> None:
-    """What a link leads to is replaced, not the link."""
+def test_writing_through_a_symbolic_link_replaces_its_target(tmp_path: Path) -> None:
+    """Writing to a symbolic link replaces the file that it points to and keeps the link."""
     (tmp_path / "link").symlink_to("file")
     write_atomically(tmp_path / "link", "new\n", durable=True)
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "file").read_text() == "new\n"
 
 
-def test_small_file_is_read(tmp_path: Path) -> None:
-    """A regular file is read up to the limit, and refused beyond it."""
+def test_file_above_the_size_limit_is_refused(tmp_path: Path) -> None:
+    """A file of exactly the largest size is read, and one byte more is refused."""
     path = tmp_path / "file"
-    path.write_bytes(b"x" * LARGEST)
-    assert len(read_small(path)) == LARGEST
-    path.write_bytes(b"x" * (LARGEST + 1))
-    with pytest.raises(ValueError, match="larger than"):
-        read_small(path)
+    path.write_bytes(b"x" * MAX_FILE_BYTES)
+    assert len(read_small_file(path)) == MAX_FILE_BYTES
+    path.write_bytes(b"x" * (MAX_FILE_BYTES + 1))
+    with pytest.raises(ValueError, match=f"at most {MAX_FILE_BYTES} bytes"):
+        read_small_file(path)
 
 
-def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    """A pipe without a writer is refused instead of waited for."""
+def test_pipe_is_refused_without_blocking(tmp_path: Path) -> None:
+    """Reading a pipe that has no writer fails at once instead of blocking."""
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="no regular file"):
-        read_small(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="expected a regular file"):
+        read_small_file(tmp_path / "pipe")

@@ -1,10 +1,10 @@
-"""Out of memory, in words."""
+"""Tests of memory sizes in Docker's notation and of messages about lack of memory."""
 
 from __future__ import annotations
 
 import pytest
 
-from server.system.memory_sizes import killed, shortage, size
+from server.system.memory_sizes import format_size, oom_message, shortage_warning
 
 M, G = 1 << 20, 1 << 30
 
@@ -29,12 +29,12 @@ M, G = 1 << 20, 1 << 30
     ],
 )
 def test_size_is_written_as_a_docker_limit(number: int, text: str) -> None:
-    """A size is written as Docker writes a limit: whole megabytes, rounded up, or gigabytes with up to two decimals."""
-    assert size(number) == text
+    """A size is written in whole megabytes, rounded up, or from 1 GiB in gigabytes with up to two decimals."""
+    assert format_size(number) == text
 
 
 @pytest.mark.parametrize(
-    ("limit", "needs", "words"),
+    ("limit", "needs", "message"),
     [
         (128 * M, 200 * M, "killed: out of memory at 128M; the model needs about 200M"),
         (128 * M, None, "killed: out of memory at 128M"),
@@ -42,14 +42,14 @@ def test_size_is_written_as_a_docker_limit(number: int, text: str) -> None:
         (None, None, "killed: out of memory"),
     ],
 )
-def test_oom_message_names_limit_and_required_memory(limit: int | None, needs: int | None, words: str) -> None:
-    """A kill is told with the limit that it met and with what would have been enough, as far as they are known."""
-    assert killed(limit, needs) == words
+def test_oom_message_names_limit_and_required_memory(limit: int | None, needs: int | None, message: str) -> None:
+    """The message about an OOM kill names the memory limit and the memory the model needs, where they are known."""
+    assert oom_message(limit, needs) == message
 
 
 def test_limit_below_required_memory_is_a_warning() -> None:
-    """A limit below what the model was seen to need is a warning with both figures."""
-    assert shortage(128 * M, 200 * M) == (
+    """A memory limit below what the model was measured to need gives a warning with both figures."""
+    assert shortage_warning(128 * M, 200 * M) == (
         "memory is limited to 128M, and the model needs about 200M: expect to be killed"
     )
 
@@ -58,5 +58,5 @@ def test_limit_below_required_memory_is_a_warning() -> None:
     ("limit", "needs"), [(None, 200 * M), (128 * M, None), (None, None), (200 * M, 200 * M), (G, 200 * M)]
 )
 def test_sufficient_or_unknown_limit_gives_no_warning(limit: int | None, needs: int | None) -> None:
-    """Where the limit is enough, or one of the two is not known, there is nothing to warn of."""
-    assert shortage(limit, needs) is None
+    """There is no warning if the memory limit is sufficient, or if the limit or the need is not known."""
+    assert shortage_warning(limit, needs) is None

@@ -1,4 +1,4 @@
-"""What differs between Linux and other platforms."""
+"""Tests of CPUs, CPU affinity and thread priorities on Linux and on a pretended macOS."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from server.settings import Settings
 from server.system.platform import (
     can_pin,
     is_linux,
-    kept_to,
     lower_priority_of_thread,
+    pinned_to,
     processor_name,
     usable_cpus,
 )
 from tests.support import macos
 
 
-def test_linux_tells_the_cpus_of_this_process() -> None:
-    """On Linux the usable CPUs are those of the process's affinity, and a thread can be kept to one of them."""
+def test_linux_pins_a_thread_to_one_cpu() -> None:
+    """On Linux the usable CPUs are those of the process's affinity, and a thread can be pinned to one of them."""
     usable = usable_cpus()
     assert set(usable) == os.sched_getaffinity(0)
     assert is_linux()
     assert can_pin()
-    with kept_to([usable[-1]]):
+    with pinned_to([usable[-1]]):
         assert usable_cpus() == [usable[-1]]
-    with kept_to([]):
+    with pinned_to([]):
         assert usable_cpus() == usable
     assert usable_cpus() == usable
 
 
-def test_macos_has_all_cpus_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without CPU affinity all CPUs are usable, and keeping a thread to some changes nothing."""
+def test_macos_uses_all_cpus_and_ignores_pinning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without CPU affinity all CPUs of the machine are usable, and pinning a thread changes nothing."""
     macos.pretend(monkeypatch)
     assert not is_linux()
     assert not can_pin()
     assert usable_cpus() == list(range(os.cpu_count() or 1))
-    with kept_to([0]):
+    with pinned_to([0]):
         assert usable_cpus() == list(range(os.cpu_count() or 1))
 
 
-def test_settings_are_read_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default of workers, which the verbs of the container backend read too, is the number of CPUs."""
+def test_default_of_workers_on_macos_is_the_number_of_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On macOS, where the verbs of the container backend read the settings, workers default to the number of CPUs."""
     macos.pretend(monkeypatch)
     assert Settings.from_env({}).workers == os.cpu_count()
 
 
-def test_linux_tells_the_name_of_the_processor(tmp_path: Path) -> None:
-    """On Linux the processor's name is the kernel's where it has one, else that of its architecture."""
+def test_linux_reads_the_processor_name_from_cpuinfo(tmp_path: Path) -> None:
+    """On Linux the processor's name is read from `/proc/cpuinfo`, else it is that of its architecture."""
     info = tmp_path / "cpuinfo"
     info.write_text("processor\t: 0\nmodel name\t: A Fine CPU @ 2 GHz: fast\n")
     assert processor_name(info) == "A Fine CPU @ 2 GHz: fast"
@@ -60,10 +60,10 @@ def test_linux_tells_the_name_of_the_processor(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "name"), [("echo 'Apple M1 Pro'", "Apple M1 Pro"), ("exit 1", os.uname().machine), (None, None)]
 )
-def test_macos_tells_the_name_of_the_processor(
+def test_macos_reads_the_processor_name_from_sysctl(
     program: str | None, name: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On macOS `sysctl` names the processor; without its answer that of its architecture is told."""
+    """On macOS the processor's name is read from `sysctl`; if that fails, it is that of its architecture."""
     macos.pretend(monkeypatch)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/bin" if program else str(tmp_path))
     if program:
@@ -73,19 +73,19 @@ def test_macos_tells_the_name_of_the_processor(
 
 
 @pytest.mark.parametrize("on_macos", [False, True])
-def test_thread_gives_way_on_linux_alone(on_macos: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread's priority is lowered on Linux; on macOS, where a thread's id may be another process's, nothing is."""
+def test_thread_priority_is_lowered_only_on_linux(on_macos: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread's priority is lowered on Linux, but not on macOS, where its id may be another process's."""
     if on_macos:
         macos.pretend(monkeypatch)
-    found: list[int] = []
+    priorities: list[int] = []
 
     def lower() -> None:
         lower_priority_of_thread(7)
-        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 
-    before = os.getpriority(os.PRIO_PROCESS, 0)
+    initial = os.getpriority(os.PRIO_PROCESS, 0)
     thread = threading.Thread(target=lower)
     thread.start()
     thread.join()
-    assert found == [before if on_macos else max(before, 7)]
-    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+    assert priorities == [initial if on_macos else max(initial, 7)]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == initial

@@ -1,4 +1,4 @@
-"""What the processes of a replica hold of memory, beside what psutil says of the same."""
+"""Tests of the memory use of a process tree, compared with psutil's figures."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.system.process_memory import MemoryUse, family, usage
+from server.system.process_memory import MemoryUse, process_tree, usage
 from tests.support.waiting import wait_until
 
-# A process with two children, the name of one as odd as a name can be, and memory that they share with it.
+# A process with two children that share memory with it. The name of one child looks like fields of /proc/<pid>/stat.
 TREE = """
 import os, sys, time
 block = bytearray(os.urandom(8 << 20))
@@ -31,47 +31,47 @@ time.sleep(600)
 
 @pytest.fixture
 def tree() -> Iterator[psutil.Process]:
-    """Three processes, stopped, so that their memory stays as it is."""
+    """A process with two children, all stopped, so that their memory does not change."""
     with subprocess.Popen([sys.executable, "-c", TREE], stdout=subprocess.PIPE, text=True) as process:
         parent = psutil.Process(process.pid)
         try:
             assert process.stdout is not None
             assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
-            for one in (*parent.children(), parent):
-                one.send_signal(signal.SIGSTOP)
+            for member in (*parent.children(), parent):
+                member.send_signal(signal.SIGSTOP)
             yield parent
         finally:
-            for one in (*parent.children(), parent):
-                one.kill()
+            for member in (*parent.children(), parent):
+                member.kill()
 
 
-def test_usage_is_that_of_make_stats(tree: psutil.Process) -> None:
-    """Shared and private memory are what `make stats` shows: proportional less unique, and unique, of all processes."""
+def test_usage_equals_the_figures_of_make_stats(tree: psutil.Process) -> None:
+    """Private memory is the sum of USS and shared memory is PSS minus USS, as in `make stats`."""
 
     def by_psutil() -> MemoryUse:
         memory = [process.memory_full_info() for process in (tree, *tree.children())]
-        private = sum(one.uss for one in memory)
-        return MemoryUse(sum(one.pss for one in memory) - private, private)
+        private = sum(info.uss for info in memory)
+        return MemoryUse(sum(info.pss for info in memory) - private, private)
 
-    # Each process elsewhere that loads or leaves the same libraries changes what these share.
+    # Retried because any other process that starts or ends with the same libraries changes the shared figure.
     wait_until(lambda: usage(tree.pid) == by_psutil())
-    found = usage(tree.pid)
-    assert found.private >= 2 * (2 << 20)
-    assert found.shared >= 8 << 20
+    memory = usage(tree.pid)
+    assert memory.private >= 2 * (2 << 20)
+    assert memory.shared >= 8 << 20
 
 
-def test_family_is_the_process_and_its_descendants(tree: psutil.Process) -> None:
-    """The family is the process, first, and its descendants, whatever they call themselves; not its siblings."""
-    found = family(tree.pid)
-    assert found[0] == tree.pid
-    assert sorted(found[1:]) == sorted(child.pid for child in tree.children())
-    assert set(found) < set(family(os.getpid()))
+def test_process_tree_lists_the_process_and_its_descendants(tree: psutil.Process) -> None:
+    """The process comes first, then its descendants, whatever their names; siblings are not included."""
+    processes = process_tree(tree.pid)
+    assert processes[0] == tree.pid
+    assert sorted(processes[1:]) == sorted(child.pid for child in tree.children())
+    assert set(processes) < set(process_tree(os.getpid()))
 
 
 def test_ended_processes_use_no_memory(tmp_path: Path) -> None:
-    """A process that ends while it is looked at counts nothing."""
+    """A process that ends while its memory is read counts as zero bytes."""
     (tmp_path / "7").mkdir()
     (tmp_path / "7/stat").write_text("7 (gone) S 1 0 0")
     (tmp_path / "8").mkdir()
-    assert family(1, tmp_path) == [1, 7]
+    assert process_tree(1, tmp_path) == [1, 7]
     assert usage(1, tmp_path) == MemoryUse(0, 0)
