@@ -17,15 +17,15 @@ from deploy.backends.base import Backend
 from deploy.backends.choice import choose, containers_used
 from deploy.backends.docker.backend import DockerBackend
 from deploy.errors import CommandError
-from deploy.options import Options, environment
+from deploy.options import Options, read_environment
 from deploy.rollout.replica_client import Access, ask_address
 from deploy.security import exposure, tls
 from deploy.security.api_keys import client_key
 from deploy.stack import interrupt
-from deploy.stack.lock import alone
+from deploy.stack.lock import locked
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.record import Record
-from deploy.stack.registry_services import page
+from deploy.stack.registry_services import mlflow_address
 from deploy.stack.specification import Stack
 from server.errors import StartError
 
@@ -61,7 +61,7 @@ class Verbs:
         print(f"  service  {stack.address}   {_remark(stack)}")
         print(f"  Locust   http://127.0.0.1:{stack.locust_port}")
         if stack.full:
-            print(f"  MLflow   {page(stack)}")
+            print(f"  MLflow   {mlflow_address(stack)}")
         print(f"  try      {self._curl(stack)}")
         if line := exposure.warning(stack):
             print(f"note: {line}")
@@ -213,7 +213,7 @@ VERBS: Mapping[str, Callable[[Verbs], None]] = {
 @contextmanager
 def _remembered(layout: Layout, verb: str) -> Iterator[None]:
     """Change the stack alone, and keep why that was refused for those who look at it later."""
-    with alone(layout):
+    with locked(layout):
         try:
             yield
         except (CommandError, StartError) as error:
@@ -243,7 +243,7 @@ def _place(stack: Stack, layout: Layout) -> tuple[str, list[str]]:
     """Where curl is to ask, and how it knows the service: by its certificate, and by a name in that."""
     if not stack.has_tls:
         return stack.address, []
-    place, names = urlsplit(stack.address), tls.names(layout)
+    place, names = urlsplit(stack.address), tls.subject_names(layout)
     options = ["--cacert", shlex.quote(stack.tls_cert)]
     if place.hostname in names or not names:
         return stack.address, options
@@ -266,7 +266,7 @@ def main(arguments: list[str]) -> int:
         return 2
     verb = arguments[0]
     try:
-        variables = environment()
+        variables = read_environment()
         lenient = Options.read_leniently(variables)
         interrupt.listen()
         layout = Layout(lenient.var_dir.resolve())

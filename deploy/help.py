@@ -60,12 +60,13 @@ def verbs() -> Iterator[tuple[str, str]]:
 
 def settings() -> str:
     """Return docs/settings.md."""
-    from deploy.options import BENCH, VARIABLES  # noqa: PLC0415  (the list of verbs needs no package)
-    from deploy.variables import CREDENTIALS, LAB, REGISTRY, REPLICA  # noqa: PLC0415
+    from deploy.options import BENCH_VARIABLES, VARIABLES  # noqa: PLC0415  (the list of verbs needs no package)
+    from deploy.variables import CREDENTIAL_VARIABLES, LAB_VARIABLES, REGISTRY_VARIABLES, REPLICA_VARIABLES  # noqa: PLC0415
 
     tables = {
-        "Replicas": REPLICA, "The registry of `make up-full`": REGISTRY,
-        "Access to a registry of yours": CREDENTIALS, "The scaling lab": LAB, "The bench": BENCH,
+        "Replicas": REPLICA_VARIABLES, "The registry of `make up-full`": REGISTRY_VARIABLES,
+        "Access to a registry of yours": CREDENTIAL_VARIABLES, "The scaling lab": LAB_VARIABLES,
+        "The bench": BENCH_VARIABLES,
     }  # fmt: skip
     others = {one.name for table in tables.values() for one in table}
     tables = {"The stack": tuple(one for one in VARIABLES if one.name not in others)} | tables

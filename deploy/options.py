@@ -19,20 +19,26 @@ from dotenv import dotenv_values
 from deploy.errors import CommandError
 from deploy.variable_types import (
     Amount,
-    Cpus,
+    CpuCount,
     FilePath,
     ListOf,
-    Memory,
-    Numbers,
+    MemorySize,
+    NumberList,
     OneOf,
     Switch,
     Text,
     Type,
     Variable,
-    Whole,
+    WholeNumber,
     parse,
 )
-from deploy.variables import CREDENTIALS, INTERNAL, LAB, REGISTRY, REPLICA
+from deploy.variables import (
+    CREDENTIAL_VARIABLES,
+    INTERNAL_VARIABLES,
+    LAB_VARIABLES,
+    REGISTRY_VARIABLES,
+    REPLICA_VARIABLES,
+)
 from server.errors import SettingsError
 from server.settings import ROOT, Settings
 
@@ -40,7 +46,7 @@ from server.settings import ROOT, Settings
 # container tries before it gives up.
 MAX_REPLICAS = {"local": 8, "docker": 16}
 
-_PORT = Whole(1, 65535)
+_PORT = WholeNumber(1, 65535)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +70,13 @@ class Options:
 
     # What a verb is asked.
     replicas: Annotated[int | None, Variable(
-        "N", Whole(1, max(MAX_REPLICAS.values())), "1", "number of replicas; locally at most 8",
+        "N", WholeNumber(1, max(MAX_REPLICAS.values())), "1", "number of replicas; locally at most 8",
     )] = None
     cpus: Annotated[Amount[float] | None, Variable(
-        "CPUS", Cpus(), "1; locally no limit", "CPUs of each replica; locally whole ones", aliases=("SERVER_CPUS",),
+        "CPUS", CpuCount(), "1; locally no limit", "CPUs of each replica; locally whole ones", aliases=("SERVER_CPUS",),
     )] = None
     memory: Annotated[Amount[int] | None, Variable(
-        "MEMORY", Memory(), "1G; locally no limit", "memory limit of each replica", aliases=("SERVER_MEMORY",),
+        "MEMORY", MemorySize(), "1G; locally no limit", "memory limit of each replica", aliases=("SERVER_MEMORY",),
     )] = None
     version: Annotated[str, Variable(
         "VERSION", Text(), "", "version of the model that `make promote` moves to",
@@ -89,11 +95,11 @@ class Options:
     # The model.
     model_uri: Annotated[str, Variable(
         "MODEL_URI", Text("URI or folder"), "`models:/covertype@champion`", "model to serve", services=("model",),
-        kept=True,
+        persistent=True,
     )] = ""
     tracking_uri: Annotated[str, Variable(
         "MLFLOW_TRACKING_URI", Text("URI"), "a SQLite file of the stack's own", "MLflow registry", services=("model",),
-        kept=True,
+        persistent=True,
     )] = ""
     covertype_path: Annotated[Path | None, Variable(
         "COVERTYPE_PATH", FilePath(), "downloaded by scikit-learn", "Covertype as CSV, to train with",
@@ -129,7 +135,7 @@ class Options:
 
     # Who may use it.
     api_keys_file: Annotated[Path | None, Variable(
-        "API_KEYS_FILE", FilePath(), "no keys", "file of API keys, one a line", services=("server",), kept=True,
+        "API_KEYS_FILE", FilePath(), "no keys", "file of API keys, one a line", services=("server",), persistent=True,
     )] = None
     api_key: Annotated[str, Variable(
         "API_KEY", Text(), "the first plain key of that file", "key that the project's own clients send",
@@ -143,7 +149,8 @@ class Options:
         "TLS_KEY", FilePath(), "no TLS", "private key of the certificate", services=("nginx",),
     )] = None
     client_requests: Annotated[int | None, Variable(
-        "CLIENT_REQUESTS", Whole(1, 1_000_000), "no limit", "requests a second of one client", services=("nginx",),
+        "CLIENT_REQUESTS", WholeNumber(1, 1_000_000), "no limit", "requests a second of one client",
+        services=("nginx",),
     )] = None
     client_connections: Annotated[int | None, Variable(
         "CLIENT_CONNECTIONS", _PORT, "no limit", "connections of one client with a request in work",
@@ -152,11 +159,11 @@ class Options:
 
     # Images.
     image: Annotated[str, Variable(
-        "IMAGE", Text("repository"), "built here", "published images to run, or to publish", kept=True,
+        "IMAGE", Text("repository"), "built here", "published images to run, or to publish", persistent=True,
     )] = ""
-    tag: Annotated[str, Variable("TAG", Text(), "`latest`", "tag of the images", kept=True)] = ""
+    tag: Annotated[str, Variable("TAG", Text(), "`latest`", "tag of the images", persistent=True)] = ""
     extras: Annotated[tuple[str, ...], Variable(
-        "EXTRAS", ListOf(("onnx", "parquet")), "none", "packages that the images have besides", kept=True,
+        "EXTRAS", ListOf(("onnx", "parquet")), "none", "packages that the images have besides", persistent=True,
     )] = ()
     platforms: Annotated[str, Variable(
         "PLATFORMS", Text("list"), "`linux/amd64,linux/arm64`", "platforms to publish for",
@@ -170,20 +177,20 @@ class Options:
 
     # Locust's page.
     locust_workers: Annotated[int | None, Variable(
-        "LOCUST_WORKERS", Whole(1, 64), "1", "processes that share the users of Locust's page", kept=True,
+        "LOCUST_WORKERS", WholeNumber(1, 64), "1", "processes that share the users of Locust's page", persistent=True,
     )] = None
     locust_cpus: Annotated[Amount[float] | None, Variable(
-        "LOCUST_CPUS", Cpus(), "1", "CPU limit of each of them, in containers", kept=True,
+        "LOCUST_CPUS", CpuCount(), "1", "CPU limit of each of them, in containers", persistent=True,
     )] = None
     locust_memory: Annotated[Amount[int] | None, Variable(
-        "LOCUST_MEMORY", Memory(), "1G", "memory limit of each of them, in containers", kept=True,
+        "LOCUST_MEMORY", MemorySize(), "1G", "memory limit of each of them, in containers", persistent=True,
     )] = None
     # fmt: on
 
     # Kept as text: the settings of a replica, with what else a stack keeps until `make down`.
-    kept: Mapping[str, str] = field(default_factory=dict)
+    persistent: Mapping[str, str] = field(default_factory=dict)
     # Variables that are set and empty: they are not to unlock a stack that has them.
-    emptied: frozenset[str] = frozenset()
+    set_but_empty: frozenset[str] = frozenset()
     # All variables, for the environments of child processes and for nothing else.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -194,16 +201,18 @@ class Options:
         Raises:
             CommandError, SettingsError: naming the variable, its value and what was expected.
         """
-        kept = {one.name: environ[one.name] for one in VARIABLES if one.kept and environ.get(one.name)}
+        persistent = {one.name: environ[one.name] for one in VARIABLES if one.persistent and environ.get(one.name)}
         for name in ("MODEL_URI", "MLFLOW_TRACKING_URI"):
-            if name in kept:
-                kept[name] = _anchored(kept[name])
+            if name in persistent:
+                persistent[name] = _absolute_uri(persistent[name])
         values = dict(_values(cls, environ))
         if file := values.get("api_keys_file"):
-            kept["API_KEYS_FILE"] = os.path.normpath(file)
-        Settings.from_env(kept)
-        emptied = frozenset(name for name, text in environ.items() if not text)
-        return cls(**values, kept=kept, emptied=emptied, environment=MappingProxyType(dict(environ)))
+            persistent["API_KEYS_FILE"] = os.path.normpath(file)
+        Settings.from_env(persistent)
+        set_but_empty = frozenset(name for name, text in environ.items() if not text)
+        return cls(
+            **values, persistent=persistent, set_but_empty=set_but_empty, environment=MappingProxyType(dict(environ))
+        )
 
     @classmethod
     def read_leniently(cls, environ: Mapping[str, str]) -> Self:
@@ -285,13 +294,13 @@ class BenchOptions:
     # fmt: off
     quick: Annotated[bool, Variable("QUICK", Switch(), "", "one engine, one worker, short rows")] = False
     workers: Annotated[tuple[int, ...] | None, Variable(
-        "WORKERS", Numbers(64), "`1 2 4`", "numbers of workers",
+        "WORKERS", NumberList(64), "`1 2 4`", "numbers of workers",
     )] = None
     connections: Annotated[tuple[int, ...] | None, Variable(
-        "CONNECTIONS", Numbers(10_000), "`1 64 512`", "numbers of connections",
+        "CONNECTIONS", NumberList(10_000), "`1 64 512`", "numbers of connections",
     )] = None
     seconds: Annotated[int | None, Variable(
-        "BENCH_SECONDS", Whole(1, 3600), "6", "length of a row of the table",
+        "BENCH_SECONDS", WholeNumber(1, 3600), "6", "length of a row of the table",
     )] = None
     data: Annotated[Path | None, Variable("DATA", FilePath(), "rows drawn at random", "CSV of rows to ask for")] = None
     # fmt: on
@@ -319,14 +328,14 @@ def _declared(options: Any) -> dict[str, Variable]:
 
 
 # The lab has WORKERS and DATA, too.
-BENCH = tuple(one for one in _declared(BenchOptions).values() if one.name not in ("WORKERS", "DATA"))
+BENCH_VARIABLES = tuple(one for one in _declared(BenchOptions).values() if one.name not in ("WORKERS", "DATA"))
 
 
-_OF_STACKS = (*_declared(Options).values(), *REPLICA, *REGISTRY, *CREDENTIALS)
+_OF_STACKS = (*_declared(Options).values(), *REPLICA_VARIABLES, *REGISTRY_VARIABLES, *CREDENTIAL_VARIABLES)
 # All variables that people set, in the order in which documentation lists them.
-VARIABLES = (*_OF_STACKS, *LAB, *BENCH)
+VARIABLES = (*_OF_STACKS, *LAB_VARIABLES, *BENCH_VARIABLES)
 # All that docker-compose.yml may ask for: what it gets is what a verb fills in, and no value of the user's shell.
-COMPOSE = (*(name for one in _OF_STACKS for name in (one.name, *one.aliases)), *INTERNAL)
+COMPOSE_VARIABLES = (*(name for one in _OF_STACKS for name in (one.name, *one.aliases)), *INTERNAL_VARIABLES)
 
 
 # What says where a stack is.
@@ -346,7 +355,7 @@ def env_file(environ: Mapping[str, str]) -> Path:
     return parse("ENV_FILE", environ.get("ENV_FILE") or ".env", FilePath())
 
 
-def environment() -> dict[str, str]:
+def read_environment() -> dict[str, str]:
     """Return the variables of this process over those of the file of settings.
 
     Raises:
@@ -364,16 +373,16 @@ def _values(options: Any, environ: Mapping[str, str]) -> Iterator[tuple[str, Any
     for field_name, variable in _declared(options).items():
         if (read := variable.read(environ)) is not None:
             name, value = read
-            is_amount = isinstance(variable.type, Cpus | Memory)
+            is_amount = isinstance(variable.type, CpuCount | MemorySize)
             yield field_name, Amount(name, environ[name], value) if is_amount else value
 
 
-def masked(uri: str) -> str:
+def mask_password(uri: str) -> str:
     """Return an address without the password that it may hold, for messages."""
     return re.sub(r"(//[^/@:]*:)[^/@]*@", r"\1***@", uri)
 
 
-def _anchored(uri: str) -> str:
+def _absolute_uri(uri: str) -> str:
     """Return a relative path, or SQLite file, as seen from the checkout: the stack works elsewhere."""
     if uri.startswith("sqlite:///"):
         return f"sqlite:///{ROOT / uri.removeprefix('sqlite:///')}"

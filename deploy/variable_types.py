@@ -44,7 +44,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class WholeNumber:
     """A whole number in a range."""
 
     low: int
@@ -101,7 +101,7 @@ class ListOf:
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
+class NumberList:
     """Whole numbers from 1 up with spaces between them, each once, in the order given."""
 
     high: int
@@ -110,7 +110,7 @@ class Numbers:
     def parse(self, text: str) -> tuple[int, ...]:
         """Return the numbers."""
         try:
-            numbers = dict.fromkeys(map(Whole(1, self.high).parse, text.split()))
+            numbers = dict.fromkeys(map(WholeNumber(1, self.high).parse, text.split()))
         except ValueError:
             numbers = {}
         if not numbers:
@@ -155,7 +155,7 @@ class Amount(Generic[T_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class Cpus:
+class CpuCount:
     """A number of CPUs above 0."""
 
     name: str = "number of CPUs, such as `0.5`"
@@ -168,7 +168,7 @@ class Cpus:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class MemorySize:
     """A size of memory."""
 
     name: str = "size, such as `512M`"
@@ -183,8 +183,8 @@ class Variable:
     """One variable.
 
     ``aliases`` are other names, which count where this one is not set. ``default`` is for documentation. ``services``
-    are those of `docker-compose.yml` whose containers receive it. ``kept`` tells whether a stack keeps it, as text,
-    until `make down`; ``secret`` whether it must not be shown.
+    are those of `docker-compose.yml` whose containers receive it. ``persistent`` tells whether a stack keeps it, as
+    text, until `make down`; ``secret`` whether it must not be shown.
     """
 
     name: str
@@ -193,7 +193,7 @@ class Variable:
     meaning: str
     aliases: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
-    kept: bool = False
+    persistent: bool = False
     secret: bool = False
 
     def read(self, environ: Mapping[str, str]) -> tuple[str, Any] | None:

@@ -5,29 +5,31 @@ Those of the command line are the fields of the classes in :mod:`deploy.options`
 
 from __future__ import annotations
 
-from deploy.variable_types import OneOf, Text, Variable, Whole
+from deploy.variable_types import OneOf, Text, Variable, WholeNumber
 from server.settings import ENGINES, LOG_LEVELS
 
 
-def _replica(name: str, type_: Whole | OneOf, default: str, meaning: str, *more: str) -> Variable:
-    return Variable(name, type_, default, meaning, services=("server", *more), kept=True)
+def _replica(name: str, type_: WholeNumber | OneOf, default: str, meaning: str, *more: str) -> Variable:
+    return Variable(name, type_, default, meaning, services=("server", *more), persistent=True)
 
 
 # Read by server/settings.py, which also checks them.
-REPLICA = (
-    _replica("WEB_CONCURRENCY", Whole(1, 1024), "the CPUs, rounded up", "workers of each replica"),
+REPLICA_VARIABLES = (
+    _replica("WEB_CONCURRENCY", WholeNumber(1, 1024), "the CPUs, rounded up", "workers of each replica"),
     _replica("ENGINE", OneOf(ENGINES), "`auto`", "what computes the predictions", "model"),
-    _replica("MAX_BATCH_ROWS", Whole(1, 1_000_000), "256", "rows that one predict call takes"),
-    _replica("MAX_PENDING", Whole(1, 10_000_000), "4096", "rows that wait in a worker; more are answered with 503"),
-    _replica("MAX_BODY_BYTES", Whole(1, 2**31), "1048576", "size of a request's body", "nginx"),
-    _replica("KEEP_ALIVE", Whole(1, 3600), "75", "seconds that an idle connection is kept"),
-    _replica("GRACEFUL_TIMEOUT", Whole(1, 3600), "30", "seconds that a worker may take to finish its requests"),
+    _replica("MAX_BATCH_ROWS", WholeNumber(1, 1_000_000), "256", "rows that one predict call takes"),
+    _replica(
+        "MAX_PENDING", WholeNumber(1, 10_000_000), "4096", "rows that wait in a worker; more are answered with 503"
+    ),
+    _replica("MAX_BODY_BYTES", WholeNumber(1, 2**31), "1048576", "size of a request's body", "nginx"),
+    _replica("KEEP_ALIVE", WholeNumber(1, 3600), "75", "seconds that an idle connection is kept"),
+    _replica("GRACEFUL_TIMEOUT", WholeNumber(1, 3600), "30", "seconds that a worker may take to finish its requests"),
     _replica("LOG_LEVEL", OneOf(LOG_LEVELS), "`info`", "least severe messages that replicas log"),
 )
 
 _URL = Text("URL")
 # Of the registry of `make up-full`: another database, another store, and the secrets of its own ones.
-REGISTRY = (
+REGISTRY_VARIABLES = (
     Variable("DATABASE_URL", _URL, "a database of its own", "MySQL, MariaDB or PostgreSQL of yours, with the password",
              services=("mlflow",), secret=True),
     Variable("DATABASE_PASSWORD", Text(), "made by `make up-full`", "password of its own database",
@@ -44,7 +46,7 @@ REGISTRY = (
 )  # fmt: skip
 
 # MLflow's and the S3 client's own, for whoever asks a registry.
-CREDENTIALS = (
+CREDENTIAL_VARIABLES = (
     Variable("MLFLOW_TRACKING_USERNAME", Text(), "none", "user name at the registry", services=("model",)),
     Variable("MLFLOW_TRACKING_PASSWORD", Text(), "none", "its password", services=("model",), secret=True),
     Variable("MLFLOW_TRACKING_TOKEN", Text(), "none", "token in their place", services=("model",), secret=True),
@@ -57,15 +59,15 @@ CREDENTIALS = (
 )  # fmt: skip
 
 # What docker-compose.yml asks for besides; the verbs fill it in.
-INTERNAL = (
+INTERNAL_VARIABLES = (
     "MODEL_FOLDER", "STOP_GRACE_PERIOD", "CODE_DIGEST", "CONFIG_DIGEST", "SERVICE_CPUSET", "GENERATOR_CPUSET",
     "API_KEYS_FOLDER", "API_KEYS_NAME", "COMPOSE_PROFILES",
 )  # fmt: skip
 
-_USERS = Whole(1, 100_000)
-_SECONDS = Whole(1, 3600)
+_USERS = WholeNumber(1, 100_000)
+_SECONDS = WholeNumber(1, 3600)
 # Read by deploy/scaling.
-LAB = (
+LAB_VARIABLES = (
     Variable("USERS", _USERS, "10000; 500 of `quick`", "most users"),
     Variable("STEP_USERS", _USERS, "500", "users that each step adds"),
     Variable("SPAWN_RATE", _USERS, "500", "users that arrive a second"),
@@ -80,7 +82,7 @@ LAB = (
     Variable("SLO_FAILURES", Text("percent"), "1", "objective: requests that fail"),
     Variable("SLO_CPU", Text("percent"), "90", "objective: use of the CPU limit"),
     Variable("SLO_MEMORY", Text("percent"), "90", "objective: use of the memory limit"),
-    Variable("LOCUST_PROCESSES", Whole(1, 64), "the generator's CPUs", "processes of the lab's load generator"),
+    Variable("LOCUST_PROCESSES", WholeNumber(1, 64), "the generator's CPUs", "processes of the lab's load generator"),
     Variable("RESULTS_DIR", Text("folder"), "`results`", "where results are written"),
     Variable("RESULTS", Text("folder"), "the newest results", "results that `make plan` and `make report` read"),
     Variable("RESUME", Text("folder"), "", "results of a `make compare` to go on with"),

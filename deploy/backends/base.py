@@ -12,7 +12,7 @@ from deploy.options import Options
 from deploy.rollout import replica_client
 from deploy.rollout.promotion import Registrar, Replica, Version, promote, settle
 from deploy.security import api_keys, tls
-from deploy.stack.code import code_digest, outdated
+from deploy.stack.code import code_digest, code_mismatch
 from deploy.stack.paths import Layout
 from deploy.stack.record import Record
 from deploy.stack.registry_services import with_registry
@@ -112,7 +112,7 @@ class Backend(ABC):
         replicas, registrar = self._rollout(stack, previous)
         code = code_digest()
         if name := next((replica.name for replica in replicas if not replica.runs_code(code)), None):
-            raise CommandError(outdated(name))
+            raise CommandError(code_mismatch(name))
         patience = stack.settings(self._layout).graceful_timeout
         promoted = promote(replicas, registrar, version, force=force, patience=patience)
         if previous is not None:
@@ -162,7 +162,7 @@ class Backend(ABC):
 
     def _change(self, previous: Record, stack: Stack) -> Stack:
         with self._undone_on_failure(previous):
-            self._converge(previous.wanting(stack))
+            self._converge(previous.with_wanted(stack))
         return stack
 
     @contextmanager

@@ -13,7 +13,7 @@ from deploy.bench.subject import Subject
 from deploy.bench.table import Row
 from deploy.bench.wrk import find_wrk
 from deploy.errors import CommandError
-from deploy.options import BenchOptions, ModelOptions, environment
+from deploy.options import BenchOptions, ModelOptions, read_environment
 from deploy.stack.interrupt import Interrupted, ignore, listen
 from deploy.stack.machine import Machine
 from deploy.stack.paths import ROOT
@@ -43,8 +43,8 @@ def main() -> int:
 
 
 def _measure(reports: list[Report]) -> None:
-    run = _prepared(environment())
-    report = Report(run.subject, Machine.this(), run.plan)
+    run = _prepared(read_environment())
+    report = Report(run.subject, Machine.current(), run.plan)
     progress = RowProgress(run.replicas, run.plan)
 
     def keep(row: Row) -> None:

@@ -49,7 +49,7 @@ def main() -> int:
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{Machine.this().words}\n\n{_table(rows)}")
+    print(f"{Machine.current().description}\n\n{_table(rows)}")
     return 0
 
 

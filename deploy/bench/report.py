@@ -30,7 +30,8 @@ class Report:
 
     def render(self) -> str:
         """For people: one line on what it is, and the table."""
-        return f"{self.subject.words}; {self.machine.words}; {self.plan.seconds} s a row\n\n{table(self.rows)}\n"
+        heading = f"{self.subject.description}; {self.machine.description}; {self.plan.seconds} s a row"
+        return f"{heading}\n\n{table(self.rows)}\n"
 
     def save(self, results: Path, ended: str | None) -> Path:
         """For programs: ``<time>-bench/bench.json`` under ``results``; ``ended`` says why there are no more rows."""

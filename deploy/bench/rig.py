@@ -87,7 +87,7 @@ def rig(binary: str, environment: Mapping[str, str], folder: Path, engine: str, 
     """
     layout = Layout(folder)
     layout.make()
-    port = ports.free()
+    port = ports.find_free()
     _configure(binary, layout, port, Settings.from_env(environment))
     address = f"http://127.0.0.1:{port}"
     # Relative to the folder that they run in, so that the socket's path is short wherever that is.

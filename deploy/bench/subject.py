@@ -61,7 +61,7 @@ class Subject:
             return None
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """What it is, for people."""
         nodes = f", {self.nodes:,} nodes" if self.nodes is not None else ""
         return f"{self.copy.name} version {self.copy.version}{nodes}"

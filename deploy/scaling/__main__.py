@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from deploy.errors import CommandError
-from deploy.options import Options, environment
+from deploy.options import Options, read_environment
 from deploy.scaling.verbs import VERBS, Lab
 from deploy.stack.interrupt import Interrupted, listen
 from deploy.stack.paths import Layout
@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     status = 0
     listen()
     try:
-        environ = environment()
+        environ = read_environment()
         layout = Layout(Options.read_leniently(environ).var_dir.resolve())
         VERBS[arguments[0]](Lab(layout, environ))
     except Interrupted as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deploy.errors import CommandError
-from deploy.variable_types import Whole, parse
+from deploy.variable_types import WholeNumber, parse
 
 # What each `make load PROFILE=` is: users, and minutes.
 PROFILES: Mapping[str, tuple[int, int]] = {
@@ -124,7 +124,7 @@ def number(environ: Mapping[str, str], name: str, default: int, most: int) -> in
         CommandError: it is none, or above ``most``.
     """
     text = environ.get(name)
-    return parse(name, text, Whole(1, most)) if text else default
+    return parse(name, text, WholeNumber(1, most)) if text else default
 
 
 def _seconds(environ: Mapping[str, str], name: str, default: int) -> int:

@@ -10,7 +10,7 @@ from deploy.scaling.ladder import number
 from deploy.scaling.placement import Placement
 from deploy.scaling.slo import Slo
 from deploy.scaling.topology import PRESETS, Topology, pairs
-from deploy.stack.paths import at
+from deploy.stack.paths import parse_path
 
 # All that changes what is measured: kept with the results, so that an interrupted command goes on as it began.
 VARIABLES = (
@@ -49,7 +49,7 @@ def load(environ: Mapping[str, str], placement: Placement) -> Load:
     client = environ.get("CLIENT") or CLIENTS[0]
     if client not in CLIENTS:
         raise CommandError(f"CLIENT={client!r}: expected one of {', '.join(CLIENTS)}")
-    data = at("DATA", environ["DATA"]) if environ.get("DATA") else None
+    data = parse_path("DATA", environ["DATA"]) if environ.get("DATA") else None
     if data and not data.is_file():
         raise CommandError(f"DATA={environ['DATA']!r}: there is no such file")
     processes = number(environ, "LOCUST_PROCESSES", placement.generator_cpus or 1, 64)

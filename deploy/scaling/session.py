@@ -117,7 +117,7 @@ class Session:
 
     def _calibration(self, placement: Placement) -> Calibration:
         load = options.load(self.service.environ, placement)
-        machine = Machine.this()
+        machine = Machine.current()
         parts = {
             "on": f"{machine.cpu} x {machine.cores}",
             "CPUs": len(self.service.cpus),
@@ -164,11 +164,11 @@ def _null(step: Step, mean_wait: float) -> Null:
 
 
 def _conditions(verb: str, service: Service, ladder: Ladder, slo: Slo) -> Mapping[str, Any]:
-    machine = Machine.this()
+    machine = Machine.current()
     model = service.health().get("model") or {}
     return {
         "verb": verb,
-        "machine": machine.words,
+        "machine": machine.description,
         "commit": machine.commit,
         "backend": service.backend,
         # Docker Desktop's engine is a virtual machine, which may have fewer CPUs than this one.

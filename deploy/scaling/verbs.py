@@ -21,8 +21,8 @@ from deploy.scaling.session import Session
 from deploy.scaling.topology import Topology
 from deploy.scaling.tracking import document
 from deploy.stack.interrupt import ignore
-from deploy.stack.lock import alone
-from deploy.stack.paths import Layout, at
+from deploy.stack.lock import locked
+from deploy.stack.paths import Layout, parse_path
 
 # How the folders of the lab and of the benches are called, and the lock of whatever measures.
 _OURS = re.compile(r"\d{8}-\d{6}-[a-z-]+(-\d+)?")
@@ -35,7 +35,7 @@ class Lab:
     def __init__(self, layout: Layout, environ: Mapping[str, str]) -> None:
         self._layout = layout
         self._environ = environ
-        self._results = at("RESULTS_DIR", environ.get("RESULTS_DIR") or "results")
+        self._results = parse_path("RESULTS_DIR", environ.get("RESULTS_DIR") or "results")
 
     def load(self) -> None:
         """Test the stack that is up with a number of users at once.
@@ -67,7 +67,7 @@ class Lab:
 
     def _measure(self, verb: str, ladder: Ladder) -> None:
         """Take the stack as it is; it may be scaled meanwhile, but not by another measurement."""
-        with alone(self._layout, _LAB):
+        with locked(self._layout, _LAB):
             service = Service.running(self._layout, self._environ)
             with Progress() as progress, self._reported(self._session(verb, service, ladder, progress)) as session:
                 session.measure(service.topology, ladder, Placement())
@@ -77,7 +77,11 @@ class Lab:
         environ = self._environ | resumed.conditions["options"] if resumed else self._environ
         ladder = Ladder.from_env(environ)
         options.check(environ)
-        with alone(self._layout, _LAB), alone(self._layout), Service.taken(self._layout, environ) as service:
+        with (
+            locked(self._layout, _LAB),
+            locked(self._layout),
+            Service.taken(self._layout, environ) as service,
+        ):
             wanted = _possible(service, options.topologies(environ, len(service.cpus), limits=_limits(service)))
             with Progress() as progress:
                 session = Session.of(verb, service, ladder, progress, resumed or self._results)
@@ -94,7 +98,11 @@ class Lab:
         plain = Ladder.from_env({name: value for name, value in self._environ.items() if name != "STEP_USERS"})
         ladder = Ladder.hold(users, plain.spawn_rate, plain.step_seconds, plain.settle_seconds)
         replicas = number(self._environ, "N", 1, 16)
-        with alone(self._layout, _LAB), alone(self._layout), Service.taken(self._layout, self._environ) as service:
+        with (
+            locked(self._layout, _LAB),
+            locked(self._layout),
+            Service.taken(self._layout, self._environ) as service,
+        ):
             limits = _limits(service)
             most = options.topologies({**self._environ, "WORKERS": "1"}, len(service.cpus), limits=limits)[0]
             most = Topology(replicas, max(1, int(-(-most.cpus // 1))), most.cpus, most.memory)
@@ -125,7 +133,7 @@ class Lab:
         make report [RESULTS=results/..]
         """
         chosen = self._environ.get("RESULTS")
-        results = Results.load(at("RESULTS", chosen)) if chosen else self._measured()[-1]
+        results = Results.load(parse_path("RESULTS", chosen)) if chosen else self._measured()[-1]
         print("\n".join(summary(results)))
         print(f"report: {write_report(results)}")
 
@@ -156,7 +164,7 @@ class Lab:
     def _resumed(self) -> Results | None:
         """What RESUME names, to go on with it."""
         folder = self._environ.get("RESUME")
-        return Results.load(at("RESUME", folder)) if folder else None
+        return Results.load(parse_path("RESUME", folder)) if folder else None
 
     @contextmanager
     def _reported(self, session: Session) -> Iterator[Session]:

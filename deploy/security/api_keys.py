@@ -12,7 +12,7 @@ from server.http.api_keys import Keys, parse
 from server.system.files import read_small_file
 
 # Whom the replicas run as in containers (deploy/images/Dockerfile): user and group.
-CONTAINER = 10001
+CONTAINER_UID = 10001
 _KEY = re.compile(r"[!-~]{16,256}")
 
 
@@ -51,7 +51,7 @@ def check(stack: Stack, options: Options) -> None:
         raise CommandError(f"API_KEY is none of the keys in API_KEYS_FILE={str(path)!r}")
 
 
-def trouble(stack: Stack) -> str:
+def reload_problem(stack: Stack) -> str:
     """Why replicas do not follow the file now, as far as can be seen from here; empty where they do."""
     try:
         if stack.api_keys_file:
@@ -91,13 +91,13 @@ def check_mountable(stack: Stack) -> None:
     if not (_lets(path.parent, 0o5) and _lets(path, 0o4)):
         folder = path.parent
         raise CommandError(
-            f"{place}: replicas run as user and group {CONTAINER}, who may not read it: "
-            f"chgrp -R {CONTAINER} {folder} && chmod 750 {folder} && chmod 640 {path}"
+            f"{place}: replicas run as user and group {CONTAINER_UID}, who may not read it: "
+            f"chgrp -R {CONTAINER_UID} {folder} && chmod 750 {folder} && chmod 640 {path}"
         )
 
 
 def _lets(path: Path, bits: int) -> bool:
     """Whether the replicas' user may do that, by the mode."""
     found = path.stat()
-    shift = 6 if found.st_uid == CONTAINER else 3 if found.st_gid == CONTAINER else 0
+    shift = 6 if found.st_uid == CONTAINER_UID else 3 if found.st_gid == CONTAINER_UID else 0
     return (found.st_mode >> shift) & bits == bits

@@ -28,9 +28,9 @@ def description(stack: Stack, layout: Layout) -> str:
     """All of its locks, in a line."""
     file = stack.api_keys_file
     told = f"API keys of {file}" if file else "no API keys"
-    if trouble := api_keys.trouble(stack):
+    if trouble := api_keys.reload_problem(stack):
         told = f"API keys read BEFORE, for {trouble}"
-    return ", ".join([told, tls.state(layout) if stack.has_tls else "no TLS", _limits(stack)])
+    return ", ".join([told, tls.describe(layout) if stack.has_tls else "no TLS", _limits(stack)])
 
 
 def _limits(stack: Stack) -> str:

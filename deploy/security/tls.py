@@ -83,7 +83,7 @@ def restored_on_failure(*paths: Path) -> Iterator[None]:
         raise
 
 
-def state(layout: Layout) -> str:
+def describe(layout: Layout) -> str:
     """A few words on the certificate that is shown."""
     try:
         shown = _certificate(layout.tls_cert, _server(str(layout.tls_cert), str(layout.tls_key)))
@@ -95,7 +95,7 @@ def state(layout: Layout) -> str:
     return f"TLS until {shown['notAfter']}" + (": renew it, and make up" if left < _EARLY else "")
 
 
-def names(layout: Layout) -> list[str]:
+def subject_names(layout: Layout) -> list[str]:
     """Whom the certificate is for: host names and addresses."""
     shown = _certificate(layout.tls_cert, _server(str(layout.tls_cert), str(layout.tls_key)))
     return [value for kind, value in shown.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]

@@ -17,6 +17,6 @@ def code_digest(root: Path = ROOT) -> str:
     return total.hexdigest()[:16]
 
 
-def outdated(replica: str) -> str:
+def code_mismatch(replica: str) -> str:
     """Return why a replica of other code may not reload."""
     return f"{replica} runs other code than this checkout has, and cannot reload it: make up replaces it, then promote"

@@ -10,7 +10,7 @@ from deploy.stack.paths import Layout
 
 
 @contextmanager
-def alone(layout: Layout, name: str = "lock") -> Iterator[None]:
+def locked(layout: Layout, name: str = "lock") -> Iterator[None]:
     """Wait until no other command changes this stack; by another name, until no other does what that stands for."""
     layout.make()
     with (layout.var / f".{name}").open("w") as file:

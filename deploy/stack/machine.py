@@ -24,12 +24,12 @@ class Machine:
     commit: str | None
 
     @classmethod
-    def this(cls) -> Machine:
+    def current(cls) -> Machine:
         """The one that this runs on."""
         return cls(processor_name(), available_cpus(), platform.python_version(), _commit(ROOT))
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """What it is, for people."""
         commit = f"; commit {self.commit}" if self.commit else ""
         return f"{self.cpu}, {self.cores} core{'s' if self.cores > 1 else ''}; Python {self.python}{commit}"

@@ -8,10 +8,10 @@ from pathlib import Path
 from deploy.variable_types import FilePath, parse
 from server.settings import ROOT
 
-__all__ = ["ROOT", "Layout", "at"]
+__all__ = ["ROOT", "Layout", "parse_path"]
 
 
-def at(name: str, value: str) -> Path:
+def parse_path(name: str, value: str) -> Path:
     """Return the path that a variable gives, from the checkout if it is a relative one.
 
     Raises:
@@ -70,7 +70,7 @@ class Layout:
         """The API key that Locust's page sends, where the stack runs locally."""
         return self.run / "api-key"
 
-    def forget(self) -> None:
+    def delete_stack_files(self) -> None:
         """What a stack that is down leaves nothing of: its record, its key to its certificate."""
         for path in (self.state, self.tls_cert, self.tls_key, self.client_key):
             path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ def default(host: str, usual: int, unprivileged: int) -> int:
     return unprivileged
 
 
-def free() -> int:
+def find_free() -> int:
     """One of this machine's own that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

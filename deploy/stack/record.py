@@ -20,7 +20,7 @@ class Served:
     started_with: str = ""
     reloaded_to: str = ""
 
-    def provided(self, model: str) -> Served:
+    def after_providing(self, model: str) -> Served:
         """Return what is served once this copy is current: containers that have reloaded to it are not replaced."""
         return self if model == (self.reloaded_to or self.started_with) else Served(model)
 
@@ -37,7 +37,7 @@ class Record:
         document = asdict(self.wanted) | {"model": self.served.started_with, "promoted": self.served.reloaded_to}
         write_atomically(layout.state, json.dumps(document, indent=1), 0o600)
 
-    def wanting(self, stack: Stack) -> Record:
+    def with_wanted(self, stack: Stack) -> Record:
         """Return the record of the same containers, asked to be this stack."""
         return replace(self, wanted=stack)
 
@@ -62,7 +62,7 @@ class Record:
             raise TypeError
         served = Served(document.pop("model", ""), document.pop("promoted", ""))
         stack = Stack(**document)
-        if not stack.is_sound or not all(isinstance(getattr(served, one.name), str) for one in fields(served)):
+        if not stack.is_valid or not all(isinstance(getattr(served, one.name), str) for one in fields(served)):
             raise TypeError
         return cls(stack, served)
 

@@ -108,7 +108,7 @@ class Stack:
             locust_port=options.locust_port or self.locust_port,
             prometheus_port=options.prometheus_port or self.prometheus_port,
             grafana_port=options.grafana_port or self.grafana_port,
-            environment=self.environment | dict(options.kept),
+            environment=self.environment | dict(options.persistent),
             tls_cert=cert,
             tls_key=key,
             https_port=options.https_port or self.https_port,
@@ -144,7 +144,7 @@ class Stack:
             "CLIENT_CONNECTIONS": self.client_connections,
         }
         for name, is_on in on.items():
-            if is_on and name in options.emptied:
+            if is_on and name in options.set_but_empty:
                 raise CommandError(f"{name} is empty, and the stack has it: make down, then make up without it")
 
     def _pair(self, options: Options) -> tuple[str, str]:
@@ -180,7 +180,7 @@ class Stack:
         return int(self.environment.get("LOCUST_WORKERS") or 1)
 
     @property
-    def is_sound(self) -> bool:
+    def is_valid(self) -> bool:
         """Whether the fields have values that they can have, after they were read from a file."""
         ports = (self.http_port or 80, self.locust_port, self.mlflow_port, self.prometheus_port, self.grafana_port)
         doors = (self.client_requests, self.client_connections)
@@ -195,7 +195,7 @@ class Stack:
             and self.replicas > 0
             and 0 < (self.cpus or 1) < float("inf")
             and all(self.environment.values())
-            and Options.read(self.environment).emptied == frozenset()
+            and Options.read(self.environment).set_but_empty == frozenset()
         )
 
     def runs_as(self, other: Stack) -> bool:

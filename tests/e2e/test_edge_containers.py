@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.security.api_keys import CONTAINER
+from deploy.security.api_keys import CONTAINER_UID
 from tests.support import certificates
 from tests.support.stacks.containers import ContainerStack, require_engine
 from tests.support.stacks.locked import KEY, NEXT, Edge, wait_for_status
@@ -114,6 +114,6 @@ def test_folders_of_keys_that_containers_cannot_have(edge: ContainerEdge) -> Non
     assert "containers see its whole folder, which holds 'other' too" in edge.refused("up")
     other.unlink()
     folder.chmod(0o700)
-    assert f"replicas run as user and group {CONTAINER}, who may not read it" in edge.refused("up")
+    assert f"replicas run as user and group {CONTAINER_UID}, who may not read it" in edge.refused("up")
     folder.chmod(0o755)
     assert started(edge) == before

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.stack.code import outdated
+from deploy.stack.code import code_mismatch
 from deploy.stack.paths import ROOT
 from tests.support.models import saved_models
 from tests.support.stacks.local import Stack
@@ -49,8 +49,8 @@ def test_up_replaces_a_replica_of_other_code_without_a_lost_request(stack: Stack
         stack.done("up")
         assert stack.pids() == before
         change(stack)
-        assert stack.refused("promote", "VERSION=1") == f"error: {outdated('replica-1')}"
-        assert stack.refused("rollback") == f"error: {outdated('replica-1')}"
+        assert stack.refused("promote", "VERSION=1") == f"error: {code_mismatch('replica-1')}"
+        assert stack.refused("rollback") == f"error: {code_mismatch('replica-1')}"
         assert stack.pids() == before
         stack.done("up")
     after = stack.pids()
@@ -58,7 +58,7 @@ def test_up_replaces_a_replica_of_other_code_without_a_lost_request(stack: Stack
     assert after["nginx"] == before["nginx"]
     assert load.counts.answered > 0
     assert load.counts.failed == 0, load.counts.broken
-    assert outdated("replica-1") not in stack.refused("promote", "VERSION=1")
+    assert code_mismatch("replica-1") not in stack.refused("promote", "VERSION=1")
 
 
 def test_restart_replaces_a_replica_of_other_code_once(stack: Stack) -> None:

@@ -14,11 +14,11 @@ import yaml
 from deploy.backends.docker.engine import MONITORING, SERVICES
 from deploy.backends.docker.registry import ADDRESS
 from deploy.backends.docker.topology import DEFAULT, variables
-from deploy.options import COMPOSE as FILLED_IN
+from deploy.options import COMPOSE_VARIABLES as FILLED_IN
 from deploy.options import MAX_REPLICAS, VARIABLES
 from deploy.stack import registry_services
 from deploy.stack.paths import ROOT
-from deploy.variables import INTERNAL
+from deploy.variables import INTERNAL_VARIABLES
 from server.settings import Settings
 from tests.support.dockerfile import DOCKERFILE, stage, stage_variables
 
@@ -161,7 +161,7 @@ def test_variables_come_from_the_stack(services: dict[str, dict[str, Any]]) -> N
     """What the file asks for is kept out of the user's shell, and what verbs fill in for it alone is asked for."""
     asked = set(re.findall(r"\$\{([A-Z0-9_]+)", code(COMPOSE) + code(TLS))) | handed_on(services)
     assert asked <= set(FILLED_IN)
-    assert set(INTERNAL) - {"COMPOSE_PROFILES"} <= asked
+    assert set(INTERNAL_VARIABLES) - {"COMPOSE_PROFILES"} <= asked
 
 
 @pytest.mark.parametrize("service", EVERY_SERVICE)
@@ -219,16 +219,16 @@ def test_registry_is_not_needed(services: dict[str, dict[str, Any]]) -> None:
 def test_replicas_know_no_secret(services: dict[str, dict[str, Any]]) -> None:
     """Neither the replicas nor what stands around them is handed what opens the registry."""
     for name in SERVICES:
-        assert not {*registry_services.PRIVATE, *registry_services.CLIENT} & set(
+        assert not {*registry_services.SERVER_ONLY_VARIABLES, *registry_services.CLIENT_VARIABLES} & set(
             services[name].get("environment", {})
         ), name
-    assert not registry_services.PRIVATE & set(services["model"]["environment"])
-    assert set(registry_services.CLIENT) < set(services["model"]["environment"])
+    assert not registry_services.SERVER_ONLY_VARIABLES & set(services["model"]["environment"])
+    assert set(registry_services.CLIENT_VARIABLES) < set(services["model"]["environment"])
 
 
 def test_registry_of_the_stack_is_where_the_verbs_have_it(services: dict[str, dict[str, Any]]) -> None:
     """The trainer knows the stack's own registry by the address that the verbs give it."""
-    assert services["model"]["environment"][registry_services.OWN] == ADDRESS
+    assert services["model"]["environment"][registry_services.OWN_REGISTRY_VARIABLE] == ADDRESS
 
 
 def test_no_default_password(services: dict[str, dict[str, Any]]) -> None:

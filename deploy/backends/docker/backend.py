@@ -44,12 +44,12 @@ class DockerBackend(Backend):
         """Start Prometheus and Grafana beside the stack that runs."""
         previous = self._require_running()
         stack = monitoring.watched(previous.wanted, self._options)
-        compose = self._claim(previous.wanting(stack))
+        compose = self._claim(previous.with_wanted(stack))
         monitoring.place(stack, previous.wanted)
         monitoring.get_image(compose, published=stack.has_published_images)
         with monitoring.stopped_on_failure(compose, previous.wanted):
             monitoring.up(compose, pull=True)
-        previous.wanting(stack).save(self._layout)
+        previous.with_wanted(stack).save(self._layout)
         return monitoring.pages(stack, compose.containers())
 
     def train(self) -> None:
@@ -63,7 +63,7 @@ class DockerBackend(Backend):
         rows = file("DATA", self._options.data)
         compose = self._ready_compose(Record(stack))
         folder = local_folder(stack.model_uri or "models:/")
-        provider.compile_model(compose, folder, rows, self._options.kept.get("ENGINE", ""))
+        provider.compile_model(compose, folder, rows, self._options.persistent.get("ENGINE", ""))
 
     def record(self, document: str) -> None:
         """Log measured runs in the stack's registry."""
@@ -99,7 +99,7 @@ class DockerBackend(Backend):
         """Stop and remove every container of this stack; its volumes stay."""
         record = self._running() or Record(DEFAULT)
         self._claim(_with_every_service(record)).run("down", "--remove-orphans")
-        self._layout.forget()
+        self._layout.delete_stack_files()
 
     def delete(self) -> None:
         """Delete the volumes too, the registry and the models, and the images that were built here."""
@@ -152,7 +152,7 @@ class DockerBackend(Backend):
 
     def _with_model(self, stack: Stack, previous: Record | None) -> Record:
         served = previous.served if previous else Served()
-        return Record(stack, served.provided(provider.provide(self._compose(Record(stack), training=True))))
+        return Record(stack, served.after_providing(provider.provide(self._compose(Record(stack), training=True))))
 
     @contextmanager
     def _model_taken_back(self, record: Record) -> Iterator[None]:
@@ -254,4 +254,4 @@ class DockerBackend(Backend):
 
 def _with_every_service(record: Record) -> Record:
     """Return the stack with every service that there may be: the registry's, and those that watch."""
-    return record.wanting(replace(record.wanted, full=True, monitoring=True))
+    return record.with_wanted(replace(record.wanted, full=True, monitoring=True))

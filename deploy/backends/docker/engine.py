@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import Any
 
 from deploy.errors import CommandError
-from deploy.options import COMPOSE
+from deploy.options import COMPOSE_VARIABLES
 from deploy.stack import registry_services
 from server.errors import last_line
 from server.settings import ROOT
@@ -210,7 +210,7 @@ class Compose:
 
         Compose takes the project's folder, and from it the project's name, from PWD, which may lead there by a link.
         """
-        kept = {name: value for name, value in os.environ.items() if name not in COMPOSE}
+        kept = {name: value for name, value in os.environ.items() if name not in COMPOSE_VARIABLES}
         return {**kept, "PWD": str(ROOT), **self._variables}
 
     def run(self, *arguments: str, text: str = "") -> str:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from deploy.backends.docker.engine import Compose, docker, image_id, shown
 from deploy.errors import CommandError
 from deploy.options import Options
-from deploy.stack.registry_services import DATABASE, EXTERNAL, OBJECT_STORE
+from deploy.stack.registry_services import DATABASE, EXTERNAL_VARIABLES, OBJECT_STORE
 from server.settings import ROOT
 
 PLATFORMS = "linux/amd64,linux/arm64"
@@ -27,7 +27,7 @@ def bases(services: Collection[str] = ()) -> list[str]:
 
 def needed(options: Options, *, full: bool) -> list[str]:
     """The registry's services that bring an image along and that the user names no other for."""
-    return [service for service, names in EXTERNAL.items() if full and not options.texts(names[:1])]
+    return [service for service, names in EXTERNAL_VARIABLES.items() if full and not options.texts(names[:1])]
 
 
 def missing(services: Collection[str] = ()) -> str | None:

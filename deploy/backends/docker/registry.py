@@ -28,7 +28,7 @@ def with_secrets(compose: Compose, stack: Stack, options: Options) -> Options:
     Raises:
         CommandError: the file for them cannot be written, or the database was made with another one.
     """
-    names = registry_services.secrets(stack)
+    names = registry_services.secret_names(stack)
     missing = sorted(set(names) - set(options.texts(names)), key=names.index)
     if not missing:
         return options
@@ -50,9 +50,9 @@ def with_secrets(compose: Compose, stack: Stack, options: Options) -> Options:
 
 def variables(stack: Stack, options: Options) -> dict[str, str]:
     """Return what Compose fills in for the registry, and for those who ask one."""
-    chosen = options.texts(registry_services.CLIENT)
+    chosen = options.texts(registry_services.CLIENT_VARIABLES)
     if stack.full:
-        chosen |= options.texts((*registry_services.secrets(stack), "OBJECT_STORE_BYTES")) | stack.registry
+        chosen |= options.texts((*registry_services.secret_names(stack), "OBJECT_STORE_BYTES")) | stack.registry
     return chosen | {"MLFLOW_PORT": str(stack.mlflow_port)}
 
 
@@ -62,7 +62,7 @@ def up(compose: Compose, stack: Stack) -> None:
     Raises:
         CommandError: one does not come up, with its reason.
     """
-    own = registry_services.services(stack)
+    own = registry_services.own_services(stack)
     stores = [one for one in own if one != registry_services.MLFLOW]
     for services in (stores, [one for one in own if one == registry_services.MLFLOW]):
         if services:
@@ -79,7 +79,7 @@ def _database_volume(compose: Compose) -> str:
 
 def remove(compose: Compose, stack: Stack) -> None:
     """Stop the stack's own registry and remove its containers; its data stays."""
-    compose.run("rm", "--stop", "--force", *registry_services.services(stack))
+    compose.run("rm", "--stop", "--force", *registry_services.own_services(stack))
 
 
 def _wait(compose: Compose, services: list[str]) -> None:

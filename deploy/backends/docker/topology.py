@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from deploy.backends.docker.engine import MONITORING, engine_cpus
 from deploy.errors import CommandError
-from deploy.options import Options, masked
+from deploy.options import Options, mask_password
 from deploy.stack import registry_services
 from deploy.stack.specification import Stack
 from server.model_store.resolve import local_folder
@@ -58,7 +58,7 @@ def variables(stack: Stack) -> dict[str, str]:
     """What Compose is to fill in."""
     settings = Settings.from_env(stack.environment)
     uri = stack.model_uri
-    profiles = (*registry_services.services(stack), *(MONITORING if stack.monitoring else ()))
+    profiles = (*registry_services.own_services(stack), *(MONITORING if stack.monitoring else ()))
     chosen = {
         "SERVER_CPUS": f"{stack.cpus:g}",
         "SERVER_MEMORY": stack.memory or "",
@@ -121,16 +121,16 @@ def _check_registry(uri: str) -> None:
         port = f":{parts.port}" if parts.port else ""
     except ValueError as error:
         raise CommandError(
-            f"MLFLOW_TRACKING_URI={masked(uri)!r}: {error}; expected http://mlflow:5000 or alike"
+            f"MLFLOW_TRACKING_URI={mask_password(uri)!r}: {error}; expected http://mlflow:5000 or alike"
         ) from None
     if parts.hostname in ("127.0.0.1", "localhost", "::1"):
         raise CommandError(
-            f"MLFLOW_TRACKING_URI={masked(uri)!r}: in a container that is the container itself; use "
+            f"MLFLOW_TRACKING_URI={mask_password(uri)!r}: in a container that is the container itself; use "
             f"{parts.scheme}://host.docker.internal{port}, with MLflow listening on 0.0.0.0 and that name among its "
             "--allowed-hosts, or BACKEND=local"
         )
     if uri and not parts.hostname:
         raise CommandError(
-            f"MLFLOW_TRACKING_URI={masked(uri)!r}: a database or a folder of this machine is not seen in a container; "
-            "serve it with `mlflow server`, or use BACKEND=local"
+            f"MLFLOW_TRACKING_URI={mask_password(uri)!r}: a database or a folder of this machine is not seen in a "
+            "container; serve it with `mlflow server`, or use BACKEND=local"
         )

@@ -36,7 +36,7 @@ def status(stack: Stack, compose: Compose, layout: Layout) -> list[str]:
         lines.extend(_notes(container, told, compose))
     lines.extend(disagreement(healths))
     there = {container.service for container in containers}
-    missing = [service for service in (*SERVICES, *registry_services.services(stack)) if service not in there]
+    missing = [service for service in (*SERVICES, *registry_services.own_services(stack)) if service not in there]
     lines.extend(f"{service} is not there: make up brings it back" for service in missing)
     unwatched = [service for service in MONITORING if stack.monitoring and service not in there]
     lines.extend(f"{service} is not there: make monitoring brings it back" for service in unwatched)
@@ -46,7 +46,7 @@ def status(stack: Stack, compose: Compose, layout: Layout) -> list[str]:
 def _places(stack: Stack, containers: list[Container]) -> str:
     places = {"service": stack.address, "Locust": f"http://127.0.0.1:{stack.locust_port}"}
     if stack.full:
-        places["MLflow"] = registry_services.page(stack)
+        places["MLflow"] = registry_services.mlflow_address(stack)
     return "   ".join(f"{name} {address}" for name, address in (places | pages(stack, containers)).items())
 
 

@@ -29,7 +29,7 @@ from deploy.stack import ports
 from deploy.stack.code import code_digest
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.record import Record
-from deploy.stack.registry_services import OWN, PRIVATE
+from deploy.stack.registry_services import OWN_REGISTRY_VARIABLE, SERVER_ONLY_VARIABLES
 from deploy.stack.specification import Stack
 from server.errors import last_line
 from server.system.platform import usable_cpus
@@ -119,7 +119,7 @@ class LocalBackend(Backend):
     def down(self) -> None:
         """Stop everything that this stack started."""
         self._supervisord.shut_down()
-        self._layout.forget()
+        self._layout.delete_stack_files()
         for path in self._layout.run.iterdir():
             path.unlink(missing_ok=True)
 
@@ -164,7 +164,7 @@ class LocalBackend(Backend):
         self._converge(previous)
 
     def _with_model(self, stack: Stack, _previous: Record | None) -> Record:
-        environment = self._environment(stack) | ({OWN: stack.tracking_uri} if stack.full else {})
+        environment = self._environment(stack) | ({OWN_REGISTRY_VARIABLE: stack.tracking_uri} if stack.full else {})
         self._parts.ensure_model(ModelOptions.read(environment))
         return Record(stack)
 
@@ -179,7 +179,7 @@ class LocalBackend(Backend):
         _, changed, removed = self._supervisord.difference()
         is_lone = record.wanted.replicas == 1 and not any(map(slot_of, removed))
         if is_lone and replica_name(1) in changed:
-            self._run(record.wanting(replace(record.wanted, replicas=2)))
+            self._run(record.with_wanted(replace(record.wanted, replicas=2)))
         self._run(record)
 
     def _replace_replicas(self, record: Record) -> None:
@@ -187,7 +187,7 @@ class LocalBackend(Backend):
         names = [replica_name(slot) for slot in range(1, stack.replicas + 1)]
         current = [name for name in names if self._supervisord.sets(name, CODE_DIGEST, code_digest())]
         if stack.replicas == 1:
-            self._run(record.wanting(replace(stack, replicas=2)))
+            self._run(record.with_wanted(replace(stack, replicas=2)))
         for name in current:  # _run replaces those of other code
             self._wait_for_others(name)
             self._supervisord.restart(name)
@@ -254,7 +254,7 @@ class LocalBackend(Backend):
 
     def _start_supervisord(self) -> None:
         """Start it with what every program of the stack may know."""
-        hidden = {*PRIVATE, "API_KEY"}
+        hidden = {*SERVER_ONLY_VARIABLES, "API_KEY"}
         self._supervisord.start({name: text for name, text in self._options.environment.items() if name not in hidden})
 
     def _stack(self) -> Stack:

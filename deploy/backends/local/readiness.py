@@ -13,7 +13,7 @@ from deploy.backends.local.supervisord import Supervisord
 from deploy.errors import CommandError, logged_reason
 from deploy.rollout import replica_client
 from deploy.stack.paths import Layout
-from deploy.stack.registry_services import MLFLOW, page
+from deploy.stack.registry_services import MLFLOW, mlflow_address
 from deploy.stack.specification import Stack
 
 # The states in which supervisord has seen a program end by itself.
@@ -99,7 +99,7 @@ class Readiness:
             CommandError: it does not, with its reason.
         """
         seconds = self._timings.registry_ready
-        if not self._until(MLFLOW, seconds, partial(self._registry_answers, page(stack))):
+        if not self._until(MLFLOW, seconds, partial(self._registry_answers, mlflow_address(stack))):
             raise CommandError(f"{MLFLOW} was not ready in {seconds} s; see make logs S={MLFLOW}")
 
     def _registry_answers(self, address: str) -> bool:

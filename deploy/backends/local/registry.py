@@ -56,7 +56,7 @@ def start(supervisord: Supervisord, stack: Stack, layout: Layout) -> None:
 
 def _settings(stack: Stack, layout: Layout) -> dict[str, str]:
     """What the server is to work on."""
-    own = registry_services.services(stack)
+    own = registry_services.own_services(stack)
     settings = dict(stack.registry)
     if registry_services.DATABASE in own:
         settings["DATABASE_URL"] = f"sqlite:///{layout.var}/mlflow.db"

@@ -19,7 +19,7 @@ from deploy.rollout.health import disagreement, notes
 from deploy.rollout.replica_client import ask_socket
 from deploy.security.exposure import description
 from deploy.stack.paths import Layout
-from deploy.stack.registry_services import MLFLOW, page
+from deploy.stack.registry_services import MLFLOW, mlflow_address
 from deploy.stack.specification import Stack
 from deploy.stack.text_table import table
 
@@ -49,7 +49,7 @@ def status(stack: Stack, supervisord: Supervisord, layout: Layout) -> list[str]:
     lines.extend(disagreement(healths))
     others = ("nginx", "locust", *([MLFLOW] if stack.full else []))
     rows.extend((*_process(name, info.get(name, {})), "", "", "", "") for name in others)
-    mlflow = f"   MLflow {page(stack)}" if stack.full else ""
+    mlflow = f"   MLflow {mlflow_address(stack)}" if stack.full else ""
     places = f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}{mlflow}"
     return [*table(rows), "", places, description(stack, layout), *lines]
 

@@ -63,7 +63,7 @@ class LocalLab:
         locustfile = str(ROOT / "locust/locustfile.py")
         arguments = load.arguments(ladder, self._stack.address, locustfile, str(folder), self._data())
         # Locust's own port for its workers is one for the whole machine.
-        port = str(ports.free())
+        port = str(ports.find_free())
         arguments += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
         # It ends with this process, whatever ends that.
         limits = ["setpriv", "--pdeathsig", "TERM", "prlimit", f"--data={_MEMORY}"]

@@ -13,10 +13,19 @@ import yaml
 
 from deploy.errors import CommandError
 from deploy.help import settings, verbs
-from deploy.options import COMPOSE, VARIABLES, BenchOptions, ModelOptions, Options, RegistryOptions, environment, masked
+from deploy.options import (
+    COMPOSE_VARIABLES,
+    VARIABLES,
+    BenchOptions,
+    ModelOptions,
+    Options,
+    RegistryOptions,
+    mask_password,
+    read_environment,
+)
 from deploy.stack.paths import ROOT
 from deploy.variable_types import Amount, Variable
-from deploy.variables import INTERNAL, LAB, REPLICA
+from deploy.variables import INTERNAL_VARIABLES, LAB_VARIABLES, REPLICA_VARIABLES
 from server.errors import SettingsError
 from server.settings import Settings
 from tests.support.refusals import refusal
@@ -28,11 +37,11 @@ def test_unset_and_empty_variables_are_none() -> None:
     """A variable that is not set, or empty, leaves the default of its field; that it was empty is known."""
     empty = Options.read(dict.fromkeys(NAMES, ""))
     default = Options.read({})
-    read = [one.name for one in fields(Options) if one.name not in ("kept", "emptied", "environment")]
+    read = [one.name for one in fields(Options) if one.name not in ("persistent", "set_but_empty", "environment")]
     assert all(getattr(empty, name) == getattr(default, name) for name in read)
     assert [name for name in read if getattr(default, name)] == ["backend", "var_dir", "env_file", "service"]
-    assert default.emptied == frozenset()
-    assert empty.emptied >= NAMES
+    assert default.set_but_empty == frozenset()
+    assert empty.set_but_empty >= NAMES
 
 
 def test_values_have_their_types() -> None:
@@ -89,7 +98,7 @@ def test_lenient_reading_leaves_out_what_is_wrong(tmp_path: Path) -> None:
     """What looks at a stack or stops it reads where it is, and of other settings those that can be."""
     variables = {"VAR_DIR": str(tmp_path), "HTTP_PORT": "http", "KEEP_ALIVE": "abc", "YES": "yes", "LOCUST_PORT": "81"}
     read = Options.read_leniently(variables)
-    assert (read.var_dir, read.http_port, read.kept, read.confirmed, read.locust_port) == (
+    assert (read.var_dir, read.http_port, read.persistent, read.confirmed, read.locust_port) == (
         tmp_path,
         None,
         {},
@@ -102,9 +111,9 @@ def test_lenient_reading_leaves_out_what_is_wrong(tmp_path: Path) -> None:
 
 def test_passwords_in_addresses_are_masked() -> None:
     """A message that names an address does not repeat the password in it."""
-    assert masked("http://user:secret@host:5000/x") == "http://user:***@host:5000/x"
+    assert mask_password("http://user:secret@host:5000/x") == "http://user:***@host:5000/x"
     for uri in ("http://host:5000", "sqlite:////srv/mlflow.db", "http://user@host"):
-        assert masked(uri) == uri
+        assert mask_password(uri) == uri
 
 
 def test_secrets_are_not_shown() -> None:
@@ -131,21 +140,21 @@ def test_file_of_settings_gives_way_to_the_environment(tmp_path: Path, monkeypat
     for name, value in {"ENV_FILE": str(file), "N": "3"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("LOCUST_PORT", raising=False)
-    read = environment()
+    read = read_environment()
     assert (read["N"], read["HTTP_PORT"], "LOCUST_PORT" in read) == ("3", "81", False)
     file.write_bytes(b"N=\xff\n")
-    assert refusal(environment) == f"{file} is not UTF-8"
+    assert refusal(read_environment) == f"{file} is not UTF-8"
 
 
 def test_names_are_told_apart() -> None:
     """No variable is in the table twice, and what verbs fill in for Compose alone is no variable of users."""
     names = [one.name for one in VARIABLES]
     assert len(names) == len(set(names))
-    assert set(INTERNAL).isdisjoint(names)
-    assert set(INTERNAL) < set(COMPOSE)
+    assert set(INTERNAL_VARIABLES).isdisjoint(names)
+    assert set(INTERNAL_VARIABLES) < set(COMPOSE_VARIABLES)
 
 
-@pytest.mark.parametrize("one", REPLICA, ids=lambda one: one.name)
+@pytest.mark.parametrize("one", REPLICA_VARIABLES, ids=lambda one: one.name)
 def test_table_of_replicas_settings_is_that_of_their_reader(one: Variable) -> None:
     """The default and the range that documentation names are those of server/settings.py."""
     settings_of = {"WEB_CONCURRENCY": "workers"}
@@ -167,7 +176,9 @@ def test_table_of_the_lab_is_what_its_reader_takes() -> None:
     texts = [path.read_text() for path in (ROOT / "deploy/scaling").rglob("*.py")]
     read = {name for text in texts for name in re.findall(r'environ(?:\.get\(|\[|, )"([A-Z_0-9]+)"', text)}
     assert read <= {*NAMES, "DOCKER_HOST"}
-    assert {one.name for one in LAB} <= {name for text in texts for name in re.findall(r'"([A-Z_0-9]+)"', text)}
+    assert {one.name for one in LAB_VARIABLES} <= {
+        name for text in texts for name in re.findall(r'"([A-Z_0-9]+)"', text)
+    }
 
 
 def test_page_of_settings_is_the_table() -> None:

@@ -16,7 +16,7 @@ from deploy.bench import command
 from deploy.bench.plan import Plan
 from deploy.bench.table import Row
 from deploy.errors import CommandError
-from deploy.options import BenchOptions, environment
+from deploy.options import BenchOptions, read_environment
 from deploy.stack import interrupt
 from server.errors import ModelError
 from tests.support.bench_results import make_row, make_subject
@@ -166,7 +166,7 @@ def test_replicas_inherit_environment_and_env_file(bench: Bench) -> None:
     bench.patch.chdir(bench.root)
     for name, value in {"MODEL_URI": "models:/mine/1", "VAR_DIR": "var", "PORT": "80"}.items():
         bench.patch.setenv(name, value)
-    variables = command.replica_variables(environment())
+    variables = command.replica_variables(read_environment())
     assert (variables["MODEL_URI"], variables["MAX_BATCH_ROWS"]) == ("models:/mine/1", "16")
     assert variables["VAR_DIR"] == str(bench.root / "var")
     assert (variables["HOST"], variables["PORT"]) == ("", "")

@@ -88,6 +88,6 @@ def test_named_engine_is_the_only_choice(environ: dict[str, str], expected: list
 
 def test_nodes_where_they_are_known(subject: Subject, tmp_path: Path) -> None:
     """A model whose trees are packed is described with the number of their nodes, and any other without."""
-    assert subject.words == "made version 7, 1,234 nodes"
-    assert make_subject(tmp_path, sklearn={}).words == "made version 7"
-    assert make_subject(tmp_path, **{FLAVORS["forest"]: {"data": "gone"}}).words == "made version 7"
+    assert subject.description == "made version 7, 1,234 nodes"
+    assert make_subject(tmp_path, sklearn={}).description == "made version 7"
+    assert make_subject(tmp_path, **{FLAVORS["forest"]: {"data": "gone"}}).description == "made version 7"

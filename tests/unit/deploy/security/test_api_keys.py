@@ -109,7 +109,7 @@ def test_unreadable_key_file_error_suggests_commands(folder: int, mode: int, fil
 def test_file_of_the_replicas_group(file: Path) -> None:
     """As those commands leave it, it can be read."""
     for path, mode in ((file.parent, 0o750), (file, 0o640)):
-        os.chown(path, -1, api_keys.CONTAINER)
+        os.chown(path, -1, api_keys.CONTAINER_UID)
         path.chmod(mode)
     api_keys.check_mountable(stack_of(file))
 
@@ -118,7 +118,7 @@ def test_file_of_the_replicas_group(file: Path) -> None:
 def test_folder_the_group_cannot_enter_is_refused(file: Path) -> None:
     """A folder that the replicas' group may list and not enter does not let them read the file in it."""
     for path, mode in ((file.parent, 0o740), (file, 0o640)):
-        os.chown(path, -1, api_keys.CONTAINER)
+        os.chown(path, -1, api_keys.CONTAINER_UID)
         path.chmod(mode)
     with pytest.raises(CommandError, match="who may not read it"):
         api_keys.check_mountable(stack_of(file))

@@ -143,7 +143,7 @@ def test_certificate_copies_are_private_and_updated_in_place(tmp_path: Path, lay
     assert tls.install(layout, stack, mode=0o600)
     assert layout.tls_cert.stat().st_ino == before.st_ino
     assert layout.tls_key.read_bytes() == (tmp_path / "tls.key").read_bytes()
-    layout.forget()
+    layout.delete_stack_files()
     assert list(layout.tls.iterdir()) == []
     assert not tls.install(layout, Stack(), mode=0o600)
 
@@ -156,10 +156,10 @@ def test_certificate_expiry_is_reported_with_urgency(tmp_path: Path, layout: Lay
         (-1, ".* EXPIRED on .*"),
     ):
         tls.install(layout, stack_of(certificates.issue(tmp_path, expires_in=timedelta(days=days))), mode=0o600)
-        assert re.fullmatch(told, tls.state(layout)), days
-    assert tls.names(layout) == [NAME]
-    layout.forget()
-    assert "it cannot be read" in tls.state(layout)
+        assert re.fullmatch(told, tls.describe(layout)), days
+    assert tls.subject_names(layout) == [NAME]
+    layout.delete_stack_files()
+    assert "it cannot be read" in tls.describe(layout)
 
 
 @contextmanager

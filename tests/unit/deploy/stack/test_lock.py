@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 import pytest
 
-from deploy.stack.lock import alone
+from deploy.stack.lock import locked
 from deploy.stack.paths import Layout
 from tests.support.waiting import wait_until
 
@@ -17,11 +17,11 @@ def test_second_command_waits_for_the_first(tmp_path: Path, capsys: pytest.Captu
     layout, has_entered = Layout(tmp_path / "var"), Event()
 
     def change() -> None:
-        with alone(layout):
+        with locked(layout):
             has_entered.set()
 
     second = Thread(target=change, daemon=True)
-    with alone(layout):
+    with locked(layout):
         second.start()
         said = wait_until(lambda: capsys.readouterr().out, 10)
         assert said == "another command is at work on this stack: waiting for it\n"

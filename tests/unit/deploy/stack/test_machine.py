@@ -45,8 +45,8 @@ def test_source_label_is_empty_without_git() -> None:
 
 def test_words_of_a_machine() -> None:
     """Outside of Git there is no commit to tell, and one core is one core."""
-    assert Machine("a CPU", 1, "3.13.1", None).words == "a CPU, 1 core; Python 3.13.1"
-    assert Machine("a CPU", 2, "3.13.1", "abc").words == "a CPU, 2 cores; Python 3.13.1; commit abc"
+    assert Machine("a CPU", 1, "3.13.1", None).description == "a CPU, 1 core; Python 3.13.1"
+    assert Machine("a CPU", 2, "3.13.1", "abc").description == "a CPU, 2 cores; Python 3.13.1; commit abc"
 
 
 def test_folder_outside_of_git_has_no_commit(tmp_path: Path) -> None:

@@ -93,13 +93,13 @@ def test_record_of_other_types_is_damaged(record: str, layout: Layout) -> None:
 def test_containers_are_replaced_for_another_model_than_they_serve() -> None:
     """Containers are started anew for another model than theirs, be it the one of their start or a promoted one."""
     started = Served("a-1")
-    assert started.provided("a-1") is started
-    assert started.provided("b-2") == Served("b-2")
+    assert started.after_providing("a-1") is started
+    assert started.after_providing("b-2") == Served("b-2")
     promoted = Served("a-1", "b-2")
-    assert promoted.provided("b-2") is promoted
-    assert promoted.provided("a-1") == Served("a-1")
-    assert promoted.provided("c-3") == Served("c-3")
-    assert Served().provided("a-1") == Served("a-1")
+    assert promoted.after_providing("b-2") is promoted
+    assert promoted.after_providing("a-1") == Served("a-1")
+    assert promoted.after_providing("c-3") == Served("c-3")
+    assert Served().after_providing("a-1") == Served("a-1")
 
 
 def test_record_keeps_wanted_and_observed_state_apart(layout: Layout) -> None:
@@ -109,4 +109,4 @@ def test_record_keeps_wanted_and_observed_state_apart(layout: Layout) -> None:
     assert Record.load(layout) == record
     document = json.loads(layout.state.read_text())
     assert (document["replicas"], document["model"], document["promoted"]) == (2, "a-1", "b-2")
-    assert record.wanting(Stack(3)) == Record(Stack(3), record.served)
+    assert record.with_wanted(Stack(3)) == Record(Stack(3), record.served)

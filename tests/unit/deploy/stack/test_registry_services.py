@@ -30,24 +30,30 @@ def test_plain_stack_has_none() -> None:
     """A stack that nobody asked a registry for has no service of one, needs no secret, and is not changed."""
     stack = Stack(environment={"MLFLOW_TRACKING_URI": "http://elsewhere"})
     assert registry_services.with_registry(stack, options(DATABASE_URL="mysql://a@b/c"), ADDRESS, full=False) == stack
-    assert registry_services.services(stack) == ()
-    assert registry_services.secrets(stack) == ()
+    assert registry_services.own_services(stack) == ()
+    assert registry_services.secret_names(stack) == ()
     assert "DATABASE_PASSWORD" not in variables(stack, options(**{"DATABASE_PASSWORD": "p"}))
 
 
 def test_full_stack_has_three_registry_services() -> None:
     """A stack with a registry has all three services, asks its own MLflow, and stays so."""
-    assert registry_services.services(FULL) == ("database", "object-store", "mlflow")
-    assert FULL.environment["MLFLOW_TRACKING_URI"] == registry_services.page(FULL) == "http://127.0.0.1:5000"
+    assert registry_services.own_services(FULL) == ("database", "object-store", "mlflow")
+    assert FULL.environment["MLFLOW_TRACKING_URI"] == registry_services.mlflow_address(FULL) == "http://127.0.0.1:5000"
     assert registry_services.with_registry(FULL, options(), ADDRESS, full=False) == FULL
     moved = registry_services.with_registry(FULL, options(MLFLOW_PORT="5001"), ADDRESS, full=False)
-    assert moved.environment["MLFLOW_TRACKING_URI"] == registry_services.page(moved) == "http://127.0.0.1:5001"
+    assert (
+        moved.environment["MLFLOW_TRACKING_URI"] == registry_services.mlflow_address(moved) == "http://127.0.0.1:5001"
+    )
 
 
 @pytest.mark.parametrize(
     ("named", "services", "secret"),
     [
-        ({"DATABASE_URL": "mysql://a:p@b/c"}, ("object-store", "mlflow"), registry_services.SECRETS["object-store"]),
+        (
+            {"DATABASE_URL": "mysql://a:p@b/c"},
+            ("object-store", "mlflow"),
+            registry_services.SECRET_VARIABLES["object-store"],
+        ),
         (STORE, ("database", "mlflow"), ("DATABASE_PASSWORD",)),
         ({"DATABASE_URL": "mysql://a:p@b/c", **STORE}, ("mlflow",), ()),
     ],
@@ -57,8 +63,8 @@ def test_what_the_user_names_is_not_started(
 ) -> None:
     """A database or a store that the user names takes the place of the stack's own, also in later commands."""
     stack = registry_services.with_registry(Stack(), options(**named), ADDRESS, full=True)
-    assert registry_services.services(stack) == services
-    assert registry_services.secrets(stack) == secret
+    assert registry_services.own_services(stack) == services
+    assert registry_services.secret_names(stack) == secret
     assert stack.registry == named
     assert registry_services.with_registry(stack, options(), ADDRESS, full=False) == stack
     chosen = variables(stack, options())
@@ -96,7 +102,7 @@ def test_replicas_are_told_no_secret() -> None:
     named = {"DATABASE_URL": "mysql://a:secret@b/c", **STORE}
     stack = registry_services.with_registry(Stack(), options(**named), ADDRESS, full=True)
     assert set(stack.environment) == {"MLFLOW_TRACKING_URI"}
-    assert {*named, "DATABASE_PASSWORD"} <= registry_services.PRIVATE
+    assert {*named, "DATABASE_PASSWORD"} <= registry_services.SERVER_ONLY_VARIABLES
 
 
 def test_record_is_for_this_user_alone(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_only_the_replicas_settings_are_kept() -> None:
     """Other variables of the user's shell, and those that the backend sets itself, do not travel."""
     asked = {"PATH": "/bin", "PORT": "1", "SOCKET": "x", "VAR_DIR": "y", "REPLICA": "z", "MAX_PENDING": "7"}
     assert Stack().changed(options(**asked)).environment == {"MAX_PENDING": "7"}
-    assert not {"HOST", "PORT", "SOCKET", "VAR_DIR", "REPLICA"} & {one.name for one in VARIABLES if one.kept}
+    assert not {"HOST", "PORT", "SOCKET", "VAR_DIR", "REPLICA"} & {one.name for one in VARIABLES if one.persistent}
 
 
 def test_limits_themselves_are_good() -> None:

@@ -20,7 +20,7 @@ from deploy.backends.docker.topology import DEFAULT
 from deploy.errors import CommandError
 from deploy.rollout.promotion import Version
 from deploy.rollout.replica_client import OPEN
-from deploy.stack.code import outdated
+from deploy.stack.code import code_mismatch
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.record import Record, Served
 from deploy.stack.specification import Stack
@@ -422,7 +422,7 @@ def test_promotion_without_enough_memory_is_refused(make: Make, registered: Fake
 def test_promotion_refuses_replicas_of_other_code(make: Make, registered: FakeDocker) -> None:
     """A replica whose image was built from other code than the checkout's is not told to reload."""
     registered.containers(container(folder=str(ROOT), code="0123456789abcdef"))
-    assert refused_verb(lambda: make().promote("2", force=False)) == outdated("forkcast-server-1")
+    assert refused_verb(lambda: make().promote("2", force=False)) == code_mismatch("forkcast-server-1")
     assert changes(registered) == []
 
 

@@ -15,7 +15,7 @@ import pytest
 from deploy.backends.docker import engine
 from deploy.backends.docker.engine import Compose, Container
 from deploy.errors import CommandError
-from deploy.options import COMPOSE, VARIABLES
+from deploy.options import COMPOSE_VARIABLES, VARIABLES
 from deploy.stack.paths import ROOT
 from tests.support.fake_docker import FakeDocker, config, container
 
@@ -235,14 +235,14 @@ def test_logs_of_both_outputs_are_decoded(docker: FakeDocker) -> None:
 
 def test_compose_sees_its_own_variables_alone(docker: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the file asks for comes from the stack; what the user's shell holds of it does not count, the rest does."""
-    for name in COMPOSE:
+    for name in COMPOSE_VARIABLES:
         monkeypatch.setenv(name, "the shell's")
     monkeypatch.setenv("HOME", "/home/me")
     docker.answer("compose", "up", out="done\n")
     assert Compose({"TAG": "v1", "COMPOSE_PROJECT_NAME": "other"}).run("up", "--detach") == "done\n"
     (call,) = docker.calls
     assert call.arguments == ["compose", "--env-file", "/dev/null", "--ansi", "never", "up", "--detach"]
-    asked = {name: call.environ[name] for name in (*COMPOSE, "COMPOSE_PROJECT_NAME") if name in call.environ}
+    asked = {name: call.environ[name] for name in (*COMPOSE_VARIABLES, "COMPOSE_PROJECT_NAME") if name in call.environ}
     assert asked == {"TAG": "v1", "COMPOSE_PROJECT_NAME": "other"}
     assert call.environ["HOME"] == "/home/me"
 
@@ -258,8 +258,8 @@ def test_compose_runs_in_the_checkout_by_its_real_path(docker: FakeDocker, monke
 
 def test_every_setting_is_asked_for() -> None:
     """No setting of a stack reaches Compose past the stack."""
-    assert {one.name for one in VARIABLES if one.kept} < set(COMPOSE)
-    assert len(COMPOSE) == len(set(COMPOSE))
+    assert {one.name for one in VARIABLES if one.persistent} < set(COMPOSE_VARIABLES)
+    assert len(COMPOSE_VARIABLES) == len(set(COMPOSE_VARIABLES))
 
 
 def test_compose_failure_is_one_line(docker: FakeDocker) -> None:

@@ -14,7 +14,7 @@ from deploy.errors import CommandError
 from deploy.rollout import replica_client
 from deploy.rollout.promotion import Version
 from deploy.rollout.replica_client import OPEN
-from deploy.stack.code import outdated
+from deploy.stack.code import code_mismatch
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.record import Record
 from deploy.stack.specification import Stack
@@ -459,7 +459,7 @@ def test_promotion_refuses_replicas_of_other_code(local: Local) -> None:
     """A replica that runs other code cannot reload it, so that the registry is not even asked."""
     local.up(N="2")
     local.age("replica-2")
-    assert local.refused(lambda: local.backend().promote("2", force=False)) == outdated("replica-2")
+    assert local.refused(lambda: local.backend().promote("2", force=False)) == code_mismatch("replica-2")
     assert local.registrar.asked == []
 
 
