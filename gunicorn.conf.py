@@ -1,7 +1,7 @@
-"""Settings to Gunicorn's names, and fork hygiene. `gunicorn -c gunicorn.conf.py` starts a replica.
+"""Gunicorn's configuration of one replica, started with `gunicorn -c gunicorn.conf.py`.
 
-Everything else comes from the environment, by server.settings; GUNICORN_CMD_ARGS stays unused, so that there is one
-channel. A name in this file that is also a Gunicorn setting is applied as one.
+Every value comes from the environment through server.settings, never from GUNICORN_CMD_ARGS, so that there is one
+source of settings. Gunicorn applies each global of this file whose name is one of its settings.
 """
 
 import contextlib
@@ -11,11 +11,11 @@ import os
 import sys
 from pathlib import Path
 
-# One native thread a worker, told before NumPy is imported: a worker is one CPU, and threads do not survive a fork.
+# One native thread per worker, set before NumPy is imported: a worker has one CPU, and threads do not survive a fork.
 for _name in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB_MAXIMUM"):
     os.environ[f"{_name}_NUM_THREADS"] = "1"
 os.environ["LOKY_MAX_CPU_COUNT"] = "1"
-# MLflow's telemetry is a thread in the master, and a call to the outside.
+# MLflow's telemetry would run a thread in the master and send data to the internet.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -32,33 +32,33 @@ except SettingsError as _error:
     sys.exit(f"forkcast: {_error}")
 
 try:
-    FOLDER.open()  # before the master makes its metrics
+    FOLDER.open()  # The folder must exist before the master creates its metrics.
 except OSError as _error:
-    sys.exit(f"forkcast: no folder for metrics can be made in /dev/shm: {_error.strerror}")
+    sys.exit(f"forkcast: cannot create a folder for metrics in /dev/shm: {_error.strerror}")
 
 wsgi_app = "server.main:create()"
-preload_app = True  # the model is loaded once, here in the master
+preload_app = True  # The master loads the model once, and its workers share the memory.
 worker_class = "server.workers.worker.Worker"
 
 bind = _settings.bind
-# Connections that wait to be accepted; a full queue refuses at once on a Unix socket. The kernel caps it (somaxconn).
+# Connections that may wait to be accepted, capped by the kernel (somaxconn). A full Unix socket refuses at once.
 backlog = 8192
 workers = _settings.workers
 keepalive = _settings.keep_alive
 graceful_timeout = _settings.graceful_timeout
-# A worker is replaced whose predict call runs for longer, or that has not touched its heartbeat file for as long.
+# The master kills a worker whose predict call takes longer, or that has not touched its heartbeat file for so long.
 timeout = max(60, _settings.graceful_timeout)
-worker_tmp_dir = "/dev/shm"  # noqa: S108  (a heartbeat on a disk waits for the disk)
+worker_tmp_dir = "/dev/shm"  # noqa: S108  (a heartbeat file on a disk would wait for the disk)
 loglevel = _settings.log_level
 proc_name = f"forkcast {_settings.replica}"
-# On by default, at one path for every replica of a user, and a thread in the master.
+# The control socket is on by default. It runs a thread in the master, and all replicas of a user share its path.
 control_socket_disable = True
 
 
-def _settle() -> None:
-    """Leave the master's memory as the workers should share it: no garbage, nothing that the collector touches."""
+def _freeze_memory() -> None:
+    """Collect garbage and freeze the rest, so that the collector never writes to pages that workers share."""
     gc.collect()
-    with contextlib.suppress(AttributeError, OSError):  # another libc than glibc
+    with contextlib.suppress(AttributeError, OSError):  # Only glibc has malloc_trim.
         ctypes.CDLL(None).malloc_trim(0)
     gc.freeze()
 
@@ -66,36 +66,36 @@ def _settle() -> None:
 def when_ready(server):  # type: ignore[no-untyped-def]
     """Run after the model is loaded and the socket is bound, before the first fork."""
     server.oom_kills = cgroup.oom_kills()
-    _settle()
+    _freeze_memory()
 
 
 def on_reload(server):  # type: ignore[no-untyped-def]
-    """Run before the forks of a reload: they get the model that MODEL_URI means now. It may not raise."""
+    """Load the current model before the new workers are forked. It must not raise: that would end the master."""
     server.app.callable = main.reload(server.app.callable)
-    gc.unfreeze()  # or the model before would stay
-    _settle()
+    gc.unfreeze()  # Otherwise the previous model would never be freed.
+    _freeze_memory()
 
 
 def pre_fork(server, worker):  # type: ignore[no-untyped-def]
-    """Give the worker its place in the shares by which connections are spread, and the API keys of this moment."""
+    """Give the worker a slot in the table that balances connections, and the current API keys."""
     worker.slot = worker.shares.free_slot({other.slot for other in server.WORKERS.values()})
     if keys := server.app.wsgi().keys:
-        keys.follow()
+        keys.refresh()
 
 
 def child_exit(server, worker):  # type: ignore[no-untyped-def]
-    """A worker that was killed takes no more connections and has no rows; if that was for its memory, say so."""
+    """Release the slot and the metrics of a worker that ended, and log it if the OOM killer ended it."""
     worker.shares.clear(worker.slot)
     FOLDER.leave(worker.slot)
     kills = cgroup.oom_kills()
     if kills > server.oom_kills:
         server.oom_kills = kills
-        words = memory_sizes.oom_message(cgroup.memory_limit(), server.app.wsgi().model.needs)
-        server.log.error("worker %d was %s", worker.pid, words)
+        reason = memory_sizes.oom_message(cgroup.memory_limit(), server.app.wsgi().model.needs)
+        server.log.error("worker %d was %s", worker.pid, reason)
 
 
 def post_fork(_server, worker):  # type: ignore[no-untyped-def]
-    """It counts; and the kernel, out of memory, is to choose a worker, replaced in milliseconds, and not the master."""
+    """Start this worker's metrics and make the OOM killer prefer it to the master, which takes longer to replace."""
     FOLDER.enter(worker.slot)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")

@@ -1,4 +1,4 @@
-"""The composition root: settings -> model -> app. Gunicorn calls it in its master, at the start and at each reload."""
+"""The composition root: settings -> model -> app. Gunicorn's master calls it at the start and at each reload."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ logger = logging.getLogger(__name__)
 
 
 def create() -> ReplicaApp:
-    """A factory, not a module-level app: that one would pin the first model through every reload.
+    """Return the application of a replica that starts, with its model loaded.
+
+    This is a factory because a module-level app would keep the first model in memory through every reload.
 
     Raises:
-        SystemExit: the replica cannot start; the status is 1 and the reason one line on standard error.
+        SystemExit: the replica cannot start; the status is 1, and one line on standard error has the reason.
     """
     try:
         settings = Settings.from_env(os.environ)
         logging.basicConfig(
-            stream=sys.stderr, level=settings.log_number, format="%(asctime)s %(levelname)s %(message)s"
+            stream=sys.stderr, level=settings.log_level_number, format="%(asctime)s %(levelname)s %(message)s"
         )
         keys = KeysFile(settings.api_keys_file) if settings.api_keys_file else None
         copy = resolve_in_child(os.environ)
@@ -46,30 +48,31 @@ def create() -> ReplicaApp:
     return create_app(settings, model, metrics=Metrics(FOLDER.path), keys=keys)
 
 
-def reload(before: ReplicaApp) -> ReplicaApp:
-    """The application for the forks of a reload: of the model that MODEL_URI means now, else of the one before.
+def reload(previous: ReplicaApp) -> ReplicaApp:
+    """Return the application for the workers of a reload.
 
-    It raises nothing: an exception in the master would end the replica. What went wrong is logged, and told by
-    ``/health``.
+    It serves the model that MODEL_URI resolves to now, or the previous model if that one cannot be served. No error
+    is raised, because an exception in the master would end the replica: it is logged and reported by ``/health``.
     """
-    number = before.reload.number + 1
-    settings = Settings.from_env(os.environ)  # gunicorn.conf.py, which was just read again, has looked at it
-    metrics, keys = before.metrics, before.keys
+    number = previous.reload.number + 1
+    settings = Settings.from_env(os.environ)  # Gunicorn has just run gunicorn.conf.py again, which validates them.
+    metrics, keys = previous.metrics, previous.keys
     try:
-        return create_app(settings, _next(before.model, settings), Reload(number), metrics, keys)
+        return create_app(settings, _current_model(previous.model, settings), Reload(number), metrics, keys)
     except StartError as error:
         reason = str(error)
-        logger.error("%s; version %s is served on", reason, before.model.version)
+        logger.error("%s; version %s stays in service", reason, previous.model.version)
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}"
-        logger.exception("the model could not be loaded; version %s is served on", before.model.version)
-    return create_app(settings, before.model, Reload(number, reason), metrics, keys)
+        logger.exception("the model could not be loaded; version %s stays in service", previous.model.version)
+    return create_app(settings, previous.model, Reload(number, reason), metrics, keys)
 
 
-def _next(before: Model, settings: Settings) -> Model:
+def _current_model(previous: Model, settings: Settings) -> Model:
+    """Return the model that MODEL_URI resolves to now; load it only if it is not the previous one."""
     copy = resolve_in_child(os.environ)
-    if (copy.digest, copy.name, copy.version) == (before.digest, before.name, before.version):
-        return replace(before, uri=copy.uri, stale=copy.stale, needs=copy.needs)
+    if (copy.digest, copy.name, copy.version) == (previous.digest, previous.name, previous.version):
+        return replace(previous, uri=copy.uri, stale=copy.stale, needs=copy.needs)
     return _load(copy, settings)
 
 

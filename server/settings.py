@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How one replica runs. Times are in seconds, sizes in the unit that the name says."""
+    """The settings of one replica. Times are in seconds; a size has its unit in its name."""
 
     model_uri: str
     tracking_uri: str
@@ -46,59 +46,59 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """Read every variable that Forkcast knows; an empty value counts as unset.
+        """Read the settings from environment variables; an empty value counts as unset.
 
         Raises:
-            SettingsError: naming the variable, its value and what was expected.
+            SettingsError: a value is invalid; the message names the variable, its value and what was expected.
         """
-        env = _Reader(environ)
+        env = _EnvReader(environ)
         var_dir = Path(env.get("VAR_DIR", str(ROOT / "var"), str)).resolve()
         return cls(
             model_uri=env.get("MODEL_URI", "models:/covertype@champion", str),
             tracking_uri=env.get("MLFLOW_TRACKING_URI", f"sqlite:///{var_dir}/mlflow.db", str),
             var_dir=var_dir,
-            # MLflow's own variable, for a registry that is not where the tracking is.
+            # MLflow's own variable, for a model registry on another server than the tracking server.
             registry_uri=env.get("MLFLOW_REGISTRY_URI", None, str),
-            workers=env.get("WEB_CONCURRENCY", available_cpus(), _whole(1, 1024)),
+            workers=env.get("WEB_CONCURRENCY", available_cpus(), _integer(1, 1024)),
             host=env.get("HOST", "127.0.0.1", str),
-            port=env.get("PORT", 8000, _whole(1, 65535)),
+            port=env.get("PORT", 8000, _integer(1, 65535)),
             socket=env.get("SOCKET", None, str),
             engine=env.get("ENGINE", "auto", _one_of(ENGINES)),
-            max_batch_rows=env.get("MAX_BATCH_ROWS", 256, _whole(1, 1_000_000)),
-            max_pending=env.get("MAX_PENDING", 4096, _whole(1, 10_000_000)),
-            max_body_bytes=env.get("MAX_BODY_BYTES", 1_048_576, _whole(1, 2**31)),
-            keep_alive=env.get("KEEP_ALIVE", 75, _whole(1, 3600)),
-            graceful_timeout=env.get("GRACEFUL_TIMEOUT", 30, _whole(1, 3600)),
+            max_batch_rows=env.get("MAX_BATCH_ROWS", 256, _integer(1, 1_000_000)),
+            max_pending=env.get("MAX_PENDING", 4096, _integer(1, 10_000_000)),
+            max_body_bytes=env.get("MAX_BODY_BYTES", 1_048_576, _integer(1, 2**31)),
+            keep_alive=env.get("KEEP_ALIVE", 75, _integer(1, 3600)),
+            graceful_timeout=env.get("GRACEFUL_TIMEOUT", 30, _integer(1, 3600)),
             log_level=env.get("LOG_LEVEL", "info", _one_of(LOG_LEVELS)),
-            replica=env.get("REPLICA", socket.gethostname(), _header_token),
-            # Made absolute and no more: where a symlink in it leads may change.
+            replica=env.get("REPLICA", socket.gethostname(), _replica_name),
+            # Symlinks stay unresolved, because Kubernetes replaces a mounted Secret by moving a symlink.
             api_keys_file=env.get("API_KEYS_FILE", None, lambda value: Path(value).absolute()),
         )
 
     @property
     def models_dir(self) -> Path:
-        """The folder of last good copies, shared by the replicas of one host."""
+        """The model store: verified model copies, shared by the replicas of one host."""
         return self.var_dir / "models"
 
     @property
     def kernels_dir(self) -> Path:
-        """The folder of compiled code, beside the copies that need it."""
+        """The folder of compiled kernels inside the model store."""
         return self.models_dir / "kernels"
 
     @property
     def bind(self) -> str:
-        """Gunicorn's address: the Unix socket where one is set, else host and port."""
+        """The address that Gunicorn listens on: the Unix socket if one is set, else host and port."""
         if self.socket:
             return f"unix:{self.socket}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
-    def log_number(self) -> int:
-        """The level as the logging module counts it."""
+    def log_level_number(self) -> int:
+        """The log level as a number of the logging module."""
         return logging.getLevelNamesMapping()[self.log_level.upper()]
 
 
-class _Reader:
+class _EnvReader:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
 
@@ -112,7 +112,7 @@ class _Reader:
             raise SettingsError(f"{name}={value!r}: expected {error}") from None
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
+def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
         if not (value.isascii() and value.isdigit()) or not low <= int(value) <= high:
             raise ValueError(f"a whole number from {low} to {high}")
@@ -130,8 +130,8 @@ def _one_of(allowed: tuple[str, ...]) -> Callable[[str], str]:
     return parse
 
 
-def _header_token(value: str) -> str:
-    # It travels in X-Served-By: <replica>/<worker pid>.
+def _replica_name(value: str) -> str:
+    # The header X-Served-By has the value <replica>/<worker pid>.
     if not value.isascii() or not value.isprintable() or " " in value or "/" in value:
         raise ValueError("a name of printable ASCII without spaces or slashes")
     return value

@@ -47,7 +47,7 @@ def check(stack: Stack, options: Options) -> None:
     key = client_key(stack, options)
     if not key:
         raise CommandError("API_KEY is missing: API_KEYS_FILE has digests alone; expected one of its keys, in .env")
-    if not _KEY.fullmatch(key) or not keys.good(key.encode()):
+    if not _KEY.fullmatch(key) or not keys.accepts(key.encode()):
         raise CommandError(f"API_KEY is none of the keys in API_KEYS_FILE={str(path)!r}")
 
 

@@ -1,7 +1,7 @@
-"""API keys: the file that holds them, followed while it changes, and the guard that asks each request for one.
+"""API keys: the file that holds them, read again whenever it changes, and the check of each request.
 
-The file has one key a line, plain or as ``sha256:`` and its digest; blank lines and those that begin with ``#`` count
-for nothing. Only digests are kept in memory.
+The file has one key per line, plain or as ``sha256:`` and its hexadecimal digest. Blank lines and lines that begin
+with ``#`` are ignored. Only digests are kept in memory.
 """
 
 from __future__ import annotations
@@ -20,54 +20,58 @@ from typing import TYPE_CHECKING
 from server.errors import InvalidApiKey, SettingsError, Unauthorized
 from server.system.files import MAX_FILE_BYTES, read_small_file
 
-if TYPE_CHECKING:  # the verbs read the file too, where no Starlette is
+if TYPE_CHECKING:  # The make verbs import this module in an environment without Starlette.
     from starlette.types import Scope
 
 logger = logging.getLogger(__name__)
 
-# What probes and Prometheus ask for. The router compares paths as they are here, too: no other spelling of one is open.
-OPEN = frozenset({"/health", "/ready", "/ping", "/v2/health/live", "/v2/health/ready", "/metrics"})
+# Probes and Prometheus need no key. The router compares paths exactly too, so no other spelling of a path gets past.
+PUBLIC_PATHS = frozenset({"/health", "/ready", "/ping", "/v2/health/live", "/v2/health/ready", "/metrics"})
 
 _KEY = re.compile(rb"[!-~]{16,256}")
 _DIGEST = re.compile(rb"sha256:([0-9a-fA-F]{64})")
-_LONGEST = 256
-# A gateway may have a key of its own beside ours; who sends more than these only makes us work.
-_MOST_SENT = 4
+_MAX_KEY_BYTES = 256
+# A gateway in front may send a key of its own beside the client's. More than these would only cost CPU.
+_MAX_KEYS_PER_REQUEST = 4
 _SECRET = os.urandom(32)
 
-# How often the file is looked at (seconds), and how long it must have been left alone: a writer may be halfway.
-_EVERY = 1.0
-_STILL = 0.1
+_CHECK_INTERVAL_SECONDS = 1.0
+# A file that changed more recently than this is not read yet, because its writer may not have finished.
+_SETTLE_SECONDS = 0.1
 
-# Of the memory that processes share: a checksum, and how many bytes follow.
-_HEAD = 36
+# The shared memory begins with a SHA-256 checksum and the number of bytes that follow.
+_CHECKSUM_BYTES, _LENGTH_BYTES = 32, 4
+_HEADER_BYTES = _CHECKSUM_BYTES + _LENGTH_BYTES
+_MAC_BYTES = 32
+# A line of the file takes at least 16 bytes and a line break.
+_MIN_LINE_BYTES = 17
 
-Stamp = tuple[int, ...]
+FileStamp = tuple[int, ...]
 
 
 class Keys(frozenset[bytes]):
-    """Good keys: of each the MAC of its digest, under a secret of this process and its forks.
+    """The valid keys, each as the MAC of its digest under a secret of this process and its forks.
 
-    Looked up rather than compared with each in turn, which would cost a request more with every key. The time of that
-    tells of MACs alone, which nobody else can compute, and so nothing of how much of a key is right ("double HMAC").
+    A lookup in a set costs the same for any number of keys. Its timing depends only on MACs, which nobody else can
+    compute, so it reveals nothing about how much of a guessed key is right ("double HMAC verification").
     """
 
-    def good(self, key: bytes) -> bool:
-        """Whether it is one of them."""
-        return len(key) <= _LONGEST and _mac(hashlib.sha256(key).digest()) in self
+    def accepts(self, key: bytes) -> bool:
+        """Return whether ``key`` is one of the valid keys."""
+        return len(key) <= _MAX_KEY_BYTES and _mac(hashlib.sha256(key).digest()) in self
 
 
 def parse(text: bytes) -> Keys:
-    """The keys of a file's content.
+    """Return the keys in a file's content.
 
     Raises:
-        ValueError: a line is no key, named by its number and never by what is in it; or there is no key at all.
+        ValueError: a line is not a key, or there is no key. The message has the number of the line, never its content.
     """
-    text = text.removeprefix(b"\xef\xbb\xbf")  # a byte order mark, as Windows' editors write one
+    text = text.removeprefix(b"\xef\xbb\xbf")  # Editors on Windows write a byte order mark.
     lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
     keys = Keys(_mac(_digest(number, line)) for number, line in lines if line and not line.startswith(b"#"))
     if not keys:
-        raise ValueError("it has no key")
+        raise ValueError("expected at least one key, got none")
     return keys
 
 
@@ -78,128 +82,129 @@ def _mac(digest: bytes) -> bytes:
 def _digest(number: int, line: bytes) -> bytes:
     if digest := _DIGEST.fullmatch(line):
         return bytes.fromhex(digest[1].decode())
-    # What looks like a digest is none that is mistyped: nobody would know why the key behind it is refused.
+    # A mistyped digest is an error: taken as a plain key, it would silently lock out the client with the real key.
     if line.startswith(b"sha256:") or not _KEY.fullmatch(line):
-        wanted = "16 to 256 printable ASCII characters without spaces, or sha256: and 64 hex digits"
-        raise ValueError(f"line {number} is no key: expected {wanted}")
+        expected = "a key of 16 to 256 printable ASCII characters without spaces, or sha256: and 64 hex digits"
+        raise ValueError(f"line {number}: expected {expected}")
     return hashlib.sha256(line).digest()
 
 
-class Shared:
-    """The keys that any process of the replica read last: made in the master, and in the memory of all its forks.
+class SharedKeys:
+    """The keys that any process of the replica read last, in memory that the master shares with its workers.
 
-    A worker that is forked while the file is bad would else begin with keys that the master read, perhaps long ago.
+    Without it, a worker forked while the file is invalid would start with the keys that the master read at its start.
     """
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _HEAD + 32 * (MAX_FILE_BYTES // 17 + 1))
+        self._memory = mmap.mmap(-1, _HEADER_BYTES + _MAC_BYTES * (MAX_FILE_BYTES // _MIN_LINE_BYTES + 1))
 
-    def put(self, keys: Keys) -> None:
-        """Tell the others, at once: who reads meanwhile finds the checksum wrong."""
+    def publish(self, keys: Keys) -> None:
+        """Write the keys for the other processes. A process that reads meanwhile sees a wrong checksum."""
         body = b"".join(sorted(keys))
-        head = hashlib.sha256(body).digest() + len(body).to_bytes(4, "big")
-        self._memory[: _HEAD + len(body)] = head + body
+        header = hashlib.sha256(body).digest() + len(body).to_bytes(_LENGTH_BYTES, "big")
+        self._memory[: _HEADER_BYTES + len(body)] = header + body
 
-    def get(self) -> Keys | None:
-        """What was told last; None while it is being told."""
-        length = int.from_bytes(self._memory[_HEAD - 4 : _HEAD], "big")
-        body = self._memory[_HEAD : _HEAD + length]
-        if hashlib.sha256(body).digest() != self._memory[:32]:
+    def read(self) -> Keys | None:
+        """Return the keys published last, or None while another process is writing them."""
+        length = int.from_bytes(self._memory[_CHECKSUM_BYTES:_HEADER_BYTES], "big")
+        body = self._memory[_HEADER_BYTES : _HEADER_BYTES + length]
+        if hashlib.sha256(body).digest() != self._memory[:_CHECKSUM_BYTES]:
             return None
-        return Keys(body[start : start + 32] for start in range(0, length, 32))
+        return Keys(body[start : start + _MAC_BYTES] for start in range(0, length, _MAC_BYTES))
 
 
 class KeysFile:
-    """The keys as the file has them now; where it went bad, those that it had last."""
+    """The keys that are in the file now, or the last valid ones if the file has become invalid."""
 
     def __init__(self, path: Path) -> None:
-        """Read it for the first time.
+        """Read the file for the first time.
 
         Raises:
-            SettingsError: it cannot be read, or is not a list of keys.
+            SettingsError: the file cannot be read, or is not a list of keys.
         """
         self._path = path
-        # Not the file's stamp: it may be changing just now, so each process reads it once more.
-        self._stamp: Stamp | None = None
-        self._next = 0.0
-        self._trouble = ""
+        # The stamp stays unset, because the file may be changing now: each process reads it once more.
+        self._stamp: FileStamp | None = None
+        self._next_check = 0.0
+        self._last_error = ""
         try:
             self.keys = _read(path)
         except ValueError as error:
             raise SettingsError(f"API_KEYS_FILE={str(path)!r}: {error}") from None
-        self._shared = Shared()
-        self._shared.put(self.keys)
+        self._shared = SharedKeys()
+        self._shared.publish(self.keys)
 
-    def now(self) -> Keys:
-        """The keys that are good; the file is looked at once a second at most."""
-        if (moment := time.monotonic()) >= self._next:
-            self._next = moment + _EVERY
-            self.follow()
+    def current(self) -> Keys:
+        """Return the valid keys; the file is checked for changes at most once a second."""
+        if (now := time.monotonic()) >= self._next_check:
+            self._next_check = now + _CHECK_INTERVAL_SECONDS
+            self.refresh()
         return self.keys
 
-    def follow(self) -> None:
-        """Take what changed in the file; it raises nothing, and what is wrong is logged once."""
+    def refresh(self) -> None:
+        """Read the file if it changed. An error is not raised; it is logged once, and the last valid keys stay."""
         try:
-            changed = self._changed()
+            changed = self._has_changed()
             keys = _read(self._path) if changed else self.keys
         except (OSError, ValueError) as error:
-            self._report(error)
+            self._keep_last_valid(error)
             return
         if changed:
-            self._take(keys)
+            self._replace(keys)
 
-    def _changed(self) -> bool:
-        # With the time of its change of state: a file that is given back its permissions has the same content.
-        found = os.stat(self._path)  # noqa: PTH116  (as fast as it gets: on a request's way)
-        stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev, found.st_size)
+    def _has_changed(self) -> bool:
+        status = os.stat(self._path)  # noqa: PTH116  (faster than Path.stat, and part of every request)
+        # The ctime is part of the stamp because a change of permissions alone changes nothing else.
+        stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev, status.st_size)
         if stamp == self._stamp:
             return False
-        if 0 <= time.time() - found.st_ctime < _STILL:
-            self._next = time.monotonic() + _STILL
+        if 0 <= time.time() - status.st_ctime < _SETTLE_SECONDS:
+            self._next_check = time.monotonic() + _SETTLE_SECONDS
             return False
         self._stamp = stamp
         return True
 
-    def _take(self, keys: Keys) -> None:
-        if keys != self.keys or self._trouble:
-            logger.info("API keys: %d taken from %s", len(keys), self._path)
-        self.keys, self._trouble = keys, ""
-        self._shared.put(keys)
+    def _replace(self, keys: Keys) -> None:
+        if keys != self.keys or self._last_error:
+            logger.info("read %d API keys from %s", len(keys), self._path)
+        self.keys, self._last_error = keys, ""
+        self._shared.publish(keys)
 
-    def _report(self, error: Exception) -> None:
-        words = _words(error)
-        if words != self._trouble:
-            logger.error("API keys: those read last stay good, for API_KEYS_FILE=%r: %s", str(self._path), words)
-        self.keys = self._shared.get() or self.keys
-        self._trouble, self._stamp = words, None  # it is read again: what was wrong may leave no mark on the file
+    def _keep_last_valid(self, error: Exception) -> None:
+        reason = _reason(error)
+        if reason != self._last_error:
+            logger.error("API_KEYS_FILE=%r: %s; the API keys read last stay valid", str(self._path), reason)
+        self.keys = self._shared.read() or self.keys
+        # The file is read again at the next check: what was wrong may be repaired without a change of its stamp.
+        self._last_error, self._stamp = reason, None
 
 
 def _read(path: Path) -> Keys:
     try:
         return parse(read_small_file(path))
     except OSError as error:
-        raise ValueError(_words(error)) from None
+        raise ValueError(_reason(error)) from None
 
 
-def _words(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return f"it cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
 
 
 def check(file: KeysFile, scope: Scope) -> Unauthorized | None:
-    """Why a request may not go on: it is not for everybody, and neither header has a good key."""
-    if scope["path"] in OPEN:
+    """Return the error for a request without a valid key, or None if it has one or its path needs none."""
+    if scope["path"] in PUBLIC_PATHS:
         return None
-    given = sent(scope["headers"])
-    if not given:
+    sent_keys = keys_in(scope["headers"])
+    if not sent_keys:
         return Unauthorized()
-    keys = file.now()
-    if len(given) <= _MOST_SENT and any(keys.good(key) for key in given):
+    valid_keys = file.current()
+    if len(sent_keys) <= _MAX_KEYS_PER_REQUEST and any(valid_keys.accepts(key) for key in sent_keys):
         return None
     return InvalidApiKey()
 
 
-def sent(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
-    """The keys of a request; another scheme of Authorization is somebody else's business, in front of us."""
+def keys_in(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """Return the keys in a request's headers. Other schemes of Authorization are left to a proxy in front."""
     keys = []
     for name, value in headers:
         if name == b"x-api-key":

@@ -16,7 +16,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
-from server.http.api_keys import OPEN
+from server.http.api_keys import PUBLIC_PATHS
 from server.http.app import create_app
 from server.settings import Settings
 from tests.support.models import saved_models
@@ -91,11 +91,11 @@ def test_every_route(replica: Replica) -> None:
     with httpx.Client(base_url=replica.address) as client:
         served = client.get("/health").json()["model"]
         routes = requests_of(served["name"], served["version"])
-        assert {path for _, path in routes} > OPEN
+        assert {path for _, path in routes} > PUBLIC_PATHS
         for method, path in routes:
             bad = [client.request(method, path, headers=headers).status_code for headers in BAD]
             good = [client.request(method, path, headers=headers).status_code for headers in GOOD]
-            assert bad == ([200] * len(BAD) if path in OPEN else [401] * len(BAD)), (method, path)
+            assert bad == ([200] * len(BAD) if path in PUBLIC_PATHS else [401] * len(BAD)), (method, path)
             assert good == ([200] * 2 if method != "POST" else [good[0]] * 2), (method, path)
             assert good[0] in (200, 400, 415), (method, path)
 
@@ -181,7 +181,7 @@ def test_a_bad_file_keeps_the_last_good_keys(replica: Replica, keys: Path) -> No
     by_rename(keys, f"{KEY}\n{new}\n")
     seconds_until(replica.port, new, 200, times=16)
     by_rename(keys, "no key at all\n")
-    wait_for_log(replica, "line 1 is no key")
+    wait_for_log(replica, "line 1: expected a key")
     before = workers(replica)
     os.kill(sorted(before)[0], signal.SIGKILL)
     assert forked_anew(replica, before, 1)
@@ -217,7 +217,8 @@ def wait_for_log(replica: Replica, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("secret words\n", "line 1 is no key"), (None, "No such file"), ("", "it has no key")]
+    ("text", "words"),
+    [("secret words\n", "line 1: expected a key"), (None, "No such file"), ("", "expected at least one key, got none")],
 )
 def test_a_bad_file_stops_the_start(model: Path, tmp_path: Path, text: str | None, words: str) -> None:
     """A replica whose file of keys is bad does not start, and says why in one line without what the file has."""

@@ -7,12 +7,12 @@ from typing import Any
 
 from deploy.checks.kubernetes.environment import variables
 from deploy.checks.kubernetes.manifests import Manifest, our_image, pods, prefixed, shown
-from server.http.api_keys import OPEN
+from server.http.api_keys import PUBLIC_PATHS
 
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 # The paths that answer anybody with the health of each image: of a replica without a key, of Nginx without a replica.
 _HEALTH_PATHS = {
-    "server": OPEN - {"/metrics"},
+    "server": PUBLIC_PATHS - {"/metrics"},
     "nginx": {"/null", "/stub_status"},
     "locust": {"/"},
     "model": {"/health"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.http.api_keys import OPEN
+from server.http.api_keys import PUBLIC_PATHS
 from server.http.openapi.parts import answer, problem, ref
 
 _WORDS = "There is no API key, or not a good one"
@@ -18,7 +18,7 @@ _HEADERS = {"WWW-Authenticate": {"description": "Bearer (RFC 6750)", "required":
 def guarded(document: dict[str, Any]) -> dict[str, Any]:
     """The same document, with a key in a header for all operations but the open ones, and the answer without one."""
     for path, item in document["paths"].items():
-        for operation in item.values() if path not in OPEN else ():
+        for operation in item.values() if path not in PUBLIC_PATHS else ():
             operation["security"] = [{name: []} for name in _SCHEMES]
             operation["responses"]["401"] = {**_refusal(path), "headers": _HEADERS}
     document["components"]["securitySchemes"] = _SCHEMES

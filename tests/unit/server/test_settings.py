@@ -1,4 +1,4 @@
-"""The environment of a replica: its defaults, what is refused and how that is said."""
+"""The settings of a replica: their defaults, and the errors for invalid values."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ VALUES = {
     "REPLICA": "replica-1",
     "API_KEYS_FILE": "/run/secrets/keys",
 }
-# The whole numbers among them, with the range that each may lie in.
-WHOLE = {
+# The variables that are whole numbers, each with its allowed range.
+INTEGER_RANGES = {
     "WEB_CONCURRENCY": (1, 1024),
     "PORT": (1, 65535),
     "MAX_BATCH_ROWS": (1, 1_000_000),
@@ -46,14 +46,14 @@ WHOLE = {
 }
 
 
-def refused_setting(name: str, value: str) -> str:
-    """Return why a value of a setting is refused."""
+def setting_error(name: str, value: str) -> str:
+    """Return the error message for an invalid value of a setting."""
     assert issubclass(SettingsError, StartError)
     return refusal(lambda: Settings.from_env({name: value}), SettingsError)
 
 
 def test_empty_environment_gives_documented_defaults() -> None:
-    """With nothing set, every setting has the default that the design promises."""
+    """With no variable set, every setting has the default that docs/settings.md promises."""
     assert Settings.from_env({}) == Settings(
         model_uri="models:/covertype@champion",
         tracking_uri=f"sqlite:///{ROOT}/var/mlflow.db",
@@ -75,19 +75,19 @@ def test_empty_environment_gives_documented_defaults() -> None:
     )
 
 
-def test_empty_counts_as_unset() -> None:
-    """A variable that is set to nothing leaves its default."""
+def test_empty_value_counts_as_unset() -> None:
+    """A variable with an empty value leaves the default of its setting."""
     assert Settings.from_env(dict.fromkeys(VALUES, "")) == Settings.from_env({})
 
 
 def test_each_variable_sets_its_own_field() -> None:
-    """Each variable reaches its own field, and a variable of somebody else's changes nothing."""
+    """Each variable sets its own field, and an unknown variable is ignored."""
     settings = Settings.from_env(VALUES | {"UNKNOWN": "x"})
     assert [str(value) for value in dataclasses.astuple(settings)] == list(VALUES.values())
 
 
 def test_folders_follow_var_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The registry, the copies and compiled code lie in VAR_DIR, which is made absolute."""
+    """The registry, the model copies and the compiled kernels are inside VAR_DIR, which is made absolute."""
     monkeypatch.chdir(tmp_path)
     settings = Settings.from_env({"VAR_DIR": "data"})
     assert settings.var_dir == tmp_path / "data"
@@ -97,26 +97,26 @@ def test_folders_follow_var_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_settings_are_frozen() -> None:
-    """Nothing can change a setting once it was read."""
+    """Assigning to a setting raises an error."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings.from_env({}).port = 1  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "+1", "1.5", "1e3", " 1", "1_000", "many", "٣", "99999999999"])
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", INTEGER_RANGES)
 def test_invalid_integer_is_named_with_range(name: str, value: str) -> None:
-    """What is no whole number, or one out of its range, is refused with name, value and range."""
-    low, high = WHOLE[name]
-    assert refused_setting(name, value) == f"{name}={value!r}: expected a whole number from {low} to {high}"
+    """A value that is not a whole number in its range is rejected with its name, value and range."""
+    low, high = INTEGER_RANGES[name]
+    assert setting_error(name, value) == f"{name}={value!r}: expected a whole number from {low} to {high}"
 
 
-@pytest.mark.parametrize("name", WHOLE)
-def test_bounds_of_whole_numbers(name: str) -> None:
-    """Both ends of a range are allowed, one further is not."""
-    low, high = WHOLE[name]
+@pytest.mark.parametrize("name", INTEGER_RANGES)
+def test_bounds_of_integer_settings_are_inclusive(name: str) -> None:
+    """A whole number may be the lowest or the highest of its range, and not one beyond it."""
+    low, high = INTEGER_RANGES[name]
     for value in (low, high):
         assert value in dataclasses.astuple(Settings.from_env({name: str(value)}))
-    assert f"{name}='{high + 1}'" in refused_setting(name, str(high + 1))
+    assert f"{name}='{high + 1}'" in setting_error(name, str(high + 1))
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_bounds_of_whole_numbers(name: str) -> None:
     ],
 )
 def test_invalid_choice_is_named_with_expectation(name: str, value: str, expected: str) -> None:
-    """A word that is none of the expected is refused with name, value and what was expected, in one line."""
-    assert refused_setting(name, value) == f"{name}={value!r}: expected {expected}"
+    """An invalid word is rejected in one line with its name, its value and what was expected."""
+    assert setting_error(name, value) == f"{name}={value!r}: expected {expected}"
 
 
 @pytest.mark.parametrize(
@@ -148,12 +148,12 @@ def test_invalid_choice_is_named_with_expectation(name: str, value: str, expecte
     ],
 )
 def test_bind_prefers_socket_over_host_and_port(environ: dict[str, str], bind: str) -> None:
-    """The address is a Unix socket where one is set, else host and port, an IPv6 host in brackets."""
+    """The address is the Unix socket if one is set, else host and port, with an IPv6 host in brackets."""
     assert Settings.from_env(environ).bind == bind
 
 
 def test_every_engine_and_log_level_is_accepted() -> None:
-    """Every engine of the design and every level that logging knows is taken."""
+    """Every documented engine and every level of the logging module is accepted."""
     assert [Settings.from_env({"ENGINE": name}).engine for name in ENGINES] == list(ENGINES)
-    numbers = [Settings.from_env({"LOG_LEVEL": name}).log_number for name in LOG_LEVELS]
+    numbers = [Settings.from_env({"LOG_LEVEL": name}).log_level_number for name in LOG_LEVELS]
     assert numbers == [logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL]

@@ -72,9 +72,9 @@ def test_key_of_somebody_else(file: Path) -> None:
 def test_invalid_key_file_error_names_line_without_content(file: Path) -> None:
     """What replicas would not start with is refused, with the number of the line and not what is in it."""
     file.write_text(f"{KEY}\nshort\n")
-    assert "line 2 is no key" in refused_keys(file)
+    assert "line 2: expected a key" in refused_keys(file)
     file.write_text("# nothing\n")
-    assert refused_keys(file) == f"API_KEYS_FILE={str(file)!r}: it has no key"
+    assert refused_keys(file) == f"API_KEYS_FILE={str(file)!r}: expected at least one key, got none"
     file.unlink()
     assert refused_keys(file) == f"API_KEYS_FILE={str(file)!r}: it cannot be read: No such file or directory"
     assert api_keys.client_key(stack_of(file), options()) == ""

@@ -1,4 +1,4 @@
-"""API keys: the file, how it is followed, and what a request without a good one is answered."""
+"""API keys: reading the file, following its changes, and the answer to a request without a valid key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from openapi_spec_validator import validate
 
 from server.errors import SettingsError
 from server.http import api_keys
-from server.http.api_keys import OPEN, Keys, KeysFile, check, parse, sent
+from server.http.api_keys import PUBLIC_PATHS, Keys, KeysFile, check, keys_in, parse
 from server.http.app import create_app
 from server.http.middleware import GuardedReplicaApp, ReplicaApp
 from server.http.openapi import openapi_document
@@ -27,17 +27,17 @@ from tests.support.models.served_models import ROW, FakeEngine, served_model
 from tests.support.scrapes import request_counts, samples
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
+    warnings.simplefilter("ignore")  # Starlette prefers httpx2, and warns about httpx.
     from starlette.testclient import TestClient
 
-KEY, OTHER_KEY = "a-key-of-16-char", "another-good-key"
+KEY, OTHER_KEY = "a-key-of-16-char", "another-valid-key"
 MODEL = served_model(FakeEngine())
 BARE = 'Bearer realm="forkcast"'
 WRONG = f'{BARE}, error="invalid_token"'
 
 
-def kept(*keys: str) -> Keys:
-    """What is kept of a file with these keys."""
+def keys_of(*keys: str) -> Keys:
+    """Return the result of parsing a file with these keys."""
     return parse("\n".join(keys).encode())
 
 
@@ -46,17 +46,17 @@ def digest(key: str) -> bytes:
 
 
 def write(path: Path, *lines: str) -> None:
-    """Beside it and renamed, and old enough to be taken."""
-    aside = path.with_suffix(".new")
-    aside.write_text("".join(f"{line}\n" for line in lines))
-    aside.rename(path)
+    """Replace the file atomically, by a rename."""
+    draft = path.with_suffix(".new")
+    draft.write_text("".join(f"{line}\n" for line in lines))
+    draft.rename(path)
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is looked at for every request, and taken as soon as it is written."""
-    monkeypatch.setattr(api_keys, "_EVERY", 0.0)
-    monkeypatch.setattr(api_keys, "_STILL", 0.0)
+def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check the file at every request, and read it as soon as it has changed."""
+    monkeypatch.setattr(api_keys, "_CHECK_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(api_keys, "_SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -86,54 +86,50 @@ def client(path: Path) -> Iterator[TestClient]:
     ],
 )
 def test_key_file_is_parsed_without_keeping_keys(text: str, keys: list[str]) -> None:
-    """Keys, plain or as digests, are read from one line each, and neither key nor digest is kept."""
-    found = parse(text.encode())
-    assert len(found) == len({*keys})
-    assert not found & {digest(key) for key in keys}
-    assert not found & {key.encode() for key in keys}
-    assert all(found.good(key.encode()) for key in keys)
-    assert not found.good(b"")
-    assert not found.good(digest(keys[0]))
-    assert not found.good(f"sha256:{digest(keys[0]).hex()}".encode())
+    """Keys, plain or as digests, are read from one line each, and neither the keys nor their digests stay in memory."""
+    parsed = parse(text.encode())
+    assert len(parsed) == len({*keys})
+    assert not parsed & {digest(key) for key in keys}
+    assert not parsed & {key.encode() for key in keys}
+    assert all(parsed.accepts(key.encode()) for key in keys)
+    assert not parsed.accepts(b"")
+    assert not parsed.accepts(digest(keys[0]))
+    assert not parsed.accepts(f"sha256:{digest(keys[0]).hex()}".encode())
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "reason"),
     [
-        (b"", "it has no key"),
-        (b"\xef\xbb\xbf# a byte order mark and no more", "it has no key"),
-        (b"# nothing\n\n", "it has no key"),
-        (b"%s\nshort\n", "line 2 is no key"),
-        (b"%s\n\n# x\ntwo words in one line\n", "line 4 is no key"),
-        (b"%s # with a comment", "line 1 is no key"),
-        (b"x" * 257, "line 1 is no key"),
-        (b"%s\nsha256:0123456789abcdef", "line 2 is no key"),
-        (b"sha256:" + b"g" * 64, "line 1 is no key"),
-        ("schlüssel-mit-umlaut".encode(), "line 1 is no key"),
-        (b"\x00" * 20, "line 1 is no key"),
+        (b"", "expected at least one key, got none"),
+        (b"\xef\xbb\xbf# a byte order mark and no more", "expected at least one key, got none"),
+        (b"# nothing\n\n", "expected at least one key, got none"),
+        (b"%s\nshort\n", "line 2: expected a key"),
+        (b"%s\n\n# x\ntwo words in one line\n", "line 4: expected a key"),
+        (b"%s # with a comment", "line 1: expected a key"),
+        (b"x" * 257, "line 1: expected a key"),
+        (b"%s\nsha256:0123456789abcdef", "line 2: expected a key"),
+        (b"sha256:" + b"g" * 64, "line 1: expected a key"),
+        ("schlüssel-mit-umlaut".encode(), "line 1: expected a key"),
+        (b"\x00" * 20, "line 1: expected a key"),
     ],
 )
-def test_invalid_key_file_error_names_line_without_content(text: bytes, words: str, tmp_path: Path) -> None:
-    """A file that is no list of keys is refused in one line with the number of the line, and never with its content."""
+def test_invalid_key_file_error_names_line_without_content(text: bytes, reason: str, tmp_path: Path) -> None:
+    """An invalid file is rejected in one line with the number of the invalid line, and never with its content."""
     path = tmp_path / "keys"
     path.write_bytes(text.replace(b"%s", KEY.encode()))
     with pytest.raises(SettingsError) as caught:
         KeysFile(path)
     message = str(caught.value)
-    assert message.startswith(f"API_KEYS_FILE='{path}': {words}")
+    assert message.startswith(f"API_KEYS_FILE='{path}': {reason}")
     assert "\n" not in message
     assert not any(part.decode("latin-1") in message for part in path.read_bytes().split() if len(part) > 7)
 
 
 def test_unreadable_key_file_is_refused_with_reason(tmp_path: Path) -> None:
-    """A file that is not there, is a folder or far too large, is refused with the reason."""
+    """A path that is missing, a folder or far too large is rejected with the reason."""
     (large := tmp_path / "large").write_text(f"{KEY}\n" * 70_000)
-    for path, words in (
-        (tmp_path / "none", "No such file"),
-        (tmp_path, "Is a directory"),
-        (large, "at most 1048576"),
-    ):
-        with pytest.raises(SettingsError, match=words):
+    for path, reason in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory"), (large, "at most 1048576")):
+        with pytest.raises(SettingsError, match=reason):
             KeysFile(path)
 
 
@@ -158,9 +154,9 @@ def test_unreadable_key_file_is_refused_with_reason(tmp_path: Path) -> None:
         ([("cookie", "x-api-key=abc"), ("proxy-authorization", "Bearer abc")], []),
     ],
 )
-def test_where_keys_are_sent(headers: list[tuple[str, str]], keys: list[str]) -> None:
-    """A key is what follows Bearer, in any case, or is in X-API-Key; other schemes and headers have none."""
-    assert sent((name.encode(), value.encode()) for name, value in headers) == [key.encode() for key in keys]
+def test_keys_are_read_from_bearer_and_x_api_key_headers(headers: list[tuple[str, str]], keys: list[str]) -> None:
+    """A key follows Bearer, in any letter case, or is in X-API-Key; other schemes and headers have none."""
+    assert keys_in((name.encode(), value.encode()) for name, value in headers) == [key.encode() for key in keys]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +183,7 @@ def test_where_keys_are_sent(headers: list[tuple[str, str]], keys: list[str]) ->
 def test_valid_key_in_either_header_is_accepted(
     client: TestClient, headers: Any, status: int, challenge: str | None
 ) -> None:
-    """A good key in either header lets a request pass; all else is challenged, and told if its key was wrong."""
+    """A valid key in either header is accepted; otherwise the 401 says whether a key was missing or invalid."""
     answer = client.post("/predict", json=ROW, headers=headers)
     assert answer.status_code == status
     assert answer.headers.get("www-authenticate") == challenge
@@ -195,15 +191,15 @@ def test_valid_key_in_either_header_is_accepted(
     assert answer.headers["x-model-version"] == "7"
 
 
-def test_a_key_in_the_query_is_none(client: TestClient) -> None:
-    """A key that would be in everybody's logs is not taken."""
+def test_key_in_the_query_string_is_ignored(client: TestClient) -> None:
+    """A key in the query string is ignored, because it would end up in access logs."""
     for name in ("key", "api_key", "access_token", "X-API-Key"):
         assert client.get("/", params={name: KEY}).status_code == 401
 
 
-@pytest.mark.parametrize("target", sorted(OPEN))
+@pytest.mark.parametrize("target", sorted(PUBLIC_PATHS))
 def test_probes_and_metrics_need_no_key(client: TestClient, target: str) -> None:
-    """What probes and Prometheus ask for needs no key, and a wrong one is no matter."""
+    """The paths of probes and Prometheus need no key, and accept requests with an invalid one."""
     assert client.get(target).status_code == 200
     assert client.get(target, headers={"X-API-Key": "x"}).status_code == 200
 
@@ -212,21 +208,21 @@ def test_probes_and_metrics_need_no_key(client: TestClient, target: str) -> None
     "target",
     ["//health", "/health/", "/Health", "/health%2f..", "/health%0a", "/health/../predict", "/health;x", "/ready%00"],
 )
-def test_paths_resembling_open_paths_need_a_key(client: TestClient, target: str) -> None:
-    """A path that is not exactly an open one needs a key."""
+def test_paths_resembling_public_paths_need_a_key(client: TestClient, target: str) -> None:
+    """A path that differs from a public path in any character needs a key."""
     assert client.get(target).status_code == 401
 
 
-def test_an_open_path_written_otherwise_is_what_the_router_takes(client: TestClient) -> None:
-    """An escaped letter is the same path to the router, and so to the guard."""
+def test_percent_encoded_path_is_decoded_before_the_check(client: TestClient) -> None:
+    """A path with an escaped letter is the same path to the router, and so to the check of keys."""
     assert client.get("/%68ealth").json()["status"] == "ok"
     assert client.get("/%70redict").status_code == 401
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "BREW"])
 @pytest.mark.parametrize("target", ["/predict", "/nothing", "/", "/docs", "/openapi.json", "/v2/models/hills"])
-def test_nothing_is_learnt_without_a_key(client: TestClient, method: str, target: str) -> None:
-    """Whether a path is there, and what it takes, is told to nobody without a key."""
+def test_existence_of_a_path_is_hidden_without_a_key(client: TestClient, method: str, target: str) -> None:
+    """A request without a key gets 401 whether or not its path exists or allows its method."""
     assert client.request(method, target).status_code == 401
 
 
@@ -238,7 +234,7 @@ def problem(answer: httpx.Response) -> str:
 
 
 def test_refusal_uses_error_form_of_the_protocol(client: TestClient) -> None:
-    """A refusal is written as the path's protocol writes errors, and tells what would be good."""
+    """A 401 has the form of errors in the path's protocol, and says how to send a key."""
     assert "X-API-Key" in problem(client.post("/predict", json=ROW))
     assert "X-API-Key" in problem(client.post("//predict", json=ROW))
     mlflow = client.post("/invocations", json={"instances": [ROW]})
@@ -250,8 +246,8 @@ def test_refusal_uses_error_form_of_the_protocol(client: TestClient) -> None:
     assert list(infer.json()) == ["error"]
 
 
-def test_refusals_are_counted(client: TestClient) -> None:
-    """Each refusal is counted under its route, and is no prediction's time."""
+def test_unauthorized_requests_are_counted(client: TestClient) -> None:
+    """Each 401 is counted under its route, and does not count as the duration of a prediction."""
     for path in ("/predict", "/invocations", "/v2/models/hills/infer", "/nothing"):
         client.post(path)
     text = client.get("/metrics").text
@@ -261,8 +257,8 @@ def test_refusals_are_counted(client: TestClient) -> None:
     assert 'forkcast_request_seconds_count{route="/predict"} 0.0' in text
 
 
-def test_without_keys_there_is_no_guard() -> None:
-    """Where no file is set, requests meet the edge itself, and nothing of keys is documented."""
+def test_without_key_file_no_key_is_required() -> None:
+    """Without a key file, requests need no key, and the OpenAPI document does not mention keys."""
     settings = Settings.from_env({})
     app = create_app(settings, MODEL)
     assert type(app) is ReplicaApp
@@ -273,14 +269,14 @@ def test_without_keys_there_is_no_guard() -> None:
     assert "securitySchemes" not in document
 
 
-def test_the_document_tells_of_keys(client: TestClient, path: Path) -> None:
-    """With keys, each operation but the open ones names both headers and has a 401; the document stays valid."""
+def test_openapi_document_describes_keys(client: TestClient, path: Path) -> None:
+    """Each operation of a path that is not public names both headers and has a 401, in a valid document."""
     document = client.get("/openapi.json", headers={"X-API-Key": KEY}).json()
     validate(document)
     assert set(document["components"]["securitySchemes"]) == {"bearer", "apiKey"}
     for name, item in document["paths"].items():
         for operation in item.values():
-            assert ("401" in operation["responses"]) == ("security" in operation) == (name not in OPEN)
+            assert ("401" in operation["responses"]) == ("security" in operation) == (name not in PUBLIC_PATHS)
     assert json.dumps(openapi_document(MODEL, 4096)) == json.dumps(openapi_document(MODEL, 4096, guarded=False))
     assert isinstance(create_app(Settings.from_env({}), MODEL, keys=KeysFile(path)), GuardedReplicaApp)
 
@@ -289,8 +285,8 @@ def statuses(client: TestClient, *keys: str) -> list[int]:
     return [client.get("/", headers={"X-API-Key": key}).status_code for key in keys]
 
 
-def test_a_change_is_followed(client: TestClient, path: Path) -> None:
-    """Keys that come are good and keys that go are not, by rename and by writing in place."""
+def test_changed_key_file_is_followed(client: TestClient, path: Path) -> None:
+    """Added keys become valid and removed keys invalid, whether the file is replaced or written in place."""
     new = "a-brand-new-key-of-ours"
     assert statuses(client, KEY, OTHER_KEY, new) == [200, 200, 401]
     write(path, KEY, new)
@@ -299,111 +295,111 @@ def test_a_change_is_followed(client: TestClient, path: Path) -> None:
     assert statuses(client, KEY, OTHER_KEY, new) == [401, 401, 200]
 
 
-def test_a_symlink_is_followed(tmp_path: Path) -> None:
-    """Where a folder's symlink moves, as Kubernetes moves it, the keys are those of where it leads now."""
+def test_moved_symlink_is_followed(tmp_path: Path) -> None:
+    """If a symlink in the path moves, as Kubernetes moves it, the keys are those of its new target."""
     for name, key in (("..1", KEY), ("..2", OTHER_KEY)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "keys").write_text(key)
     (tmp_path / "..data").symlink_to("..1")
     (tmp_path / "keys").symlink_to("..data/keys")
     file = KeysFile(tmp_path / "keys")
-    assert file.now() == kept(KEY)
+    assert file.current() == keys_of(KEY)
     (tmp_path / "..tmp").symlink_to("..2")
     (tmp_path / "..tmp").rename(tmp_path / "..data")
-    assert file.now() == kept(OTHER_KEY)
+    assert file.current() == keys_of(OTHER_KEY)
 
 
 def test_invalid_new_file_keeps_the_last_keys(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The last good keys stay, which is logged in one line and once; a good file is then taken again."""
+    """An invalid file is logged once in one line and leaves the last keys valid; a later valid file is read again."""
     caplog.set_level(logging.INFO)
     file = KeysFile(path)
-    good = file.now()
+    valid = file.current()
     assert not caplog.records
     write(path, KEY, "secret but bad")
-    assert [file.now() for _ in range(3)] == [good] * 3
+    assert [file.current() for _ in range(3)] == [valid] * 3
     path.unlink()
-    assert [file.now() for _ in range(3)] == [good] * 3
+    assert [file.current() for _ in range(3)] == [valid] * 3
     write(path, KEY)
-    assert file.now() == file.now() == kept(KEY)
-    bad, gone, taken = [record.getMessage() for record in caplog.records]
-    assert "line 2 is no key" in bad
-    assert "secret" not in bad
-    assert "No such file" in gone
-    assert taken == f"API keys: 1 taken from {path}"
+    assert file.current() == file.current() == keys_of(KEY)
+    invalid, missing, reloaded = [record.getMessage() for record in caplog.records]
+    assert "line 2: expected a key" in invalid
+    assert "secret" not in invalid
+    assert "No such file" in missing
+    assert reloaded == f"read 1 API keys from {path}"
 
 
-def test_workers_that_are_forked_while_the_file_is_bad(path: Path) -> None:
-    """A process begins with the keys that another one of the replica read last, though it never read them itself."""
+def test_worker_forked_while_file_is_invalid_has_last_keys(path: Path) -> None:
+    """A new process starts with the keys that another process of the replica read last."""
     master = KeysFile(path)
-    worker = copy(master)  # as a fork has it: with the memory that both share
+    worker = copy(master)  # Like a fork, the copy shares memory with its original.
     write(path, KEY)
-    assert worker.now() == kept(KEY)
+    assert worker.current() == keys_of(KEY)
     write(path, "bad")
-    assert worker.now() == kept(KEY)
-    assert copy(master).now() == kept(KEY)
+    assert worker.current() == keys_of(KEY)
+    assert copy(master).current() == keys_of(KEY)
 
 
 def test_partially_shared_keys_are_not_used() -> None:
-    """What one process is halfway through telling the others, they do not take."""
-    shared = api_keys.Shared()
-    shared.put(kept(KEY, OTHER_KEY))
-    assert shared.get() == kept(KEY, OTHER_KEY)
+    """Keys that another process is still writing to the shared memory are not used."""
+    shared = api_keys.SharedKeys()
+    shared.publish(keys_of(KEY, OTHER_KEY))
+    assert shared.read() == keys_of(KEY, OTHER_KEY)
     shared._memory[40] ^= 1
-    assert shared.get() is None
+    assert shared.read() is None
 
 
-def test_a_file_is_left_alone_while_it_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that changed a moment ago is not taken yet: its writer may be halfway."""
+def test_file_changed_a_moment_ago_is_not_read_yet(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that changed a moment ago is not read yet, because its writer may not have finished."""
     file = KeysFile(path)
-    file.now()
-    monkeypatch.setattr(api_keys, "_STILL", 60.0)
+    file.current()
+    monkeypatch.setattr(api_keys, "_SETTLE_SECONDS", 60.0)
     path.write_text(f"{KEY}\n")
-    assert len(file.now()) == 2
-    monkeypatch.setattr(api_keys, "_STILL", 0.0)
-    file.follow()
-    assert len(file.now()) == 1
+    assert len(file.current()) == 2
+    monkeypatch.setattr(api_keys, "_SETTLE_SECONDS", 0.0)
+    file.refresh()
+    assert len(file.current()) == 1
 
 
-def test_the_file_is_looked_at_once_a_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many requests come, the file is looked at again only when its time has come."""
-    monkeypatch.setattr(api_keys, "_EVERY", 3600.0)
+def test_file_is_checked_at_most_once_per_interval(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any number of requests within the interval causes no further check of the file."""
+    monkeypatch.setattr(api_keys, "_CHECK_INTERVAL_SECONDS", 3600.0)
     file = KeysFile(path)
-    file.now()
+    file.current()
     path.unlink()
-    looked: list[object] = []
-    monkeypatch.setattr(os, "stat", looked.append)
+    checks: list[object] = []
+    monkeypatch.setattr(os, "stat", checks.append)
     for _ in range(100):
-        assert len(file.now()) == 2
-    assert not looked
+        assert len(file.current()) == 2
+    assert not checks
 
 
 def test_special_file_keeps_the_last_keys(tmp_path: Path) -> None:
-    """A pipe, a device, a folder or a huge file in its place is told at once, and the last good keys stay."""
+    """A pipe, a device, a folder or a huge file is rejected at once, and the last valid keys stay."""
     path = tmp_path / "keys"
     path.write_text(KEY)
     file = KeysFile(path)
     path.unlink()
     os.mkfifo(path)
-    file.follow()
-    assert file.keys == kept(KEY)
-    for place, words in (
+    file.refresh()
+    assert file.keys == keys_of(KEY)
+    for special, reason in (
         (path, "expected a regular file"),
         (Path("/dev/zero"), "expected a regular file"),
         (tmp_path, "it cannot be read: Is a directory"),
     ):
-        with pytest.raises(SettingsError, match=words):
-            KeysFile(place)
+        with pytest.raises(SettingsError, match=reason):
+            KeysFile(special)
     (tmp_path / "huge").touch()
     os.truncate(tmp_path / "huge", 1 << 32)
     with pytest.raises(SettingsError, match="at most 1048576 bytes"):
         KeysFile(tmp_path / "huge")
 
 
-def test_more_keys_than_anybody_needs(tmp_path: Path) -> None:
-    """A request with more keys than four is refused without a look at them, be a good one among them or not."""
+def test_request_with_more_than_four_keys_is_rejected(tmp_path: Path) -> None:
+    """A request with more than four keys is rejected, even if one of them is valid."""
     (tmp_path / "keys").write_text(KEY)
     file = KeysFile(tmp_path / "keys")
     for count, status in ((3, None), (4, 401), (985, 401)):
         headers = [(b"x-api-key", b"1")] * count + [(b"x-api-key", KEY.encode())]
-        refused = check(file, {"path": "/docs", "headers": headers})
-        assert (refused.status if refused else None) == status
+        error = check(file, {"path": "/docs", "headers": headers})
+        assert (error.status if error else None) == status
