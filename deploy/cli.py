@@ -18,7 +18,7 @@ from deploy.backends.choice import choose, containers_used
 from deploy.backends.docker.backend import DockerBackend
 from deploy.errors import CommandError
 from deploy.options import Options, read_environment
-from deploy.rollout.replica_client import Access, ask_address
+from deploy.rollout.replica_client import Access, request_json
 from deploy.security import exposure, tls
 from deploy.security.api_keys import client_key
 from deploy.stack import interrupt
@@ -69,7 +69,7 @@ class Verbs:
     def _curl(self, stack: Stack) -> str:
         """A command to paste, with the model's own example."""
         key = client_key(stack, self._options)
-        _, index = ask_address(stack.address, "GET", "/", access=Access.of(stack, self._layout, key))
+        _, index = request_json(stack.address, "GET", "/", access=Access.of(stack, self._layout, key))
         example = json.dumps((index or {}).get("example", {}).get("POST /predict"))
         address, options = _place(stack, self._layout)
         words = ["curl", *options, "-H 'Content-Type: application/json'"]

@@ -10,7 +10,7 @@ from typing import ClassVar
 from deploy.errors import CommandError
 from deploy.options import Options
 from deploy.rollout import replica_client
-from deploy.rollout.promotion import Registrar, Replica, Version, promote, settle
+from deploy.rollout.promotion import Registrar, Replica, Version, promote, wait_for_version
 from deploy.security import api_keys, tls
 from deploy.stack.code import code_digest, code_mismatch
 from deploy.stack.paths import Layout
@@ -26,9 +26,9 @@ class Client:
         """Let the stack predict its model's example; return what should be known of the answer, if anything."""
         return replica_client.predict_example(stack.address, access)
 
-    def settle(self, stack: Stack, version: Version, access: replica_client.Access) -> None:
+    def wait_for_version(self, stack: Stack, version: Version, access: replica_client.Access) -> None:
         """Wait until every answer comes from this version."""
-        settle(stack.address, version, stack.replicas, access)
+        wait_for_version(stack.address, version, stack.replicas, access)
 
 
 class Backend(ABC):
@@ -90,7 +90,7 @@ class Backend(ABC):
             raise CommandError(self._limits_missing)
         return self._change(previous, self._limited(previous.wanted))
 
-    def become(self, stack: Stack) -> Stack:
+    def apply(self, stack: Stack) -> Stack:
         """Make exactly this stack run, with the model and the code that are there."""
         return self._change(self._require_running(), stack)
 
@@ -113,11 +113,11 @@ class Backend(ABC):
         code = code_digest()
         if name := next((replica.name for replica in replicas if not replica.runs_code(code)), None):
             raise CommandError(code_mismatch(name))
-        patience = stack.settings(self._layout).graceful_timeout
-        promoted = promote(replicas, registrar, version, force=force, patience=patience)
+        graceful_timeout = stack.settings(self._layout).graceful_timeout
+        promoted = promote(replicas, registrar, version, force=force, graceful_timeout=graceful_timeout)
         if previous is not None:
             self._reloaded(previous, promoted)
-            self._client.settle(stack, promoted, replica_client.Access.of(stack, self._layout))
+            self._client.wait_for_version(stack, promoted, replica_client.Access.of(stack, self._layout))
         return promoted
 
     @abstractmethod

@@ -19,7 +19,7 @@ from deploy.backends.local.slots import replica_socket
 from deploy.bench.accesslog import AccessLog
 from deploy.bench.processes import MeasuredProgram, Processes, running
 from deploy.errors import CommandError
-from deploy.rollout.replica_client import ask_address
+from deploy.rollout.replica_client import request_json
 from deploy.stack import ports
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
@@ -117,10 +117,10 @@ def only_first_slot(upstream: str) -> str:
 def _wait_ready(address: str, *programs: MeasuredProgram) -> str:
     """Until the replica answers through Nginx; the engine that it has chosen."""
     deadline = time.monotonic() + _READY_TIMEOUT
-    while ask_address(address, "GET", "/ready")[0] != 200:
+    while request_json(address, "GET", "/ready")[0] != 200:
         for program in programs:
             program.check()
         if time.monotonic() > deadline:
             raise CommandError(f"the replica was not ready in {_READY_TIMEOUT} s")
         time.sleep(0.1)
-    return str(ask_address(address, "GET", "/health")[1]["model"]["engine"])
+    return str(request_json(address, "GET", "/health")[1]["model"]["engine"])

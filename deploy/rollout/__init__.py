@@ -1,1 +1,1 @@
-"""Replicas that run: asking how they are, and moving them to another model version."""
+"""Running replicas: their health, and moving them to another model version."""

@@ -1,4 +1,4 @@
-"""What a user should know of what replicas say of themselves (`/health`), whatever the backend."""
+"""Notes for the user on what replicas report in `/health`, the same for every backend."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 Health = Mapping[str, Any]
 
 
-def notes(name: str, health: Health) -> list[str]:
-    """A line for each thing that is not as one would expect of this replica."""
-    found = []
+def health_notes(name: str, health: Health) -> list[str]:
+    """Return a line for each unexpected fact in a replica's health: a stale, refused or synthetic model."""
+    notes = []
     if health.get("stale"):
-        found.append(f"{name} serves the last good copy: {health['stale']}")
+        notes.append(f"{name} serves the last good copy: {health['stale']}")
     if health.get("refused"):
-        found.append(f"{name} was to load another model, and serves the one before: {health['refused']}")
+        notes.append(f"{name} refused to load another model and still serves the previous one: {health['refused']}")
     if (health.get("model") or {}).get("trained_on") == "synthetic":
-        found.append(f"{name} serves a model trained on SYNTHETIC data: its predictions mean nothing")
-    return found
+        notes.append(f"{name} serves a model trained on SYNTHETIC data: its predictions mean nothing")
+    return notes
 
 
-def disagreement(healths: Iterable[Health]) -> list[str]:
-    """A line where replicas serve different models: a promotion was cut short, or somebody trained meanwhile."""
-    served = {f"{model['name']} {model['version']}" for one in healths if (model := one.get("model"))}
+def mixed_models_note(healths: Iterable[Health]) -> list[str]:
+    """Return a line if replicas serve different models, after an interrupted promotion or a training run meanwhile."""
+    served = {f"{model['name']} {model['version']}" for health in healths if (model := health.get("model"))}
     if len(served) < 2:
         return []
-    told = " and ".join(sorted(served))
-    return [f"the replicas serve different models, {told}: make promote VERSION=, or make restart"]
+    models = " and ".join(sorted(served))
+    return [f"the replicas serve different models: {models}; run make promote VERSION=... or make restart"]

@@ -1,7 +1,7 @@
-"""Moving to another version of the model without a lost request: first it is tried, then replica after replica reloads.
+"""Moving running replicas to another model version: it is tested first, then one replica after another reloads.
 
-What differs between the backends is behind two protocols: the :class:`Replica` that runs, and the :class:`Registrar`,
-which is :mod:`deploy.models.promote` in a process of its own.
+No request is lost. Two protocols hide what differs between the backends: :class:`Replica` is a running replica, and
+:class:`Registrar` runs :mod:`deploy.models.promote` in a separate process.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from deploy.rollout import replica_client
 from deploy.rollout.health import Health
 from server.system import memory_sizes
 
-# Seconds that a replica may take to load the model, beside what it gives its old workers to finish.
-_LOADING = 180
-# New connections that have to be answered by the new version, one after another, for each replica.
-_WITNESSES = 8
-# How much more than what was counted is advised: a replica's use changes from one moment to the next.
-_ROOM = 1.1
-# Seconds in which the last old worker has closed its door.
-_SETTLING = 15
+# How long a replica may take to load the model, on top of the graceful timeout of its old workers.
+_LOAD_TIMEOUT_SECONDS = 180
+# How many consecutive new connections per replica must be answered by the new version.
+_ANSWERS_PER_REPLICA = 8
+# The factor from measured memory to the advised limit: a replica's memory varies from moment to moment.
+_MEMORY_MARGIN = 1.1
+# How long old workers may still accept connections after the last reload.
+_OLD_WORKERS_TIMEOUT_SECONDS = 15
 
 
 class Replica(Protocol):
@@ -32,7 +32,7 @@ class Replica(Protocol):
 
     @property
     def name(self) -> str:
-        """What the user calls it."""
+        """The name that the user knows this replica by."""
         ...
 
     def runs_code(self, digest: str) -> bool:
@@ -40,15 +40,15 @@ class Replica(Protocol):
         ...
 
     def health(self) -> Health:
-        """What it says of itself on a new connection; nothing where it does not answer."""
+        """Return the replica's `/health` document from a new connection; empty if it does not answer."""
         ...
 
-    def hang_up(self) -> None:
-        """Send its master SIGHUP."""
+    def send_sighup(self) -> None:
+        """Send SIGHUP to the replica's Gunicorn master, so that it reloads."""
         ...
 
     def failure(self) -> str | None:
-        """Why its master is not the one that was sent SIGHUP, if so."""
+        """Return why the master died or was replaced since the reload, or None."""
         ...
 
 
@@ -56,15 +56,15 @@ class Registrar(Protocol):
     """The three steps of :mod:`deploy.models.promote`. Each raises a CommandError with the reason."""
 
     def check(self, version: str | None, served: str | None, *, force: bool) -> dict[str, Any]:
-        """The candidate; nothing has changed."""
+        """Test a version and return it as a candidate; change nothing."""
         ...
 
     def accept(self, candidate: Mapping[str, Any]) -> dict[str, Any]:
-        """Let everything lead to it; how it was."""
+        """Point the registry and the local records to the candidate; return what they pointed to."""
         ...
 
-    def undo(self, before: Mapping[str, Any]) -> None:
-        """Take that back."""
+    def undo(self, previous: Mapping[str, Any]) -> None:
+        """Point the registry and the local records to what :meth:`accept` returned."""
         ...
 
 
@@ -78,7 +78,7 @@ class Version:
 
     @classmethod
     def of(cls, health: Health) -> Version | None:
-        """The one that a replica serves."""
+        """Return the version that a replica serves, or None if it did not answer."""
         model = health.get("model")
         return cls(model["name"], model["version"], model["digest"]) if isinstance(model, dict) else None
 
@@ -87,124 +87,125 @@ class Version:
 
 
 def promote(
-    replicas: Sequence[Replica], registrar: Registrar, version: str | None, *, force: bool, patience: float
+    replicas: Sequence[Replica], registrar: Registrar, version: str | None, *, force: bool, graceful_timeout: float
 ) -> Version:
-    """Let every replica serve ``version``, or the one before this one; ``patience`` is what old workers get (seconds).
+    """Make every replica serve ``version``, or the previous version if it is None; return the version served.
+
+    ``graceful_timeout`` is how many seconds old workers get to finish their requests.
 
     Raises:
-        CommandError: it may not take over, or a replica did not take it; what was served before is served on.
+        CommandError: the version was refused, or a replica did not load it; the previous version is restored.
     """
-    healths = [_well(replica) for replica in replicas]
+    healths = [_require_health(replica) for replica in replicas]
     served = [Version.of(health) for health in healths]
-    digest = next((one.digest for one in served if one), None)
+    digest = next((current.digest for current in served if current), None)
     candidate = registrar.check(version, digest, force=force)
     copy = candidate["copy"]
     wanted = Version(copy["name"], copy["version"], copy["digest"])
-    behind = [replica for replica, one in zip(replicas, served, strict=True) if one != wanted]
+    outdated = [replica for replica, current in zip(replicas, served, strict=True) if current != wanted]
     for replica, health in zip(replicas, healths, strict=True):
-        if replica in behind:
-            _refuse_too_large(replica.name, health, wanted, candidate["weight"])
-    before = registrar.accept(candidate)
+        if replica in outdated:
+            _check_memory(replica.name, health, wanted, candidate["weight"])
+    previous = registrar.accept(candidate)
     reloaded: list[tuple[Replica, Version | None]] = []
     try:
         for replica, health in zip(replicas, healths, strict=True):
-            if replica in behind:
+            if replica in outdated:
                 reloaded.append((replica, Version.of(health)))
-                _reload(replica, wanted, patience)
+                _reload(replica, wanted, graceful_timeout)
     except BaseException as error:
-        lost = _take_back(registrar, before, reloaded, patience)
-        outcome = f"not all is as before, see {', '.join(lost)}" if lost else "what was served before is again"
+        problems = _undo(registrar, previous, reloaded, graceful_timeout)
+        outcome = "the previous version is served again"
+        if problems:
+            outcome = f"not everything was restored ({'; '.join(problems)})"
         if isinstance(error, CommandError):
             raise CommandError(f"{wanted} was not promoted, and {outcome}: {error}") from None
         raise
     return wanted
 
 
-def settle(address: str, version: Version, replicas: int, access: replica_client.Access = replica_client.OPEN) -> None:
-    """Wait until the last old worker has closed its door: what comes after this is answered by the new version."""
-    deadline = time.monotonic() + _SETTLING
-    witnesses = 0
-    while witnesses < _WITNESSES * replicas and time.monotonic() < deadline:
-        witnesses = witnesses + 1 if replica_client.marks(address, access).version == version.number else 0
+def wait_for_version(
+    address: str, version: Version, replicas: int, access: replica_client.Access = replica_client.OPEN_ACCESS
+) -> None:
+    """Wait until no old worker accepts connections, so that every later request is answered by ``version``."""
+    deadline = time.monotonic() + _OLD_WORKERS_TIMEOUT_SECONDS
+    answers = 0
+    while answers < _ANSWERS_PER_REPLICA * replicas and time.monotonic() < deadline:
+        answers = answers + 1 if replica_client.identify(address, access).version == version.number else 0
 
 
-def _well(replica: Replica) -> Health:
+def _require_health(replica: Replica) -> Health:
     health = replica.health()
     if not health:
-        raise CommandError(f"{replica.name} does not answer: make up brings it back, or make logs tells why")
+        raise CommandError(f"{replica.name} does not answer: see make logs, or start it again with make up")
     return health
 
 
-def _refuse_too_large(name: str, health: Health, wanted: Version, weight: Mapping[str, int]) -> None:
-    """While a replica reloads it holds both models, and the workers of both."""
+def _check_memory(name: str, health: Health, wanted: Version, weight: Mapping[str, int]) -> None:
+    """Refuse a reload that needs more than the memory limit: it keeps both models and their workers in memory."""
     used, limit = health["memory"]["used"], health["memory"]["limit"]
-    more = weight["model"] + health["workers"] * weight["worker"]
-    if used is not None and limit is not None and used + more > limit:
+    needed = weight["model"] + health["workers"] * weight["worker"]
+    if used is not None and limit is not None and used + needed > limit:
+        size = memory_sizes.format_size
         raise CommandError(
-            f"{wanted} may not be promoted: it does not fit beside the one before: {name} uses "
-            f"{memory_sizes.format_size(used)} of {memory_sizes.format_size(limit)} and would take "
-            f"{memory_sizes.format_size(more)} more; "
-            f"a limit of {memory_sizes.format_size(round(_ROOM * (used + more)))} would do"
+            f"{wanted} may not be promoted: not enough memory to reload {name}: {size(used)} of {size(limit)} in use, "
+            f"and {size(needed)} more are needed while both models are loaded; "
+            f"expected a memory limit of at least {size(round(_MEMORY_MARGIN * (used + needed)))}"
         )
 
 
-def _reload(replica: Replica, wanted: Version, patience: float) -> None:
-    """Send the signal, and wait for the first worker that was forked after it.
+def _reload(replica: Replica, wanted: Version, graceful_timeout: float) -> None:
+    """Make a replica reload, and wait for an answer from a worker that was forked after the reload.
 
     Raises:
-        CommandError: it does not serve what is wanted, for this reason.
+        CommandError: the replica does not serve the wanted version, with the reason.
     """
-    number = _well(replica)["reloads"]
-    replica.hang_up()
-    _wait(replica, wanted, number, patience)
-
-
-def _wait(replica: Replica, wanted: Version, number: int, patience: float) -> None:
-    """Until a worker answers that was forked after reload ``number``.
-
-    Raises:
-        CommandError: it does not serve what is wanted, for this reason.
-    """
-    deadline = time.monotonic() + patience + _LOADING
+    reloads = _require_health(replica)["reloads"]
+    replica.send_sighup()
+    timeout = graceful_timeout + _LOAD_TIMEOUT_SECONDS
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         health = replica.health()
-        if health and health["reloads"] > number:
+        if health and health["reloads"] > reloads:
             if Version.of(health) != wanted:
-                raise CommandError(f"{replica.name}: {health.get('refused', 'it found another version')}")
+                raise CommandError(f"{replica.name}: {health.get('refused', 'it loaded another version')}")
             return
         if failure := replica.failure():
             raise CommandError(f"{replica.name}: {failure}")
         time.sleep(0.1)
-    raise CommandError(f"{replica.name} has not reloaded in {patience + _LOADING:.0f} s; see make logs")
+    raise CommandError(f"{replica.name} did not reload within {timeout:.0f} s; see make logs")
 
 
-def _take_back(
-    registrar: Registrar, before: Mapping[str, Any], reloaded: Sequence[tuple[Replica, Version | None]], patience: float
+def _undo(
+    registrar: Registrar,
+    previous: Mapping[str, Any],
+    reloaded: Sequence[tuple[Replica, Version | None]],
+    graceful_timeout: float,
 ) -> list[str]:
-    """As it was, as far as it can be; the names of the replicas that do not serve what they did, and why not."""
-    lost = []
+    """Restore the registry and each reloaded replica as far as possible; return what could not be restored."""
+    problems = []
     try:
-        registrar.undo(before)
+        registrar.undo(previous)
     except CommandError as error:
-        lost.append(f"the registry is not as it was ({error}), and so a replica that starts")
+        problems.append(f"the registry was not restored, so replicas that start may load another version: {error}")
     for replica, version in reloaded:
         try:
             if version is not None and Version.of(replica.health()) != version:
-                _restore(replica, version, patience)
-        except CommandError:
-            lost.append(replica.name)
-    return lost
+                _restore(replica, version, graceful_timeout)
+        except CommandError as error:
+            problems.append(str(error))
+    return problems
 
 
-def _restore(replica: Replica, version: Version, patience: float) -> None:
-    """Send the signal to whoever is there: a master whose workers do not answer may do with another model.
+def _restore(replica: Replica, version: Version, graceful_timeout: float) -> None:
+    """Make a replica reload the version that it served, even if its workers do not answer now.
 
     Raises:
-        CommandError: it does not serve this version.
+        CommandError: the replica does not serve this version in time.
     """
-    with suppress(CommandError):  # it is being started again, and takes that version by itself
-        replica.hang_up()
-    deadline = time.monotonic() + patience + _LOADING
+    with suppress(CommandError):  # A master that is being started again loads this version without a signal.
+        replica.send_sighup()
+    deadline = time.monotonic() + graceful_timeout + _LOAD_TIMEOUT_SECONDS
     while Version.of(replica.health()) != version:
         if time.monotonic() > deadline:
             raise CommandError(f"{replica.name} does not serve {version}")

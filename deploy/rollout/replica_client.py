@@ -1,4 +1,4 @@
-"""Ask a running replica, or the balancer, a question over HTTP."""
+"""HTTP requests to a running replica, or to the stack through Nginx."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from deploy.security import tls
 from deploy.stack.paths import Layout
 from deploy.stack.specification import Stack
 
-# What Nginx says to a client beyond its limits, and how often it is asked again, a second apart.
-_TOO_MANY, _TRIES = 429, 10
+# The status with which Nginx refuses a client beyond its limits, and how many requests are sent, a second apart.
+_TOO_MANY_REQUESTS, _ATTEMPTS = 429, 10
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a service with locks asks of a client: its certificate, to be known by it, and an API key."""
+    """What a client needs to use a protected service: the certificate to trust, and the API key to send."""
 
     certificate: Path | None = None
     key: str = ""
 
     @classmethod
     def of(cls, stack: Stack, layout: Layout, key: str = "") -> Access:
-        """What this stack's Nginx shows, and the key that it is to be sent."""
+        """Return the access to a stack: the certificate that its Nginx presents, if it has one, and this key."""
         return cls(layout.tls_cert if stack.has_tls else None, key)
 
     def connect(self, address: str, timeout: float) -> HTTPConnection:
-        """A connection that is not made yet.
+        """Return a connection that opens with its first request.
 
         Raises:
             OSError, ValueError: the certificate cannot be read.
@@ -46,50 +46,50 @@ class Access:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Those of every request."""
+        """The headers of every request."""
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
 
-OPEN = Access()
+OPEN_ACCESS = Access()
 
 
 class UnixConnection(HTTPConnection):
-    """HTTP over a Unix socket."""
+    """An HTTP connection over a Unix socket."""
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
-        """Connect to the socket's path instead of to a host."""
+        """Connect to the path of the socket instead of to a host."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
-def ask_socket(path: str, target: str, timeout: float = 5.0) -> tuple[int, Any]:
-    """GET ``target`` from the replica that listens at ``path``: the status and the JSON document; status 0 for none."""
-    return _ask(UnixConnection(path, timeout), "GET", target, None)
+def get_json_over_socket(path: str, target: str, timeout: float = 5.0) -> tuple[int, Any]:
+    """Send GET to the replica that listens at ``path``; return the status (0 for no answer) and the JSON document."""
+    return _request(UnixConnection(path, timeout), "GET", target, None)
 
 
-def ask_address(
-    address: str, method: str, target: str, document: object = None, access: Access = OPEN
+def request_json(
+    address: str, method: str, target: str, document: object = None, access: Access = OPEN_ACCESS
 ) -> tuple[int, Any]:
-    """The same over TCP, with a JSON document as the body where there is one. Seconds to wait: 30."""
+    """Send an optional JSON document within 30 s; return the status (0 for no answer) and the JSON document."""
     body = None if document is None else json.dumps(document).encode()
     try:
         connection = access.connect(address, timeout=30)
     except (OSError, ValueError):
         return 0, None
-    return _ask(connection, method, target, body, access)
+    return _request(connection, method, target, body, access)
 
 
-def _ask(
-    connection: HTTPConnection, method: str, target: str, body: bytes | None, access: Access = OPEN
+def _request(
+    connection: HTTPConnection, method: str, target: str, body: bytes | None, access: Access = OPEN_ACCESS
 ) -> tuple[int, Any]:
-    kind = {"Content-Type": "application/json"} if body else {}
+    content_type = {"Content-Type": "application/json"} if body else {}
     try:
-        connection.request(method, target, body, access.headers | kind)
+        connection.request(method, target, body, access.headers | content_type)
         response = connection.getresponse()
         return response.status, json.loads(response.read())
     except (OSError, HTTPException, ValueError):
@@ -99,68 +99,70 @@ def _ask(
 
 
 def listens(address: str) -> bool:
-    """Whether somebody accepts connections there."""
+    """Return whether a server accepts connections at this address."""
     parts = urlsplit(address)
-    usual = 443 if parts.scheme == "https" else 80
+    default_port = 443 if parts.scheme == "https" else 80
     try:
-        socket.create_connection((parts.hostname or "127.0.0.1", parts.port or usual), timeout=2).close()
+        socket.create_connection((parts.hostname or "127.0.0.1", parts.port or default_port), timeout=2).close()
     except OSError:
         return False
     return True
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
-    """What every answer of a replica says of who gave it; empty where nobody did."""
+class Identity:
+    """The names of the replica and of the model version that gave an answer; empty if no replica answered."""
 
     replica: str = ""
     version: str = ""
 
 
-def marks(address: str, access: Access = OPEN) -> Marks:
-    """Those of the answer to one request, on a connection of its own."""
+def identify(address: str, access: Access = OPEN_ACCESS) -> Identity:
+    """Send one request on a new connection; return which replica and model version answered it."""
     try:
         connection = access.connect(address, timeout=5)
     except (OSError, ValueError):
-        return Marks()
+        return Identity()
     try:
         connection.request("GET", "/ready")
         response = connection.getresponse()
         response.read()
-        if response.status == _TOO_MANY:
+        if response.status == _TOO_MANY_REQUESTS:
             time.sleep(1)
         replica = str(response.getheader("X-Served-By", "")).partition("/")[0]
-        return Marks(replica, str(response.getheader("X-Model-Version", "")))
+        return Identity(replica, str(response.getheader("X-Model-Version", "")))
     except (OSError, HTTPException):
-        return Marks()
+        return Identity()
     finally:
         connection.close()
 
 
-def predict_example(address: str, access: Access = OPEN) -> str | None:
-    """Let the service predict its example; what should be known of the answer, if anything.
+def predict_example(address: str, access: Access = OPEN_ACCESS) -> str | None:
+    """Make the service predict its example; return a note if it could not and that is not the model's fault.
 
     Raises:
         CommandError: the model does not predict the example that it was logged with.
     """
-    _, index = _patiently(address, "GET", "/", None, access)
+    _, index = _request_with_retries(address, "GET", "/", None, access)
     example = (index or {}).get("example", {}).get("POST /predict")
-    status, answer = _patiently(address, "POST", "/predict", example, access)
+    status, answer = _request_with_retries(address, "POST", "/predict", example, access)
     if status == 200:
         return None
-    told = f"was answered with {status}: {(answer or {}).get('detail', 'no answer')}"
-    if status == _TOO_MANY:
-        return f"the example {told}"
+    outcome = f"got status {status}: {(answer or {}).get('detail', 'no answer')}"
+    if status == _TOO_MANY_REQUESTS:
+        return f"the example request {outcome}"
     if status in (422, 500) and (index or {}).get("note"):
-        return f"an example made up from the model's columns {told}; log the model with input_example= to have its own"
-    raise CommandError(f"the model's own example {told}; see make logs")
+        return (
+            f"an example generated from the model's columns {outcome}; log the model with input_example= to avoid this"
+        )
+    raise CommandError(f"the model's own example {outcome}; see make logs")
 
 
-def _patiently(address: str, method: str, target: str, document: object, access: Access) -> tuple[int, Any]:
-    """Ask again where this machine has asked too much of late, as containers see it, and its other clients have."""
-    for _ in range(_TRIES):
-        status, answer = ask_address(address, method, target, document, access)
-        if status != _TOO_MANY:
+def _request_with_retries(address: str, method: str, target: str, document: object, access: Access) -> tuple[int, Any]:
+    """Repeat a request while Nginx refuses it because clients of this machine exceeded the limit of their address."""
+    for _ in range(_ATTEMPTS):
+        status, answer = request_json(address, method, target, document, access)
+        if status != _TOO_MANY_REQUESTS:
             break
         time.sleep(1)
     return status, answer

@@ -90,7 +90,7 @@ class Service:
 
     def health(self) -> dict[str, Any]:
         """What a replica says of itself; empty where none answers."""
-        status, document = replica_client.ask_address(
+        status, document = replica_client.request_json(
             self.stack.address, "GET", "/health", access=replica_client.Access.of(self.stack, self.layout)
         )
         return document if status == 200 and isinstance(document, dict) else {}
@@ -144,12 +144,12 @@ class Service:
             environment=environment,
         )
         with redirect_stdout(None):
-            self.stack = self._backend.become(stack)
+            self.stack = self._backend.apply(stack)
         return placement
 
     def restore(self) -> None:
         """Run what ran before."""
-        self.stack = self._backend.become(self._original)
+        self.stack = self._backend.apply(self._original)
 
     def record(self, document: str) -> None:
         """Keep results in the stack's MLflow.

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from deploy.rollout.replica_client import ask_address
+from deploy.rollout.replica_client import request_json
 from deploy.stack.paths import ROOT
 from tests.support.models import saved_models
 from tests.support.ports import free_port, port_in_use
@@ -284,8 +284,8 @@ def test_version_that_does_not_fit_is_refused(promoted: ContainerStack) -> None:
             load.wait_for(100)
             line = stack.refused("rollback")
             load.wait_for(100)
-        figures = rf"-server-\d+ uses \d+M of {used // M + ROOM}M and would take \d+M more; a limit of \d+M would do$"
-        assert "may not be promoted: it does not fit beside the one before: " in line
+        figures = rf"-server-\d+: \d+M of {used // M + ROOM}M in use, and \d+M more are needed .* at least \d+M$"
+        assert "may not be promoted: not enough memory to reload " in line
         assert re.search(figures, line), line
         assert load.counts.failed == 0, report(load.counts)
         assert set(load.counts.versions) == {version}
@@ -385,7 +385,7 @@ def test_registry_on_the_host(stack: ContainerStack, tmp_path: Path) -> None:
 def register(address: str, folder: Path, scratch: Path) -> None:
     """Register a model's folder as iris version 1, as soon as the registry answers."""
     search = "/api/2.0/mlflow/registered-models/search"
-    wait_until(lambda: ask_address(address, "GET", search)[0] == 200, seconds=120, pause=0.2)
+    wait_until(lambda: request_json(address, "GET", search)[0] == 200, seconds=120, pause=0.2)
     script = scratch / "register.py"
     script.write_text(
         "import mlflow, sys\n"

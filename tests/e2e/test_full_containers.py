@@ -14,7 +14,7 @@ from threading import Event
 import pytest
 from dotenv import dotenv_values
 
-from deploy.rollout.replica_client import ask_address
+from deploy.rollout.replica_client import request_json
 from tests.support.ports import free_port
 from tests.support.stacks.containers import ContainerStack, require_engine
 from tests.support.stacks.local import clean_environ
@@ -136,7 +136,7 @@ def test_up_answers(stack: ContainerStack) -> None:
     health = stack.replica_health(stack.containers("server")[0]["Id"])
     assert (health["model"]["name"], health["model"]["version"]) == ("covertype", "1")
     page = f"http://127.0.0.1:{stack.environ['MLFLOW_PORT']}"
-    status, answer = ask_address(page, "GET", "/api/2.0/mlflow/registered-models/get?name=covertype")
+    status, answer = request_json(page, "GET", "/api/2.0/mlflow/registered-models/get?name=covertype")
     assert status == 200
     assert answer["registered_model"]["name"] == "covertype"
     told = stack.done("status")
@@ -191,7 +191,7 @@ def test_training_makes_the_next_version(stack: ContainerStack) -> None:
 def test_files_reach_clients_through_mlflow(stack: ContainerStack) -> None:
     """A client that cannot reach the store, and has no key to it, is not sent there."""
     page = f"http://127.0.0.1:{stack.environ['MLFLOW_PORT']}"
-    status, told = ask_address(page, "GET", "/api/3.0/mlflow/server-info")
+    status, told = request_json(page, "GET", "/api/3.0/mlflow/server-info")
     assert status == 200
     assert not told["multipart_downloads_enabled"]
     assert not told["multipart_uploads_enabled"]

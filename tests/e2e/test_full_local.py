@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.rollout.replica_client import ask_address
+from deploy.rollout.replica_client import request_json
 from tests.support.ports import free_port
 from tests.support.stacks.local import Stack
 from tests.support.waiting import wait_until
@@ -34,7 +34,7 @@ def _page(stack: Stack) -> str:
 
 def _champion(stack: Stack) -> str:
     question = "/api/2.0/mlflow/registered-models/alias?name=covertype&alias=champion"
-    status, answer = ask_address(_page(stack), "GET", question)
+    status, answer = request_json(_page(stack), "GET", question)
     assert status == 200
     return str(answer["model_version"]["version"])
 
@@ -63,7 +63,7 @@ def test_serving_goes_on_without_mlflow(stack: Stack) -> None:
     os.kill(pid, signal.SIGKILL)
     # What it had started may answer for a moment longer.
     wait_until(lambda: stack.pids().get("mlflow", pid) != pid)
-    wait_until(lambda: ask_address(_page(stack), "GET", "/api/2.0/mlflow/registered-models/search")[0] == 200)
+    wait_until(lambda: request_json(_page(stack), "GET", "/api/2.0/mlflow/registered-models/search")[0] == 200)
 
 
 def test_versions_are_there_with_and_without_the_server(stack: Stack) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.checks.kubernetes import manifests
-from deploy.rollout.replica_client import ask_address
+from deploy.rollout.replica_client import request_json
 from tests.support.ports import free_port
 from tests.support.stacks.containers import ContainerStack, require_engine
 from tests.support.stacks.kubelet import Cluster, docker
@@ -46,7 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> It
             one.start("nginx", "nginx", "--publish", f"127.0.0.1:{PORT}:8080")
             one.start("server", "server-1")
             # Nginx asks for addresses every second.
-            wait_until(lambda: ask_address(f"http://127.0.0.1:{PORT}", "GET", "/ready")[0] == 200, seconds=120)
+            wait_until(lambda: request_json(f"http://127.0.0.1:{PORT}", "GET", "/ready")[0] == 200, seconds=120)
             yield one
     finally:
         images.make("clean", "YES=1")
@@ -54,7 +54,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> It
 
 def test_pods_answer(cluster: Cluster) -> None:
     """As rendered, the init container brings the model, the replica serves it, and Nginx finds it by its whole name."""
-    status, answer = ask_address(f"http://127.0.0.1:{PORT}", "POST", "/predict", WORKSHOP_ROW)
+    status, answer = request_json(f"http://127.0.0.1:{PORT}", "POST", "/predict", WORKSHOP_ROW)
     assert (status, answer["model_version"]) == (200, "1")
     resolver = docker("exec", f"{cluster.name}-nginx", "grep", "^resolver ", "/tmp/upstream.conf")  # noqa: S108
     assert resolver.split()[1] == cluster.dns
@@ -78,8 +78,8 @@ def test_locust_finds_its_master(cluster: Cluster) -> None:
     cluster.start("locust", "locust")
     cluster.start("locust-worker", "worker")
     master = f"http://{cluster.address('locust')}:8089"
-    wait_until(lambda: (ask_address(master, "GET", "/stats/requests")[1] or {}).get("workers"), seconds=120)
-    told = ask_address(master, "GET", "/stats/requests")[1]
+    wait_until(lambda: (request_json(master, "GET", "/stats/requests")[1] or {}).get("workers"), seconds=120)
+    told = request_json(master, "GET", "/stats/requests")[1]
     assert [worker["state"] for worker in told["workers"]] == ["ready"]
 
 

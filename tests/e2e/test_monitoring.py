@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from deploy.backends.docker.engine import MONITORING
-from deploy.rollout.replica_client import ask_address
+from deploy.rollout.replica_client import request_json
 from deploy.stack.paths import ROOT
 from tests.support.ports import free_port
 from tests.support.stacks.containers import ContainerStack, require_engine
@@ -60,7 +60,9 @@ def asked(stack: ContainerStack) -> Callable[[str], Any]:
     """What Prometheus answers under its API."""
 
     def one(target: str) -> Any:
-        status, answer = ask_address(f"http://127.0.0.1:{stack.environ['PROMETHEUS_PORT']}", "GET", f"/api/v1/{target}")
+        status, answer = request_json(
+            f"http://127.0.0.1:{stack.environ['PROMETHEUS_PORT']}", "GET", f"/api/v1/{target}"
+        )
         assert status == 200, (target, answer)
         assert answer["status"] == "success"
         return answer["data"]

@@ -41,7 +41,7 @@ BROKEN = {
     "4": "the model's files are not what was registered",
     "5": "it has another signature: it has no column soil_type; FORCE=1 lets it pass",
     "6": "it does not predict its own example: ValueError: X has 12 features",
-    "7": "covertype version 7 was not promoted, and what was served before is again: replica-1: ",
+    "7": "covertype version 7 was not promoted, and the previous version is served again: replica-1: ",
 }
 LATE = "8"  # loads in the first replica, and not in the second
 
@@ -216,7 +216,7 @@ def test_version_that_the_second_replica_refuses(first: Stack) -> None:
         load.wait_for(100)
         line = first.refused("promote", f"VERSION={LATE}")
         load.wait_for(100)
-    assert "what was served before is again: replica-2: the model's file model.pkl does not load" in line
+    assert "the previous version is served again: replica-2: the model's file model.pkl does not load" in line
     assert_sound(load, "1", LATE)
     assert (served(first), champion(first)) == (["1", "1"], "1")
 

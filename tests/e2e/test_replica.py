@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy.rollout.replica_client import ask_address
+from deploy.rollout.replica_client import request_json
 from tests.support.models import saved_models
 from tests.support.stacks.local import Replica, StartReplica
 from tests.support.stress.load import Load
@@ -154,7 +154,7 @@ def test_stopping_finishes_what_it_took(sleeping: Replica) -> None:
         sleeping.process.send_signal(signal.SIGTERM)
         assert call.result()[0] == 200
     assert sleeping.process.wait(30) == 0
-    assert ask_address(sleeping.address, "GET", "/health")[0] == 0
+    assert request_json(sleeping.address, "GET", "/health")[0] == 0
 
 
 def test_draining_worker_is_not_ready(sleeping: Replica) -> None:
@@ -210,7 +210,7 @@ def test_orphaned_workers_leave(start_replica: StartReplica, tmp_path: Path) -> 
     os.kill(replica.process.pid, signal.SIGKILL)
     replica.process.wait(10)
     assert not psutil.wait_procs(workers, timeout=30)[1]
-    assert ask_address(replica.address, "GET", "/health")[0] == 0
+    assert request_json(replica.address, "GET", "/health")[0] == 0
 
 
 def test_workers_share_the_models_memory(start_replica: StartReplica, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from deploy.rollout.replica_client import ask_address
+from deploy.rollout.replica_client import request_json
 from deploy.stack.paths import ROOT
 from tests.support.ports import free_port
 from tests.support.stacks.containers import require_engine
@@ -78,7 +78,7 @@ def answered(address: str) -> str:
     """The version that predicted, once Nginx has found the replicas."""
 
     def predict() -> tuple[int, Any]:
-        return ask_address(address, "POST", "/predict", WORKSHOP_ROW)
+        return request_json(address, "POST", "/predict", WORKSHOP_ROW)
 
     def version() -> str | None:
         status, answer = predict()

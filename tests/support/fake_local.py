@@ -35,7 +35,7 @@ class FakeClient(Client):
         self._events = events
         self.note: str | None = None
         self.error: CommandError | None = None
-        self.settled: list[tuple[Stack, Version, Access]] = []
+        self.awaited_versions: list[tuple[Stack, Version, Access]] = []
 
     def predict_example(self, stack: Stack, access: Access) -> str | None:
         self._events.append("predict")
@@ -43,8 +43,8 @@ class FakeClient(Client):
             raise self.error
         return self.note
 
-    def settle(self, stack: Stack, version: Version, access: Access) -> None:
-        self.settled.append((stack, version, access))
+    def wait_for_version(self, stack: Stack, version: Version, access: Access) -> None:
+        self.awaited_versions.append((stack, version, access))
 
 
 class FakeRegistrar:
@@ -66,8 +66,8 @@ class FakeRegistrar:
         self.asked.append(("accept", candidate))
         return {}
 
-    def undo(self, before: Mapping[str, Any]) -> None:
-        self.asked.append(("undo", before))
+    def undo(self, previous: Mapping[str, Any]) -> None:
+        self.asked.append(("undo", previous))
 
 
 class Local:

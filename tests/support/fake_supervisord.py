@@ -216,7 +216,7 @@ class FakeProbe(Probe):
         self._supervisord = supervisord
         self._turns = count()
 
-    def ask_socket(self, path: str, target: str, timeout: float) -> tuple[int, Any]:
+    def get_json_over_socket(self, path: str, target: str, timeout: float) -> tuple[int, Any]:
         """Return 200 for a replica that runs. Its first answer after it was started is an event."""
         assert target == "/ready"
         name = replica_name(int(Path(path).stem))
@@ -228,7 +228,7 @@ class FakeProbe(Probe):
         self._supervisord.answered[name] = pid
         return 200, {}
 
-    def ask_address(self, address: str, target: str) -> tuple[int, Any]:
+    def request_json(self, address: str, target: str) -> tuple[int, Any]:
         """Return 200 for an MLflow that runs."""
         if "mlflow" not in self._supervisord.names():
             return 0, None

@@ -102,7 +102,7 @@ def _introduce(stack: Stack, layout: Layout, started: Sequence[Container]) -> No
     unseen = {container.hostname for container in started}
     deadline = time.monotonic() + _INTRODUCTION
     while unseen and time.monotonic() < deadline and replica_client.listens(stack.address):
-        unseen.discard(replica_client.marks(stack.address, access).replica)
+        unseen.discard(replica_client.identify(stack.address, access).replica)
 
 
 def _stop(containers: Sequence[Container]) -> None:

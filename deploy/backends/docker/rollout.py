@@ -38,7 +38,7 @@ class ContainerReplica:
         """What it says of itself."""
         return health(self.container)
 
-    def hang_up(self) -> None:
+    def send_sighup(self) -> None:
         """Tell Gunicorn's master, through process 1, to reload.
 
         From within: whatever signal `docker kill` sends, the engine never starts that container again by itself.
@@ -75,9 +75,9 @@ class ContainerRegistrar:
         """Let the registry's alias, and the volume's record, lead to it."""
         return self._step("accept", "--current", document=candidate)
 
-    def undo(self, before: Mapping[str, Any]) -> None:
-        """Take that back."""
-        self._step("undo", document=before)
+    def undo(self, previous: Mapping[str, Any]) -> None:
+        """Point them to what :meth:`accept` returned."""
+        self._step("undo", document=previous)
 
     def _step(self, *arguments: str, document: Mapping[str, Any] | None = None) -> dict[str, Any]:
         printed = step(self.compose, "deploy.models.promote", *arguments, text=json.dumps(document or {}))

@@ -12,7 +12,7 @@ from deploy.backends.docker.engine import MONITORING, SERVICES, Compose, Contain
 from deploy.backends.docker.monitoring import pages
 from deploy.backends.docker.reasons import note
 from deploy.errors import CommandError
-from deploy.rollout.health import disagreement, notes
+from deploy.rollout.health import health_notes, mixed_models_note
 from deploy.security.exposure import description
 from deploy.stack import registry_services
 from deploy.stack.paths import Layout
@@ -34,7 +34,7 @@ def status(stack: Stack, compose: Compose, layout: Layout) -> list[str]:
         healths.append(told)
         rows.append((*_container(container), *_model(told)))
         lines.extend(_notes(container, told, compose))
-    lines.extend(disagreement(healths))
+    lines.extend(mixed_models_note(healths))
     there = {container.service for container in containers}
     missing = [service for service in (*SERVICES, *registry_services.own_services(stack)) if service not in there]
     lines.extend(f"{service} is not there: make up brings it back" for service in missing)
@@ -86,7 +86,7 @@ def _notes(container: Container, told: Mapping[str, Any], compose: Compose) -> l
     if container.service in beside and container.state == "exited" and container.restarts == 0:
         return [f"{container.name} is stopped: make up starts it; what is served is served on"]
     ill = note(container, compose)
-    return [*([ill] if ill else []), *notes(container.name, told)]
+    return [*([ill] if ill else []), *health_notes(container.name, told)]
 
 
 def become_stats(compose: Compose) -> None:

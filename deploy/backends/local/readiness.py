@@ -42,13 +42,13 @@ class Timings:
 class Probe:
     """Asks programs whether they answer. Tests hand in another."""
 
-    def ask_socket(self, path: str, target: str, timeout: float) -> tuple[int, Any]:
+    def get_json_over_socket(self, path: str, target: str, timeout: float) -> tuple[int, Any]:
         """Return the status and the document of the replica that listens on a Unix socket; status 0 for none."""
-        return replica_client.ask_socket(path, target, timeout)
+        return replica_client.get_json_over_socket(path, target, timeout)
 
-    def ask_address(self, address: str, target: str) -> tuple[int, Any]:
+    def request_json(self, address: str, target: str) -> tuple[int, Any]:
         """Return the status and the document of a server at an address; status 0 for none."""
-        return replica_client.ask_address(address, "GET", target)
+        return replica_client.request_json(address, "GET", target)
 
     def listens(self, address: str) -> bool:
         """Return whether a connection is accepted there."""
@@ -56,7 +56,7 @@ class Probe:
 
     def replica_at(self, address: str, access: replica_client.Access) -> str:
         """Return the name of the replica that answered a request through Nginx; empty where none did."""
-        return replica_client.marks(address, access).replica
+        return replica_client.identify(address, access).replica
 
 
 class Readiness:
@@ -83,7 +83,7 @@ class Readiness:
         socket, first_pid = replica_socket(slot_of(name)), 0
         deadline = time.monotonic() + self._timings.replica_ready
         while time.monotonic() < deadline:
-            if self._probe.ask_socket(socket, "/ready", 2)[0] == 200:
+            if self._probe.get_json_over_socket(socket, "/ready", 2)[0] == 200:
                 return
             process = self._supervisord.info().get(name, {})
             first_pid = first_pid or process.get("pid", 0)
@@ -103,7 +103,7 @@ class Readiness:
             raise CommandError(f"{MLFLOW} was not ready in {seconds} s; see make logs S={MLFLOW}")
 
     def _registry_answers(self, address: str) -> bool:
-        return self._probe.ask_address(address, _REGISTERED_MODELS)[0] == 200
+        return self._probe.request_json(address, _REGISTERED_MODELS)[0] == 200
 
     def wait_for_addresses(self, stack: Stack) -> None:
         """Until Nginx and Locust accept connections.

@@ -39,10 +39,10 @@ class LocalReplica:
 
     def health(self) -> Mapping[str, Any]:
         """What it says of itself."""
-        status, document = replica_client.ask_socket(replica_socket(self.slot), "/health")
+        status, document = replica_client.get_json_over_socket(replica_socket(self.slot), "/health")
         return document if status == 200 else {}
 
-    def hang_up(self) -> None:
+    def send_sighup(self) -> None:
         """Tell Gunicorn's master to reload."""
         self.pid = self._now()
         try:
@@ -76,9 +76,9 @@ class LocalRegistrar:
         """Let the registry's alias lead to it."""
         return self._step("accept", document=candidate)
 
-    def undo(self, before: Mapping[str, Any]) -> None:
-        """Take that back."""
-        self._step("undo", document=before)
+    def undo(self, previous: Mapping[str, Any]) -> None:
+        """Point them to what :meth:`accept` returned."""
+        self._step("undo", document=previous)
 
     def _step(self, *arguments: str, document: Mapping[str, Any] | None = None) -> dict[str, Any]:
         ran = subprocess.run(

@@ -15,8 +15,8 @@ import psutil
 from deploy.backends.local.slots import replica_name, replica_socket
 from deploy.backends.local.supervisord import Supervisord
 from deploy.errors import CommandError
-from deploy.rollout.health import disagreement, notes
-from deploy.rollout.replica_client import ask_socket
+from deploy.rollout.health import health_notes, mixed_models_note
+from deploy.rollout.replica_client import get_json_over_socket
 from deploy.security.exposure import description
 from deploy.stack.paths import Layout
 from deploy.stack.registry_services import MLFLOW, mlflow_address
@@ -41,12 +41,12 @@ def status(stack: Stack, supervisord: Supervisord, layout: Layout) -> list[str]:
     healths = []
     for slot in range(1, stack.replicas + 1):
         name = replica_name(slot)
-        ready = ask_socket(replica_socket(slot), "/ready")[0] == 200
-        health = ask_socket(replica_socket(slot), "/health")[1] or {}
+        ready = get_json_over_socket(replica_socket(slot), "/ready")[0] == 200
+        health = get_json_over_socket(replica_socket(slot), "/health")[1] or {}
         healths.append(health)
         rows.append((*_process(name, info.get(name, {}), ready=ready), "yes" if ready else "no", *_model(health)))
-        lines.extend(notes(name, health))
-    lines.extend(disagreement(healths))
+        lines.extend(health_notes(name, health))
+    lines.extend(mixed_models_note(healths))
     others = ("nginx", "locust", *([MLFLOW] if stack.full else []))
     rows.extend((*_process(name, info.get(name, {})), "", "", "", "") for name in others)
     mlflow = f"   MLflow {mlflow_address(stack)}" if stack.full else ""

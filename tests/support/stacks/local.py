@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.backends.local.slots import replica_name
-from deploy.rollout.replica_client import ask_address, ask_socket
+from deploy.rollout.replica_client import get_json_over_socket, request_json
 from deploy.stack.paths import ROOT
 from tests.support.ports import free_port
 from tests.support.raw_http import short_path
@@ -73,15 +73,15 @@ class Stack:
         return lines[0]
 
     def predict(self, document: object = None) -> tuple[int, Any]:
-        return ask_address(self.address, "POST", "/predict", WORKSHOP_ROW if document is None else document)
+        return request_json(self.address, "POST", "/predict", WORKSHOP_ROW if document is None else document)
 
     def get(self, target: str) -> tuple[int, Any]:
-        return ask_address(self.address, "GET", target)
+        return request_json(self.address, "GET", target)
 
     def health(self, slot: int) -> dict[str, Any]:
         """Return what /health of the replica in this slot answers."""
         with short_path(self.var / f"run/{slot}.sock") as socket:
-            status, document = ask_socket(str(socket), "/health")
+            status, document = get_json_over_socket(str(socket), "/health")
         assert status == 200
         assert isinstance(document, dict)
         return document
@@ -112,7 +112,7 @@ class Replica:
         return f"http://127.0.0.1:{self.port}"
 
     def ask(self, method: str, target: str, document: object = None) -> tuple[int, Any]:
-        return ask_address(self.address, method, target, document)
+        return request_json(self.address, method, target, document)
 
     def wait_ready(self) -> None:
         """Wait for a 200 of /ready; fail with the log if the process ends, or after 120 seconds."""

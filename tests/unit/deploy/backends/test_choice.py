@@ -285,7 +285,7 @@ def test_both_backends_implement_every_verb() -> None:
     """Both backends have every verb that a backend is asked for."""
     verbs = {name for name, one in vars(Backend).items() if not name.startswith("_") and callable(one)}
     assert verbs == {
-        "up", "scale", "resources", "become", "restart", "monitoring", "promote", "train", "compile", "record",
+        "up", "scale", "resources", "apply", "restart", "monitoring", "promote", "train", "compile", "record",
         "status", "stats", "logs", "down",
     }  # fmt: skip
     for one in (DockerBackend, LocalBackend):

@@ -1,4 +1,4 @@
-"""How replicas come to another version one after another, with replicas and a registrar that are only remembered."""
+"""Tests of promotion, with replicas and a registrar in memory."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 
 from deploy.errors import CommandError
 from deploy.rollout import promotion, replica_client
-from deploy.rollout.promotion import Version, promote, settle
+from deploy.rollout.promotion import Version, promote, wait_for_version
 from tests.support.refusals import refusal
 
 M = 1 << 20
-PATIENCE = 30.0
+GRACEFUL_TIMEOUT = 30.0
 
 
 def version(number: int) -> Version:
@@ -26,39 +26,39 @@ def version(number: int) -> Version:
 OLD, NEW = version(1), version(2)
 
 
-def health_of(one: Version, reloads: int = 0, **changes: Any) -> dict[str, Any]:
-    """What a replica of one worker says of itself."""
-    model = {"name": one.name, "version": one.number, "digest": one.digest}
+def health_of(version: Version, reloads: int = 0, **changes: Any) -> dict[str, Any]:
+    """Return the `/health` document of a replica with one worker."""
+    model = {"name": version.name, "version": version.number, "digest": version.digest}
     return {"model": model, "reloads": reloads, "workers": 1, "memory": {"used": None, "limit": None}} | changes
 
 
 @dataclass
 class Registrar:
-    """Remembers what it was asked; ``wanted`` is what its alias leads to, and ``fails`` names the steps that fail."""
+    """A registrar that records its calls. ``wanted`` is where its alias points, ``fails`` names the steps that fail."""
 
     events: list[str]
     wanted: Version = OLD
     candidate: Version = NEW
     fails: tuple[str, ...] = ()
     weight: Mapping[str, int] = field(default_factory=lambda: {"needs": 0, "model": 0, "worker": 0})
-    asked: list[tuple[str | None, str | None, bool]] = field(default_factory=list)
+    checks: list[tuple[str | None, str | None, bool]] = field(default_factory=list)
 
     def check(self, version: str | None, served: str | None, *, force: bool) -> dict[str, Any]:
         self._step("check")
-        self.asked.append((version, served, force))
-        one = self.candidate
-        copy = {"name": one.name, "version": one.number, "digest": one.digest}
+        self.checks.append((version, served, force))
+        candidate = self.candidate
+        copy = {"name": candidate.name, "version": candidate.number, "digest": candidate.digest}
         return {"copy": copy, "weight": self.weight}
 
     def accept(self, candidate: Mapping[str, Any]) -> dict[str, Any]:
         self._step("accept")
-        before, self.wanted = self.wanted, self.candidate
+        previous, self.wanted = self.wanted, self.candidate
         assert candidate["copy"]["version"] == self.candidate.number
-        return {"before": before}
+        return {"version": previous}
 
-    def undo(self, before: Mapping[str, Any]) -> None:
+    def undo(self, previous: Mapping[str, Any]) -> None:
         self._step("undo")
-        self.wanted = before["before"]
+        self.wanted = previous["version"]
 
     def _step(self, name: str) -> None:
         self.events.append(name)
@@ -68,9 +68,9 @@ class Registrar:
 
 @dataclass
 class Replica:
-    """Loads what the registrar's alias leads to when it is told to reload, unless ``on_reload`` does something else.
+    """A replica that loads the version of the registrar's alias when it reloads, unless ``on_reload`` is set.
 
-    It is seen to have reloaded at the second look: at the first, a worker from before still answers.
+    The first health after a reload comes from an old worker, the second from a new one.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Replica:
             return health_of(OLD, self.reloads - 1)
         return health_of(self.served, self.reloads, **self.extra)
 
-    def hang_up(self) -> None:
+    def send_sighup(self) -> None:
         self.registrar.events.append(f"reload {self.name}")
         if self.on_reload:
             self.on_reload(self)
@@ -112,10 +112,10 @@ class Replica:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time that passes only when it is looked at, a second each time, and sleeping that takes none."""
+    """Replace the clock by one that advances a second with each reading and does not sleep."""
     seconds = itertools.count()
-    watch = SimpleNamespace(monotonic=lambda: float(next(seconds)), sleep=lambda _seconds: None)
-    monkeypatch.setattr(promotion, "time", watch)
+    fake_time = SimpleNamespace(monotonic=lambda: float(next(seconds)), sleep=lambda _seconds: None)
+    monkeypatch.setattr(promotion, "time", fake_time)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def replicas(registrar: Registrar) -> list[Replica]:
 
 
 def run(replicas: list[Replica], registrar: Registrar, wanted: str | None = "2", *, force: bool = False) -> Version:
-    return promote(replicas, registrar, wanted, force=force, patience=PATIENCE)
+    return promote(replicas, registrar, wanted, force=force, graceful_timeout=GRACEFUL_TIMEOUT)
 
 
 def refused_promotion(replicas: list[Replica], registrar: Registrar) -> str:
@@ -138,44 +138,44 @@ def refused_promotion(replicas: list[Replica], registrar: Registrar) -> str:
 
 
 def test_replicas_reload_in_order_after_the_check(replicas: list[Replica], registrar: Registrar) -> None:
-    """It is tried first, then everything leads to it, and then the replicas reload in their order."""
+    """The candidate is checked, then accepted, and then the replicas reload in order."""
     assert run(replicas, registrar) == NEW
     assert registrar.events == ["check", "accept", "reload replica-1", "reload replica-2", "reload replica-3"]
-    assert [(one.served, one.reloads) for one in replicas] == [(NEW, 1)] * 3
+    assert [(replica.served, replica.reloads) for replica in replicas] == [(NEW, 1)] * 3
 
 
-def test_the_next_waits_for_the_one_before(replicas: list[Replica], registrar: Registrar) -> None:
-    """No replica is told to reload before the one before it serves the new version."""
+def test_replica_reloads_after_the_previous_one_serves(replicas: list[Replica], registrar: Registrar) -> None:
+    """A replica is told to reload only once the replica before it serves the new version."""
 
-    def reload(one: Replica) -> None:
-        seen.append([other.served.number for other in replicas])
-        one.load()
+    def reload(replica: Replica) -> None:
+        served.append([replica.served.number for replica in replicas])
+        replica.load()
 
-    seen: list[list[str]] = []
-    for one in replicas:
-        one.on_reload = reload
+    served: list[list[str]] = []
+    for replica in replicas:
+        replica.on_reload = reload
     run(replicas, registrar)
-    assert seen == [["1", "1", "1"], ["2", "1", "1"], ["2", "2", "1"]]
+    assert served == [["1", "1", "1"], ["2", "1", "1"], ["2", "2", "1"]]
 
 
 @pytest.mark.parametrize(("wanted", "force"), [("2", False), (None, False), ("2", True)])
 def test_registrar_receives_version_digest_and_force(
     replicas: list[Replica], registrar: Registrar, wanted: str | None, force: bool
 ) -> None:
-    """The version, or none for the one before, the digest that answers now, and whether to let differences pass."""
+    """The registrar is asked for the version (None: the previous one), with the served digest and the force flag."""
     run(replicas, registrar, wanted, force=force)
-    assert registrar.asked == [(wanted, OLD.digest, force)]
+    assert registrar.checks == [(wanted, OLD.digest, force)]
 
 
 def test_promotion_without_replicas_moves_the_alias(registrar: Registrar) -> None:
-    """Without a replica the alias moves all the same, for those that are started later."""
+    """The alias moves without replicas, for those that start later."""
     assert run([], registrar) == NEW
-    assert registrar.asked == [("2", None, False)]
+    assert registrar.checks == [("2", None, False)]
     assert registrar.events == ["check", "accept"]
 
 
 def test_replicas_with_the_version_are_not_reloaded(replicas: list[Replica], registrar: Registrar) -> None:
-    """A replica that serves the version already is left alone."""
+    """A replica that serves the version already is not reloaded."""
     replicas[1].served = NEW
     run(replicas, registrar)
     assert registrar.events == ["check", "accept", "reload replica-1", "reload replica-3"]
@@ -183,29 +183,29 @@ def test_replicas_with_the_version_are_not_reloaded(replicas: list[Replica], reg
 
 
 def test_promoting_the_served_version_reloads_nothing(replicas: list[Replica], registrar: Registrar) -> None:
-    """What is served already is promoted without a reload."""
+    """Promoting the version that every replica serves succeeds without a reload."""
     run(replicas, registrar)
     registrar.events.clear()
     assert run(replicas, registrar) == NEW
     assert registrar.events == ["check", "accept"]
 
 
-def test_same_files_of_another_version(replicas: list[Replica], registrar: Registrar) -> None:
-    """Two versions of the same files are two: the answers name the version."""
+def test_version_with_the_same_files_is_reloaded(replicas: list[Replica], registrar: Registrar) -> None:
+    """Replicas reload to another version of the same files, since answers name the version."""
     registrar.candidate = Version("hills", "2", OLD.digest)
     run(replicas, registrar)
-    assert [one.served.number for one in replicas] == ["2", "2", "2"]
+    assert [replica.served.number for replica in replicas] == ["2", "2", "2"]
 
 
 def test_refused_candidate_changes_nothing(replicas: list[Replica], registrar: Registrar) -> None:
-    """What the registrar refuses changes nothing, and its reason is told."""
+    """A version that the registrar refuses reloads no replica, and the reason is reported."""
     registrar.fails = ("check",)
     assert refused_promotion(replicas, registrar) == "check failed"
     assert registrar.events == ["check"]
 
 
 def test_failed_accept_reloads_no_replica(replicas: list[Replica], registrar: Registrar) -> None:
-    """Where the alias cannot be moved, no replica is touched."""
+    """No replica reloads if the registry's alias cannot be moved."""
     registrar.fails = ("accept",)
     assert refused_promotion(replicas, registrar) == "accept failed"
     assert registrar.events == ["check", "accept"]
@@ -213,20 +213,20 @@ def test_failed_accept_reloads_no_replica(replicas: list[Replica], registrar: Re
 
 @pytest.mark.parametrize("silent", [0, 2])
 def test_unresponsive_replica_stops_promotion_early(replicas: list[Replica], registrar: Registrar, silent: int) -> None:
-    """A replica that is not well is named before anything is tried."""
+    """A replica that does not answer is named before the version is checked."""
     replicas[silent].answers = False
-    told = refused_promotion(replicas, registrar)
-    assert told == f"replica-{silent + 1} does not answer: make up brings it back, or make logs tells why"
+    error = refused_promotion(replicas, registrar)
+    assert error == f"replica-{silent + 1} does not answer: see make logs, or start it again with make up"
     assert registrar.events == []
 
 
-def test_too_large_for_the_limit(replicas: list[Replica], registrar: Registrar) -> None:
-    """A model that does not fit beside the one before is refused with figures before anything changes."""
+def test_insufficient_memory_refuses_promotion(replicas: list[Replica], registrar: Registrar) -> None:
+    """A reload that needs more than the memory limit is refused, with the sizes, before anything changes."""
     registrar.weight = {"needs": 300 * M, "model": 100 * M, "worker": 20 * M}
     replicas[2].extra = {"workers": 2, "memory": {"used": 200 * M, "limit": 256 * M}}
     assert refused_promotion(replicas, registrar) == (
-        "hills version 2 may not be promoted: it does not fit beside the one before: "
-        "replica-3 uses 200M of 256M and would take 140M more; a limit of 374M would do"
+        "hills version 2 may not be promoted: not enough memory to reload replica-3: 200M of 256M in use, and 140M "
+        "more are needed while both models are loaded; expected a memory limit of at least 374M"
     )
     assert registrar.events == ["check"]
 
@@ -237,57 +237,57 @@ def test_too_large_for_the_limit(replicas: list[Replica], registrar: Registrar) 
 def test_sufficient_or_unknown_memory_allows_promotion(
     replicas: list[Replica], registrar: Registrar, memory: dict[str, int | None]
 ) -> None:
-    """Where it fits exactly, or nobody knows, the limit stands in nothing's way."""
+    """A reload that fits exactly, or whose memory or limit is unknown, is allowed."""
     registrar.weight = {"needs": 300 * M, "model": 100 * M, "worker": 20 * M}
     replicas[0].extra = {"memory": memory}
     assert run(replicas, registrar) == NEW
 
 
-def test_room_is_asked_of_those_behind(replicas: list[Replica], registrar: Registrar) -> None:
-    """A replica that has the version already needs no room for it."""
+def test_memory_is_checked_only_where_a_reload_is_needed(replicas: list[Replica], registrar: Registrar) -> None:
+    """A replica that serves the version already needs no memory for it."""
     registrar.weight = {"needs": 300 * M, "model": 100 * M, "worker": 20 * M}
     replicas[0].served = NEW
     replicas[0].extra = {"memory": {"used": 200 * M, "limit": 256 * M}}
     assert run(replicas, registrar) == NEW
 
 
-def refuses(one: Replica) -> None:
-    one.reloads += 1
-    one.extra = {"refused": "a compiled form that does not load"}
+def refuse_model(replica: Replica) -> None:
+    replica.reloads += 1
+    replica.extra = {"refused": "a compiled form that does not load"}
 
 
-def ends(one: Replica) -> None:
-    one.answers, one.ended = False, "its master has ended; see make logs"
+def end(replica: Replica) -> None:
+    replica.answers, replica.ended = False, "its master has ended; see make logs"
 
 
-def finds_another(one: Replica) -> None:
-    one.reloads += 1
-    one.served = version(3)
+def load_another_version(replica: Replica) -> None:
+    replica.reloads += 1
+    replica.served = version(3)
 
 
-def does_nothing(_one: Replica) -> None:
+def ignore_the_signal(_replica: Replica) -> None:
     pass
 
 
-BACK = "what was served before is again"
-LOST = "not all is as before, see replica-2"
+RESTORED = "the previous version is served again"
+NOT_RESTORED = "not everything was restored (replica-2 does not serve hills version 1)"
 FAILURES = [
-    (refuses, BACK, "a compiled form that does not load"),
-    (ends, LOST, "its master has ended; see make logs"),
-    (finds_another, LOST, "it found another version"),
-    (does_nothing, BACK, "has not reloaded in 210 s; see make logs"),
+    (refuse_model, RESTORED, "a compiled form that does not load"),
+    (end, NOT_RESTORED, "its master has ended; see make logs"),
+    (load_another_version, NOT_RESTORED, "it loaded another version"),
+    (ignore_the_signal, RESTORED, "did not reload within 210 s; see make logs"),
 ]
 
 
-@pytest.mark.parametrize(("fails", "outcome", "reason"), FAILURES)
+@pytest.mark.parametrize(("on_reload", "outcome", "reason"), FAILURES)
 def test_failed_reload_restores_alias_and_replicas(
-    replicas: list[Replica], registrar: Registrar, fails: Callable[[Replica], None], outcome: str, reason: str
+    replicas: list[Replica], registrar: Registrar, on_reload: Callable[[Replica], None], outcome: str, reason: str
 ) -> None:
-    """Where one does not take it, alias and replicas are taken back; one that does not come back is named."""
-    replicas[1].on_reload = fails
-    told = refused_promotion(replicas, registrar)
-    assert told.startswith(f"hills version 2 was not promoted, and {outcome}: replica-2")
-    assert told.endswith(reason)
+    """A failed reload restores the alias and every reloaded replica; a replica that stays different is named."""
+    replicas[1].on_reload = on_reload
+    error = refused_promotion(replicas, registrar)
+    assert error.startswith(f"hills version 2 was not promoted, and {outcome}: replica-2")
+    assert error.endswith(reason)
     assert registrar.wanted == OLD
     assert replicas[0].served == OLD
     assert replicas[0].reloads == 2
@@ -297,84 +297,84 @@ def test_failed_reload_restores_alias_and_replicas(
 
 
 def test_replica_that_refuses_is_not_reloaded_again(replicas: list[Replica], registrar: Registrar) -> None:
-    """One that serves the version before needs no second reload for it."""
-    replicas[1].on_reload = refuses
+    """A replica that refused the new model serves the previous one without a second reload."""
+    replicas[1].on_reload = refuse_model
     refused_promotion(replicas, registrar)
     assert registrar.events.count("reload replica-2") == 1
 
 
-def test_replica_that_found_another_is_brought_back(replicas: list[Replica], registrar: Registrar) -> None:
-    """One that came to serve a third version is made to serve the one before again."""
+def test_replica_that_loaded_another_version_is_restored(replicas: list[Replica], registrar: Registrar) -> None:
+    """A replica that loaded a third version is reloaded to the version that it served before."""
 
-    def strays(one: Replica) -> None:
-        finds_another(one)
-        one.on_reload = None
+    def load_another_version_once(replica: Replica) -> None:
+        load_another_version(replica)
+        replica.on_reload = None
 
-    replicas[1].on_reload = strays
+    replicas[1].on_reload = load_another_version_once
     refused_promotion(replicas, registrar)
-    assert [one.served for one in replicas] == [OLD] * 3
+    assert [replica.served for replica in replicas] == [OLD] * 3
 
 
-def test_each_goes_back_to_its_own(replicas: list[Replica], registrar: Registrar) -> None:
-    """A replica that had served something else than the others is not left with the new version."""
-    replicas[2].on_reload = refuses
+def test_no_replica_keeps_a_version_that_was_undone(replicas: list[Replica], registrar: Registrar) -> None:
+    """A replica that served another version than the rest does not keep the new one after a failure."""
+    replicas[2].on_reload = refuse_model
     replicas[0].served = version(3)
     refused_promotion(replicas, registrar)
-    assert NEW not in [one.served for one in replicas]
+    assert NEW not in [replica.served for replica in replicas]
 
 
-def test_first_reason_is_told(replicas: list[Replica], registrar: Registrar) -> None:
-    """What fails while everything is taken back hides neither the reason nor the replicas that can be taken back."""
+def test_failed_undo_does_not_hide_the_first_error(replicas: list[Replica], registrar: Registrar) -> None:
+    """Failures while undoing neither replace the reason of the failed promotion nor stop further restores."""
     registrar.fails = ("undo",)
-    replicas[2].on_reload = refuses
+    replicas[2].on_reload = refuse_model
 
-    def only_once(one: Replica) -> None:
-        one.load()
-        one.on_reload = ends
+    def load_once(replica: Replica) -> None:
+        replica.load()
+        replica.on_reload = end
 
-    replicas[0].on_reload = only_once
+    replicas[0].on_reload = load_once
     assert refused_promotion(replicas, registrar).endswith("replica-3: a compiled form that does not load")
     reloads = ["reload replica-1", "reload replica-2", "reload replica-3"]
     assert registrar.events == ["check", "accept", *reloads, "undo", *reloads[:2]]
 
 
 def test_ctrl_c_undoes_the_promotion(replicas: list[Replica], registrar: Registrar) -> None:
-    """Ctrl-C between two replicas takes everything back, and stays Ctrl-C."""
+    """Ctrl-C between two reloads restores everything and is raised again."""
 
-    def interrupted(_one: Replica) -> None:
+    def interrupt(_replica: Replica) -> None:
         raise KeyboardInterrupt
 
-    replicas[1].on_reload = interrupted
+    replicas[1].on_reload = interrupt
     with pytest.raises(KeyboardInterrupt):
         run(replicas, registrar)
     assert registrar.wanted == OLD
-    assert [one.served for one in replicas] == [OLD] * 3
+    assert [replica.served for replica in replicas] == [OLD] * 3
     assert registrar.events == ["check", "accept", "reload replica-1", "reload replica-2", "undo", "reload replica-1"]
 
 
-def settled(monkeypatch: pytest.MonkeyPatch, *answers: str) -> int:
-    """How many requests it took for two replicas to settle; the last answer goes on for ever."""
-    asked = 0
+def requests_until_settled(monkeypatch: pytest.MonkeyPatch, *versions: str) -> int:
+    """Return how many requests two replicas need until all answer with NEW; the last of ``versions`` repeats."""
+    requests = 0
 
-    def marks(address: str, _access: replica_client.Access) -> replica_client.Marks:
-        nonlocal asked
+    def identify(address: str, _access: replica_client.Access) -> replica_client.Identity:
+        nonlocal requests
         assert address == "http://127.0.0.1:1"
-        asked += 1
-        return replica_client.Marks("replica-1", answers[min(asked, len(answers)) - 1])
+        requests += 1
+        return replica_client.Identity("replica-1", versions[min(requests, len(versions)) - 1])
 
-    monkeypatch.setattr(replica_client, "marks", marks)
-    monkeypatch.setattr(promotion, "_SETTLING", 100)
-    settle("http://127.0.0.1:1", NEW, 2)
-    return asked
+    monkeypatch.setattr(replica_client, "identify", identify)
+    monkeypatch.setattr(promotion, "_OLD_WORKERS_TIMEOUT_SECONDS", 100)
+    wait_for_version("http://127.0.0.1:1", NEW, 2)
+    return requests
 
 
-def test_promotion_settles_after_stable_new_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is settled when the new version alone has answered for a while, and every other answer begins that anew."""
-    assert settled(monkeypatch, "2") == 16
-    assert settled(monkeypatch, "1", "2", "2", "1", "", "2") == 5 + 16
+def test_promotion_settles_after_consecutive_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only consecutive answers of the new version end the wait; any other answer starts the count again."""
+    assert requests_until_settled(monkeypatch, "2") == 16
+    assert requests_until_settled(monkeypatch, "1", "2", "2", "1", "", "2") == 5 + 16
 
 
 def test_settling_stops_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An old worker that never closes its door, or nobody who answers, is not waited for beyond a deadline."""
+    """An old worker that keeps answering, or a service that does not answer, is waited for until a deadline only."""
     for answer in ("1", ""):
-        assert settled(monkeypatch, answer) <= 100
+        assert requests_until_settled(monkeypatch, answer) <= 100

@@ -19,7 +19,7 @@ from deploy.backends.docker.engine import Compose
 from deploy.backends.docker.topology import DEFAULT
 from deploy.errors import CommandError
 from deploy.rollout.promotion import Version
-from deploy.rollout.replica_client import OPEN
+from deploy.rollout.replica_client import OPEN_ACCESS
 from deploy.stack.code import code_mismatch
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.record import Record, Served
@@ -392,11 +392,11 @@ def test_promoted_model_is_remembered(
 ) -> None:
     """What replicas were reloaded to is written down beside what they were started with; no container is replaced."""
     settled: list[object] = []
-    monkeypatch.setattr("deploy.backends.base.settle", lambda *told: settled.append(told))
+    monkeypatch.setattr("deploy.backends.base.wait_for_version", lambda *told: settled.append(told))
     assert make().promote("2", force=False) == Version("hills", "2", DIGEST)
     assert Record.load(layout) == Record(UP, Served(reloaded_to="0123456789ab-2"))
     assert [arguments[5] for arguments in changes(registered)] == ["run", "run"]
-    assert settled == [(UP.address, Version("hills", "2", DIGEST), 2, OPEN)]
+    assert settled == [(UP.address, Version("hills", "2", DIGEST), 2, OPEN_ACCESS)]
 
 
 @pytest.mark.usefixtures("up")
@@ -409,11 +409,11 @@ def test_refused_promotion_changes_no_record(make: Make, registered: FakeDocker,
 
 @pytest.mark.usefixtures("up")
 def test_promotion_without_enough_memory_is_refused(make: Make, registered: FakeDocker, layout: Layout) -> None:
-    """What does not fit beside the model before is refused before anything leads to it."""
+    """A version that needs more memory than the limit while replicas reload is refused before anything changes."""
     health = {**HEALTH, "model": None, "memory": {"used": 200 << 20, "limit": 200 << 20}}
     registered.answer("exec", out=health)
-    told = refused_verb(lambda: make().promote("2", force=False))
-    assert "does not fit beside the one before: forkcast-server-1 uses 200M of 200M and would take 1M more" in told
+    error = refused_verb(lambda: make().promote("2", force=False))
+    assert "not enough memory to reload forkcast-server-1: 200M of 200M in use, and 1M more are needed" in error
     assert registered.ran("accept") == []
     assert Record.load(layout) == Record(UP)
 

@@ -33,14 +33,14 @@ def test_old_replica_stops_after_nginx_met_the_new_one(
     answering = chain([old.hostname] * 2, repeat(new.hostname))
     answered_before_stop: list[str] = []
 
-    def marks(_address: str, _access: replica_client.Access) -> replica_client.Marks:
+    def identify(_address: str, _access: replica_client.Access) -> replica_client.Identity:
         replica = next(answering)
         if not docker.ran("stop"):
             answered_before_stop.append(replica)
-        return replica_client.Marks(replica, "1")
+        return replica_client.Identity(replica, "1")
 
     monkeypatch.setattr(replica_client, "listens", lambda _address: True)
-    monkeypatch.setattr(replica_client, "marks", marks)
+    monkeypatch.setattr(replica_client, "identify", identify)
     converge(Compose({}), Record(STACK), layout, anew=True)
     assert answered_before_stop == [old.hostname, old.hostname, new.hostname]
     assert docker.ran("stop") == [["stop", old.id]]

@@ -63,7 +63,7 @@ def test_health_is_empty_for_invalid_response(
 def test_reload_sends_sighup_inside_the_container(docker: FakeDocker, replica: ContainerReplica) -> None:
     """Its process 1 is sent SIGHUP from within: to the engine, `docker kill` is the end of its restarts."""
     docker.answer("exec")
-    replica.hang_up()
+    replica.send_sighup()
     assert docker.calls[-1].arguments == ["exec", container()["Id"], "sh", "-c", "kill -HUP 1"]
 
 

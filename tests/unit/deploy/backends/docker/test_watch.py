@@ -90,7 +90,7 @@ def test_status_notes_stale_copies_and_missing_services(engine: FakeDocker) -> N
     assert lines[lines.index("") + 3 :] == [
         "forkcast-server-1 lost 1 worker(s) of late: killed: out of memory at 128M",
         "forkcast-server-1 serves the last good copy: no registry",
-        "forkcast-server-1 was to load another model, and serves the one before: no signature",
+        "forkcast-server-1 refused to load another model and still serves the previous one: no signature",
         "forkcast-server-1 serves a model trained on SYNTHETIC data: its predictions mean nothing",
         "nginx is not there: make up brings it back",
         "locust is not there: make up brings it back",

@@ -13,7 +13,7 @@ import pytest
 from deploy.errors import CommandError
 from deploy.rollout import replica_client
 from deploy.rollout.promotion import Version
-from deploy.rollout.replica_client import OPEN
+from deploy.rollout.replica_client import OPEN_ACCESS
 from deploy.stack.code import code_mismatch
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.record import Record
@@ -139,9 +139,9 @@ def test_up_after_supervisord_was_killed_starts_anew(local: Local) -> None:
 
 def test_up_prints_what_should_be_known_of_the_prediction(local: Local, capsys: pytest.CaptureFixture[str]) -> None:
     """An example that a limit kept from being predicted is a note, and the stack runs."""
-    local.client.note = "the example was answered with 429"
+    local.client.note = "the example request got status 429"
     local.up()
-    assert "note: the example was answered with 429\n" in capsys.readouterr().out
+    assert "note: the example request got status 429\n" in capsys.readouterr().out
 
 
 def test_secrets_stay_out_of_the_programs(local: Local, tmp_path: Path) -> None:
@@ -188,8 +188,8 @@ def test_up_from_nothing_that_fails_leaves_nothing(local: Local, name: str, log:
 
 def test_up_whose_example_fails_leaves_nothing(local: Local) -> None:
     """A model that does not predict its own example is not served."""
-    local.client.error = CommandError("the model's own example was answered with 500")
-    assert local.refused_up() == "the model's own example was answered with 500"
+    local.client.error = CommandError("the model's own example got status 500")
+    assert local.refused_up() == "the model's own example got status 500"
     assert local.events[-2:] == ["predict", "shut down"]
     assert Record.load(local.layout) is None
 
@@ -267,7 +267,7 @@ def test_lone_replica_is_never_stopped_for_company_that_fails(local: Local) -> N
 def test_lone_replica_gets_company_while_a_change_is_taken_back(local: Local) -> None:
     """A change whose example fails is taken back as it was made: with a second replica that answers."""
     local.up()
-    local.client.error = CommandError("the model's own example was answered with 500")
+    local.client.error = CommandError("the model's own example got status 500")
     local.refused_up(MAX_PENDING="4000")
     assert local.events == ["model", *COMPANY, "predict", *COMPANY]
     assert local.environments("MAX_PENDING") == [None]
@@ -277,8 +277,8 @@ def test_restored_programs_that_fail_do_not_hide_the_first_error(local: Local) -
     """What went wrong first is told, where what ran before does not come up again either."""
     local.up(N="2", MAX_PENDING="3000")
     local.supervisord.fail("replica-1", "forkcast: no room\n", having="MAX_PENDING=3000")
-    local.client.error = CommandError("the model's own example was answered with 500")
-    assert local.refused_up(MAX_PENDING="4000") == "the model's own example was answered with 500"
+    local.client.error = CommandError("the model's own example got status 500")
+    assert local.refused_up(MAX_PENDING="4000") == "the model's own example got status 500"
     assert local.events[-2:] == ["remove replica-1", "add replica-1"]
 
 
@@ -393,11 +393,11 @@ def test_failed_scale_removes_what_it_added(local: Local) -> None:
     assert local.record().wanted.replicas == 1
 
 
-def test_become_runs_exactly_the_given_stack(local: Local) -> None:
+def test_apply_runs_exactly_the_given_stack(local: Local) -> None:
     """The given stack runs with its number of replicas and settings; no model is looked for and nothing predicted."""
     local.up()
     stack = replace(local.record().wanted, replicas=2, environment={"MAX_PENDING": "4000"})
-    happened = local.done(local.backend().become, stack)
+    happened = local.done(local.backend().apply, stack)
     assert happened == [
         "add replica-2", "ready replica-2", *replaced("replica-1"),
     ]  # fmt: skip
@@ -452,7 +452,7 @@ def test_promotion_without_a_stack_moves_the_alias(local: Local) -> None:
     assert local.registrar.environment["MLFLOW_TRACKING_URI"] == "http://registry:5000"
     assert local.registrar.environment["VAR_DIR"] == str(local.layout.var)
     assert local.events == []
-    assert local.client.settled == []
+    assert local.client.awaited_versions == []
 
 
 def test_promotion_refuses_replicas_of_other_code(local: Local) -> None:
@@ -466,11 +466,11 @@ def test_promotion_refuses_replicas_of_other_code(local: Local) -> None:
 def test_promotion_waits_until_every_answer_is_new(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicas that serve the version already are not told to reload; the verb ends when all answers are of it."""
     health = {"model": CANDIDATE["copy"], "reloads": 1, "workers": 1, "memory": {"used": None, "limit": None}}
-    monkeypatch.setattr(replica_client, "ask_socket", lambda _path, _target: (200, health))
+    monkeypatch.setattr(replica_client, "get_json_over_socket", lambda _path, _target: (200, health))
     local.up(N="2")
     assert local.done(lambda: local.backend().promote("2", force=False)) == []
     assert local.registrar.asked == [("check", "2", DIGEST, False), ("accept", CANDIDATE)]
-    assert local.client.settled == [(local.record().wanted, Version("hills", "2", DIGEST), OPEN)]
+    assert local.client.awaited_versions == [(local.record().wanted, Version("hills", "2", DIGEST), OPEN_ACCESS)]
 
 
 # --- the other verbs --------------------------------------------------------------------------------------------------

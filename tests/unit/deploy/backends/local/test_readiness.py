@@ -23,10 +23,10 @@ PROGRAMS = ("replica-1", "replica-2", "nginx", "locust", "mlflow")
 class SilentProbe(FakeProbe):
     """Nobody answers."""
 
-    def ask_socket(self, path: str, target: str, timeout: float) -> tuple[int, None]:
+    def get_json_over_socket(self, path: str, target: str, timeout: float) -> tuple[int, None]:
         return 503, None
 
-    def ask_address(self, address: str, target: str) -> tuple[int, None]:
+    def request_json(self, address: str, target: str) -> tuple[int, None]:
         return 0, None
 
     def listens(self, address: str) -> bool:
@@ -36,7 +36,7 @@ class SilentProbe(FakeProbe):
 class RestartingProbe(SilentProbe):
     """Each question is followed by a new process of the replica."""
 
-    def ask_socket(self, path: str, target: str, timeout: float) -> tuple[int, None]:
+    def get_json_over_socket(self, path: str, target: str, timeout: float) -> tuple[int, None]:
         self._supervisord.restart("replica-1")
         return 0, None
 
@@ -46,9 +46,9 @@ class LateProbe(FakeProbe):
 
     questions = 0
 
-    def ask_socket(self, path: str, target: str, timeout: float) -> tuple[int, object]:
+    def get_json_over_socket(self, path: str, target: str, timeout: float) -> tuple[int, object]:
         self.questions += 1
-        return super().ask_socket(path, target, timeout) if self.questions == 3 else (503, None)
+        return super().get_json_over_socket(path, target, timeout) if self.questions == 3 else (503, None)
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_registry_that_answers_ends_the_wait(layout: Layout, supervisord: FakeSu
     asked: list[tuple[str, str]] = []
 
     class Recorder(FakeProbe):
-        def ask_address(self, address: str, target: str) -> tuple[int, None]:
+        def request_json(self, address: str, target: str) -> tuple[int, None]:
             asked.append((address, target))
             return 200, None
 

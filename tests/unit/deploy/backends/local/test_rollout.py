@@ -76,7 +76,7 @@ def test_health_is_empty_for_invalid_response(
         asked.append((path, target))
         return answer
 
-    monkeypatch.setattr(replica_client, "ask_socket", ask)
+    monkeypatch.setattr(replica_client, "get_json_over_socket", ask)
     assert LocalReplica(2, 7, supervisord).health() == told
     assert asked == [("run/2.sock", "/health")]
 
@@ -85,7 +85,7 @@ def test_reload_sends_sighup_to_the_current_master(supervisord: Supervisord, mon
     """Its master is sent SIGHUP: the one that there is now."""
     with sleeping() as process:
         monkeypatch.setattr(Supervisord, "info", lambda _self: {"replica-2": {"pid": process.pid}})
-        LocalReplica(2, 7, supervisord).hang_up()
+        LocalReplica(2, 7, supervisord).send_sighup()
         assert process.wait(10) == -signal.SIGHUP
 
 
@@ -96,7 +96,7 @@ def test_reload_of_dead_master_sends_no_signal(
     """A master that has ended is told, and nobody else is sent a signal."""
     monkeypatch.setattr(Supervisord, "info", lambda _self: info)
     with pytest.raises(CommandError, match=r"^replica-2: its master has ended"):
-        LocalReplica(2, 7, supervisord).hang_up()
+        LocalReplica(2, 7, supervisord).send_sighup()
 
 
 @pytest.mark.parametrize(

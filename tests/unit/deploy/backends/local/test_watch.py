@@ -143,7 +143,7 @@ def test_status_shows_readiness_missing_programs_and_notes(supervisord: Supervis
     assert lines[7] == "no API keys, no TLS, no limits per client"
     assert lines[8:] == [
         "replica-1 serves the last good copy: no registry",
-        "replica-1 was to load another model, and serves the one before: no signature",
+        "replica-1 refused to load another model and still serves the previous one: no signature",
         "replica-1 serves a model trained on SYNTHETIC data: its predictions mean nothing",
     ]
 
