@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from server import main  # noqa: E402
 from server.errors import SettingsError  # noqa: E402
-from server.metrics.folder import FOLDER  # noqa: E402
+from server.metrics.folder import METRICS_FOLDER  # noqa: E402
 from server.settings import Settings  # noqa: E402
 from server.system import cgroup, memory_sizes  # noqa: E402
 
@@ -32,7 +32,7 @@ except SettingsError as _error:
     sys.exit(f"forkcast: {_error}")
 
 try:
-    FOLDER.open()  # The folder must exist before the master creates its metrics.
+    METRICS_FOLDER.open()  # The folder must exist before the master creates its metrics.
 except OSError as _error:
     sys.exit(f"forkcast: cannot create a folder for metrics in /dev/shm: {_error.strerror}")
 
@@ -86,7 +86,7 @@ def pre_fork(server, worker):  # type: ignore[no-untyped-def]
 def child_exit(server, worker):  # type: ignore[no-untyped-def]
     """Release the slot and the metrics of a worker that ended, and log it if the OOM killer ended it."""
     worker.shares.clear(worker.slot)
-    FOLDER.leave(worker.slot)
+    METRICS_FOLDER.leave_slot(worker.slot)
     kills = cgroup.oom_kills()
     if kills > server.oom_kills:
         server.oom_kills = kills
@@ -96,6 +96,6 @@ def child_exit(server, worker):  # type: ignore[no-untyped-def]
 
 def post_fork(_server, worker):  # type: ignore[no-untyped-def]
     """Start this worker's metrics and make the OOM killer prefer it to the master, which takes longer to replace."""
-    FOLDER.enter(worker.slot)
+    METRICS_FOLDER.enter_slot(worker.slot)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")

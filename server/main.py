@@ -14,7 +14,7 @@ from server.http.app import create_app
 from server.http.middleware import Reload, ReplicaApp
 from server.inference.model import Model
 from server.metrics.counts import Metrics
-from server.metrics.folder import FOLDER
+from server.metrics.folder import METRICS_FOLDER
 from server.model_store.copies import Copy
 from server.model_store.resolve import resolve_in_child
 from server.settings import Settings
@@ -45,7 +45,7 @@ def create() -> ReplicaApp:
         sys.exit(f"forkcast: {error}")
     if model.trained_on == "synthetic":
         logger.warning("this model was trained on SYNTHETIC data; its predictions mean nothing")
-    return create_app(settings, model, metrics=Metrics(FOLDER.path), keys=keys)
+    return create_app(settings, model, metrics=Metrics(METRICS_FOLDER.path), keys=keys)
 
 
 def reload(previous: ReplicaApp) -> ReplicaApp:

@@ -120,7 +120,7 @@ class ServiceRoutes:
     def metrics(self, request: Request) -> Response:
         """Answer Prometheus. Starlette runs it in a thread: the kernel takes milliseconds to add up memory."""
         request.state.worker.publish()
-        text, media_type = self._scrape.answer(request.headers.get("accept", ""))
+        text, media_type = self._scrape.render(request.headers.get("accept", ""))
         return Response(text, media_type=media_type)
 
     async def index(self, _request: Request) -> Response:

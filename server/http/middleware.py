@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.http.api_keys import KeysFile, check
 from server.http.error_handlers import ErrorHandlers
 from server.inference.model import Model
-from server.metrics.counts import OTHER, Metrics
+from server.metrics.counts import OTHER_ROUTE, Metrics
 from server.protocols.endpoint import Endpoint
 from server.protocols.request_body import Header
 
@@ -85,7 +85,7 @@ class ReplicaApp:
         async def send_identified(message: Message) -> None:
             nonlocal answered
             if message["type"] == "http.response.start":
-                self.metrics.counted(self._counted.get(scope["path"], OTHER), message["status"])
+                self.metrics.request_answered(self._counted.get(scope["path"], OTHER_ROUTE), message["status"])
                 message["headers"] = [*message["headers"], *identity_headers(self._replica, self.model.version)]
             answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)

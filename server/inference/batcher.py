@@ -37,15 +37,15 @@ PredictCall = Callable[[Sequence[Row]], Prediction]
 class Observer(Protocol):
     """Who is told what happens to requests in the queue."""
 
-    def refused(self, reason: str) -> None:
+    def request_refused(self, reason: str) -> None:
         """A request was not taken, or not kept: "full" or "draining"."""
         ...
 
-    def waited(self, seconds: Sequence[float]) -> None:
+    def requests_dequeued(self, seconds: Sequence[float]) -> None:
         """The rows of so many requests came to their predict call."""
         ...
 
-    def called(self, rows: int, seconds: float) -> None:
+    def predict_called(self, rows: int, seconds: float) -> None:
         """A predict call ended. Told in the thread that it ran in."""
         ...
 
@@ -53,13 +53,13 @@ class Observer(Protocol):
 class NullObserver:
     """An observer that ignores what it is told."""
 
-    def refused(self, reason: str) -> None:
+    def request_refused(self, reason: str) -> None:
         """Nothing."""
 
-    def waited(self, seconds: Sequence[float]) -> None:
+    def requests_dequeued(self, seconds: Sequence[float]) -> None:
         """Nothing."""
 
-    def called(self, rows: int, seconds: float) -> None:
+    def predict_called(self, rows: int, seconds: float) -> None:
         """Nothing."""
 
 
@@ -198,7 +198,7 @@ class Batcher:
                 item.answer.set_exception(self._refusal(Draining("this worker is stopping; try again")))
 
     def _refusal(self, error: Unavailable) -> Unavailable:
-        self._observer.refused(error.reason)
+        self._observer.request_refused(error.reason)
         return error
 
     def _start(self) -> None:
@@ -234,14 +234,14 @@ class Batcher:
     def _tell_waits(self, items: Iterable[_Item]) -> None:
         now = time.perf_counter()
         # Those that are alone have waited before, for the call that failed.
-        self._observer.waited([now - item.since for item in items if not item.alone])
+        self._observer.requests_dequeued([now - item.since for item in items if not item.alone])
 
     def _observed(self, rows: Sequence[Row]) -> Prediction:
         started = time.perf_counter()
         try:
             return self._predict(rows)
         finally:
-            self._observer.called(len(rows), time.perf_counter() - started)
+            self._observer.predict_called(len(rows), time.perf_counter() - started)
 
     def _call(self, rows: Sequence[Row], predict: PredictCall | None = None) -> Prediction:
         """One prediction of any number of rows; without ``predict``, as requests get it."""

@@ -1,1 +1,1 @@
-"""What a replica counts (`counts`), where its workers keep it (`folder`), and what a scrape answers (`scrape`)."""
+"""Prometheus metrics: what workers count (`counts`), the files they count in (`folder`), and `/metrics` (`scrape`)."""

@@ -1,4 +1,4 @@
-"""What /metrics answers: the counts of all workers, and what is only looked at when somebody asks."""
+"""The answer of /metrics: the metrics of all workers, and figures that are read only at a scrape."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ from server.system import cgroup, process_memory
 
 
 class Scrape(Collector):
-    """For the replica that serves ``model``. Made in its master."""
+    """A collector of all series of the replica that serves ``model``. Create it in the replica's master."""
 
     def __init__(self, metrics: Metrics, model: Model) -> None:
         self._metrics = metrics
         self._model = model
-        self._master = os.getpid()
-        # A scrape is milliseconds of CPU: many at once would keep predictions waiting.
-        self._one = threading.Lock()
+        self._master_pid = os.getpid()
+        # A scrape takes milliseconds of CPU: several at once would delay predictions.
+        self._lock = threading.Lock()
 
-    def answer(self, accept: str) -> tuple[bytes, str]:
-        """The text in the form that a header ``Accept`` asks for, and the name of that form."""
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return the exposition text in the format that the header ``Accept`` asks for, and its content type."""
         try:
             encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # it stumbles over a version that is no number
+        except (TypeError, ValueError):  # the header asks for a version that is not a number
             encode, content_type = choose_encoder("")
-        with self._one:
+        with self._lock:
             return encode(self), content_type
 
     def collect(self) -> Iterator[Metric]:
-        """Everything, for the encoder."""
+        """Yield all series, for the encoder."""
         yield from self._metrics.registry.collect()
-        yield from self._served()
-        yield from self._memory()
-        yield from self._cpu()
+        yield from self._model_metrics()
+        yield from self._memory_metrics()
+        yield from self._cpu_metrics()
 
-    def _served(self) -> Iterator[Metric]:
+    def _model_metrics(self) -> Iterator[Metric]:
         model = self._model
         labels = {"name": model.name, "version": model.version, "engine": model.engine.name, "digest": model.digest}
-        info = GaugeMetricFamily("forkcast_model_info", "The model that is served: 1.", labels=list(labels))
+        info = GaugeMetricFamily("forkcast_model_info", "The served model, as labels; always 1.", labels=list(labels))
         info.add_metric(list(labels.values()), 1)
         yield info
-        words = "Whether that is the last good copy, because the registry did not answer: 0 or 1."
-        yield GaugeMetricFamily("forkcast_model_stale", words, model.stale is not None)
+        text = "1 if the model is the last good copy because the registry did not answer, else 0."
+        yield GaugeMetricFamily("forkcast_model_stale", text, model.stale is not None)
 
-    def _memory(self) -> Iterator[Metric]:
-        used = process_memory.usage(self._master)
-        for name, words, figure in (
+    def _memory_metrics(self) -> Iterator[Metric]:
+        used = process_memory.usage(self._master_pid)
+        for name, text, figure in (
             (
                 "shared",
-                "Memory that processes of the replica share, each page counted once over its sharers.",
+                "Memory shared by processes of the replica; a page of n processes counts 1/n in each.",
                 used.shared,
             ),
-            ("private", "Memory that one process of the replica has to itself, over all of them.", used.private),
-            ("used", "Memory of the control group that the kernel cannot take back.", cgroup.memory_used()),
-            ("limit", "The limit of the control group's memory.", cgroup.memory_limit()),
+            ("private", "Memory that a single process uses, summed over the replica's processes.", used.private),
+            ("used", "Memory of the control group that the kernel cannot reclaim.", cgroup.memory_used()),
+            ("limit", "Memory limit of the control group.", cgroup.memory_limit()),
         ):
             if figure is not None and not (name == "used" and cgroup.memory_limit() is None):
-                yield GaugeMetricFamily(f"forkcast_memory_{name}_bytes", words, figure)
+                yield GaugeMetricFamily(f"forkcast_memory_{name}_bytes", text, figure)
 
-    def _cpu(self) -> Iterator[Metric]:
-        """Without a limit the control group is the machine's, and its time not the replica's."""
+    def _cpu_metrics(self) -> Iterator[Metric]:
+        # Without a limit, the control group may be that of the whole machine: its CPU time would not be the replica's.
         limit, seconds = cgroup.cpu_limit(), cgroup.cpu_seconds()
         if limit is not None and seconds is not None:
             yield CounterMetricFamily("forkcast_cpu_seconds_total", "CPU time used in the control group.", seconds)
-            yield GaugeMetricFamily("forkcast_cpu_limit", "The limit of the control group: CPUs.", limit)
+            yield GaugeMetricFamily("forkcast_cpu_limit", "CPU limit of the control group (CPUs).", limit)

@@ -94,7 +94,7 @@ class Endpoint:
             *more,
         ]
         # Before it is sent: who has an answer finds it counted, even if this process is killed at once.
-        worker.metrics.answered(self.route, status, time.perf_counter() - started)
+        worker.metrics.prediction_answered(self.route, status, time.perf_counter() - started)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

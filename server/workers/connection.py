@@ -8,7 +8,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server.errors import MalformedHttp
-from server.metrics.counts import OTHER
+from server.metrics.counts import OTHER_ROUTE
 from server.protocols.predict import problem
 
 # Nginx hands on no header as large as this; httptools would keep one that has no end (bytes).
@@ -101,6 +101,6 @@ class HttpConnection(HttpToolsProtocol):
             *(f"{name.decode()}: {value.decode()}" for name, value in worker.identity_headers),
             "connection: close",
         )
-        worker.metrics.counted(OTHER, status)
+        worker.metrics.request_answered(OTHER_ROUTE, status)
         self.transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         self.transport.close()

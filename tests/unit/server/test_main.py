@@ -22,7 +22,7 @@ from prometheus_client import values
 
 from server.http.middleware import Reload, ReplicaApp
 from server.main import create, reload
-from server.metrics.folder import Folder
+from server.metrics.folder import MetricsFolder
 from server.model_store.copies import Copies, Copy
 from server.model_store.digest import folder_digest
 from server.settings import ROOT
@@ -258,8 +258,8 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
         monkeypatch.setenv(name, "1")
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(cgroup, "memory_limit", lambda: 128 * M)
-    folder = Folder()
-    monkeypatch.setattr("server.metrics.folder.FOLDER", folder)
+    folder = MetricsFolder()
+    monkeypatch.setattr("server.metrics.folder.METRICS_FOLDER", folder)
     monkeypatch.setattr(values, "ValueClass", values.ValueClass)  # Opening the folder replaces it.
     yield runpy.run_path(str(ROOT / "gunicorn.conf.py"))
     folder.delete()

@@ -486,13 +486,13 @@ class Notes:
         self.waits: list[float] = []
         self.calls: list[int] = []
 
-    def refused(self, reason: str) -> None:
+    def request_refused(self, reason: str) -> None:
         self.refusals.append(reason)
 
-    def waited(self, seconds: Sequence[float]) -> None:
+    def requests_dequeued(self, seconds: Sequence[float]) -> None:
         self.waits.extend(seconds)
 
-    def called(self, rows: int, seconds: float) -> None:
+    def predict_called(self, rows: int, seconds: float) -> None:
         assert seconds > 0
         self.calls.append(rows)
 

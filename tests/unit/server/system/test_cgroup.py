@@ -54,7 +54,7 @@ def test_all_usable_cpus_count_without_a_cgroup(tmp_path: Path) -> None:
     ("text", "limit"), [("1073741824\n", 1 << 30), ("6291456", 6 << 20), ("max\n", None), ("1G", None), ("", None)]
 )
 def test_cgroup_2_memory_limit_is_a_number_of_bytes(tmp_path: Path, text: str, limit: int | None) -> None:
-    """In cgroup version 2 a number is the memory limit in bytes; `max` or any other text means no limit."""
+    """A number in cgroup version 2 is the memory limit in bytes; `max` or any other text means no limit."""
     write(tmp_path, "memory.max", text)
     assert memory_limit(tmp_path) == limit
 
@@ -69,13 +69,13 @@ def test_cgroup_2_memory_limit_is_a_number_of_bytes(tmp_path: Path, text: str, l
     ],
 )
 def test_cgroup_1_memory_limit_of_all_pages_is_none(tmp_path: Path, text: str, limit: int | None) -> None:
-    """In cgroup version 1 the largest possible number of pages means that there is no memory limit."""
+    """The largest possible number of pages in cgroup version 1 means that there is no memory limit."""
     write(tmp_path, "memory/memory.limit_in_bytes", text)
     assert memory_limit(tmp_path) == limit
 
 
 def test_memory_limit_is_read_from_cgroup_2_first(tmp_path: Path) -> None:
-    """Where both cgroup versions are mounted, the memory limit is that of version 2."""
+    """The memory limit is that of cgroup version 2 if both versions are mounted."""
     write(tmp_path, "memory.max", "1000000")
     write(tmp_path, "memory/memory.limit_in_bytes", "2000000")
     assert memory_limit(tmp_path) == 1_000_000
@@ -95,7 +95,7 @@ def test_cgroup_2_memory_used_excludes_the_page_cache(tmp_path: Path) -> None:
 
 
 def test_cgroup_1_memory_used_excludes_the_page_cache(tmp_path: Path) -> None:
-    """In cgroup version 1 the `total_` figures count, which include child groups; `total_shmem` may be missing."""
+    """Memory in use of cgroup version 1 is that of the `total_` figures, of which `total_shmem` may be missing."""
     write(tmp_path, "memory/memory.usage_in_bytes", "1000\n")
     stat = "cache 1\nshmem 1\ntotal_cache 400\ntotal_rss 600\n"
     write(tmp_path, "memory/memory.stat", stat)
@@ -105,7 +105,7 @@ def test_cgroup_1_memory_used_excludes_the_page_cache(tmp_path: Path) -> None:
 
 
 def test_memory_used_is_read_from_cgroup_2_first(tmp_path: Path) -> None:
-    """Where both cgroup versions are mounted, the memory in use is that of version 2."""
+    """Memory in use is that of cgroup version 2 if both versions are mounted."""
     for name, used, stat in (("memory.current", 1000, "file 0"), ("memory/memory.usage_in_bytes", 2, "total_cache 0")):
         write(tmp_path, name, f"{used}\n")
         write(tmp_path, str(Path(name).with_name("memory.stat")), f"{stat}\n")
@@ -130,7 +130,7 @@ def test_cgroup_2_oom_kills_are_read_from_memory_events(tmp_path: Path) -> None:
 
 
 def test_cgroup_1_oom_kills_are_read_from_oom_control(tmp_path: Path) -> None:
-    """In cgroup version 1 the OOM kills are read from `memory.oom_control`."""
+    """OOM kills of cgroup version 1 are read from `memory.oom_control`."""
     write(tmp_path, "memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 1\noom_kill 2\n")
     assert oom_kills(tmp_path) == 2
 

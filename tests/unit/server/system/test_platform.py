@@ -21,7 +21,7 @@ from tests.support import macos
 
 
 def test_linux_pins_a_thread_to_one_cpu() -> None:
-    """On Linux the usable CPUs are those of the process's affinity, and a thread can be pinned to one of them."""
+    """Usable CPUs on Linux are those of the process's affinity, and a thread can be pinned to one of them."""
     usable = usable_cpus()
     assert set(usable) == os.sched_getaffinity(0)
     assert is_linux()
@@ -44,13 +44,13 @@ def test_macos_uses_all_cpus_and_ignores_pinning(monkeypatch: pytest.MonkeyPatch
 
 
 def test_default_of_workers_on_macos_is_the_number_of_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On macOS, where the verbs of the container backend read the settings, workers default to the number of CPUs."""
+    """The default number of workers, which the verbs of the container backend read, is the number of CPUs on macOS."""
     macos.pretend(monkeypatch)
     assert Settings.from_env({}).workers == os.cpu_count()
 
 
 def test_linux_reads_the_processor_name_from_cpuinfo(tmp_path: Path) -> None:
-    """On Linux the processor's name is read from `/proc/cpuinfo`, else it is that of its architecture."""
+    """Linux gives the processor's name in `/proc/cpuinfo`; without it, the name is that of the architecture."""
     info = tmp_path / "cpuinfo"
     info.write_text("processor\t: 0\nmodel name\t: A Fine CPU @ 2 GHz: fast\n")
     assert processor_name(info) == "A Fine CPU @ 2 GHz: fast"
@@ -63,7 +63,7 @@ def test_linux_reads_the_processor_name_from_cpuinfo(tmp_path: Path) -> None:
 def test_macos_reads_the_processor_name_from_sysctl(
     program: str | None, name: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On macOS the processor's name is read from `sysctl`; if that fails, it is that of its architecture."""
+    """MacOS gives the processor's name by `sysctl`; if that fails, the name is that of the architecture."""
     macos.pretend(monkeypatch)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/bin" if program else str(tmp_path))
     if program:
