@@ -1,4 +1,4 @@
-"""The HTTP contract: every route of a replica, and what answers the routes that do not predict."""
+"""The routes of a replica, and the handlers of those that do not predict."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def create_app(
     metrics: Metrics | None = None,
     keys: KeysFile | None = None,
 ) -> ReplicaApp:
-    """Return the ASGI application of one worker. Its lifespan makes the worker's queue and warms the model up.
+    """Return the ASGI application of one worker. Its lifespan creates the worker's queue and warms the model up.
 
-    ``metrics`` are those of the whole replica, where there is more than this process. With ``keys``, requests need an
-    API key.
+    ``metrics`` counts for all workers of the replica; without it, this process counts for itself. With ``keys``,
+    requests need an API key.
     """
     reload, metrics = reload or Reload(), metrics or Metrics()
     rows = settings.max_pending
     scoring, infer = mlflow_scoring.ScoringProtocol(model, rows), open_inference.InferProtocol(model, rows)
-    # The last one owns every path that is not another's.
+    # The last protocol owns every path that no other owns.
     protocols = (scoring, infer, PredictProtocol(model, rows))
     invocations, inference, predict = (Endpoint(protocol, settings.max_body_bytes) for protocol in protocols)
     errors = ErrorHandlers(protocols)
@@ -92,7 +92,7 @@ class ServiceRoutes:
 
     @asynccontextmanager
     async def lifespan(self, _app: Starlette) -> AsyncIterator[dict[str, object]]:
-        """Warm up before the first request, and hand every request the worker's own state."""
+        """Warm up before the first request, and provide every request with the worker's state."""
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predict")
         batcher = Batcher(
             self._model.predict,
@@ -113,18 +113,18 @@ class ServiceRoutes:
         try:
             return await batcher.warm_up(self._model.example_row)
         except Exception:
-            # It still may answer real rows; those that it cannot, it answers with a 500 that names the same reason.
-            logger.exception("the model could not predict its example; it is served all the same")
+            # The model may still predict real rows. Those that it cannot predict are answered with 500 and logged.
+            logger.exception("the model could not predict its own example; it is served anyway")
             return None
 
     def metrics(self, request: Request) -> Response:
-        """Answer Prometheus. Starlette runs it in a thread: the kernel takes milliseconds to add up memory."""
+        """Answer a scrape of Prometheus, in a thread, because the kernel takes milliseconds to add up memory usage."""
         request.state.worker.publish()
         text, media_type = self._scrape.render(request.headers.get("accept", ""))
         return Response(text, media_type=media_type)
 
     async def index(self, _request: Request) -> Response:
-        """Answer what is served here, with links and an example."""
+        """Answer with the name of the model, links and an example."""
         links = {"predict": "/predict", "invocations": "/invocations", "v2": open_inference.PREFIX, "health": "/health"}
         links |= {"ready": "/ready", "docs": "/docs", "redoc": "/redoc", "openapi": "/openapi.json"}
         document: dict[str, object] = {
@@ -135,17 +135,17 @@ class ServiceRoutes:
             "example": {"POST /predict": self._model.example},
         }
         if self._model.example_made_up:
-            document["note"] = "the example is made up from the columns: the model was logged without input_example"
+            document["note"] = "the example was generated: the model was logged without input_example"
         return Response(json_codec.encode(document), media_type=json_codec.JSON)
 
     async def openapi(self, _request: Request) -> Response:
-        """The contract, for programs."""
+        """Answer with the OpenAPI document."""
         return Response(self._openapi, media_type=json_codec.JSON)
 
     async def docs(self, _request: Request) -> Response:
-        """The contract in Swagger UI."""
+        """Answer with the OpenAPI document in Swagger UI."""
         return HTMLResponse(swagger_page(self._model.name))
 
     async def redoc(self, _request: Request) -> Response:
-        """The contract in Redoc."""
+        """Answer with the OpenAPI document in Redoc."""
         return HTMLResponse(redoc_page(self._model.name))

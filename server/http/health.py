@@ -1,4 +1,4 @@
-"""Whether a worker is alive (``/health``), and whether it takes requests (``/ready``)."""
+"""The liveness (``/health``) and readiness (``/ready``) of a worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from server.system import cgroup
 
 
 class HealthRoutes:
-    """The routes that probes and the verbs ask, one method each."""
+    """The handlers of the routes for probes and for the make verbs."""
 
     def __init__(self, settings: Settings, model: Model, reload: Reload) -> None:
         self._settings = settings
@@ -24,7 +24,7 @@ class HealthRoutes:
         self._reload = reload
 
     async def health(self, request: Request) -> Response:
-        """Answer 200: the worker is alive, and this is what it serves."""
+        """Answer 200 with the model that is served, the replica and its memory use."""
         model = self._model
         document: dict[str, object] = {
             "status": "ok",
@@ -52,7 +52,7 @@ class HealthRoutes:
 
     @staticmethod
     async def ready(request: Request) -> Response:
-        """Answer 200, or 503 while the worker drains.
+        """Answer 200, or 503 while the worker is draining.
 
         Raises:
             Draining: the worker is stopping.

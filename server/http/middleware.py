@@ -1,4 +1,4 @@
-"""The outermost layer of the application: identity headers on every answer, counts, and the check of API keys."""
+"""The outermost layer of the application: identity headers on every response, metrics, and the check of API keys."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from server.protocols.request_body import Header
 
 logger = logging.getLogger(__name__)
 
-# Paths that are counted by themselves, beside those of predictions; all others are counted together.
-_COUNTED = {path: path for path in ("/health", "/ready")}
+# Paths with a metrics route of their own, beside the prediction endpoints. All other paths share one.
+_METRICS_ROUTES = {path: path for path in ("/health", "/ready")}
 
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """The reload of the master that made an application; number 0 is the start.
+    """The reload of the master that created an application; number 0 is the start.
 
-    ``refused`` is the reason why the model that was asked for is not served since, or None where it is.
+    ``refused`` is the reason why this reload kept the previous model, or None if it did not.
     """
 
     number: int = 0
@@ -42,12 +42,12 @@ def identity_headers(replica: str, version: str) -> tuple[Header, ...]:
 class ReplicaApp:
     """The ASGI application of a replica: predictions go straight to their endpoint, everything else through Starlette.
 
-    Gunicorn's hooks see it, and through it the model, the metrics and the API keys.
+    Gunicorn's hooks reach the model, the metrics and the API keys through its attributes.
     """
 
     keys: KeysFile | None = None
 
-    def __init__(  # noqa: PLR0913  (each is another thing to know)
+    def __init__(  # noqa: PLR0913  (independent parts, each passed by create_app)
         self,
         app: ASGIApp,
         endpoints: Mapping[str, Endpoint],
@@ -62,53 +62,55 @@ class ReplicaApp:
         self.metrics = metrics
         self._app = app
         self._endpoints = endpoints
-        self._counted = _COUNTED | {path: endpoint.route for path, endpoint in endpoints.items()}
+        self._metrics_routes = _METRICS_ROUTES | {path: endpoint.route for path, endpoint in endpoints.items()}
         self._replica = replica
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Dispatch by method and path."""
+        """Pass a prediction request to its endpoint, and everything else to Starlette."""
         endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         if endpoint is not None:
             await endpoint(scope, receive, send)
         elif scope["type"] == "http":
-            await self._identified(self._app, scope, receive, send)
+            await self._call_with_identity(self._app, scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _identified(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Add the identity headers to the answer of ``app``, and count it.
+    async def _call_with_identity(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call ``app``, add the identity headers to its response, and count it.
 
-        An error that was answered is not raised again: the server would close the connection, which is still good.
+        An error after a complete response is logged and not raised again, because the server would close the
+        connection, which can still be used.
         """
-        answered = False
+        is_complete = False
 
-        async def send_identified(message: Message) -> None:
-            nonlocal answered
+        async def send_with_identity(message: Message) -> None:
+            nonlocal is_complete
             if message["type"] == "http.response.start":
-                self.metrics.request_answered(self._counted.get(scope["path"], OTHER_ROUTE), message["status"])
+                route = self._metrics_routes.get(scope["path"], OTHER_ROUTE)
+                self.metrics.request_answered(route, message["status"])
                 message["headers"] = [*message["headers"], *identity_headers(self._replica, self.model.version)]
-            answered = message["type"] == "http.response.body" and not message.get("more_body", False)
+            is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
         try:
-            await app(scope, receive, send_identified)
+            await app(scope, receive, send_with_identity)
         except Exception:
-            if not answered:
+            if not is_complete:
                 raise
-            logger.exception("unforeseen, answered with 500: %s %s", scope["method"], scope["path"])
+            logger.exception("unexpected error, answered with 500: %s %s", scope["method"], scope["path"])
 
 
 class GuardedReplicaApp(ReplicaApp):
-    """A replica's application that asks for an API key before it reads a body or looks for a route."""
+    """A replica's application that checks the API key before it reads a body or looks for a route."""
 
-    def __init__(self, keys: KeysFile, errors: ErrorHandlers, *parts: Any, **more: Any) -> None:
-        super().__init__(*parts, **more)
+    def __init__(self, keys: KeysFile, errors: ErrorHandlers, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.keys: KeysFile = keys
         self._errors = errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let requests through that need no key or have a good one."""
+        """Pass on a request with a valid key or to a public path, and answer any other with 401."""
         if scope["type"] == "http" and (error := check(self.keys, scope)) is not None:
-            await self._identified(self._errors.response(scope["path"], error), scope, receive, send)
+            await self._call_with_identity(self._errors.response(scope["path"], error), scope, receive, send)
         else:
             await super().__call__(scope, receive, send)

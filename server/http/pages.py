@@ -1,6 +1,6 @@
-"""The pages for people: Swagger UI and Redoc on the model's own OpenAPI document, with no internet.
+"""The pages Swagger UI and Redoc for the model's own OpenAPI document, which need no internet access.
 
-Both come from packages that carry the projects' built files; only their files are used, nothing is imported.
+Two packages carry the built scripts and styles of these projects. Their files are served; their code is not imported.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-# Redoc would fetch its maker's logo from elsewhere.
-_POLICY = "default-src 'self' 'unsafe-inline' data: blob:"
-_SWAGGER = """<!doctype html>
+# Without this policy Redoc would fetch a logo from the internet.
+_CONTENT_SECURITY_POLICY = "default-src 'self' 'unsafe-inline' data: blob:"
+_SWAGGER_HTML = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
@@ -22,7 +22,7 @@ _SWAGGER = """<!doctype html>
 <body><div id="ui"></div><script src="assets/swagger/js/swagger-ui-bundle.js"></script>
 <script>SwaggerUIBundle({{url: "openapi.json", dom_id: "#ui", deepLinking: true}});</script></body></html>
 """
-_REDOC = """<!doctype html>
+_REDOC_HTML = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
@@ -33,29 +33,29 @@ _REDOC = """<!doctype html>
 
 
 def swagger_page(title: str) -> str:
-    """The page at ``/docs``."""
-    return _SWAGGER.format(title=_text(title), policy=_POLICY)
+    """Return the HTML page for ``/docs``."""
+    return _SWAGGER_HTML.format(title=_escaped(title), policy=_CONTENT_SECURITY_POLICY)
 
 
 def redoc_page(title: str) -> str:
-    """The page at ``/redoc``."""
-    return _REDOC.format(title=_text(title), policy=_POLICY)
+    """Return the HTML page for ``/redoc``."""
+    return _REDOC_HTML.format(title=_escaped(title), policy=_CONTENT_SECURITY_POLICY)
 
 
 def asset_routes() -> list[Mount]:
-    """Where the pages' scripts and styles are served from."""
+    """Return the routes of the scripts and styles that the pages load."""
     return [
-        Mount("/assets/swagger", StaticFiles(directory=_files("flask_openapi3_swagger") / "swagger")),
-        Mount("/assets/redoc", StaticFiles(directory=_files("flask_openapi3_redoc") / "redoc")),
+        Mount("/assets/swagger", StaticFiles(directory=_template_folder("flask_openapi3_swagger") / "swagger")),
+        Mount("/assets/redoc", StaticFiles(directory=_template_folder("flask_openapi3_redoc") / "redoc")),
     ]
 
 
-def _files(package: str) -> Path:
+def _template_folder(package: str) -> Path:
     spec = find_spec(package)
     if spec is None or not spec.origin:
         raise ModuleNotFoundError(f"the package {package} is not installed; run `make up`, or install the lock file")
     return Path(spec.origin).parent / "templates"
 
 
-def _text(title: str) -> str:
+def _escaped(title: str) -> str:
     return title.replace("&", "&amp;").replace("<", "&lt;")

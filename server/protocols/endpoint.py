@@ -85,7 +85,7 @@ class Endpoint:
             status, media_type, body = self._render(error)
             more = tuple((name.lower().encode(), value.encode()) for name, value in error.headers.items())
         except Exception:
-            logger.exception("unforeseen, answered with 500: POST %s", self.route)
+            logger.exception("unexpected error, answered with 500: POST %s", self.route)
             status, media_type, body = self._render(InternalError())
         headers = [
             (b"content-type", media_type),

@@ -1,4 +1,4 @@
-"""What the documents of all protocols are made of."""
+"""Building blocks of the OpenAPI document, shared by all protocols."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _TYPES: Mapping[str, Mapping[str, Any]] = {
     "string": {"type": "string"},
 }
 
-# What Nginx answers itself.
-_BALANCER: Mapping[str, str] = {
+# Errors that Nginx answers without asking a replica.
+_LOAD_BALANCER_ERRORS: Mapping[str, str] = {
     "400": "The request is not well-formed HTTP",
     "413": "The body is too large",
     "503": "No replica could take the request; try again after Retry-After seconds",
@@ -27,23 +27,23 @@ _BALANCER: Mapping[str, str] = {
 
 
 def ref(name: str) -> dict[str, str]:
-    """One of the document's own schemas."""
+    """Return a reference to a schema of the document."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def obj(
+def object_schema(
     properties: Mapping[str, Any], *, optional: Mapping[str, Any] | None = None, closed: bool = True
 ) -> dict[str, Any]:
-    """The schema of an object; ``closed`` is whether it has nothing else."""
+    """Return the schema of an object; if ``closed``, it allows no other properties."""
     optional = optional or {}
     document = {"type": "object", "properties": {**properties, **optional}, "required": list(properties)}
     return {**document, "additionalProperties": False} if closed else document
 
 
-def value(column: Column) -> dict[str, Any]:
-    """The schema of a column's values."""
+def column_schema(column: Column) -> dict[str, Any]:
+    """Return the schema of a column's values."""
     schema: dict[str, Any] = {**_TYPES[column.type]}
-    # A format binds nobody: int64 is taken up to 2**53, and a float32 must not become infinite.
+    # "format" limits nothing, so bounds are given: 2**53 for int64, and the largest finite number for float32.
     if column.limited or column.is_whole or column.type == "float":
         schema |= {"minimum": column.low, "maximum": column.high}
     if not column.required:
@@ -51,27 +51,28 @@ def value(column: Column) -> dict[str, Any]:
     return schema
 
 
-def answer(description: str, schema: Mapping[str, Any], media_type: str = JSON) -> dict[str, Any]:
-    """One response."""
+def response(description: str, schema: Mapping[str, Any], media_type: str = JSON) -> dict[str, Any]:
+    """Return the description of a response with a body."""
     return {"description": description, "content": {media_type: {"schema": schema}}}
 
 
-def problem(description: str) -> dict[str, Any]:
-    """One response that is a problem document."""
-    return answer(description, ref("Problem"), PROBLEM_JSON)
+def problem_response(description: str) -> dict[str, Any]:
+    """Return the description of a response that is a problem document (RFC 9457)."""
+    return response(description, ref("Problem"), PROBLEM_JSON)
 
 
-def get(name: str, summary: str, tag: str, schema: Mapping[str, Any] | None) -> dict[str, Any]:
-    """An operation that only tells something; without a schema, there is nothing to be read in its answer."""
-    found = {"description": summary} if schema is None else answer(summary, schema)
-    return {"operationId": name, "summary": summary, "tags": [tag], "responses": {"200": found}}
+def get_operation(name: str, summary: str, tag: str, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a GET operation with one response, which has a JSON body unless ``schema`` is None."""
+    success = {"description": summary} if schema is None else response(summary, schema)
+    return {"operationId": name, "summary": summary, "tags": [tag], "responses": {"200": success}}
 
 
-def balanced(item: Mapping[str, Any]) -> dict[str, Any]:
-    """A path's operations, with what the load balancer answers in their place: problem documents, in every protocol."""
+def with_load_balancer_errors(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a path's operations with the load balancer's errors, which are problem documents in every protocol."""
     for operation in item.values():
-        asked = _BALANCER if "requestBody" in operation else {s: w for s, w in _BALANCER.items() if s != "413"}
-        for status, words in asked.items():
-            found = operation["responses"].setdefault(status, {"description": words, "content": {}})
-            found["content"].setdefault(PROBLEM_JSON, {"schema": ref("Problem")})
+        for status, description in _LOAD_BALANCER_ERRORS.items():
+            if status == "413" and "requestBody" not in operation:
+                continue
+            documented = operation["responses"].setdefault(status, {"description": description, "content": {}})
+            documented["content"].setdefault(PROBLEM_JSON, {"schema": ref("Problem")})
     return dict(item)

@@ -13,7 +13,7 @@ from deploy.errors import CommandError
 from deploy.rollout import replica_client
 from tests.support.servers import serving_thread
 
-NOTE = "the example is made up from the columns: the model was logged without input_example"
+NOTE = "the example was generated: the model was logged without input_example"
 
 
 def fake_service(monkeypatch: pytest.MonkeyPatch, status: int, **index: Any) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP contract: the real app over a real schema, with a fake engine handed in."""
+"""The routes of a replica: the real app with a real schema and a fake engine."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from server.workers.state import WorkerState
 from tests.support.models.served_models import ROW, FakeEngine, served_model
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
+    warnings.simplefilter("ignore")  # Starlette prefers httpx2, and warns about httpx.
     from starlette.testclient import TestClient
 
 JSON = {"content-type": "application/json"}
 MAX_BODY_BYTES = 2000
 MAX_PENDING = 8
-PATIENCE = 20  # seconds until a test that hangs fails instead
+TIMEOUT_SECONDS = 20  # A test that hangs fails after this.
 SETTINGS = Settings.from_env(
     {"REPLICA": "one", "MAX_BODY_BYTES": str(MAX_BODY_BYTES), "MAX_PENDING": str(MAX_PENDING), "WEB_CONCURRENCY": "3"}
 )
@@ -60,7 +60,7 @@ def post(client: TestClient, document: object) -> httpx.Response:
 
 
 def assert_problem(answer: httpx.Response, status: int, title: str) -> dict[str, Any]:
-    """It is a problem document of RFC 9457 in every respect; the document."""
+    """Assert that the answer is a problem document of RFC 9457 with this status and title, and return it."""
     document: dict[str, Any] = answer.json()
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
@@ -77,7 +77,7 @@ def assert_problem(answer: httpx.Response, status: int, title: str) -> dict[str,
 
 @pytest.mark.parametrize("document", [ROW, {"features": [2596, 3.5]}, {"slope": 3.5, "elevation": 2596.0}])
 def test_single_row_returns_a_single_prediction(client: TestClient, document: object) -> None:
-    """One row, by name in any order or as a list, is answered with one prediction; 2596.0 is a good integer."""
+    """One row, by name in any order or as a list, is answered with one prediction; 2596.0 is a valid integer."""
     answer = post(client, document)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -86,14 +86,14 @@ def test_single_row_returns_a_single_prediction(client: TestClient, document: ob
 
 @pytest.mark.parametrize("instances", [[ROW, {**ROW, "elevation": 3000.0}], [[2596, 3.5], [3000, 1]], [ROW, [3000, 1]]])
 def test_instances_are_answered_in_order(client: TestClient, instances: object) -> None:
-    """Instances, by name or as lists or mixed, are answered in their order."""
+    """Instances, by name or as lists or mixed, are answered in the order of the request."""
     answer = post(client, {"instances": instances})
     assert answer.status_code == 200
     assert answer.json() == {"predictions": [25, 30], "confidences": [0.95, 0.95], "model_version": "7"}
 
 
-def test_as_many_rows_as_may_wait(client: TestClient) -> None:
-    """One request may fill the whole queue; it is answered."""
+def test_request_may_fill_the_whole_queue(client: TestClient) -> None:
+    """A single request with MAX_PENDING rows is answered."""
     answer = post(client, {"instances": [ROW] * MAX_PENDING})
     assert answer.json()["predictions"] == [25] * MAX_PENDING
 
@@ -110,7 +110,7 @@ def test_model_without_probabilities_returns_null_confidences() -> None:
 
 
 def test_several_outputs_return_a_list_per_row() -> None:
-    """A model of several outputs answers a list a row."""
+    """A model with several outputs answers with one list per row."""
     with serving(FakeEngine(lambda rows: Prediction([[1, "a"]] * len(rows), [[0.5, 0.75]] * len(rows)))) as client:
         assert post(client, ROW).json() == {"prediction": [1, "a"], "confidence": [0.5, 0.75], "model_version": "7"}
         assert post(client, {"instances": [ROW, ROW]}).json()["predictions"] == [[1, "a"], [1, "a"]]
@@ -129,14 +129,14 @@ def test_several_outputs_return_a_list_per_row() -> None:
     ],
 )
 def test_invalid_json_is_a_400(client: TestClient, body: bytes) -> None:
-    """What is not JSON in UTF-8, NaN and Infinity among it, is a 400."""
+    """A body that is not JSON in UTF-8 is a 400; NaN and Infinity are not JSON."""
     problem = assert_problem(client.post("/predict", content=body, headers=JSON), 400, "Bad Request")
     assert problem["detail"].startswith("the body is not JSON: ")
 
 
 def test_unknown_path_is_a_404(client: TestClient) -> None:
-    """An unknown path is a 404 that names it, however long it is; a slash too many is another path."""
-    assert assert_problem(client.get("/nowhere"), 404, "Not Found")["detail"].startswith("there is no /nowhere;")
+    """An unknown path is a 404 that repeats a limited part of it; a trailing slash makes another path."""
+    assert assert_problem(client.get("/nowhere"), 404, "Not Found")["detail"].startswith("there is no path /nowhere;")
     assert len(assert_problem(client.get(f"/{'x' * 5000}"), 404, "Not Found")["detail"]) < 300
     assert_problem(client.post("/predict/", json=ROW), 404, "Not Found")
     assert_problem(client.get("/assets/redoc/../../pages.py"), 404, "Not Found")
@@ -155,24 +155,24 @@ def test_unknown_path_is_a_404(client: TestClient) -> None:
     ],
 )
 def test_wrong_method_is_a_405_with_allow(client: TestClient, method: str, path: str, allowed: set[str]) -> None:
-    """A method that a path has not is a 405 that names the right ones in Allow."""
+    """A method that a path does not allow is a 405 that names the allowed ones in Allow."""
     answer = client.request(method, path)
     assert answer.status_code == 405
     assert set(answer.headers["allow"].split(", ")) == allowed
     if method != "HEAD":
-        assert assert_problem(answer, 405, "Method Not Allowed")["detail"] == f"{path} does not take {method}"
+        assert assert_problem(answer, 405, "Method Not Allowed")["detail"] == f"{path} does not allow {method}"
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/ready", "/docs", "/redoc", "/openapi.json"])
 def test_head_returns_the_headers_of_get(client: TestClient, path: str) -> None:
-    """HEAD gets the head of what GET gets."""
-    head, whole = client.head(path), client.get(path)
+    """HEAD is answered with the same headers as GET."""
+    head, get = client.head(path), client.get(path)
     assert head.status_code == 200
-    assert head.headers == whole.headers
+    assert head.headers == get.headers
 
 
-def test_body_declared_too_large(client: TestClient) -> None:
-    """A Content-Length past the limit is a 413 that names the limit; at the limit it is not."""
+def test_content_length_over_limit_is_a_413(client: TestClient) -> None:
+    """A Content-Length over the limit is a 413 that names the limit; a body of exactly the limit is accepted."""
     problem = assert_problem(
         client.post("/predict", content=b"{}", headers=JSON | {"content-length": str(MAX_BODY_BYTES + 1)}),
         413,
@@ -184,8 +184,8 @@ def test_body_declared_too_large(client: TestClient) -> None:
     assert client.post("/predict", content=fitting + b" ", headers=JSON).status_code == 413
 
 
-def test_streamed_body_too_large() -> None:
-    """A body that declares no length is a 413 as soon as it is past the limit, and is read no further."""
+def test_streamed_body_over_limit_is_a_413() -> None:
+    """A body without a declared length is a 413 as soon as it exceeds the limit, and is read no further."""
     read = 0
 
     async def receive() -> Message:
@@ -197,8 +197,8 @@ def test_streamed_body_too_large() -> None:
     assert read == 3
 
 
-def test_client_leaving_while_sending_is_a_499() -> None:
-    """A client that goes away in the middle of its body is answered 499 with nothing, for nobody reads it."""
+def test_client_disconnecting_while_sending_is_a_499() -> None:
+    """A client that disconnects in the middle of its body is a 499 without a body, which nobody reads."""
 
     async def receive() -> Message:
         return {"type": "http.disconnect"}
@@ -209,7 +209,7 @@ def test_client_leaving_while_sending_is_a_499() -> None:
 
 
 def answer_of(headers: list[tuple[bytes, bytes]], receive: Callable[[], Any]) -> list[Message]:
-    """What the bare ASGI app sends for a POST to /predict."""
+    """Return the ASGI messages that the app sends for a POST to /predict."""
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -240,7 +240,7 @@ def answer_of(headers: list[tuple[bytes, bytes]], receive: Callable[[], Any]) ->
     ],
 )
 def test_unsupported_media_type_is_a_415(client: TestClient, header: str | None) -> None:
-    """What is not declared as JSON in UTF-8 is a 415 that says what came."""
+    """A Content-Type other than JSON in UTF-8 is a 415 that repeats it."""
     headers = {} if header is None else {"content-type": header}
     answer = client.post("/predict", content=json.dumps(ROW).encode(), headers=headers)
     problem = assert_problem(answer, 415, "Unsupported Media Type")
@@ -258,7 +258,7 @@ def test_unsupported_media_type_is_a_415(client: TestClient, header: str | None)
     ],
 )
 def test_json_media_type_ignores_case_and_charset(client: TestClient, header: str) -> None:
-    """JSON is JSON in any case, with its charset named or not."""
+    """The Content-Type of JSON is accepted in any letter case, with or without charset=utf-8."""
     answer = client.post("/predict", content=json.dumps(ROW).encode(), headers={"content-type": header})
     assert answer.status_code == 200
 
@@ -285,14 +285,14 @@ def test_json_media_type_ignores_case_and_charset(client: TestClient, header: st
     ],
 )
 def test_invalid_rows_are_a_422_with_location(client: TestClient, document: object, pointer: str, detail: str) -> None:
-    """Rows that the model does not take are a 422 that names what is wrong, and where."""
+    """Rows that the model does not accept are a 422 that says what is wrong, and where."""
     problem = assert_problem(post(client, document), 422, "Unprocessable Content")
     assert [fault["pointer"] for fault in problem["errors"]] == [pointer]
     assert problem["errors"][0]["detail"].startswith(detail)
 
 
-def test_every_fault_is_named(client: TestClient) -> None:
-    """Several faults are all listed, at most twenty, and the detail tells the first and how many more there are."""
+def test_up_to_twenty_faults_are_listed(client: TestClient) -> None:
+    """All faults are listed, twenty at most, and the detail has the first one and the number of the others."""
     problem = post(client, {"elevation": "high", "depth": 1}).json()
     assert {fault["pointer"] for fault in problem["errors"]} == {"#/elevation", "#/depth", "#/slope"}
     assert problem["detail"].endswith("(and 2 more)")
@@ -300,28 +300,28 @@ def test_every_fault_is_named(client: TestClient) -> None:
 
 
 def test_full_queue_is_a_503_until_it_drains(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests past MAX_PENDING get 503 with Retry-After at once, while /health answers; then there is room again."""
-    monkeypatch.setattr("server.inference.batcher.INLINE", -1.0)  # as for a slow model: its calls run in the thread
+    """A request over MAX_PENDING rows is a 503 with Retry-After, at once, until the queue has room again."""
+    monkeypatch.setattr("server.inference.batcher.INLINE", -1.0)  # All calls run in the thread, as for a slow model.
     gate, entered = threading.Event(), threading.Event()
     gate.set()
 
     def answer(rows: Rows) -> Prediction:
         entered.set()
-        assert gate.wait(PATIENCE)
+        assert gate.wait(TIMEOUT_SECONDS)
         return Prediction([1] * len(rows), None)
 
-    with serving(FakeEngine(answer)) as client, ThreadPoolExecutor(2) as others:
+    with serving(FakeEngine(answer)) as client, ThreadPoolExecutor(2) as executor:
         gate.clear()
         entered.clear()
-        held = others.submit(post, client, ROW)
-        assert entered.wait(PATIENCE)
-        waiting = others.submit(post, client, {"instances": [ROW] * MAX_PENDING})
+        held = executor.submit(post, client, ROW)
+        assert entered.wait(TIMEOUT_SECONDS)
+        waiting = executor.submit(post, client, {"instances": [ROW] * MAX_PENDING})
         while client.get("/health").json()["pending_rows"] < MAX_PENDING:
             assert not waiting.done()
         refused = post(client, ROW)
         gate.set()
-        assert held.result(PATIENCE).status_code == 200
-        assert waiting.result(PATIENCE).status_code == 200
+        assert held.result(TIMEOUT_SECONDS).status_code == 200
+        assert waiting.result(TIMEOUT_SECONDS).status_code == 200
         assert post(client, ROW).status_code == 200
         assert client.get("/health").json()["pending_rows"] == 0
     problem = assert_problem(refused, 503, "Service Unavailable")
@@ -330,7 +330,7 @@ def test_full_queue_is_a_503_until_it_drains(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_draining_worker_is_not_ready_but_predicts() -> None:
-    """While a worker drains, /ready is 503, /health and predictions are 200; once it is closed, these are 503, too."""
+    """While a worker drains, /ready is 503 and predictions are 200; once its queue is closed, predictions are 503."""
     with serving() as client:
         assert client.get("/ready").json() == {"status": "ready"}
         client.app_state["worker"].draining = True
@@ -349,7 +349,7 @@ def broken(_rows: Rows) -> Prediction:
 
 
 def test_unexpected_error_is_logged_500_without_details(caplog: pytest.LogCaptureFixture) -> None:
-    """What nobody foresaw is a 500 that echoes nothing of it; it is logged once, and others go on."""
+    """An unexpected error is a 500 without its details; it is logged once, and the worker stays alive."""
     with TestClient(create_app(SETTINGS, served_model(FakeEngine(broken)))) as client:
         answer = post(client, ROW)
         problem = assert_problem(answer, 500, "Internal Server Error")
@@ -357,35 +357,35 @@ def test_unexpected_error_is_logged_500_without_details(caplog: pytest.LogCaptur
         assert "secret" not in answer.text
         assert "LookupError" not in answer.text
         assert client.get("/health").status_code == 200
-    assert caplog.messages.count("unforeseen, answered with 500: POST /predict") == 1
-    assert "the model could not predict its example; it is served all the same" in caplog.messages
+    assert caplog.messages.count("unexpected error, answered with 500: POST /predict") == 1
+    assert "the model could not predict its own example; it is served anyway" in caplog.messages
     assert "LookupError: secret of the model" in caplog.text
 
 
-def test_rows_that_only_the_model_can_refuse(caplog: pytest.LogCaptureFixture) -> None:
-    """Rows that the engine itself refuses are a 422 like any other, and nothing that is logged."""
+def test_rows_rejected_by_the_engine_are_a_422(caplog: pytest.LogCaptureFixture) -> None:
+    """Rows that the engine itself rejects are a 422 as other invalid rows are, and nothing is logged."""
 
     def answer(rows: Rows) -> Prediction:
         if (rows.numbers[:, 1] == 13).any():
-            raise InvalidRows("slope must be another", [Fault("slope must be another", "#")])
+            raise InvalidRows("slope must differ", [Fault("slope must differ", "#")])
         return Prediction([1] * len(rows), None)
 
     with serving(FakeEngine(answer)) as client:
         problem = assert_problem(post(client, {**ROW, "slope": 13}), 422, "Unprocessable Content")
-        assert problem["detail"] == "slope must be another"
-        assert problem["errors"] == [{"detail": "slope must be another", "pointer": "#"}]
+        assert problem["detail"] == "slope must differ"
+        assert problem["errors"] == [{"detail": "slope must differ", "pointer": "#"}]
         assert post(client, ROW).status_code == 200
     assert caplog.messages == []
 
 
 def test_unserializable_label_is_a_500() -> None:
-    """A label that JSON has no form for is our fault, too."""
+    """A label that cannot be written as JSON is a 500."""
     with serving(FakeEngine(lambda rows: Prediction([object()] * len(rows), None))) as client:
         assert_problem(post(client, ROW), 500, "Internal Server Error")
 
 
 def test_warm_up_predicts_only_the_example() -> None:
-    """The model's example, alone at first, is all that is predicted before the first request, and not in the loop."""
+    """Only the model's example is predicted before the first request, and never in the event loop."""
     seen: list[list[list[float]]] = []
     threads: set[str] = set()
 
@@ -405,8 +405,8 @@ def test_warm_up_predicts_only_the_example() -> None:
 
 
 @pytest.mark.parametrize(("inline", "in_loop"), [(float("inf"), True), (-1.0, False)])
-def test_where_a_call_runs(monkeypatch: pytest.MonkeyPatch, inline: float, in_loop: bool) -> None:
-    """A call that is quick enough runs in the loop, one that is not in the thread; the answers are the same."""
+def test_fast_calls_run_in_the_event_loop(monkeypatch: pytest.MonkeyPatch, inline: float, in_loop: bool) -> None:
+    """A fast predict call runs in the event loop and a slow one in the thread; the answers are the same."""
     monkeypatch.setattr("server.inference.batcher.INLINE", inline)
     threads: list[str] = []
 
@@ -421,11 +421,11 @@ def test_where_a_call_runs(monkeypatch: pytest.MonkeyPatch, inline: float, in_lo
     assert [thread != "predict_0" for thread in threads] == [in_loop] * 2
 
 
-def test_no_prediction_without_a_worker() -> None:
-    """Making the app predicts nothing and starts no thread: both belong behind the fork."""
-    before = threading.active_count()
+def test_creating_the_app_starts_no_thread_and_predicts_nothing() -> None:
+    """Creating the app predicts nothing and starts no thread, because the worker is forked afterwards."""
+    threads = threading.active_count()
     create_app(SETTINGS, served_model(FakeEngine(lambda _: pytest.fail("predicted"))))
-    assert threading.active_count() == before
+    assert threading.active_count() == threads
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,7 @@ def test_no_prediction_without_a_worker() -> None:
 def test_every_response_names_replica_worker_and_version(
     client: TestClient, method: str, path: str, status: int
 ) -> None:
-    """Every answer, right or wrong, page or file, says once which replica, worker and version of the model gave it."""
+    """Every response, also errors, pages and files, names replica, worker and model version once."""
     answer = client.request(method, path)
     assert answer.status_code == status
     assert answer.headers.get_list("x-served-by") == [f"one/{os.getpid()}"]
@@ -451,7 +451,7 @@ def test_every_response_names_replica_worker_and_version(
 
 
 def test_health_reports_model_replica_and_memory(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """/health says what is served, from where, by whom, and in how much memory of how much."""
+    """/health reports the model and its source, the replica, and the memory in use and its limit."""
     monkeypatch.setattr(cgroup, "memory_used", lambda: 7)
     monkeypatch.setattr(cgroup, "memory_limit", lambda: 9)
     assert client.get("/health").json() == {
@@ -475,16 +475,16 @@ def test_health_reports_model_replica_and_memory(client: TestClient, monkeypatch
 
 
 @pytest.mark.parametrize("refused", [None, "the model has no signature"])
-def test_health_after_a_reload(refused: str | None) -> None:
-    """After a reload it says which one that was and, where another model was asked for and refused, why."""
+def test_health_reports_number_and_error_of_last_reload(refused: str | None) -> None:
+    """/health reports the number of the last reload and, if it kept the previous model, the reason."""
     with TestClient(create_app(SETTINGS, served_model(FakeEngine()), Reload(3, refused))) as client:
         health = client.get("/health").json()
     assert (health["status"], health["reloads"], health.get("refused")) == ("ok", 3, refused)
     assert ("refused" in health) is (refused is not None)
 
 
-def test_health_of_a_stale_copy() -> None:
-    """A last good copy is alive, and says that it is one and why."""
+def test_health_reports_a_stale_copy_as_alive() -> None:
+    """/health of a replica that serves the last good copy is 200, and reports that and the reason."""
     model = replace(served_model(FakeEngine()), stale="the registry is down")
     with TestClient(create_app(SETTINGS, model)) as client:
         health = client.get("/health").json()
@@ -493,8 +493,8 @@ def test_health_of_a_stale_copy() -> None:
     assert health["stale"] == "the registry is down"
 
 
-def test_health_of_a_folder(tmp_path: Path) -> None:
-    """A model from a folder says that it did not come from a registry."""
+def test_health_names_model_uri_as_source_of_a_folder(tmp_path: Path) -> None:
+    """/health of a model from a folder names MODEL_URI as its source, not a registry."""
     model = replace(served_model(FakeEngine()), uri=str(tmp_path), trained_on=None)
     with TestClient(create_app(SETTINGS, model)) as client:
         health = client.get("/health").json()
@@ -502,21 +502,21 @@ def test_health_of_a_folder(tmp_path: Path) -> None:
     assert health["model"]["trained_on"] is None
 
 
-POSTED = ("predict", "invocations")
+POST_LINKS = ("predict", "invocations")
 
 
 def test_index_links_and_example_work(client: TestClient) -> None:
-    """The index says what this is; its links lead somewhere, and its example can be posted."""
+    """The index names the service and the model; its links work, and its example can be predicted."""
     index = client.get("/").json()
     assert index["name"] == "Forkcast"
     assert index["serves"] == "hills version 7"
-    assert {client.get(link).status_code for name, link in index["links"].items() if name not in POSTED} == {200}
+    assert {client.get(link).status_code for name, link in index["links"].items() if name not in POST_LINKS} == {200}
     assert client.post(index["links"]["predict"], json=index["example"]["POST /predict"]).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
 def test_pages_need_no_internet(client: TestClient, path: str) -> None:
-    """The pages load only our own files, by relative URLs, and each of them is there."""
+    """The pages load only files of this server, by relative URLs, and each file exists."""
     page = client.get(path)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "hills" in page.text
@@ -529,13 +529,13 @@ def test_pages_need_no_internet(client: TestClient, path: str) -> None:
 
 
 def test_index_needs_no_internet(client: TestClient) -> None:
-    """The index and the contract link to nothing outside."""
+    """The index and the OpenAPI document contain no absolute URLs."""
     assert "//" not in client.get("/").text
     assert "//" not in client.get("/openapi.json").text
 
 
 def test_model_name_is_escaped_in_pages() -> None:
-    """A model's name is text in the pages, whatever it contains."""
+    """A model name with HTML in it is escaped in the pages."""
     with TestClient(create_app(SETTINGS, replace(served_model(FakeEngine()), name="</title><script>{x}"))) as client:
         for path in ("/docs", "/redoc"):
             assert "<title>&lt;/title>&lt;script>{x}</title>" in client.get(path).text
@@ -550,14 +550,14 @@ DOCUMENTS = st.recursive(VALUES, lambda inner: st.lists(inner) | st.dictionaries
 @hypothesis_settings(max_examples=200, deadline=None)
 @given(body=st.binary())
 def test_arbitrary_bytes_never_cause_a_500(client: TestClient, body: bytes) -> None:
-    """No body, whatever its bytes, is our fault."""
+    """A body of arbitrary bytes is a 400 or a 422."""
     assert client.post("/predict", content=body, headers=JSON).status_code in (400, 422)
 
 
 @hypothesis_settings(max_examples=200, deadline=None)
 @given(document=DOCUMENTS)
 def test_arbitrary_json_never_causes_a_500(client: TestClient, document: object) -> None:
-    """No JSON document, nor what Python takes for one, is our fault."""
+    """An arbitrary JSON document, including Python's NaN and Infinity, never causes a 500."""
     body = json.dumps(document)
     assert client.post("/predict", content=body, headers=JSON).status_code in (200, 400, 413, 422)
 
@@ -565,6 +565,6 @@ def test_arbitrary_json_never_causes_a_500(client: TestClient, document: object)
 @hypothesis_settings(max_examples=100, deadline=None)
 @given(header=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60))
 def test_arbitrary_content_type_never_causes_a_500(client: TestClient, header: str) -> None:
-    """No Content-Type is our fault."""
+    """An arbitrary Content-Type never causes a 500."""
     answer = client.post("/predict", content=b"{}", headers={"content-type": header})
     assert answer.status_code in (415, 422)

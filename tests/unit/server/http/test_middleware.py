@@ -1,4 +1,4 @@
-"""The outermost layer of the application, around apps that tests hand in."""
+"""The outermost layer of the application, around fake apps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.models.served_models import FakeEngine, served_model
 
 @pytest.mark.parametrize("is_answered", [False, True])
 def test_error_is_raised_unless_the_answer_is_complete(is_answered: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """An error between two parts of a body is raised again, so that the server ends the answer; a later one is not."""
+    """An error before the end of a body is raised again, to cut off the response; a later one is not."""
     sent: list[Message] = []
 
     async def fail(_scope: Scope, _receive: Receive, send: Send) -> None:

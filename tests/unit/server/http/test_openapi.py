@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid in itself, and true of what the app takes and answers."""
+"""The OpenAPI document: it is valid, and matches the requests and responses of the app."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # its types are a package of their own
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # Its types are in a separate package.
 from openapi_spec_validator import validate
 
 from server.errors import InvalidRows
@@ -22,7 +22,7 @@ from server.settings import Settings
 from tests.support.models.served_models import served_model
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
+    warnings.simplefilter("ignore")  # Starlette prefers httpx2, and warns about httpx.
     from starlette.testclient import TestClient
 
 MAX_ROWS = 3
@@ -42,18 +42,18 @@ SCHEMA = InputSchema.from_signature(
 )
 LIST = [2596, 3.5, 51, 0.5, True, "clay", "dry", 0.25]
 ROW = dict(zip(SCHEMA.names, LIST, strict=True))
-BARE = {name: ROW[name] for name in SCHEMA.names[:6]}
+REQUIRED_ONLY = {name: ROW[name] for name in SCHEMA.names[:6]}
 
 
 class Engine:
-    """Seven, without a probability for a row on wild ground."""
+    """A fake engine that predicts 7, and has no confidences for rows with ``wild``."""
 
     name = "fake"
     frames = False
 
     def predict(self, rows: Rows) -> Prediction:
         if (rows.numbers[:, 0] == 1859).any():
-            raise LookupError("unforeseen")
+            raise LookupError("unexpected")
         return Prediction([7] * len(rows), None if rows.numbers[:, 4].any() else [0.5] * len(rows))
 
 
@@ -61,17 +61,17 @@ MODEL = served_model(Engine(), schema=SCHEMA, example=ROW)
 DOCUMENT = openapi_document(MODEL, MAX_ROWS)
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 
-GOOD: list[object] = [
+VALID_QUERIES: list[object] = [
     ROW,
-    BARE,
+    REQUIRED_ONLY,
     {**ROW, "elevation": 3000.0, "note": None, "depth": None},
     {**ROW, "elevation": 1860, "slope": 66.5},
     {"features": LIST},
     {"features": [*LIST[:6], None, None]},
     {"instances": [ROW]},
-    {"instances": [ROW, LIST, BARE]},
+    {"instances": [ROW, LIST, REQUIRED_ONLY]},
 ]
-BAD: list[object] = [
+INVALID_QUERIES: list[object] = [
     None,
     [],
     LIST,
@@ -102,7 +102,7 @@ BAD: list[object] = [
 
 
 def validator(schema: dict[str, Any]) -> Draft202012Validator:
-    """Of one of the document's schemas, with the others to refer to."""
+    """Return a validator of one schema, which can refer to the other schemas of the document."""
     return Draft202012Validator({**schema, "components": DOCUMENT["components"]})
 
 
@@ -114,7 +114,7 @@ def client() -> Iterator[TestClient]:
 
 
 def test_document_is_valid_openapi_3_1() -> None:
-    """The document is OpenAPI 3.1 and carries the model's name and version."""
+    """The document is OpenAPI 3.1 and has the model's name, version and training data."""
     validate(DOCUMENT)
     assert DOCUMENT["openapi"].startswith("3.1.")
     assert DOCUMENT["info"]["title"] == "hills on Forkcast"
@@ -123,20 +123,20 @@ def test_document_is_valid_openapi_3_1() -> None:
     assert "trained on: not recorded" in openapi_document(replace(MODEL, trained_on=None), 1)["info"]["description"]
 
 
-def test_every_schema_is_one() -> None:
-    """Each component is a JSON Schema of the 2020-12 draft."""
+def test_every_component_is_a_json_schema() -> None:
+    """Each component is a valid JSON Schema of draft 2020-12."""
     for schema in SCHEMAS.values():
         Draft202012Validator.check_schema(schema)
 
 
 def test_served_document_matches_model_and_limits(client: TestClient) -> None:
-    """/openapi.json is this document, made from the model and the limits of the replica."""
+    """/openapi.json is the document for the model and the limits of the replica."""
     assert client.get("/openapi.json").json() == json.loads(json.dumps(DOCUMENT))
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
 def test_every_example_matches_its_schema(name: str) -> None:
-    """Every example in the document is an instance of the schema beside it."""
+    """Every example in the document is valid under the schema that contains it."""
     schema = SCHEMAS[name]
     examples = schema.get("examples", [])
     assert examples or name not in ("Query", "Features", "Values")
@@ -145,7 +145,7 @@ def test_every_example_matches_its_schema(name: str) -> None:
 
 
 def test_columns_appear_with_type_and_range() -> None:
-    """Each column appears with its type and its range, the model's or its type's; an optional one may be null."""
+    """Each column has its type and the range of the model or of the type; an optional column may be null."""
     assert SCHEMAS["Features"]["properties"] == {
         "elevation": {"type": "integer", "format": "int64", "minimum": 1859, "maximum": 3858},
         "slope": {"type": "number", "format": "double", "minimum": 0, "maximum": 66.5},
@@ -156,35 +156,35 @@ def test_columns_appear_with_type_and_range() -> None:
         "note": {"type": ["string", "null"]},
         "depth": {"type": ["number", "null"], "format": "double", "minimum": -1, "maximum": 1},
     }
-    assert SCHEMAS["Features"]["required"] == list(BARE)
+    assert SCHEMAS["Features"]["required"] == list(REQUIRED_ONLY)
     assert SCHEMAS["Values"]["prefixItems"] == list(SCHEMAS["Features"]["properties"].values())
 
 
-@pytest.mark.parametrize("query", GOOD, ids=repr)
+@pytest.mark.parametrize("query", VALID_QUERIES, ids=repr)
 def test_request_allowed_by_schema_is_predicted(query: object, client: TestClient) -> None:
-    """A request that the schema allows is answered with a prediction, in the form that the document gives."""
+    """A request that the schema allows gets a prediction, in the documented form."""
     validator(SCHEMAS["Query"]).validate(query)
-    assert answered(client, "POST", "/predict", json=query) == 200
+    assert documented_status(client, "POST", "/predict", json=query) == 200
 
 
-@pytest.mark.parametrize("query", BAD, ids=repr)
-def test_schema_refuses_what_the_parser_refuses(query: object) -> None:
-    """What the parser refuses, the schema refuses, too."""
+@pytest.mark.parametrize("query", INVALID_QUERIES, ids=repr)
+def test_schema_rejects_what_the_parser_rejects(query: object) -> None:
+    """A request that the parser rejects is invalid under the schema."""
     with pytest.raises(InvalidRows):
         SCHEMA.parse(query, MAX_ROWS)
     assert not validator(SCHEMAS["Query"]).is_valid(query)
 
 
 def test_model_without_metadata_has_a_valid_document() -> None:
-    """A model with nothing but a signature has a valid document, with an example and no ranges."""
+    """The document of a model that has only a signature is valid, and has no ranges."""
     schema = InputSchema.from_signature([{"type": "double"}, {"type": "double"}], {})
     document = openapi_document(replace(MODEL, schema=schema, trained_on=None, example={"0": 0.0, "1": 0.0}), 1)
     validate(document)
     assert document["components"]["schemas"]["Values"]["prefixItems"] == [{"type": "number", "format": "double"}] * 2
 
 
-def answered(client: TestClient, method: str, path: str, **request: Any) -> int:
-    """Send a request, hold the answer against what the document says of it, and give its status."""
+def documented_status(client: TestClient, method: str, path: str, **request: Any) -> int:
+    """Send a request, check that its answer is valid under the document, and return the status."""
     answer = client.request(method, path, **request)
     documented = DOCUMENT["paths"][path][method.lower()]["responses"][str(answer.status_code)]["content"]
     schema = documented[answer.headers["content-type"]]["schema"]
@@ -194,12 +194,12 @@ def answered(client: TestClient, method: str, path: str, **request: Any) -> int:
 
 @pytest.mark.parametrize("path", ["/", "/health", "/ready"])
 def test_get_responses_match_the_document(client: TestClient, path: str) -> None:
-    """What the app answers to GET is what the document says."""
-    assert answered(client, "GET", path) == 200
+    """Responses to GET match the document."""
+    assert documented_status(client, "GET", path) == 200
 
 
 @pytest.mark.parametrize(
-    ("status", "request_of"),
+    ("status", "arguments"),
     [
         (200, {"json": {**ROW, "wild": False}}),
         (200, {"json": {"instances": [LIST]}}),
@@ -211,22 +211,22 @@ def test_get_responses_match_the_document(client: TestClient, path: str) -> None
         (500, {"json": {**ROW, "elevation": 1859}}),
     ],
 )
-def test_predict_responses_match_the_document(client: TestClient, status: int, request_of: dict[str, Any]) -> None:
-    """Predictions and problems are what the document says of their status."""
-    assert answered(client, "POST", "/predict", **request_of) == status
+def test_predict_responses_match_the_document(client: TestClient, status: int, arguments: dict[str, Any]) -> None:
+    """Predictions and problem documents match the document, by their status."""
+    assert documented_status(client, "POST", "/predict", **arguments) == status
 
 
 def test_draining_responses_match_the_document() -> None:
-    """So are the answers of a worker that stops."""
+    """The 503 of a worker that is stopping matches the document."""
     with TestClient(create_app(Settings.from_env({}), MODEL)) as client:
         client.app_state["worker"].draining = True
         client.app_state["worker"].batcher.close()
-        assert answered(client, "GET", "/ready") == 503
-        assert answered(client, "POST", "/predict", json=ROW) == 503
+        assert documented_status(client, "GET", "/ready") == 503
+        assert documented_status(client, "POST", "/predict", json=ROW) == 503
 
 
-def test_the_load_balancers_answers() -> None:
-    """Every operation has the problem documents that Nginx answers in its place, beside those of its own protocol."""
+def test_operations_document_load_balancer_errors() -> None:
+    """Every operation has the problem documents of Nginx beside the errors of its own protocol."""
     for path, method in ((path, method) for path, item in DOCUMENT["paths"].items() for method in item):
         responses = DOCUMENT["paths"][path][method]["responses"]
         for status in ("400", "503", "504", *(["413"] if method == "post" else [])):
@@ -241,14 +241,14 @@ def test_the_load_balancers_answers() -> None:
 
 @pytest.mark.parametrize(("path", "text"), [("/ping", "\n"), ("/version", version("mlflow-skinny"))])
 def test_mlflow_text_endpoints_declare_no_json_content(client: TestClient, path: str, text: str) -> None:
-    """What MLflow's server answers as JSON that is none, is here, too, and the document promises nothing of it."""
+    """/ping and /version are not JSON despite their Content-Type, which is MLflow's, so no content is documented."""
     answer = client.get(path)
     assert (answer.status_code, answer.text, answer.headers["content-type"]) == (200, text, "application/json")
     assert "content" not in DOCUMENT["paths"][path]["get"]["responses"]["200"]
 
 
-def test_problems_are_told_apart() -> None:
-    """The schema of a problem takes no answer of another kind."""
+def test_problem_schema_rejects_other_documents() -> None:
+    """The schema of a problem document rejects extra members, incomplete errors and predictions."""
     problem = {"type": "about:blank", "title": "Not Found", "status": 404, "detail": "there is no /x"}
     assert validator(SCHEMAS["Problem"]).is_valid(problem)
     assert not validator(SCHEMAS["Problem"]).is_valid({**problem, "errors": [{"detail": "x"}]})

@@ -1,10 +1,10 @@
-"""What the OpenAPI document says holds, for thousands of requests that it allows and forbids, sent to the app itself.
+"""Requests generated from the OpenAPI document, valid and invalid, sent to the app itself with Schemathesis.
 
-CI sends few requests of one seed. Tens of thousands, of another:
+CI sends a few requests with a fixed seed. To send tens of thousands with another seed:
 
     FUZZ_EXAMPLES=5000 FUZZ_SEED=1 .venv/bin/python -m pytest -s tests/unit/server/http/test_openapi_fuzz.py
 
-and through Nginx and Gunicorn the same with tests/e2e/test_openapi_fuzz.py. What they sent is printed (``-s``).
+tests/e2e/test_openapi_fuzz.py sends them through Nginx and Gunicorn. A summary of the requests is printed (``-s``).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ SETTINGS = Settings.from_env({"REPLICA": "one", "MAX_BODY_BYTES": "100000", "MAX
 
 @pytest.mark.parametrize("make", [small_models.covertype, small_models.mixed, small_models.regressor])
 def test_responses_to_any_request_match_the_document(make: Callable[[], Model]) -> None:
-    """Whatever is sent, the app answers as its document says: it takes what that allows, and fails at nothing."""
+    """Every response to a generated request matches the document, and none is a 500."""
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(SETTINGS, make()), config=config())
-    found = fuzz(schema)
-    print(found)
-    assert not found.failures
-    assert found.succeeded == operations(schema)
+    report = fuzz(schema)
+    print(report)
+    assert not report.failures
+    assert report.succeeded == operations(schema)

@@ -413,7 +413,7 @@ def test_unexpected_error_is_logged_500_without_details(
     assert answer.headers == {}
     assert b"secret" not in answer.body
     assert caplog.record_tuples == [
-        ("server.protocols.endpoint", logging.ERROR, "unforeseen, answered with 500: POST /predict")
+        ("server.protocols.endpoint", logging.ERROR, "unexpected error, answered with 500: POST /predict")
     ]
     assert "Traceback" in caplog.text
     assert named in caplog.text
