@@ -1,1 +1,1 @@
-"""What the Dockerfile puts into images beside the code."""
+"""Scripts that the Dockerfile copies into the images."""

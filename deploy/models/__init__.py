@@ -1,1 +1,1 @@
-"""What is done to models before they are served: provided, weighed, trained, compiled and registered."""
+"""Commands and steps that prepare a model before replicas serve it: train, compile, register, provide and promote."""

@@ -1,4 +1,4 @@
-"""Whether another version may take over from the one that is served: found, loaded, made to predict, and compared."""
+"""A model version that is to replace the served one, and the checks that it must pass first."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 
 from deploy.errors import CommandError
-from deploy.models.registry.client import reported
+from deploy.models.registry.client import registry_errors
 from deploy.models.registry.pointer import Pointer
 from deploy.models.registry.versions import CHECK_TAG
-from deploy.models.signature_difference import difference
-from deploy.models.weigh import Weight, weigh
+from deploy.models.signature_difference import describe_difference
+from deploy.models.weigh import Measurement, measure
 from deploy.options import ModelOptions
 from server.engines import companion
 from server.errors import RegistryError
@@ -26,48 +26,52 @@ from server.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A version that may be served: its copy on this host, and what it takes."""
+    """A version that passed the checks: its copy on this host, and the memory that it needs."""
 
     copy: Copy
-    weight: Weight
+    measurement: Measurement
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Candidate:
-        """The inverse of :meth:`to_json`."""
-        return cls(Copy.from_json(document["copy"]), Weight(**document["weight"]))
+        """Return the candidate that :meth:`to_json` described."""
+        return cls(Copy.from_json(document["copy"]), Measurement(**document["weight"]))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {"copy": self.copy.to_json(), "weight": self.weight.to_json()}
+        """Return the candidate as plain JSON values."""
+        return {"copy": self.copy.to_json(), "weight": self.measurement.to_json()}
 
 
-def version_asked(pointer: Pointer, version: str | None, settings: Settings) -> str:
-    """The version that ``version`` names or, without one, the one that the pointer led to before.
+def choose_version(pointer: Pointer, version: str | None, settings: Settings) -> str:
+    """Return ``version`` if the registry has it or, without one, the version that the pointer named previously.
 
     Raises:
-        CommandError: there is no such version, or it has led nowhere before.
+        CommandError: the version does not exist, or there is no previous one.
         RegistryError: the registry does not answer.
     """
-    with reported(settings.tracking_uri):
-        there = pointer.versions()
-        before = pointer.place().before if version is None else None
-    if version is None and before is None:
-        raise CommandError(f"{pointer} has led to no other version; {pointer.name} has the versions {', '.join(there)}")
-    if before is not None and before not in there:
-        raise CommandError(f"the version before, {before}, was deleted: make promote VERSION={' or '.join(there)}")
-    if (asked := version or str(before)) not in there:
-        raise CommandError(f"VERSION={asked!r}: {pointer.name} has the versions {', '.join(there)}")
-    return asked
+    with registry_errors(settings.tracking_uri):
+        existing = pointer.versions()
+        previous = pointer.state().previous if version is None else None
+    if version is None and previous is None:
+        raise CommandError(
+            f"{pointer} has no previous version to go back to; choose one: make promote VERSION={' or '.join(existing)}"
+        )
+    if previous is not None and previous not in existing:
+        raise CommandError(
+            f"the previous version {previous} was deleted; choose another: make promote VERSION={' or '.join(existing)}"
+        )
+    if (chosen := version or str(previous)) not in existing:
+        raise CommandError(f"VERSION={chosen!r}: expected a version of {pointer.name}: {', '.join(existing)}")
+    return chosen
 
 
 def examine(pointer: Pointer, version: str, options: ModelOptions, *, served: str | None, force: bool) -> Candidate:
-    """Bring a version to this host and try it in processes that are thrown away.
+    """Download a version to this host and try it in child processes.
 
-    ``served`` is the digest of the model that answers now: another signature than its own is let pass with ``force``
-    alone, and so is a model that does not predict its own example.
+    ``served`` is the digest of the model that answers now. ``force`` accepts a signature that differs from that
+    model's, and a model that fails on its own example.
 
     Raises:
-        CommandError, StartError: it may not take over, for this reason.
+        CommandError, StartError: the version failed one of the checks.
     """
     settings = options.settings
     _refuse_failed(pointer, version, settings)
@@ -75,24 +79,28 @@ def examine(pointer: Pointer, version: str, options: ModelOptions, *, served: st
     if copy.stale is not None:
         raise RegistryError(copy.stale)
     _refuse_companion(copy)
-    before = Copies(settings.models_dir).path(served) if served else None
-    if before and before.is_dir() and not force:
-        _refuse_signature(before, copy.model_folder)
-    weight = weigh(copy, options.environment)
-    if weight.fault and not force:
-        raise CommandError(f"it does not predict its own example: {weight.fault}")
-    return Candidate(replace(copy, needs=weight.needs), weight)
+    served_folder = Copies(settings.models_dir).path(served) if served else None
+    if served_folder and served_folder.is_dir() and not force:
+        _refuse_signature(served_folder, copy.model_folder)
+    measurement = measure(copy, options.environment)
+    if measurement.fault and not force:
+        raise CommandError(f"the model fails to predict its own example: {measurement.fault}")
+    return Candidate(replace(copy, needs=measurement.needs), measurement)
 
 
 def _refuse_failed(pointer: Pointer, version: str, settings: Settings) -> None:
-    with reported(settings.tracking_uri):
+    with registry_errors(settings.tracking_uri):
         check = MlflowClient().get_model_version(pointer.name, version).tags.get(CHECK_TAG, "")
     if check.startswith("failed"):
-        raise CommandError(f"its check when it was trained {check}")
+        raise CommandError(f"the check after its training {check}")
 
 
 def _refuse_companion(copy: Copy) -> None:
-    """A replica would serve without a compiled form that cannot be used; who promotes wants to know."""
+    """Refuse a companion that replicas could not use: they would serve without it, and only log a warning.
+
+    Raises:
+        CompanionRefused: the companion is damaged, failed its check or belongs to another model.
+    """
     mlmodel = MLmodel.read(copy.model_folder)
     for engine, flavor in companion.FLAVORS.items():
         if flavor in mlmodel.flavors:
@@ -100,5 +108,5 @@ def _refuse_companion(copy: Copy) -> None:
 
 
 def _refuse_signature(served: Path, candidate: Path) -> None:
-    if differs := difference(served, candidate):
-        raise CommandError(f"it has another signature: {differs}; FORCE=1 lets it pass")
+    if difference := describe_difference(served, candidate):
+        raise CommandError(f"its signature differs from the served model's: {difference}; FORCE=1 accepts it")

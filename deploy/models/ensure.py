@@ -1,4 +1,4 @@
-"""A model to serve: found where MODEL_URI says, or trained where nobody has one yet."""
+"""The model that a stack serves: resolved from MODEL_URI, or trained when the registry is still empty."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from server.settings import ROOT, Settings
 
 
 def ensure_model(options: ModelOptions) -> Copy:
-    """Resolve the model once before anything starts; train the default one into a registry that lacks it.
+    """Resolve the model before anything starts, training the default model if the registry does not have it yet.
 
     Raises:
-        CommandError: it is not there and not ours to train, or training failed.
+        CommandError: the model cannot be resolved and is not the default one, or training failed.
     """
     try:
         return resolve_in_child(options.environment)
     except StartError as error:
-        if not _ours_to_train(error, options):
+        if not _may_train(error, options):
             raise CommandError(str(error)) from None
         print("no model is registered yet: training one on Covertype", flush=True)
         _train(options)
         return resolve_in_child(options.environment)
 
 
-def _ours_to_train(error: StartError, options: ModelOptions) -> bool:
-    """Only the default model in a registry of the stack's, and only if it is not there rather than damaged."""
+def _may_train(error: StartError, options: ModelOptions) -> bool:
+    """Return whether the default model is missing from a registry that belongs to this stack.
+
+    A model that exists and is damaged, or a registry of the user's, is never trained into.
+    """
     settings = options.settings
     default = Settings.from_env({"VAR_DIR": str(settings.var_dir)})
     if settings.model_uri != default.model_uri:
@@ -43,8 +46,8 @@ def _ours_to_train(error: StartError, options: ModelOptions) -> bool:
 
 
 def _train(options: ModelOptions) -> None:
-    trained = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "deploy.models.training.train"], env=dict(options.environment), cwd=ROOT, check=False
     )
-    if trained.returncode:
-        raise CommandError("training failed; nothing was started")
+    if completed.returncode:
+        raise CommandError("training failed, see the lines above; nothing was started")

@@ -1,9 +1,12 @@
-"""``python -m deploy.models.promote check|accept|undo``: what moving to another version asks of registry and copies.
+"""``python -m deploy.models.promote check|accept|undo``: the registry's part of moving to another model version.
 
-``check VERSION`` (``--before``: the version before this one; ``--served DIGEST``: the model that answers now;
-``--force``) tries the candidate and changes nothing. ``accept`` lets the alias or stage of MODEL_URI lead to it
-(``--current``: and ``current.json``, which replicas without a registry read). ``undo`` takes that back. Each prints one
-JSON document, which is the next one's standard input.
+- ``check VERSION`` tries the candidate and changes nothing. ``--before`` takes the previous version instead;
+  ``--served DIGEST`` names the model that answers now; ``--force`` accepts a different signature or a failing example.
+- ``accept`` points the alias or stage of MODEL_URI at the candidate. ``--current`` also writes ``current.json``, which
+  replicas without a registry read.
+- ``undo`` restores what ``accept`` changed.
+
+Each step prints one JSON document, which the next step reads from its standard input.
 """
 
 from __future__ import annotations
@@ -25,68 +28,68 @@ from server.model_store.copies import Copies, Copy
 from server.model_store.resolve import refuse_missing_database, resolve
 from server.settings import Settings
 
-# The modules that import MLflow are imported below: only after main() has set the variables that MLflow reads then.
+# main() sets the variables that MLflow reads at its import, so modules that import MLflow are imported in functions.
 
 
 def check(options: ModelOptions, version: str | None, *, served: str | None, force: bool) -> dict[str, Any]:
-    """The candidate, as JSON, with the pointer that would lead to it.
+    """Return the candidate as JSON, with the pointer that would name it.
 
     Raises:
-        CommandError, StartError: it may not take over, for this reason.
+        CommandError, StartError: the version cannot take over, for the reason in the message.
     """
     from deploy.models import candidate  # noqa: PLC0415
     from deploy.models.registry.pointer import Pointer  # noqa: PLC0415
 
     settings = options.settings
     pointer = Pointer.parse(settings.model_uri)
-    _reach(settings)
-    asked = candidate.version_asked(pointer, version, settings)
+    _connect(settings)
+    chosen = candidate.choose_version(pointer, version, settings)
     try:
-        found = candidate.examine(pointer, asked, options, served=served, force=force)
+        examined = candidate.examine(pointer, chosen, options, served=served, force=force)
     except (CommandError, StartError) as error:
-        raise CommandError(f"version {asked} may not be promoted: {error}") from None
-    return {"pointer": str(pointer), **found.to_json()}
+        raise CommandError(f"version {chosen} may not be promoted: {error}") from None
+    return {"pointer": str(pointer), **examined.to_json()}
 
 
 def accept(options: ModelOptions, document: Mapping[str, Any], *, current: bool) -> dict[str, Any]:
-    """Let everything lead to the candidate; how it was before, as JSON.
+    """Point alias, record and (if ``current``) current.json at the candidate; return the previous state as JSON.
 
     Raises:
         CommandError, StartError: the registry does not answer; nothing was changed.
     """
     from deploy.models.candidate import Candidate  # noqa: PLC0415
-    from deploy.models.registry.client import reported  # noqa: PLC0415
+    from deploy.models.registry.client import registry_errors  # noqa: PLC0415
     from deploy.models.registry.pointer import Pointer  # noqa: PLC0415
 
     settings = options.settings
     copies = Copies(settings.models_dir)
-    _reach(settings)
-    before = None
-    with suppress(StartError):  # it led nowhere, or to what is gone
-        before = resolve(settings).to_json()
+    _connect(settings)
+    previous_copy = None
+    with suppress(StartError):  # the alias may not be set yet, or may name a version that is gone
+        previous_copy = resolve(settings).to_json()
     copy = replace(Candidate.from_json(document).copy, uri=settings.model_uri)
     pointer = Pointer.parse(settings.model_uri)
-    with reported(settings.tracking_uri):
-        place = pointer.move(copy.version)
+    with registry_errors(settings.tracking_uri):
+        previous_state = pointer.move(copy.version)
     try:
         copies.record(copy, settings.tracking_uri)
         if current:
             copies.make_current(copy)
-    except BaseException:  # a full disk, or Ctrl-C: all of it, or nothing
-        with reported(settings.tracking_uri):
-            pointer.put(place)
+    except BaseException:  # A full disk or Ctrl-C must not leave the registry ahead of the copies.
+        with registry_errors(settings.tracking_uri):
+            pointer.set_state(previous_state)
         raise
-    return {"place": asdict(place), "copy": before, "current": current}
+    return {"pointer": asdict(previous_state), "copy": previous_copy, "current": current}
 
 
 def undo(options: ModelOptions, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Make everything lead where it led before :func:`accept`, whose answer ``document`` is.
+    """Restore the state that :func:`accept` returned as ``document``.
 
     Raises:
-        StartError: the registry does not answer; the copies are as they were, and its alias or stage is not.
+        StartError: the registry does not answer; the copies are restored, and its alias or stage is not.
     """
-    from deploy.models.registry.client import reported  # noqa: PLC0415
-    from deploy.models.registry.pointer import Place, Pointer  # noqa: PLC0415
+    from deploy.models.registry.client import registry_errors  # noqa: PLC0415
+    from deploy.models.registry.pointer import Pointer, PointerState  # noqa: PLC0415
 
     settings = options.settings
     copies = Copies(settings.models_dir)
@@ -94,24 +97,24 @@ def undo(options: ModelOptions, document: Mapping[str, Any]) -> dict[str, Any]:
         copies.make_previous_current()
     if document["copy"] is not None:
         copies.record(Copy.from_json(document["copy"]), settings.tracking_uri)
-    _reach(settings)
-    with reported(settings.tracking_uri):
-        Pointer.parse(settings.model_uri).put(Place(**document["place"]))
+    _connect(settings)
+    with registry_errors(settings.tracking_uri):
+        Pointer.parse(settings.model_uri).set_state(PointerState(**document["pointer"]))
     return {}
 
 
-def _reach(settings: Settings) -> None:
-    """Let MLflow ask this registry, if there is one.
+def _connect(settings: Settings) -> None:
+    """Make MLflow's clients use the registry of these settings, after a check that it answers.
 
     Raises:
-        RegistryError: there is none, or it does not answer.
+        RegistryError: the registry's database is missing, or does not answer.
     """
     import mlflow  # noqa: PLC0415
 
-    from deploy.models.registry.client import connect_to_database, reported  # noqa: PLC0415
+    from deploy.models.registry.client import connect_to_database, registry_errors  # noqa: PLC0415
 
     refuse_missing_database(settings.tracking_uri)
-    with reported(settings.tracking_uri):
+    with registry_errors(settings.tracking_uri):
         connect_to_database(settings.tracking_uri)
     mlflow.set_tracking_uri(settings.tracking_uri)
 
@@ -119,12 +122,12 @@ def _reach(settings: Settings) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy.models.promote")
     steps = parser.add_subparsers(dest="step", required=True)
-    checking = steps.add_parser("check")
-    which = checking.add_mutually_exclusive_group(required=True)
-    which.add_argument("version", nargs="?")
-    which.add_argument("--before", action="store_true")
-    checking.add_argument("--served")
-    checking.add_argument("--force", action="store_true")
+    check_parser = steps.add_parser("check")
+    version_group = check_parser.add_mutually_exclusive_group(required=True)
+    version_group.add_argument("version", nargs="?")
+    version_group.add_argument("--before", action="store_true")
+    check_parser.add_argument("--served")
+    check_parser.add_argument("--force", action="store_true")
     steps.add_parser("accept").add_argument("--current", action="store_true")
     steps.add_parser("undo")
     return parser
@@ -140,7 +143,7 @@ def _run(arguments: argparse.Namespace, options: ModelOptions) -> dict[str, Any]
 
 
 def main() -> int:
-    """Take one step; 0, or 1 after one line of why on stderr."""
+    """Run one step; return 0, or 1 after printing the error as one line on stderr."""
     set_mlflow_variables()
     try:
         print(json.dumps(_run(_parser().parse_args(), ModelOptions.read(os.environ))))

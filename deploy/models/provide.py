@@ -1,7 +1,8 @@
-"""``python -m deploy.models.provide [--undo]``: bring the model to where replicas without a registry find it, and end.
+"""``python -m deploy.models.provide [--undo]``: copy the model to where replicas without a registry read it, and exit.
 
-It resolves ``MODEL_URI``, training the default model first where the registry is empty, weighs it, and makes the copy
-current. What replicas serve until then stays what it was, whatever fails here; ``--undo`` takes the last change back.
+It resolves ``MODEL_URI`` (training the default model first if the registry is empty), measures the memory that the
+model needs, and makes the copy current. If any step fails, the current model stays as it was. ``--undo`` makes the
+previously current model current again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 
 from deploy.errors import CommandError
 from deploy.models.ensure import ensure_model
-from deploy.models.weigh import weigh
+from deploy.models.weigh import measure
 from deploy.options import ModelOptions
 from server.errors import StartError
 from server.model_store.copies import Copies, Copy
@@ -21,33 +22,33 @@ from server.system import memory_sizes
 
 
 def provide(options: ModelOptions) -> Copy:
-    """The copy that is current now.
+    """Make the model of these options current, and return its copy.
 
     Raises:
-        CommandError, StartError: there is no such model, or it cannot be served.
+        CommandError, StartError: the model cannot be found, or cannot be served.
     """
     copies = Copies(options.settings.models_dir)
-    copy = _kept(copies, ensure_model(options))
-    copy = replace(copy, needs=weigh(copy, options.environment).needs)
+    copy = _stored(copies, ensure_model(options))
+    copy = replace(copy, needs=measure(copy, options.environment).needs)
     copies.make_current(copy)
     return copy
 
 
-def _kept(copies: Copies, copy: Copy) -> Copy:
-    """A model in a folder of this host is copied too: the replicas see no other folder."""
-    home = copies.path(copy.digest)
-    if copy.model_folder == home:
+def _stored(copies: Copies, copy: Copy) -> Copy:
+    """Return the model's copy inside the model store, the only folder that replicas see."""
+    stored_folder = copies.path(copy.digest)
+    if copy.model_folder == stored_folder:
         return copy
     with copies.lock():
         if not copies.holds(copy.digest):
             with copies.aside() as aside:
                 shutil.copytree(copy.model_folder, aside / "model")
                 copies.add(aside / "model", copy.digest)
-    return replace(copy, model_folder=home)
+    return replace(copy, model_folder=stored_folder)
 
 
 def main() -> int:
-    """Provide what the environment asks for; 0, or 1 after one line of why on stderr."""
+    """Provide the model that the environment names; return 0, or 1 after printing the error as one line on stderr."""
     try:
         options = ModelOptions.read(os.environ)
         if sys.argv[1:] == ["--undo"]:

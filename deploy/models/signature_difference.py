@@ -1,4 +1,4 @@
-"""How the signature of one model differs from that of another, in words."""
+"""The difference between the signatures of two models, described for a user."""
 
 from __future__ import annotations
 
@@ -9,44 +9,43 @@ from mlflow.models import Model
 from mlflow.types.schema import Schema
 
 
-def difference(served: Path, candidate: Path) -> str | None:
-    """What a client of the model in one folder would notice of the one in the other; None if nothing.
+def describe_difference(served: Path, candidate: Path) -> str | None:
+    """Describe how the signature of the model in ``candidate`` differs from that in ``served``; None if it does not.
 
-    A model that was logged without outputs says nothing of them, and does not differ in them.
+    Outputs are compared only if both signatures declare them.
     """
-    before, after = (Model.load(str(folder)).signature for folder in (served, candidate))
-    if before is None or after is None:
-        return None if before is after else "one of the two has no signature"
-    inputs = _differences("column", _columns(before.inputs), _columns(after.inputs))
-    outputs = _differences("output", _columns(before.outputs), _columns(after.outputs))
-    return "; ".join(inputs + (outputs if before.outputs and after.outputs else [])) or None
+    old, new = (Model.load(str(folder)).signature for folder in (served, candidate))
+    if old is None or new is None:
+        return None if old is new else f"the {'served' if old is None else 'new'} model has no signature"
+    inputs = _differences("column", _columns(old.inputs), _columns(new.inputs))
+    outputs = _differences("output", _columns(old.outputs), _columns(new.outputs))
+    return "; ".join(inputs + (outputs if old.outputs and new.outputs else [])) or None
 
 
 def _columns(schema: Schema | None) -> dict[str, str]:
-    """Each column's name, or its place where it has none, and what may be in it."""
-    described: list[dict[str, Any]] = [] if schema is None else schema.to_dict()
-    return {str(column.pop("name", place)): _kind(column) for place, column in enumerate(described)}
+    """Return the type of each column, by its name or, without one, by its index."""
+    columns: list[dict[str, Any]] = [] if schema is None else schema.to_dict()
+    return {str(column.pop("name", index)): _column_type(column) for index, column in enumerate(columns)}
 
 
-def _kind(column: dict[str, Any]) -> str:
-    kind = _tensor(column["tensor-spec"]) if "tensor-spec" in column else str(column["type"])
-    return kind if column.get("required", True) else f"optional {kind}"
+def _column_type(column: dict[str, Any]) -> str:
+    text = _tensor_type(column["tensor-spec"]) if "tensor-spec" in column else str(column["type"])
+    return text if column.get("required", True) else f"optional {text}"
 
 
-def _tensor(spec: dict[str, Any]) -> str:
-    """Its first dimension is that of the rows."""
-    each = tuple(spec["shape"][1:])
-    return f"{spec['dtype']} of shape {each} a row" if each else str(spec["dtype"])
+def _tensor_type(spec: dict[str, Any]) -> str:
+    row_shape = tuple(spec["shape"][1:])  # the first dimension counts the rows
+    return f"{spec['dtype']} of shape {row_shape} per row" if row_shape else str(spec["dtype"])
 
 
-def _differences(word: str, before: dict[str, str], after: dict[str, str]) -> list[str]:
-    found = [f"it has no {word} {name}" for name in before if name not in after]
-    found += [f"it has the new {word} {name}" for name in after if name not in before]
-    found += [
-        f"{word} {name} is {after[name]}, and was {kind}"
-        for name, kind in before.items()
-        if name in after and after[name] != kind
+def _differences(noun: str, old: dict[str, str], new: dict[str, str]) -> list[str]:
+    differences = [f"{noun} {name} is missing" for name in old if name not in new]
+    differences += [f"{noun} {name} is new" for name in new if name not in old]
+    differences += [
+        f"{noun} {name} is {new[name]}, and was {old_type}"
+        for name, old_type in old.items()
+        if name in new and new[name] != old_type
     ]
-    if not found and list(before) != list(after):
-        return [f"its {word}s are in another order"]
-    return found
+    if not differences and list(old) != list(new):
+        return [f"its {noun}s are in a different order"]
+    return differences

@@ -1,7 +1,7 @@
-"""``python -m deploy.models.weigh RECORD``: load a copy as a replica does, predict once, and print what that took.
+"""``python -m deploy.models.weigh RECORD``: load a copy as a replica does, predict once, and print the memory it took.
 
-A process of its own, so that the figures are the model's: what it held in memory, in bytes, while it loaded or with a
-worker beside it, without the pages of files, which the kernel gives up before it kills.
+It runs as its own process, so that the figures contain only the model. They count anonymous memory, in bytes; pages of
+files are left out, because the kernel frees them before it kills a process.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ from server.inference.model import Model
 from server.model_store.copies import Copy
 from server.settings import ROOT, Settings
 
-# How long loading and predicting may take, and of that one predict call: as long as a replica gives it (seconds).
-_PATIENCE = 300
-_LONGEST_CALL = 60
-# The event loop of the worker, the health check beside it, and what the kernel keeps for the processes (bytes).
-_BESIDES = 12 << 20
-# While a replica reloads: the process that resolves, and what the old workers shared with the master until it collected
-# its garbage; and the event loop of each new worker. Seen with the default model, in all: 19 MB more than before, and
-# at 17 more, with the health checks beside it, the kernel killed.
-_RESOLVING, _LOOP = 12 << 20, 6 << 20
+# The whole trial may take as long as a replica allows for it; the predict call alone may take less.
+_TRIAL_TIMEOUT_SECONDS = 300
+_PREDICT_TIMEOUT_SECONDS = 60
+# A running replica also needs memory for its worker's event loop, its health checks and the kernel's own data about it.
+_REPLICA_OVERHEAD_BYTES = 12 << 20
+# A reload needs more than the two models: the process that resolves the new one, what the old workers shared with the
+# master until its garbage collection, and the event loop of each new worker. Measured with the default model: 19 MB in
+# total; with 17 MB and running health checks the kernel killed a process.
+_RELOAD_OVERHEAD_BYTES = 12 << 20
+_EVENT_LOOP_BYTES = 6 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Weight:
-    """What a model takes (bytes), and what its own example made it say.
+class Measurement:
+    """The memory that a model needs (bytes), and the outcome of predicting its own example.
 
-    ``needs`` is all that a replica of one worker needs. ``model`` and ``worker`` are what it takes more to load it
-    beside another, and to fork a worker that predicts. ``fault`` tells why the example was not predicted, if so.
+    ``needs`` is the total of a replica with one worker. ``model`` is the extra memory to load it beside another model,
+    ``worker`` that of one forked worker that predicts. ``fault`` is the error that the example raised, or None.
     """
 
     needs: int
@@ -49,35 +50,43 @@ class Weight:
     fault: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values, which are the constructor's."""
+        """Return the fields as plain JSON values, which the constructor accepts."""
         return asdict(self)
 
 
-def weigh(copy: Copy, environment: Mapping[str, str]) -> Weight:
-    """Return what a replica needs for this model; ``environment`` is that of the process that loads it.
+def measure(copy: Copy, environment: Mapping[str, str]) -> Measurement:
+    """Measure the memory that a replica needs for this model; ``environment`` is that of the process that loads it.
 
     Raises:
-        CommandError: it cannot be loaded.
+        CommandError: the model cannot be loaded, or crashes or hangs when it predicts.
     """
     command = [sys.executable, "-m", "deploy.models.weigh", json.dumps(copy.to_json())]
     try:
-        ran = subprocess.run(
-            command, env=dict(environment), cwd=ROOT, capture_output=True, text=True, check=False, timeout=_PATIENCE
+        completed = subprocess.run(
+            command,
+            env=dict(environment),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_TRIAL_TIMEOUT_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        raise CommandError(f"the model cannot be served: it was not loaded in {_PATIENCE} s") from None
-    if ran.returncode:
-        reason = last_line(ran.stderr, f"status {ran.returncode}")
+        raise CommandError(
+            f"the model cannot be served: it did not load and predict within {_TRIAL_TIMEOUT_SECONDS} s"
+        ) from None
+    if completed.returncode:
+        reason = last_line(completed.stderr, f"its process ended with status {completed.returncode}")
         raise CommandError(f"the model cannot be served: {reason}")
     try:
-        return Weight(**json.loads(ran.stdout))
+        return Measurement(**json.loads(completed.stdout))
     except ValueError:
-        raise CommandError("the model cannot be served: its process ended without an answer") from None
+        raise CommandError("the model cannot be served: its process ended without printing a result") from None
 
 
 def main() -> None:
-    """Be the replica's master and its worker in one, without a socket."""
-    # Imported here: the command that asks for the figures needs none of this.
+    """Act as a replica's master and its worker, without a socket, and print the measurement as JSON."""
+    # Imported here, because the command that starts this process needs none of these modules.
     import gunicorn.app.wsgiapp  # noqa: F401, PLC0415
     import uvicorn_worker  # noqa: F401, PLC0415
 
@@ -85,82 +94,88 @@ def main() -> None:
     from server.http.app import create_app  # noqa: PLC0415
 
     settings = Settings.from_env(os.environ)
-    answer = _own_stdout()
-    before = _held(os.getpid())
+    output = _reserve_stdout()
+    baseline = _anonymous_bytes(os.getpid())
     try:
         model = load_model(Copy.from_json(json.loads(sys.argv[1])), settings.engine, settings.kernels_dir)
     except StartError as error:
         sys.exit(str(error))
     create_app(settings, model)
-    # While it loads, a master may hold more than later with its worker.
-    loading = _figure(os.getpid(), "status", "VmHWM") - _figure(os.getpid(), "status", "RssFile")
-    alone = _held(os.getpid())
-    together, fault = _with_a_worker(model)
-    weight = Weight(
-        needs=max(loading, together) + _BESIDES,
-        model=max(loading, alone) - before + _RESOLVING + _BESIDES,
-        worker=together - alone + _LOOP,
+    # The peak while loading may exceed what master and worker hold later.
+    loading_peak = _proc_bytes(os.getpid(), "status", "VmHWM") - _proc_bytes(os.getpid(), "status", "RssFile")
+    master = _anonymous_bytes(os.getpid())
+    master_and_worker, fault = _predict_in_worker(model)
+    measurement = Measurement(
+        needs=max(loading_peak, master_and_worker) + _REPLICA_OVERHEAD_BYTES,
+        model=max(loading_peak, master) - baseline + _RELOAD_OVERHEAD_BYTES + _REPLICA_OVERHEAD_BYTES,
+        worker=master_and_worker - master + _EVENT_LOOP_BYTES,
         fault=fault,
     )
-    print(json.dumps(weight.to_json()), file=answer, flush=True)
-    os._exit(0)  # a thread of the model's would be waited for
+    print(json.dumps(measurement.to_json()), file=output, flush=True)
+    os._exit(0)  # A normal exit would wait for threads that the model may have started.
 
 
-def _own_stdout() -> TextIO:
-    """The standard output, for the answer alone: what a model prints goes to standard error from now on."""
-    answer = os.fdopen(os.dup(1), "w")
+def _reserve_stdout() -> TextIO:
+    """Return a file for the original standard output; what the model prints goes to standard error from now on."""
+    output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    return answer
+    return output
 
 
-def _with_a_worker(model: Model) -> tuple[int, str | None]:
-    """What this process and one that is forked from it, and predicts, hold together; shared pages count once."""
-    told, tell = os.pipe()
-    wait, release = os.pipe()
+def _predict_in_worker(model: Model) -> tuple[int, str | None]:
+    """Predict the example in a forked worker.
+
+    Return the anonymous memory of this process and the worker together, shared pages counted once, and the fault.
+    """
+    result_reader, result_writer = os.pipe()
+    release_reader, release_writer = os.pipe()
     worker = os.fork()
     if worker == 0:
-        os.close(told)
-        os.close(release)
-        with os.fdopen(tell, "w") as file:  # its first line says that the worker has predicted, or why not
-            print(_fault(model), file=file, flush=True)
-            os.read(wait, 1)
+        os.close(result_reader)
+        os.close(release_writer)
+        with os.fdopen(result_writer, "w") as file:
+            print(_prediction_fault(model), file=file, flush=True)
+            os.read(release_reader, 1)  # Stay alive until the parent has read this process's memory.
         os._exit(0)
-    os.close(tell)
-    os.close(wait)
-    in_time = select.select([told], [], [], _LONGEST_CALL)[0]
+    os.close(result_writer)
+    os.close(release_reader)
+    in_time = select.select([result_reader], [], [], _PREDICT_TIMEOUT_SECONDS)[0]
     if not in_time:
         os.kill(worker, signal.SIGKILL)
-    with os.fdopen(told) as file:
+    with os.fdopen(result_reader) as file:
         line = file.readline()
-    held = sum(map(_held, (os.getpid(), worker)))
-    os.close(release)
+    total = sum(map(_anonymous_bytes, (os.getpid(), worker)))
+    os.close(release_writer)
     _, status = os.waitpid(worker, 0)
     if not in_time:
-        sys.exit(f"its own example took more than {_LONGEST_CALL} s")
+        sys.exit(f"predicting its own example took more than {_PREDICT_TIMEOUT_SECONDS} s")
     if not line:
         sys.exit(f"the process that predicted its own example ended with status {os.waitstatus_to_exitcode(status)}")
-    return held, line.strip() or None
+    return total, line.strip() or None
 
 
-def _fault(model: Model) -> str:
-    """Why the example is not predicted, in one line, or nothing. A replica logs that, and serves all the same."""
+def _prediction_fault(model: Model) -> str:
+    """Return the error that predicting the example raises, in one line, or an empty text.
+
+    A replica logs such an error and serves the model all the same.
+    """
     try:
         model.engine.predict(model.schema.rows([model.example_row]))
-    except Exception as error:  # whatever a model raises
+    except Exception as error:  # A model may raise anything.
         return " ".join(f"{type(error).__name__}: {error}".split())
     return ""
 
 
-def _held(pid: int) -> int:
-    """A process's own memory, with its part of what it shares (bytes); nothing of one that has ended."""
+def _anonymous_bytes(pid: int) -> int:
+    """Return the proportional anonymous memory of a process (``Pss_Anon`` of proc(5)); 0 if it has ended."""
     try:
-        return _figure(pid, "smaps_rollup", "Pss_Anon")
+        return _proc_bytes(pid, "smaps_rollup", "Pss_Anon")
     except OSError:
         return 0
 
 
-def _figure(pid: int, file: str, name: str) -> int:
-    """A figure of a process (proc(5)), in bytes; 0 where the kernel does not tell it."""
+def _proc_bytes(pid: int, file: str, name: str) -> int:
+    """Return a field of ``/proc/<pid>/<file>`` (proc(5)), in bytes; 0 if the kernel does not report it."""
     lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
 

@@ -29,7 +29,7 @@ from tests.support.waiting import wait_until
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
-    from deploy.models.registry.pointer import Place, Pointer
+    from deploy.models.registry.pointer import Pointer, PointerState
 
 pytestmark = pytest.mark.slow
 
@@ -39,8 +39,8 @@ GOOD = {"1": 11, "2": 22}  # each version, and what it answers to everything
 BROKEN = {
     "3": "the model cannot be served: the model's file model.pkl does not load",
     "4": "the model's files are not what was registered",
-    "5": "it has another signature: it has no column soil_type; FORCE=1 lets it pass",
-    "6": "it does not predict its own example: ValueError: X has 12 features",
+    "5": "its signature differs from the served model's: column soil_type is missing; FORCE=1 accepts it",
+    "6": "the model fails to predict its own example: ValueError: X has 12 features",
     "7": "covertype version 7 was not promoted, and the previous version is served again: replica-1: ",
 }
 LATE = "8"  # loads in the first replica, and not in the second
@@ -101,7 +101,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     one.var.mkdir()
     with new_registry(one.var) as registry:
         register_all(registry, tmp_path_factory.mktemp("models"))
-        Pointer("covertype", "champion").put(Place("1", "2"))
+        Pointer("covertype", "champion").set_state(PointerState("1", "2"))
     try:
         one.done("up", "N=2")
         yield one

@@ -1,1 +1,1 @@
-"""MLflow's registry: its server, its clients, and what the verbs do with registered versions."""
+"""MLflow's registry: its server, its clients, and operations on registered versions."""

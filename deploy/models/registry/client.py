@@ -1,4 +1,4 @@
-"""Reaching a registry, and what stands in the way of it in one line without a password."""
+"""Access to an MLflow registry: a check that its database answers, and its errors in one line without passwords."""
 
 from __future__ import annotations
 
@@ -14,32 +14,38 @@ from sqlalchemy.exc import SQLAlchemyError
 from server.errors import RegistryError, first_line
 
 _DATABASE_PORTS = {"mysql": 3306, "postgresql": 5432, "mssql": 1433}
-_CONNECT_TIMEOUT = 5.0
-# MLflow puts a whole stack of causes into one line.
-_LONGEST = 160
+_CONNECT_TIMEOUT_SECONDS = 5.0
+# MLflow puts a whole chain of causes into one line.
+_MAX_REASON_LENGTH = 160
 
 
 def connect_to_database(uri: str) -> None:
-    """MLflow asks a database that is down ten times, for 100 seconds; ask once, before it does."""
+    """Open and close one connection to the registry's database, if the URI names a database server.
+
+    MLflow itself retries a database that is down ten times, for 100 seconds in total.
+
+    Raises:
+        OSError: the database does not accept connections.
+    """
     url = urlsplit(uri)
     port = _DATABASE_PORTS.get(url.scheme.split("+")[0])
     if port and url.hostname:
-        socket.create_connection((url.hostname, url.port or port), _CONNECT_TIMEOUT).close()
+        socket.create_connection((url.hostname, url.port or port), _CONNECT_TIMEOUT_SECONDS).close()
 
 
 @contextlib.contextmanager
-def reported(uri: str) -> Iterator[None]:
-    """Turn what MLflow, its database and its artifact store raise into one line that tells no password."""
+def registry_errors(uri: str) -> Iterator[None]:
+    """Turn errors of MLflow, its database and its artifact store into a one-line RegistryError without passwords."""
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        shown, why = (_without_password(text) for text in (uri, _why(error)))
-        short = why if len(why) <= _LONGEST else f"{why[:_LONGEST]}..."
-        raise RegistryError(f"the registry at {shown}: {short}") from None
+        shown_uri, reason = (_without_password(text) for text in (uri, _reason(error)))
+        short_reason = reason if len(reason) <= _MAX_REASON_LENGTH else f"{reason[:_MAX_REASON_LENGTH]}..."
+        raise RegistryError(f"the registry at {shown_uri}: {short_reason}") from None
 
 
-def _why(error: BaseException) -> str:
-    """What the network said, where it is the cause, rather than the three libraries above it."""
+def _reason(error: BaseException) -> str:
+    """Return the first line of the network error that caused this one, else of the error itself."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, (ConnectionError, TimeoutError, socket.gaierror)):

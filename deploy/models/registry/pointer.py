@@ -1,4 +1,4 @@
-"""What leads to the version that is served: an alias of a registered model or, as older registries have it, a stage."""
+"""The alias, or in older registries the stage, by which a registered model names the version to serve."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from mlflow.tracking import MlflowClient
 
 from deploy.errors import CommandError
 
-# The tag of the registered model that tells which version a pointer led to before it was moved.
-_BEFORE = "forkcast.before."
-# What MLflow answers where there is no such name, version or alias.
-_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+# A registered model's tag with this prefix and a pointer's label holds the version that the pointer named previously.
+_PREVIOUS_TAG_PREFIX = "forkcast.before."
+# The error codes of MLflow for a model, version or alias that does not exist.
+_NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a pointer leads, and where it led before; None for nowhere."""
+class PointerState:
+    """The version that a pointer names, and the one that it named previously; None if it names none."""
 
     version: str | None
-    before: str | None
+    previous: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """``models:/<name>@<label>``, an alias, or ``models:/<name>/<label>``, a stage. Its methods ask the registry."""
+    """An alias (``models:/<name>@<label>``) or a stage (``models:/<name>/<label>``) of a registered model.
+
+    Its methods call the registry that MLflow is configured for.
+    """
 
     name: str
     label: str
@@ -37,10 +40,10 @@ class Pointer:
 
     @classmethod
     def parse(cls, uri: str) -> Pointer:
-        """From MODEL_URI.
+        """Return the alias or stage that MODEL_URI names.
 
         Raises:
-            CommandError: it names no registered model, or one version of it for ever.
+            CommandError: the URI names no registered model, or a fixed version of one.
         """
         parts = urlsplit(uri)
         path = parts.path.strip("/")
@@ -58,63 +61,63 @@ class Pointer:
     def __str__(self) -> str:
         return f"{self.name}/{self.label}" if self.is_stage else f"{self.name}@{self.label}"
 
-    def place(self) -> Place:
-        """Where it leads now."""
+    def state(self) -> PointerState:
+        """Return the version that the pointer names now, and the previous one."""
         model = MlflowClient().get_registered_model(self.name)
-        return Place(self._version(), model.tags.get(self._tag) or None)
+        return PointerState(self._version(), model.tags.get(self._tag) or None)
 
     def versions(self) -> list[str]:
-        """The numbers of all versions, in their order."""
-        found = MlflowClient().search_model_versions(f"name='{self.name}'")
-        return sorted((str(version.version) for version in found), key=int)
+        """Return the numbers of all versions of the model, in ascending order."""
+        versions = MlflowClient().search_model_versions(f"name='{self.name}'")
+        return sorted((str(version.version) for version in versions), key=int)
 
-    def move(self, version: str) -> Place:
-        """Let it lead to another version, and remember the one before; where it led until now."""
-        place = self.place()
-        if place.version != version:
-            self.put(Place(version, place.version))
-        return place
+    def move(self, version: str) -> PointerState:
+        """Point at ``version`` and record the current version as the previous one; return the state before the move."""
+        state = self.state()
+        if state.version != version:
+            self.set_state(PointerState(version, state.version))
+        return state
 
-    def put(self, place: Place) -> None:
-        """Make it lead as it did."""
+    def set_state(self, state: PointerState) -> None:
+        """Set the pointer and its previous version to ``state``."""
         client = MlflowClient()
-        # First what takes nothing away from anybody: a move that is cut short is made again.
-        client.set_registered_model_tag(self.name, self._tag, place.before or "")
+        # The tag is set first: if the process ends after it, no replica is affected and the move can be repeated.
+        client.set_registered_model_tag(self.name, self._tag, state.previous or "")
         if self.is_stage:
-            with _quiet():
-                self._set_stage(client, place.version)
-        elif place.version is None:
+            with _deprecation_warnings_ignored():
+                self._set_stage(client, state.version)
+        elif state.version is None:
             client.delete_registered_model_alias(self.name, self.label)
         else:
-            client.set_registered_model_alias(self.name, self.label, place.version)
+            client.set_registered_model_alias(self.name, self.label, state.version)
 
     @property
     def _tag(self) -> str:
-        return f"{_BEFORE}{self.label}"
+        return f"{_PREVIOUS_TAG_PREFIX}{self.label}"
 
     def _version(self) -> str | None:
         client = MlflowClient()
         if self.is_stage:
-            with _quiet():
+            with _deprecation_warnings_ignored():
                 versions = client.get_latest_versions(self.name, [self.label])
             return max((str(version.version) for version in versions), key=int, default=None)
         try:
             return str(client.get_model_version_by_alias(self.name, self.label).version)
         except MlflowException as error:
-            if error.error_code in _NOT_THERE:
+            if error.error_code in _NOT_FOUND_CODES:
                 return None
             raise
 
     def _set_stage(self, client: MlflowClient, version: str | None) -> None:
         if version is not None:
             client.transition_model_version_stage(self.name, version, self.label, archive_existing_versions=True)
-        elif (held := self._version()) is not None:
-            client.transition_model_version_stage(self.name, held, "None")
+        elif (staged := self._version()) is not None:
+            client.transition_model_version_stage(self.name, staged, "None")
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Stages are deprecated, and still what teams have."""
+def _deprecation_warnings_ignored() -> Iterator[None]:
+    """Ignore MLflow's warning that stages are deprecated: teams still use them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield

@@ -1,8 +1,8 @@
-"""MLflow's own S3 repository, for its server, without presigned addresses.
+"""An S3 artifact repository for MLflow's server that never hands presigned URLs to clients.
 
-Where its repository can sign addresses, MLflow 3.17 tells its clients to fetch artifacts from S3 themselves. Ours is
-reached by the server alone: a client on the host tried for ten minutes, and failed. No setting of the server's turns
-that off; a repository that is no ``MultipartDownloadMixin`` does.
+If its repository can presign URLs, MLflow 3.17 tells clients to download artifacts from S3 directly. The stack's own S3
+store is reachable from the server only: a client on the host retried for ten minutes and failed. No setting of the
+server turns that off, but a repository that is not a ``MultipartDownloadMixin`` does.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
 
 
 class ProxiedS3(ArtifactRepository):  # type: ignore[misc]
-    """What the server reads, writes, lists and deletes for its clients."""
+    """MLflow's S3 repository without presigned URLs: the server transfers every artifact itself."""
 
     def __init__(self, artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> None:
         super().__init__(artifact_uri, tracking_uri, registry_uri)
         self._s3 = S3ArtifactRepository(artifact_uri, tracking_uri=tracking_uri, registry_uri=registry_uri)
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
-        """Store one file."""
+        """Upload one file to the folder ``artifact_path`` of the repository."""
         self._s3.log_artifact(local_file, artifact_path)
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
-        """Store a folder."""
+        """Upload a folder's content to the folder ``artifact_path`` of the repository."""
         self._s3.log_artifacts(local_dir, artifact_path)
 
     def list_artifacts(self, path: str | None = None) -> Any:
-        """What is there."""
+        """Return the files and folders under ``path``, as MLflow's ``FileInfo`` objects."""
         return self._s3.list_artifacts(path)
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
-        """Remove what is there."""
+        """Delete the artifacts under ``artifact_path``."""
         self._s3.delete_artifacts(artifact_path)
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:

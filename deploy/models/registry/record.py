@@ -1,7 +1,7 @@
 """``python -m deploy.models.registry.record``: log measured runs, one JSON document on standard input, to MLflow.
 
 ``{"experiment": .., "runs": [{"name": .., "params": {..}, "metrics": [{"step": 500, "rps": ..}, ..], "tags": {..},
-"artifacts": {"report.md": "the text", ..}}]}``. Prints the id of each run.
+"artifacts": {"report.md": "the text", ..}}]}``. It prints the id of each run.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from server.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """One run: what was measured at which steps, under which conditions, and the files that tell of it."""
+class Run:
+    """A measured run: its conditions, its metrics as (step, values by name), and its files as texts by file name."""
 
     name: str
     params: Mapping[str, Any]
@@ -30,13 +30,13 @@ class Record:
     artifacts: Mapping[str, str]
 
     @classmethod
-    def parse(cls, document: Mapping[str, Any]) -> Record:
-        """From JSON; what was not measured is null there, and left out here."""
-        steps = [dict(one) for one in document["metrics"]]
+    def parse(cls, document: Mapping[str, Any]) -> Run:
+        """Return the run that a JSON document describes; metrics that are null were not measured and are left out."""
+        steps = [dict(step) for step in document["metrics"]]
         return cls(
             name=str(document["name"]),
             params=dict(document["params"]),
-            metrics=[(int(one.pop("step")), _numbers(one)) for one in steps],
+            metrics=[(int(step.pop("step")), _numbers(step)) for step in steps],
             tags={name: str(value) for name, value in document["tags"].items()},
             artifacts={name: str(text) for name, text in document["artifacts"].items()},
         )
@@ -46,52 +46,54 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
-def read(text: str) -> tuple[str, list[Record]]:
-    """The experiment and its runs.
+def read(text: str) -> tuple[str, list[Run]]:
+    """Return the name of the experiment, and its runs.
 
     Raises:
-        CommandError: it is no such document.
+        CommandError: the text is not a JSON document in the form above.
     """
     try:
         document = json.loads(text)
-        return str(document["experiment"]), [Record.parse(one) for one in document["runs"]]
+        return str(document["experiment"]), [Run.parse(run) for run in document["runs"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CommandError(f"no document of runs on standard input: {type(error).__name__}: {error}") from None
+        raise CommandError(
+            f"standard input: expected a JSON document of runs, got an invalid one: {type(error).__name__}: {error}"
+        ) from None
 
 
-def record(experiment: str, records: Sequence[Record], settings: Settings) -> list[str]:
-    """Log each as a run of its own; their ids.
+def record(experiment: str, runs: Sequence[Run], settings: Settings) -> list[str]:
+    """Log each run to the experiment, and return the ids that MLflow gave them.
 
     Raises:
-        RegistryError: the registry does not answer, or not in a way that lets a run be logged.
+        RegistryError: the registry does not answer, or refuses to log a run.
     """
-    # They import MLflow: only after main() has set the variables that MLflow reads at its import.
+    # Imported here because they import MLflow, which reads the variables that main() sets first.
     import mlflow  # noqa: PLC0415
 
     from deploy.models.registry import client, versions  # noqa: PLC0415
 
-    found = versions.open_experiment(settings, experiment)
+    experiment_id = versions.open_experiment(settings, experiment)
     ids = []
-    for one in records:
+    for run in runs:
         with (
-            client.reported(settings.tracking_uri),
-            mlflow.start_run(experiment_id=found, run_name=one.name, tags=dict(one.tags)) as run,
+            client.registry_errors(settings.tracking_uri),
+            mlflow.start_run(experiment_id=experiment_id, run_name=run.name, tags=dict(run.tags)) as active,
         ):
-            mlflow.log_params(dict(one.params))
-            for step, values in one.metrics:
+            mlflow.log_params(dict(run.params))
+            for step, values in run.metrics:
                 mlflow.log_metrics(dict(values), step=step)
-            for name, text in one.artifacts.items():
+            for name, text in run.artifacts.items():
                 mlflow.log_text(text, name)
-        ids.append(str(run.info.run_id))
+        ids.append(str(active.info.run_id))
     return ids
 
 
 def main() -> int:
-    """Record what standard input holds; 0, or 1 after one line of why on stderr."""
+    """Log the runs on standard input; return 0, or 1 after printing the error as one line on stderr."""
     set_mlflow_variables()
     try:
-        experiment, records = read(sys.stdin.read())
-        ids = record(experiment, records, Settings.from_env(os.environ))
+        experiment, runs = read(sys.stdin.read())
+        ids = record(experiment, runs, Settings.from_env(os.environ))
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

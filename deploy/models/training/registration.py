@@ -9,7 +9,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from deploy.models.registry.client import reported
+from deploy.models.registry.client import registry_errors
 from deploy.models.registry.pointer import Pointer
 from deploy.models.registry.versions import CHECK_TAG, RegisteredVersion, register_folder
 from deploy.models.training.form import Covertype
@@ -33,7 +33,7 @@ def publish(fitted: Fitted, data: Covertype, experiment: str, settings: Settings
         RegistryError: the registry stopped answering.
 
     """
-    with reported(settings.tracking_uri), mlflow.start_run(experiment_id=experiment) as run:
+    with registry_errors(settings.tracking_uri), mlflow.start_run(experiment_id=experiment) as run:
         version = register(fitted, data, run.info.run_id)
         make_champion(version, fitted)
     return version

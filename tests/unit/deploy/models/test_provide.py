@@ -1,4 +1,4 @@
-"""The model that replicas without a registry serve: brought, weighed and made current, with real tiny models."""
+"""Tests of ``deploy.models.provide`` and of the measurement of memory, with real tiny models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from deploy.errors import CommandError
 from deploy.models.provide import provide
-from deploy.models.weigh import weigh
+from deploy.models.weigh import measure
 from deploy.options import ModelOptions
 from server.errors import ModelError
 from server.model_store.copies import Copies, Copy
@@ -38,9 +38,9 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environ(tmp_path: Path, model: Path) -> dict[str, str]:
-    """The environment of a container that brings a model of the host."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return {**kept, "VAR_DIR": str(tmp_path / "var"), "MODEL_URI": str(model)}
+    """The environment of a container that provides a model from a folder of the host."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return {**inherited, "VAR_DIR": str(tmp_path / "var"), "MODEL_URI": str(model)}
 
 
 @pytest.fixture
@@ -48,51 +48,53 @@ def record(tmp_path: Path) -> Path:
     return tmp_path / "var" / "models" / "current.json"
 
 
-def write_other(folder: Path, estimator: Any, **changes: Any) -> Path:
-    """The same, but with another estimator."""
+def write_estimator(folder: Path, estimator: Any, **changes: Any) -> Path:
+    """Write a model to the folder whose pickle is ``estimator``."""
     write_model(folder, **changes)
     (folder / "model.pkl").write_bytes(pickle.dumps(estimator))
     return folder
 
 
 def run(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command, as its container runs it."""
+    """Run the command as its container does."""
     command = [sys.executable, "-m", "deploy.models.provide", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_model_of_a_folder(environ: dict[str, str], model: Path, record: Path, tmp_path: Path) -> None:
-    """A model's folder is copied to where every replica sees it, and is current with the memory that it needs."""
+def test_model_folder_is_copied_and_made_current(
+    environ: dict[str, str], model: Path, record: Path, tmp_path: Path
+) -> None:
+    """A model's folder is copied into the model store, and current.json names the copy and the memory it needs."""
     copy = provide(ModelOptions.read(environ))
     digest = folder_digest(model)
-    home = tmp_path / "var" / "models" / digest / "model"
-    assert copy == Copy(home, "tree", digest[:12], str(model), digest, needs=copy.needs)
-    assert folder_digest(home) == digest
+    stored_folder = tmp_path / "var" / "models" / digest / "model"
+    assert copy == Copy(stored_folder, "tree", digest[:12], str(model), digest, needs=copy.needs)
+    assert folder_digest(stored_folder) == digest
     assert Copy.recorded(record) == copy
     assert copy.needs is not None
     assert 20 * M < copy.needs < 1024 * M
     assert {path.name for path in (tmp_path / "var" / "models").iterdir()} == {".lock", digest, "current.json"}
 
 
-def test_replica_finds_it(environ: dict[str, str], model: Path, record: Path, tmp_path: Path) -> None:
-    """A replica that is given the record serves that copy, though it sees neither the folder nor a registry."""
+def test_replica_resolves_the_current_copy(environ: dict[str, str], model: Path, record: Path, tmp_path: Path) -> None:
+    """A replica whose MODEL_URI is current.json serves that copy without the original folder or a registry."""
     copy = provide(ModelOptions.read(environ))
     model.rename(tmp_path / "away")
     assert resolve(Settings.from_env({"VAR_DIR": str(tmp_path / "elsewhere"), "MODEL_URI": str(record)})) == copy
 
 
 def test_providing_the_same_model_writes_nothing(environ: dict[str, str], record: Path) -> None:
-    """The same model, brought again, is the same copy, and is not written a second time."""
-    copy = provide(ModelOptions.read(environ))
-    before = copy.model_folder.stat().st_ino, (copy.model_folder / "MLmodel").stat().st_mtime_ns
-    again = provide(ModelOptions.read(environ))
-    assert replace(again, needs=copy.needs) == copy
-    assert (again.model_folder.stat().st_ino, (again.model_folder / "MLmodel").stat().st_mtime_ns) == before
-    assert Copy.recorded(record) == again
+    """Providing the same model again returns the same copy without writing its files."""
+    first = provide(ModelOptions.read(environ))
+    stamps = first.model_folder.stat().st_ino, (first.model_folder / "MLmodel").stat().st_mtime_ns
+    second = provide(ModelOptions.read(environ))
+    assert replace(second, needs=first.needs) == first
+    assert (second.model_folder.stat().st_ino, (second.model_folder / "MLmodel").stat().st_mtime_ns) == stamps
+    assert Copy.recorded(record) == second
 
 
 def test_damaged_copy_is_replaced(environ: dict[str, str], model: Path) -> None:
-    """A copy that was damaged meanwhile is replaced by a good one."""
+    """A damaged copy in the model store is replaced by a good one."""
     copy = provide(ModelOptions.read(environ))
     (copy.model_folder / "model.pkl").write_bytes(b"damaged")
     assert (
@@ -104,7 +106,7 @@ def test_damaged_copy_is_replaced(environ: dict[str, str], model: Path) -> None:
 
 
 def test_new_model_becomes_current_and_old_copy_stays(environ: dict[str, str], record: Path, tmp_path: Path) -> None:
-    """Another model becomes current; the one before stays, for the replicas that serve it still."""
+    """A new model becomes current, and the old copy stays for the replicas that still serve it."""
     first = provide(ModelOptions.read(environ))
     other = write_model(tmp_path / "other", metadata={"trained_on": "file: rows.csv"})
     second = provide(ModelOptions.read(environ | {"MODEL_URI": str(other)}))
@@ -117,62 +119,62 @@ def test_new_model_becomes_current_and_old_copy_stays(environ: dict[str, str], r
 def test_unservable_model_keeps_the_current_copy(
     environ: dict[str, str], record: Path, tmp_path: Path, fault: str
 ) -> None:
-    """A model that no replica could serve is refused in one line, and what is current stays what it was."""
+    """A model that no replica could serve is refused in one line, and current.json does not change."""
     provide(ModelOptions.read(environ))
-    before = record.read_bytes()
+    old_record = record.read_bytes()
     other = tmp_path / "other"
     match fault:
         case "unsigned":
             write_model(other, signature=None)
-            told = "the model cannot be served: the model has no signature"
+            message = "the model cannot be served: the model has no signature"
         case "broken":
             (write_model(other) / "model.pkl").write_bytes(b"no pickle")
-            told = "the model cannot be served: "
+            message = "the model cannot be served: "
         case "engine":
             write_model(other)
             environ = environ | {"ENGINE": "onnx"}
-            told = "the model cannot be served: ENGINE='onnx'"
+            message = "the model cannot be served: ENGINE='onnx'"
         case _:
-            told = f"MODEL_URI={str(other)!r}: there is no MLflow model in that folder"
+            message = f"MODEL_URI={str(other)!r}: there is no MLflow model in that folder"
     with pytest.raises((CommandError, ModelError)) as caught:
         provide(ModelOptions.read(environ | {"MODEL_URI": str(other)}))
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)
     assert len(str(caught.value)) > len("the model cannot be served: ")
     assert "\n" not in str(caught.value)
-    assert record.read_bytes() == before
+    assert record.read_bytes() == old_record
 
 
 def test_model_failing_its_example_is_still_provided(environ: dict[str, str], record: Path, tmp_path: Path) -> None:
-    """A model that cannot predict its own example is brought all the same: the server serves it."""
-    other = write_other(tmp_path / "other", DecisionTreeClassifier().fit([[0.0, 0.0], [1.0, 1.0]], [0, 1]))
+    """A model that fails to predict its own example is provided all the same, because the server serves it."""
+    other = write_estimator(tmp_path / "other", DecisionTreeClassifier().fit([[0.0, 0.0], [1.0, 1.0]], [0, 1]))
     copy = provide(ModelOptions.read(environ | {"MODEL_URI": str(other)}))
     assert Copy.recorded(record) == copy
     assert copy.needs is not None
     assert copy.needs > 20 * M
 
 
-def test_model_is_taken_back(environ: dict[str, str], record: Path, tmp_path: Path) -> None:
-    """The command takes its last change back, without a word and whatever the model is that is asked for now."""
+def test_undo_restores_the_previous_model(environ: dict[str, str], record: Path, tmp_path: Path) -> None:
+    """``--undo`` makes the previous model current without any output, whatever MODEL_URI is now."""
     first = provide(ModelOptions.read(environ))
     second = environ | {"MODEL_URI": str(write_model(tmp_path / "other", metadata={"trained_on": "file: rows.csv"}))}
     provide(ModelOptions.read(second))
     assert Copy.recorded(record) != first
-    ran = run(second | {"MODEL_URI": "/no/such/model"}, "--undo")
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    completed = run(second | {"MODEL_URI": "/no/such/model"}, "--undo")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", "")
     assert Copy.recorded(record) == first
 
 
 def test_command_prints_current_model_and_required_memory(environ: dict[str, str], model: Path, record: Path) -> None:
-    """The command tells in one line what is current, and what it needs."""
-    ran = run(environ)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    """The command prints one line with the current model and the memory that it needs."""
+    completed = run(environ)
+    assert (completed.returncode, completed.stderr) == (0, "")
     needs = math.ceil((Copy.recorded(record).needs or 0) / M)
     version = folder_digest(model)[:12]
-    assert ran.stdout == f"tree version {version} is ready to be served; it needs about {needs}M of memory\n"
+    assert completed.stdout == f"tree version {version} is ready to be served; it needs about {needs}M of memory\n"
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "told"),
+    ("variable", "value", "message"),
     [
         ("MODEL_URI", "/no/such/model", "MODEL_URI='/no/such/model': there is no MLflow model"),
         ("MODEL_URI", "models:/tiny/1", "the registry's database "),
@@ -181,29 +183,29 @@ def test_command_prints_current_model_and_required_memory(environ: dict[str, str
     ],
 )
 def test_failed_command_is_one_line_with_status_1(
-    environ: dict[str, str], record: Path, variable: str, value: str, told: str
+    environ: dict[str, str], record: Path, variable: str, value: str, message: str
 ) -> None:
-    """What cannot be brought is one line on standard error, and status 1."""
-    ran = run(environ | {variable: value})
-    assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr.startswith(f"error: {told}")
-    assert ran.stderr.count("\n") == 1
+    """A model that cannot be provided is one line on standard error, and status 1."""
+    completed = run(environ | {variable: value})
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert completed.stderr.startswith(f"error: {message}")
+    assert completed.stderr.count("\n") == 1
     assert not record.exists()
 
 
 def test_unwritable_volume_is_one_line_with_status_1(environ: dict[str, str], tmp_path: Path) -> None:
-    """So is a place where no copy can be kept."""
+    """A VAR_DIR that cannot hold a copy is one line on standard error, and status 1."""
     (tmp_path / "var").touch()
-    ran = run(environ)
-    assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr.startswith("error: cannot keep a copy of the model: ")
-    assert ran.stderr.count("\n") == 1
+    completed = run(environ)
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert completed.stderr.startswith("error: cannot keep a copy of the model: ")
+    assert completed.stderr.count("\n") == 1
 
 
 def test_unreachable_registry_provides_the_last_good_copy(
     environ: dict[str, str], model: Path, record: Path, tmp_path: Path
 ) -> None:
-    """Where the registry is away, the last good copy is current, and the command says that it is one."""
+    """If the registry is unreachable, the last good copy becomes current, and the command says so."""
     uri, tracking_uri = "models:/tiny@champion", f"sqlite:///{tmp_path}/gone.db"
     copies = Copies(tmp_path / "var" / "models")
     with copies.aside() as aside:
@@ -211,76 +213,80 @@ def test_unreachable_registry_provides_the_last_good_copy(
         digest = folder_digest(aside / "model")
         copies.add(aside / "model", digest)
     copies.record(Copy(copies.path(digest), "tiny", "7", uri, digest), tracking_uri)
-    ran = run(environ | {"MODEL_URI": uri, "MLFLOW_TRACKING_URI": tracking_uri})
-    assert ran.returncode == 0, ran.stderr
-    why = f"the registry's database {tmp_path}/gone.db is not there"
-    assert ran.stdout.startswith("tiny version 7 is ready to be served; ")
-    assert ran.stdout.endswith(f"; it is the last good copy: {why}\n")
-    assert Copy.recorded(record).stale == why
+    completed = run(environ | {"MODEL_URI": uri, "MLFLOW_TRACKING_URI": tracking_uri})
+    assert completed.returncode == 0, completed.stderr
+    reason = f"the registry's database {tmp_path}/gone.db is not there"
+    assert completed.stdout.startswith("tiny version 7 is ready to be served; ")
+    assert completed.stdout.endswith(f"; it is the last good copy: {reason}\n")
+    assert Copy.recorded(record).stale == reason
 
 
-def test_weight_is_the_models(environ: dict[str, str], model: Path, record: Path, tmp_path: Path) -> None:
-    """A model that holds more weighs more, by about as much."""
+def test_measured_memory_grows_with_the_model(
+    environ: dict[str, str], model: Path, record: Path, tmp_path: Path
+) -> None:
+    """A model that holds more bytes needs about that much more memory."""
     heavy = DecisionTreeClassifier().fit([[0.0], [1.0]], ["low", "high"])
     heavy.ballast = b"x" * BALLAST
-    weights = []
-    for folder in (model, write_other(tmp_path / "heavy", heavy)):
+    needs = []
+    for folder in (model, write_estimator(tmp_path / "heavy", heavy)):
         assert run(environ | {"MODEL_URI": str(folder)}).returncode == 0
-        weights.append(Copy.recorded(record).needs or 0)
-    assert weights[1] - weights[0] > BALLAST * 3 / 4
+        needs.append(Copy.recorded(record).needs or 0)
+    assert needs[1] - needs[0] > BALLAST * 3 / 4
 
 
-def test_weight_is_all_that_is_printed_last(environ: dict[str, str], model: Path) -> None:
-    """The program prints bytes as JSON, for whoever weighs by hand."""
+def test_program_prints_the_measurement_as_json(environ: dict[str, str], model: Path) -> None:
+    """The program prints only the measurement, in bytes, as one JSON document."""
     document = json.dumps(Copy(model, "tree", "1", "", "").to_json())
     command = [sys.executable, "-m", "deploy.models.weigh", document]
-    ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60)
-    weight = json.loads(ran.stdout)
-    assert weight["needs"] > 20 * M
-    assert weight["needs"] > weight["model"] > weight["worker"] > 0
-    assert weight["fault"] is None
+    completed = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60)
+    measurement = json.loads(completed.stdout)
+    assert measurement["needs"] > 20 * M
+    assert measurement["needs"] > measurement["model"] > measurement["worker"] > 0
+    assert measurement["fault"] is None
 
 
 @pytest.mark.parametrize(
-    ("estimator", "told"),
+    ("estimator", "message"),
     [
         (DecisionTreeClassifier().fit([[0.0], [1.0]], [0, 1]), None),
         (DecisionTreeClassifier().fit([[0.0, 0.0], [1.0, 1.0]], [0, 1]), "ValueError: X has 1 features, but "),
     ],
 )
-def test_fault_of_a_model(environ: dict[str, str], tmp_path: Path, estimator: object, told: str | None) -> None:
-    """Why a model does not predict its example is told in one line with its weight; one that does has no fault."""
-    fault = weigh(Copy(write_other(tmp_path / "other", estimator), "tree", "1", "", ""), environ).fault
-    assert fault is None if told is None else str(fault).startswith(told)
+def test_fault_is_the_error_of_the_example(
+    environ: dict[str, str], tmp_path: Path, estimator: object, message: str | None
+) -> None:
+    """A measurement holds the error that the model's example raised, in one line, or None."""
+    fault = measure(Copy(write_estimator(tmp_path / "other", estimator), "tree", "1", "", ""), environ).fault
+    assert fault is None if message is None else str(fault).startswith(message)
     assert "\n" not in str(fault)
 
 
 def test_model_killing_its_process_is_refused(environ: dict[str, str], model: Path, tmp_path: Path) -> None:
-    """A model that takes its process with it when it predicts is not served: workers would be forked for ever."""
+    """A model that kills its process when it predicts is refused, because its workers would be restarted forever."""
     killing = "import os, sklearn.tree as t; t.DecisionTreeClassifier.predict_proba = lambda *_: os._exit(9)"
     (tmp_path / "sitecustomize.py").write_text(killing)
-    told = "^the model cannot be served: the process that predicted its own example ended with status 9$"
-    with pytest.raises(CommandError, match=told):
-        weigh(Copy(model, "tree", "1", "", ""), environ | {"PYTHONPATH": str(tmp_path)})
+    message = "^the model cannot be served: the process that predicted its own example ended with status 9$"
+    with pytest.raises(CommandError, match=message):
+        measure(Copy(model, "tree", "1", "", ""), environ | {"PYTHONPATH": str(tmp_path)})
 
 
-def test_weight_has_none_of_the_parents(environ: dict[str, str], model: Path) -> None:
-    """What the process that asks holds itself is no part of the figure."""
+def test_measurement_excludes_the_calling_process(environ: dict[str, str], model: Path) -> None:
+    """The memory of the process that calls ``measure`` is not part of the measurement."""
     copy = Copy(model, "tree", "1", "", "")
-    before = weigh(copy, environ).needs
+    needs = measure(copy, environ).needs
     ballast = b"x" * (4 * BALLAST)
-    assert weigh(copy, environ).needs - before < len(ballast) / 2
+    assert measure(copy, environ).needs - needs < len(ballast) / 2
 
 
 def test_silent_crash_while_measuring_reports_status(environ: dict[str, str], model: Path, tmp_path: Path) -> None:
-    """A model that kills its process without a word is told by the status."""
+    """If the measuring process ends without a message, the error has its exit status."""
     (tmp_path / "sitecustomize.py").write_text("import os; os._exit(9)")
-    with pytest.raises(CommandError, match=r"^the model cannot be served: status 9$"):
-        weigh(Copy(model, "tree", "1", "", ""), environ | {"PYTHONPATH": str(tmp_path)})
+    with pytest.raises(CommandError, match=r"^the model cannot be served: its process ended with status 9$"):
+        measure(Copy(model, "tree", "1", "", ""), environ | {"PYTHONPATH": str(tmp_path)})
 
 
 class Chatty:
-    """A model that prints while it is loaded and while it predicts."""
+    """A model that prints text when it is loaded and when it predicts."""
 
     classes_ = ("low", "high")
 
@@ -296,8 +302,8 @@ class Chatty:
 
 
 def test_model_output_does_not_corrupt_measurements(environ: dict[str, str], tmp_path: Path) -> None:
-    """What a model prints does not get into the figures."""
-    folder = write_other(tmp_path / "chatty", Chatty())
-    weight = weigh(Copy(folder, "chatty", "1", "", ""), environ | {"PYTHONPATH": str(ROOT)})
-    assert weight.fault is None
-    assert weight.needs > 20 * M
+    """Text that a model prints is kept out of the JSON document."""
+    folder = write_estimator(tmp_path / "chatty", Chatty())
+    measurement = measure(Copy(folder, "chatty", "1", "", ""), environ | {"PYTHONPATH": str(ROOT)})
+    assert measurement.fault is None
+    assert measurement.needs > 20 * M

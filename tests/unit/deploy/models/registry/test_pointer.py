@@ -1,4 +1,4 @@
-"""What leads to the version that is served, in a real registry."""
+"""Tests of moving an alias or a stage to another version, in a real registry."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from deploy.errors import CommandError
 from tests.support.models.registries import IGNORE_MLFLOW_WARNINGS, Registry, new_registry
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
+    warnings.simplefilter("ignore")  # MLflow's imports warn, depending on the installed packages
     import mlflow
 
-    from deploy.models.registry.pointer import Place, Pointer
+    from deploy.models.registry.pointer import Pointer, PointerState
 
 pytestmark = IGNORE_MLFLOW_WARNINGS
-NOWHERE = Place(None, None)
+UNSET = PointerState(None, None)
 NUMBERS = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with new_registry(tmp_path_factory.mktemp("registry")) as one:
-        yield one
+    with new_registry(tmp_path_factory.mktemp("registry")) as registry:
+        yield registry
 
 
 @pytest.fixture
 def model(registry: Registry) -> str:
-    """A registered model of three versions that nothing leads to."""
+    """The name of a registered model of three versions, without aliases or stages."""
     name, client = f"tiny-{next(NUMBERS)}", mlflow.MlflowClient()
     client.create_registered_model(name)
     for _ in range(3):
@@ -40,7 +40,7 @@ def model(registry: Registry) -> str:
 
 @pytest.fixture(params=["models:/{}@champion", "models:/{}/Production"])
 def pointer(model: str, request: pytest.FixtureRequest) -> Pointer:
-    """An alias and, for those who have none, a stage."""
+    """An alias or a stage of the model."""
     return Pointer.parse(request.param.format(model))
 
 
@@ -54,7 +54,7 @@ def pointer(model: str, request: pytest.FixtureRequest) -> Pointer:
     ],
 )
 def test_parse_reads_alias_or_stage_from_uri(uri: str, pointer: Pointer, text: str) -> None:
-    """An alias or a stage of a registered model is read from MODEL_URI, and named as people write it."""
+    """An alias or a stage is parsed from MODEL_URI, and its text is the URI without the scheme."""
     assert Pointer.parse(uri) == pointer
     assert str(pointer) == text
 
@@ -78,8 +78,8 @@ def test_parse_reads_alias_or_stage_from_uri(uri: str, pointer: Pointer, text: s
         "file:///srv/model/Production",
     ],
 )
-def test_parse_what_cannot_be_moved(uri: str) -> None:
-    """A version, the latest one, a run or a folder leads to one model for ever, which is told with a way out."""
+def test_parse_rejects_a_uri_without_alias_or_stage(uri: str) -> None:
+    """A URI of a version, a run or a folder is rejected with the accepted forms and another way to change the model."""
     with pytest.raises(CommandError) as caught:
         Pointer.parse(uri)
     assert str(caught.value).startswith(f"MODEL_URI={uri!r} names no alias that could be moved; expected models:/")
@@ -88,7 +88,7 @@ def test_parse_what_cannot_be_moved(uri: str) -> None:
 
 
 def test_versions_are_sorted_numerically(model: str, registry: Registry) -> None:
-    """All versions of this model are listed as numbers count, the tenth after the ninth."""
+    """Versions are sorted as numbers, so that 10 comes after 9."""
     client = mlflow.MlflowClient()
     for _ in range(7):
         client.create_model_version(model, registry.folder.as_uri())
@@ -96,89 +96,89 @@ def test_versions_are_sorted_numerically(model: str, registry: Registry) -> None
     assert Pointer(model, "champion").versions() == ["1", "2", "3", "5", "6", "7", "8", "9", "10"]
 
 
-def test_unset_alias_points_nowhere(pointer: Pointer) -> None:
-    """One that was never moved leads nowhere, and has led nowhere."""
-    assert pointer.place() == NOWHERE
+def test_unset_pointer_names_no_version(pointer: Pointer) -> None:
+    """A pointer that was never set names no version and no previous one."""
+    assert pointer.state() == UNSET
 
 
 def test_first_move_remembers_no_version(pointer: Pointer) -> None:
-    """The first move has nothing to remember."""
-    assert pointer.move("2") == NOWHERE
-    assert pointer.place() == Place("2", None)
+    """After its first move a pointer has no previous version."""
+    assert pointer.move("2") == UNSET
+    assert pointer.state() == PointerState("2", None)
 
 
 def test_move_remembers_the_previous_version(pointer: Pointer) -> None:
-    """Each move remembers the version before, and gives back how it was."""
+    """Each move records the version that the pointer named, and returns the state before the move."""
     pointer.move("1")
-    assert pointer.move("2") == Place("1", None)
-    assert pointer.place() == Place("2", "1")
-    assert pointer.move("3") == Place("2", "1")
-    assert pointer.place() == Place("3", "2")
+    assert pointer.move("2") == PointerState("1", None)
+    assert pointer.state() == PointerState("2", "1")
+    assert pointer.move("3") == PointerState("2", "1")
+    assert pointer.state() == PointerState("3", "2")
 
 
-def test_move_to_the_same(pointer: Pointer) -> None:
-    """A move to where it leads already keeps what it remembers."""
+def test_move_to_the_current_version_keeps_the_previous_one(pointer: Pointer) -> None:
+    """A move to the version that the pointer already names changes nothing."""
     pointer.move("1")
     pointer.move("3")
-    assert pointer.move("3") == Place("3", "1")
-    assert pointer.place() == Place("3", "1")
+    assert pointer.move("3") == PointerState("3", "1")
+    assert pointer.state() == PointerState("3", "1")
 
 
 def test_moving_back_twice_returns_to_the_start(pointer: Pointer) -> None:
-    """To go back to the version before, twice, is to be where one was."""
+    """Moving back to the previous version twice restores the first state."""
     pointer.move("1")
     pointer.move("2")
-    for version, before in (("1", "2"), ("2", "1")):
-        pointer.move(str(pointer.place().before))
-        assert pointer.place() == Place(version, before)
+    for version, previous in (("1", "2"), ("2", "1")):
+        pointer.move(str(pointer.state().previous))
+        assert pointer.state() == PointerState(version, previous)
 
 
 @pytest.mark.parametrize("moves", [["1"], ["1", "2"], ["3", "2", "1"]])
-def test_put_restores_the_previous_place(pointer: Pointer, moves: list[str]) -> None:
-    """A move is undone with what it gave back: where it led, and what it remembered."""
+def test_set_state_undoes_a_move(pointer: Pointer, moves: list[str]) -> None:
+    """Setting the state that a move returned restores the version and the previous version."""
     *earlier, last = moves
     for version in earlier:
         pointer.move(version)
-    before = pointer.place()
-    assert pointer.move(last) == before
-    assert pointer.place() != before
-    pointer.put(before)
-    assert pointer.place() == before
+    old_state = pointer.state()
+    assert pointer.move(last) == old_state
+    assert pointer.state() != old_state
+    pointer.set_state(old_state)
+    assert pointer.state() == old_state
 
 
-def test_put_is_made_again(pointer: Pointer) -> None:
-    """To put it where it is, or nowhere where it leads nowhere, changes nothing."""
-    pointer.put(NOWHERE)
-    assert pointer.place() == NOWHERE
+def test_set_state_can_be_repeated(pointer: Pointer) -> None:
+    """Setting the same state twice has the effect of setting it once, also if it names no version."""
+    pointer.set_state(UNSET)
+    assert pointer.state() == UNSET
     for _ in range(2):
-        pointer.put(Place("2", "1"))
-        assert pointer.place() == Place("2", "1")
+        pointer.set_state(PointerState("2", "1"))
+        assert pointer.state() == PointerState("2", "1")
 
 
-def test_two_of_one_model(model: str) -> None:
-    """An alias and a stage of the same model lead, and remember, each for itself."""
+def test_alias_and_stage_of_one_model_are_independent(model: str) -> None:
+    """An alias and a stage of the same model have separate versions and previous versions."""
     alias, stage = Pointer(model, "champion"), Pointer(model, "Production", is_stage=True)
     for version in ("1", "2"):
         alias.move(version)
     stage.move("3")
-    assert (alias.place(), stage.place()) == (Place("2", "1"), Place("3", None))
+    assert (alias.state(), stage.state()) == (PointerState("2", "1"), PointerState("3", None))
 
 
 def test_externally_moved_alias_is_remembered(model: str) -> None:
-    """A version that another tool let it lead to is remembered like any other."""
+    """A version that another tool set is recorded as the previous one by the next move."""
     pointer = Pointer(model, "champion")
     pointer.move("1")
     mlflow.MlflowClient().set_registered_model_alias(model, "champion", "3")
-    assert pointer.move("2") == Place("3", None)
-    assert pointer.place() == Place("2", "3")
+    assert pointer.move("2") == PointerState("3", None)
+    assert pointer.state() == PointerState("2", "3")
 
 
-def test_stage_leads_to_the_latest(model: str) -> None:
-    """Of several versions in a stage the latest is served; after a move there is one."""
+def test_stage_with_several_versions_names_the_latest(model: str) -> None:
+    """A stage with several versions names the latest one, and a move archives the others."""
     client = mlflow.MlflowClient()
     for version in ("1", "2"):
         client.transition_model_version_stage(model, version, "Production")
     pointer = Pointer(model, "Production", is_stage=True)
-    assert pointer.move("1") == Place("2", None)
-    assert pointer.place() == Place("1", "2")
+    assert pointer.move("1") == PointerState("2", None)
+    assert pointer.state() == PointerState("1", "2")
     assert client.get_model_version(model, "2").current_stage == "Archived"

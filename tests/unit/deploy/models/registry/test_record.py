@@ -1,4 +1,4 @@
-"""Measured runs logged for real, into SQLite registries of the test's own and of a container's."""
+"""Tests of logging measured runs to real SQLite registries: in a folder, and in a container's volume."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.support.options import options
 from tests.support.stacks.containers import require_engine
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
+    warnings.simplefilter("ignore")  # MLflow's imports warn, depending on the installed packages
     import mlflow
 
     from deploy.models.registry import versions  # noqa: F401
 
-# MLflow 3.17 inside: its tables under SQLAlchemy 2.1.
+# MLflow 3.17 defines its tables in a form that SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning")
 
 RUN: dict[str, Any] = {
@@ -46,7 +46,7 @@ DOCUMENT = json.dumps({"experiment": "scaling", "runs": [RUN, RUN | {"name": "1x
 
 @pytest.fixture
 def var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for a registry; MLflow keeps its address in the process and in its environment: neither is left."""
+    """A folder for a registry. Its address, which MLflow keeps in the process and the environment, is reset after."""
     for name, value in (MLFLOW_VARIABLES | {"MLFLOW_TRACKING_URI": "", "no_proxy": "127.0.0.1"}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("VAR_DIR", str(tmp_path))
@@ -54,24 +54,23 @@ def var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     mlflow.set_tracking_uri(None)
 
 
-def given(text: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The status of the program with this on its standard input."""
+def run_program(text: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the program with this text on its standard input, and return its status."""
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
     return record.main()
 
 
-def logged(var: Path) -> list[Any]:
-    """The runs of the experiment, in the order of their times."""
+def logged_runs(var: Path) -> list[Any]:
+    """Return the runs of the experiment, oldest first."""
     client = mlflow.MlflowClient(f"sqlite:///{var}/mlflow.db")
     experiment = client.get_experiment_by_name("scaling")
-    found = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
-    return list(found)
+    return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"]))
 
 
 def test_runs_are_logged(var: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each run has its parameters, its metrics by the number of users, its tags and its files; a second adds more."""
-    assert given(DOCUMENT, monkeypatch) == 0
-    first, second = logged(var)
+    """Runs are logged with parameters, metrics by step, tags and files; logging again adds further runs."""
+    assert run_program(DOCUMENT, monkeypatch) == 0
+    first, second = logged_runs(var)
     assert capsys.readouterr().out.split() == [first.info.run_id, second.info.run_id]
     assert (first.info.run_name, second.info.run_name) == ("2x0.5/256M:1", "1x1/512M:1")
     assert first.info.status == "FINISHED"
@@ -79,11 +78,11 @@ def test_runs_are_logged(var: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert (first.data.tags["verb"], first.data.tags["ended"]) == ("compare", "")
     assert set(first.data.metrics) == {"rps", "p95_ms"}
     history = mlflow.MlflowClient(f"sqlite:///{var}/mlflow.db").get_metric_history(first.info.run_id, "rps")
-    assert [(one.step, one.value) for one in history] == [(500, 250.5), (1000, 480)]
+    assert [(metric.step, metric.value) for metric in history] == [(500, 250.5), (1000, 480)]
     folder = var / "mlartifacts" / first.info.run_id / "artifacts"
     assert {path.name: path.read_text() for path in folder.iterdir()} == RUN["artifacts"]
-    assert given(DOCUMENT, monkeypatch) == 0
-    assert len(logged(var)) == 4
+    assert run_program(DOCUMENT, monkeypatch) == 0
+    assert len(logged_runs(var)) == 4
 
 
 @pytest.mark.parametrize(
@@ -94,11 +93,11 @@ def test_runs_are_logged(var: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_invalid_document_logs_no_run(
     text: str, var: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is no document of runs is one line on stderr, and nothing is logged."""
-    assert given(text, monkeypatch) == 1
+    """An invalid document is one line on stderr, and nothing is logged."""
+    assert run_program(text, monkeypatch) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("error: no document of runs on standard input: ")
+    assert err.startswith("error: standard input: expected a JSON document of runs, got an invalid one: ")
     assert err.count("\n") == 1
     assert list(var.iterdir()) == []
 
@@ -106,26 +105,26 @@ def test_invalid_document_logs_no_run(
 def test_unreachable_registry_error_hides_password(
     var: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A registry that is down is one line on stderr, without its password."""
+    """The error for a registry that is down is one line on stderr, without its password."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:1")
-    assert given(DOCUMENT, monkeypatch) == 1
+    assert run_program(DOCUMENT, monkeypatch) == 1
     assert capsys.readouterr().err == "error: the registry at http://127.0.0.1:1: [Errno 111] Connection refused\n"
     assert list(var.iterdir()) == []
 
 
 @pytest.mark.e2e
 def test_local_backend_logs_runs_or_reports_why(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The local backend logs runs beside its models, and tells why it cannot."""
-    monkeypatch.chdir(var)  # where the backend goes
+    """The local backend logs runs to its registry, and reports the reason if it cannot."""
+    monkeypatch.chdir(var)  # the backend changes the current folder, and this restores it
     backend = LocalBackend(Layout(var), options(**os.environ))
     backend.record(DOCUMENT)
-    assert [run.info.run_name for run in logged(var)] == ["2x0.5/256M:1", "1x1/512M:1"]
-    with pytest.raises(CommandError, match=r"^no run was logged: no document of runs"):
+    assert [run.info.run_name for run in logged_runs(var)] == ["2x0.5/256M:1", "1x1/512M:1"]
+    with pytest.raises(CommandError, match=r"^no run was logged: standard input: expected a JSON document of runs"):
         backend.record("{}")
 
 
 def test_failed_container_reports_its_reason(docker: FakeDocker) -> None:
-    """The container backend asks its service, which has the registry, and tells its reason."""
+    """The Docker backend logs runs in a container, and passes on the reason if that fails."""
     docker.answer("compose", "run")
     provider.record(Compose({}), DOCUMENT)
     assert docker.calls[0].arguments[5:] == [*provider._ONCE, "python", "-m", "deploy.models.registry.record"]
@@ -136,7 +135,7 @@ def test_failed_container_reports_its_reason(docker: FakeDocker) -> None:
 
 @pytest.mark.e2e
 def test_container_backend_logs_large_runs_to_the_registry(tmp_path: Path) -> None:
-    """In a container, runs and their files, be they megabytes, go to the registry in the stack's volume."""
+    """A run with a file of 3 MB is logged through a container to the registry in the stack's volume."""
     require_engine()
     environ = {"COMPOSE_PROJECT_NAME": f"forkcast-test-record-{os.getpid()}"}
     compose, backend = Compose(environ), DockerBackend(Layout(tmp_path / "var"), options(**environ))
@@ -146,7 +145,7 @@ def test_container_backend_logs_large_runs_to_the_registry(tmp_path: Path) -> No
         backend.record(json.dumps({"experiment": "scaling", "runs": [big]}))
         find = "find /var/lib/forkcast/mlartifacts -name report.html -size +2900k"
         assert len(compose.run(*provider._ONCE, "sh", "-c", find).split()) == 1
-        with pytest.raises(CommandError, match=r"^no run was logged: no document"):
+        with pytest.raises(CommandError, match=r"^no run was logged: standard input: expected a JSON document"):
             backend.record("{}")
     finally:
         compose.run("down", "--volumes", "--rmi", "all")
