@@ -78,14 +78,14 @@ def on_reload(server):  # type: ignore[no-untyped-def]
 
 def pre_fork(server, worker):  # type: ignore[no-untyped-def]
     """Give the worker a slot in the table that balances connections, and the current API keys."""
-    worker.slot = worker.shares.free_slot({other.slot for other in server.WORKERS.values()})
+    worker.slot = worker.connection_counts.free_slot({other.slot for other in server.WORKERS.values()})
     if keys := server.app.wsgi().keys:
         keys.refresh()
 
 
 def child_exit(server, worker):  # type: ignore[no-untyped-def]
     """Release the slot and the metrics of a worker that ended, and log it if the OOM killer ended it."""
-    worker.shares.clear(worker.slot)
+    worker.connection_counts.clear(worker.slot)
     METRICS_FOLDER.leave_slot(worker.slot)
     kills = cgroup.oom_kills()
     if kills > server.oom_kills:

@@ -144,7 +144,7 @@ class Batcher:
         self._called = 0.0
 
     @property
-    def calling(self) -> float:
+    def call_seconds(self) -> float:
         """How long the predict call that runs now has been running (seconds); 0 if none does."""
         return time.monotonic() - self._called if self._busy and self._called else 0.0
 

@@ -1,1 +1,1 @@
-"""Gunicorn's worker class: connections, their balance over the workers of a replica, and draining."""
+"""The Gunicorn worker class, with its connections, their balancing over a replica's workers, and draining."""

@@ -1,8 +1,8 @@
-"""Who of a replica's workers accepts a new connection: the one that holds the fewest.
+"""Balancing of connections: of a replica's workers, the one with the fewest connections accepts the next.
 
-Workers share one listening socket, and a kept-alive connection stays with the worker that accepted it. Left to
-themselves, the first worker to wake takes all that wait (64 connections to 8 workers: 58 to one of them), so each
-worker publishes how many it holds, and one that holds more than another steps back for a moment.
+Workers share one listening socket, and a kept-alive connection stays with the worker that accepted it. Without
+balancing, the first worker to wake accepts all waiting connections (of 64 connections to 8 workers, 58 went to one), so
+each worker publishes how many it holds, and one that holds more than another steps back for a moment.
 """
 
 from __future__ import annotations
@@ -17,165 +17,164 @@ from functools import partial
 
 logger = logging.getLogger(__name__)
 
-# How often, and for how long each time (seconds), a fuller worker leaves a connection to the others. All of it is the
-# longest that a client waits when the emptier ones are too busy to take it.
-_TRIES = 4
-_STEP_BACK = 0.001
-# The workers of a new replica wait for each other before they accept, or the first would get all that wait already.
-# Those that take longer to boot are not waited for (seconds).
-_PATIENCE = 2.0
-# Of many connections, a worker may hold an eighth more than another before it steps back: waiting costs time, too.
-_SLACK = 8
-# The most that one turn of the loop accepts.
-_AT_ONCE = 64
-# Out of file descriptors, say: no use in asking again at once (seconds).
-_PAUSE = 0.1
+# How often, and for how long each time, a worker with more connections leaves a waiting one to the others. The product
+# is the longest that a client waits if the workers with fewer connections are too busy to accept it.
+_MAX_STEP_BACKS = 4
+_STEP_BACK_SECONDS = 0.001
+# The workers of a new replica wait this long for each other before they accept, or the first one to boot would get all
+# connections that are waiting already.
+_BOOT_TIMEOUT_SECONDS = 2.0
+# A worker may hold 1/8 more connections than another before it steps back, because stepping back costs time.
+_LEAD_DIVISOR = 8
+_MAX_ACCEPTS_PER_TURN = 64
+# After an error that a retry at once would meet again, such as a lack of file descriptors.
+_ERROR_PAUSE_SECONDS = 0.1
 
 
-class Shares:
-    """The connections of each worker, in memory that master and workers share.
+class ConnectionCounts:
+    """The number of connections of each worker, in memory that the master and its workers share.
 
-    A place holds 0 where there is no worker, and one more than the connections where there is one. Slots count from 1;
-    place 0 holds the highest slot that was ever given out.
+    Each worker has a slot, counted from 1. The entry of a slot is 0 without a worker, else the connections plus 1.
+    Entry 0 holds the highest slot ever assigned.
     """
 
     def __init__(self, slots: int = 4096) -> None:
         self._counts = memoryview(mmap.mmap(-1, 4 * slots)).cast("I")
 
     def free_slot(self, used: set[int]) -> int:
-        """The first slot that is not ``used``, for a worker about to be forked."""
+        """Return the first slot that is not in ``used``, for a worker about to be forked."""
         slot = next(slot for slot in range(1, len(self._counts)) if slot not in used)
         self._counts[0] = max(self._counts[0], slot)
         return slot
 
     def publish(self, slot: int, connections: int) -> None:
-        """Say how many connections the worker in ``slot`` holds."""
+        """Set the number of connections of the worker in ``slot``."""
         self._counts[slot] = connections + 1
 
     def clear(self, slot: int) -> None:
-        """The worker in ``slot`` takes no more: it drains, or is gone."""
+        """Remove the worker in ``slot``, which drains or has ended, from the balancing."""
         self._counts[slot] = 0
 
     def fewest(self) -> int:
-        """The fewest connections that any worker holds."""
-        return min(self._working(), default=1) - 1
+        """Return the number of connections of the worker that holds the fewest, or 0 without workers."""
+        return min(self._active_entries(), default=1) - 1
 
     def workers(self) -> int:
-        """How many workers accept, or wait to."""
-        return len(self._working())
+        """Return the number of workers that accept connections or are about to."""
+        return len(self._active_entries())
 
-    def _working(self) -> list[int]:
-        return [count for count in self._counts[1 : self._counts[0] + 1] if count]
+    def _active_entries(self) -> list[int]:
+        return [entry for entry in self._counts[1 : self._counts[0] + 1] if entry]
 
 
 class Acceptor:
-    """Accepts from one listening socket into the running loop, as long as others hold as many connections.
+    """An acceptor of connections from one listening socket, which steps back while other workers hold fewer.
 
-    ``held`` tells how many connections this worker has, counted from the moment that a protocol is made; ``siblings``,
-    how many workers the replica is to have.
+    ``held_connections`` returns how many connections this worker has, including those whose protocol object exists but
+    is not connected yet. ``expected_workers`` is the number of workers that the replica is configured to have.
     """
 
-    def __init__(  # noqa: PLR0913  (each is another thing to know)
+    def __init__(  # noqa: PLR0913  (all are needed, and none belong together)
         self,
         listener: socket.socket,
         *,
         make_protocol: Callable[[], asyncio.Protocol],
-        held: Callable[[], int],
-        shares: Shares,
+        held_connections: Callable[[], int],
+        counts: ConnectionCounts,
         slot: int,
-        siblings: int,
+        expected_workers: int,
     ) -> None:
         self._listener = listener
         self._make_protocol = make_protocol
-        self._held = held
-        self._shares = shares
+        self._held_connections = held_connections
+        self._counts = counts
         self._slot = slot
-        self._siblings = siblings
+        self._expected_workers = expected_workers
         self._loop = asyncio.get_running_loop()
-        self._patience_ends = self._loop.time() + _PATIENCE
-        self._stepped_back = 0
-        self._later: asyncio.TimerHandle | None = None
+        self._boot_deadline = self._loop.time() + _BOOT_TIMEOUT_SECONDS
+        self._step_backs = 0
+        self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[object]] = set()
 
     def start(self) -> None:
-        """Watch for connections."""
-        self._later = None
+        """Accept connections from now on; first wait for the replica's other workers, if it has just started."""
+        self._retry = None
         self.publish()
-        if self._shares.workers() < self._siblings and self._loop.time() < self._patience_ends:
-            self._later = self._loop.call_later(_STEP_BACK, self.start)
+        if self._counts.workers() < self._expected_workers and self._loop.time() < self._boot_deadline:
+            self._retry = self._loop.call_later(_STEP_BACK_SECONDS, self.start)
             return
-        if not self._someone_waits():
-            self._stepped_back = 0  # the others took it: patience with the next one starts anew
+        if not self._connection_waits():
+            self._step_backs = 0  # another worker accepted it: the next connection gets all step-backs again
         self._loop.add_reader(self._listener.fileno(), self._on_readable)
 
     def publish(self) -> None:
-        """Tell the other workers how many connections this one holds; clients come and go in between."""
-        self._shares.publish(self._slot, self._held())
+        """Publish the number of this worker's connections, which changes whenever a client closes one."""
+        self._counts.publish(self._slot, self._held_connections())
 
     def close(self) -> None:
-        """Take no more, and let go of the socket."""
-        if self._later is not None:
-            self._later.cancel()
+        """Accept no more connections, and close the listening socket."""
+        if self._retry is not None:
+            self._retry.cancel()
         self._loop.remove_reader(self._listener.fileno())
-        self._shares.clear(self._slot)
+        self._counts.clear(self._slot)
         self._listener.close()
 
     def _on_readable(self) -> None:
-        """Take what waits, as long as this worker does not get ahead of the others.
+        """Accept waiting connections as long as no other worker holds clearly fewer.
 
-        One a turn of the loop would be too slow: with many connections at work, a turn is long.
+        One connection per turn of the event loop would be too slow: with many active connections, a turn is long.
         """
-        for taken in range(_AT_ONCE):
-            fewest = self._shares.fewest()
-            if self._held() > fewest + fewest // _SLACK:
-                if not taken:
-                    self._leave_to_others()
+        for accepted in range(_MAX_ACCEPTS_PER_TURN):
+            fewest = self._counts.fewest()
+            if self._held_connections() > fewest + fewest // _LEAD_DIVISOR:
+                if not accepted:
+                    self._step_back_or_accept()
                 return
             if not self._accept():
                 return
 
-    def _leave_to_others(self) -> None:
-        if self._stepped_back < _TRIES:
-            self._stepped_back += 1
-            self._step_back(_STEP_BACK)
+    def _step_back_or_accept(self) -> None:
+        if self._step_backs < _MAX_STEP_BACKS:
+            self._step_backs += 1
+            self._step_back(_STEP_BACK_SECONDS)
         else:
             self._accept()
 
     def _accept(self) -> bool:
-        """Take one connection; false if there is none to take now."""
-        self._stepped_back = 0
+        """Accept one connection, and return whether there was one."""
+        self._step_backs = 0
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return False  # another worker was faster, or the client left
         except OSError as error:
-            logger.error("cannot accept: %s", error)
-            self._step_back(_PAUSE)
+            logger.error("cannot accept a connection: %s", error)
+            self._step_back(_ERROR_PAUSE_SECONDS)
             return False
-        self._adopt(connection)
+        self._connect(connection)
         self.publish()
         return True
 
-    def _someone_waits(self) -> bool:
+    def _connection_waits(self) -> bool:
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
         return bool(poll.poll(0))
 
     def _step_back(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener.fileno())
-        self._later = self._loop.call_later(seconds, self.start)
+        self._retry = self._loop.call_later(seconds, self.start)
 
-    def _adopt(self, connection: socket.socket) -> None:
+    def _connect(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Made now, not when the loop gets to it: it counts among those that this worker holds.
+        # The protocol is created now, not in the task, so that held_connections counts the connection at once.
         protocol = self._make_protocol()
         task = self._loop.create_task(self._loop.connect_accepted_socket(lambda: protocol, connection))
         self._tasks.add(task)  # the loop itself keeps only a weak reference
-        task.add_done_callback(partial(self._adopted, protocol))
+        task.add_done_callback(partial(self._connected, protocol))
 
-    def _adopted(self, protocol: asyncio.Protocol, task: asyncio.Task[object]) -> None:
+    def _connected(self, protocol: asyncio.Protocol, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             protocol.connection_lost(error if isinstance(error, Exception) else None)

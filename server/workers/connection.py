@@ -1,4 +1,4 @@
-"""An HTTP/1.1 connection as uvicorn has it, that writes each answer once and notices clients that leave."""
+"""uvicorn's HTTP/1.1 connection, extended: it writes each answer at once and notices clients that disconnect."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from server.errors import MalformedHttp
 from server.metrics.counts import OTHER_ROUTE
 from server.protocols.predict import problem
 
-# Nginx hands on no header as large as this; httptools would keep one that has no end (bytes).
+# Nginx forwards no header as large as this. httptools has no limit: an endless header would fill the memory.
 _MAX_HEADER_BYTES = 65_536
 
 
 class JoiningTransport:
-    """A transport that sends an answer's head together with its body.
+    """A transport that sends the head of an answer together with its body.
 
-    uvicorn writes the two apart. A worker killed between them leaves half an answer, which Nginx cannot send to
-    another replica; one write leaves all or nothing, and saves a system call.
+    uvicorn writes head and body separately. If a worker is killed between the two, Nginx has received half an answer
+    and cannot retry the request on another replica. One write sends all or nothing, and saves a system call.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -30,7 +30,7 @@ class JoiningTransport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Keep a head until the next write; send everything else."""
+        """Hold back a head until the next write, and send all other data at once."""
         if not self._head and data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n") and data[9:10] != b"1":
             self._head = data
         else:
@@ -38,52 +38,52 @@ class JoiningTransport:
             self._head = b""
 
     def flush(self) -> None:
-        """Send a head that has no body."""
+        """Send a held head, as that of an answer without a body."""
         if self._head:
             self.write(b"")
 
     def close(self) -> None:
-        """Send what is left, and close."""
+        """Send a held head, and close the connection."""
         self.flush()
         self._transport.close()
 
 
 class HttpConnection(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 connection, with joined writes, an eye on clients that leave, and a limit."""
+    """An HTTP/1.1 connection that joins writes, cancels predictions of clients that left and limits request headers."""
 
     transport: Any
-    # Of a header that has begun and not ended, how much came since (bytes).
-    _header: int | None = None
+    # The bytes received of a header that is not complete; None between headers.
+    _header_bytes: int | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Put the joining transport between uvicorn and the socket."""
+        """Wrap the transport, so that each answer is sent in one write."""
         super().connection_made(JoiningTransport(transport))  # type: ignore[arg-type]
 
     def data_received(self, data: bytes) -> None:
-        """Hang up on a header that has no end."""
+        """Parse received bytes, and refuse a header that is too large."""
         super().data_received(data)
-        if self._header is not None and not self.transport.is_closing():
-            self._header += len(data)
-            if self._header > _MAX_HEADER_BYTES:
+        if self._header_bytes is not None and not self.transport.is_closing():
+            self._header_bytes += len(data)
+            if self._header_bytes > _MAX_HEADER_BYTES:
                 self.send_400_response("the header is too large")
 
     def on_message_begin(self) -> None:
-        """A header has begun."""
+        """Start counting the bytes of a header."""
         super().on_message_begin()
-        self._header = 0
+        self._header_bytes = 0
 
     def on_headers_complete(self) -> None:
-        """A header has ended."""
-        self._header = None
+        """Stop counting the bytes of a header."""
+        self._header_bytes = None
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
-        """An answer without a body (to HEAD, say) ends here."""
+        """Send a head that no body followed, such as that of an answer to HEAD."""
         self.transport.flush()
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take an answer that nobody will read out of the queue."""
+        """Cancel the prediction of a client that disconnected."""
         super().connection_lost(exc)
         if self.cycle is not None and not self.cycle.response_complete:
             answer = self.cycle.scope["state"].get("answer")
@@ -91,7 +91,7 @@ class HttpConnection(HttpToolsProtocol):
                 answer.cancel()
 
     def send_400_response(self, msg: str) -> None:
-        """Malformed HTTP gets the same kind of answer as everything else, and is hung up on."""
+        """Answer malformed HTTP with a problem document, and close the connection."""
         worker = self.app_state["worker"]
         status, media_type, body = problem(MalformedHttp(msg))
         lines = (

@@ -1,4 +1,4 @@
-"""A uvicorn server that shares connections with its siblings, and drains before it stops."""
+"""A uvicorn server that balances connections over the workers of a replica, and drains before it stops."""
 
 from __future__ import annotations
 
@@ -18,31 +18,33 @@ if TYPE_CHECKING:
 
     from server.workers.worker import Worker
 
-# A kept-alive connection this long without a request is unlikely to have one on the wire (seconds).
+# After this time without requests it is unlikely that one is on its way on a kept-alive connection.
 _QUIET_SECONDS = 1.0
+_POLL_SECONDS = 0.02
 
 
 class DrainingServer(Server):
-    """A server that takes its share of the connections, and at a stop first closes its door, then finishes its work.
+    """A uvicorn server that accepts its share of the connections, and drains before it shuts down.
 
-    On SIGTERM: no new connections, ``Connection: close`` on every answer, and the connections that are still used get
-    their answers. Only then does uvicorn shut down. A request on the wire is never met by a closed connection.
+    On SIGTERM it accepts no new connections, adds ``Connection: close`` to every answer, and goes on answering on open
+    connections until they are quiet. Only then does uvicorn shut down, so that no request meets a closed connection.
     """
 
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker.config)
         self._worker = worker
-        self._parent = os.getppid()
+        self._master_pid = os.getppid()
         self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let uvicorn start the application, and listen in a way that spreads connections over the workers."""
+        """Let uvicorn start the application, and accept connections through acceptors that balance them."""
         await super().startup(sockets=[])
         loop = asyncio.get_running_loop()
 
         def make_protocol() -> asyncio.Protocol:
             protocol = HttpConnection(self.config, self.server_state, self.lifespan.state, loop)
-            self.server_state.connections.add(protocol)  # as it does itself as soon as it is connected
+            # uvicorn adds the protocol when it is connected; it must count as held from now on.
+            self.server_state.connections.add(protocol)
             return protocol
 
         def held_connections() -> int:
@@ -53,25 +55,28 @@ class DrainingServer(Server):
             acceptor = Acceptor(
                 listener,
                 make_protocol=make_protocol,
-                held=held_connections,
-                shares=worker.shares,
+                held_connections=held_connections,
+                counts=worker.connection_counts,
                 slot=worker.slot,
-                siblings=worker.siblings,
+                expected_workers=worker.expected_workers,
             )
             acceptor.start()
             self._acceptors.append(acceptor)
 
     async def on_tick(self, counter: int) -> bool:
-        """Stop, too, when the master is gone: an orphan would hold the socket and never be replaced."""
+        """Publish the worker's state, exit if a predict call is stuck, and return whether to stop.
+
+        Stop also if the master is gone: an orphaned worker would keep the listening socket and never be replaced.
+        """
         for acceptor in self._acceptors:
             acceptor.publish()
         state = self._publish()
-        if state is not None and state.batcher.calling > self._worker.longest_call:
-            self._worker.give_up(state.batcher.calling)
-        return await super().on_tick(counter) or os.getppid() != self._parent
+        if state is not None and state.batcher.call_seconds > self._worker.predict_timeout:
+            self._worker.exit_stuck(state.batcher.call_seconds)
+        return await super().on_tick(counter) or os.getppid() != self._master_pid
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  (uvicorn's)
-        """Drain, then do what uvicorn does."""
+        """Drain, then let uvicorn shut down."""
         for acceptor in self._acceptors:
             acceptor.close()
         state = self.lifespan.state.get("worker")
@@ -81,15 +86,15 @@ class DrainingServer(Server):
         await self._drain(time.monotonic() + self._worker.drain_seconds)
         if state is not None:
             state.batcher.close()
-            await asyncio.sleep(0)  # those answers go out before the connections are closed
+            await asyncio.sleep(0)  # the refused requests get their answers before the connections are closed
         await super().shutdown([])
 
     async def _drain(self, deadline: float) -> None:
         state = self.server_state
-        quiet_since, seen = time.monotonic(), -1
+        quiet_since, requests = time.monotonic(), -1
         while state.connections and time.monotonic() < deadline:
-            if state.tasks or state.total_requests != seen:
-                quiet_since, seen = time.monotonic(), state.total_requests
+            if state.tasks or state.total_requests != requests:
+                quiet_since, requests = time.monotonic(), state.total_requests
             elif time.monotonic() - quiet_since > _QUIET_SECONDS:
                 return
             for connection in state.connections:
@@ -97,10 +102,10 @@ class DrainingServer(Server):
                     connection.cycle.keep_alive = False
             self._worker.notify()
             self._publish()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_POLL_SECONDS)
 
     def _publish(self) -> WorkerState | None:
-        """Publish this worker's state, and return it; None before the application has made it."""
+        """Publish this worker's state and return it, or return None before the application has created it."""
         state: WorkerState | None = self.lifespan.state.get("worker")
         if state is not None:
             state.publish()

@@ -1,4 +1,4 @@
-"""The state of one worker, made after the fork and handed to every request."""
+"""The state of one worker, created after the fork and passed to every request."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from server.protocols.request_body import Header
 
 @dataclass(slots=True)
 class WorkerState:
-    """The queue and the counts of one worker; in a request it is ``scope["state"]["worker"]``.
+    """The queue and the metrics of one worker; in a request it is ``scope["state"]["worker"]``.
 
-    ``identity_headers`` are on every answer. ``example`` is the prediction of the model's example, or None where the
-    model could not predict it. The server sets ``draining`` when the worker is told to stop.
+    ``identity_headers`` are added to every answer. ``example`` is the prediction for the model's example, or None if
+    the model could not predict it. The server sets ``draining`` when the worker is about to stop.
     """
 
     batcher: Batcher
@@ -25,5 +25,5 @@ class WorkerState:
     draining: bool = False
 
     def publish(self) -> None:
-        """Write this worker's state of health where all workers of the replica read it."""
+        """Publish this worker's gauges for a scrape by any worker of the replica."""
         self.metrics.publish(self.batcher.pending)

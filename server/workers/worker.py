@@ -1,4 +1,4 @@
-"""Gunicorn's worker class: one uvicorn server, with settings that suit a replica behind Nginx."""
+"""The Gunicorn worker class of a replica: one uvicorn server with settings for use behind Nginx."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import signal
 import sys
 from typing import Any
 
-# What uvicorn imports when it starts, imported here in the master, so that the workers share it.
+# uvicorn imports these modules when a server starts. Imported here, in the master, they are shared by the workers.
 import uvicorn.lifespan.on
 import uvicorn.loops.uvloop  # noqa: F401
 from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
-from server.workers.balancing import Shares
+from server.workers.balancing import ConnectionCounts
 from server.workers.connection import HttpConnection
 from server.workers.drain import DrainingServer
 
 logger = logging.getLogger(__name__)
 
-# Gunicorn kills what still runs at GRACEFUL_TIMEOUT; this much earlier the rest is answered with 503 (seconds).
-_MARGIN_SECONDS = 2.0
+# Gunicorn kills a worker at GRACEFUL_TIMEOUT. The requests still waiting are answered with 503 this much earlier.
+_REFUSAL_MARGIN_SECONDS = 2.0
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]
-    """Gunicorn's side: one event loop, uvloop and httptools, no access log (Nginx writes it)."""
+    """A Gunicorn worker with one event loop (uvloop, httptools) and no access log, which Nginx writes."""
 
-    CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012  (so declared by uvicorn-worker)
+    CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012  (declared this way by uvicorn-worker)
         "loop": "uvloop",
         "http": HttpConnection,
         "ws": "none",
@@ -40,33 +40,33 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         "timeout_graceful_shutdown": 1,
     }
 
-    # Made in the master, when it imports this class: workers inherit it, and those of a reload share it with the old.
-    shares = Shares()
-    # Which of the shares is this worker's; given before the fork.
+    # Created in the master, when it imports this class. All workers share it, also old and new ones during a reload.
+    connection_counts = ConnectionCounts()
+    # This worker's slot in `connection_counts`; the hook pre_fork in gunicorn.conf.py sets it.
     slot = 1
 
     @property
-    def siblings(self) -> int:
-        """How many workers the replica is to have, this one included."""
+    def expected_workers(self) -> int:
+        """The number of workers that the replica is configured to have, including this one."""
         workers: int = self.cfg.workers
         return workers
 
     @property
-    def longest_call(self) -> float:
-        """How long a predict call may run (seconds): as long as Gunicorn waits for a worker's sign of life."""
+    def predict_timeout(self) -> float:
+        """The longest time a predict call may run (seconds): Gunicorn's timeout for a worker's heartbeat."""
         seconds: float = self.cfg.timeout
         return seconds
 
-    def give_up(self, seconds: float) -> None:
-        """End this process: its one predict thread is stuck, nothing can stop it, and the master forks another."""
-        logger.critical("a predict call has been running for %.0f s: this worker is replaced", seconds)
+    def exit_stuck(self, seconds: float) -> None:
+        """Exit because a predict call is stuck: its thread cannot be stopped, and the master forks a new worker."""
+        logger.critical("a predict call has been running for %.0f s: this worker exits and is replaced", seconds)
         os._exit(1)
 
     @property
     def drain_seconds(self) -> float:
-        """How long requests may finish before the rest is refused."""
+        """The time that requests have to finish during a drain, before waiting ones are refused (seconds)."""
         graceful: float = self.cfg.graceful_timeout
-        return max(graceful - _MARGIN_SECONDS, graceful / 2)
+        return max(graceful - _REFUSAL_MARGIN_SECONDS, graceful / 2)
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi

@@ -27,7 +27,7 @@ from server.model_store.copies import Copies, Copy
 from server.model_store.digest import folder_digest
 from server.settings import ROOT
 from server.system import cgroup
-from server.workers.balancing import Shares
+from server.workers.balancing import ConnectionCounts
 from tests.support.models.tree_folder import write_model
 from tests.support.ports import free_port
 
@@ -267,10 +267,10 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 
 def worker(pid: int = 7, slot: int = 1) -> Any:
     """Return a fake worker that has two open connections."""
-    shares = Shares(4)
-    assert shares.free_slot(set()) == slot
-    shares.publish(slot, 2)
-    return SimpleNamespace(pid=pid, slot=slot, shares=shares)
+    counts = ConnectionCounts(4)
+    assert counts.free_slot(set()) == slot
+    counts.publish(slot, 2)
+    return SimpleNamespace(pid=pid, slot=slot, connection_counts=counts)
 
 
 def test_oom_killed_worker_is_logged_once(monkeypatch: pytest.MonkeyPatch, hooks: dict[str, Any]) -> None:
@@ -287,9 +287,9 @@ def test_ordinary_worker_exit_is_not_logged(monkeypatch: pytest.MonkeyPatch, hoo
     """A worker that ended for another reason is not logged, and no longer counted as accepting connections."""
     monkeypatch.setattr(cgroup, "oom_kills", lambda: 5)
     master, exited = Master(oom_kills=5), worker()
-    assert exited.shares.workers() == 1
+    assert exited.connection_counts.workers() == 1
     hooks["child_exit"](master, exited)
-    assert exited.shares.workers() == 0
+    assert exited.connection_counts.workers() == 0
     assert master.errors == []
 
 

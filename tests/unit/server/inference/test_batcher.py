@@ -447,7 +447,7 @@ async def test_quick_call_runs_in_the_loop(timed: MakeTimed, executor: ThreadPoo
     for number in (1, 2):
         assert await labels(batcher.submit(rows_of(number))) == [number]
     assert model.threads == [threading.get_ident()] * 2
-    assert batcher.calling == 0
+    assert batcher.call_seconds == 0
 
 
 async def test_slow_call_runs_in_the_thread(timed: MakeTimed, executor: ThreadPoolExecutor) -> None:
@@ -666,7 +666,7 @@ async def test_close_between_calls_in_the_loop(gate: Gate, inline: Batcher) -> N
     for _ in range(2):
         await asyncio.sleep(0)
     assert gate.calls == [[1, 2, 3]]
-    assert (inline.pending, inline.calling) == (0, 0)
+    assert (inline.pending, inline.call_seconds) == (0, 0)
 
 
 async def test_close_after_a_broken_call_in_the_loop(gate: Gate, inline: Batcher) -> None:

@@ -1,4 +1,4 @@
-"""The worker's connections and its drain, on a real event loop with real sockets."""
+"""Tests of a worker's connections and its drain, on a real event loop with real sockets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from server.http.app import create_app
 from server.inference.rows import Prediction, Rows
 from server.inference.schema import InputSchema
 from server.settings import Settings
-from server.workers.balancing import Shares
+from server.workers.balancing import ConnectionCounts
 from server.workers.connection import HttpConnection, JoiningTransport
 from server.workers.drain import DrainingServer
 from server.workers.state import WorkerState
@@ -30,14 +30,15 @@ from tests.support.models.served_models import served_model
 from tests.support.scrapes import request_counts, samples
 from tests.support.waiting import wait_until_async
 
-PATIENCE = 20  # seconds until a test that hangs fails instead
-QUICK, SLOW = float("inf"), -1.0  # whatever a call takes, it is quick enough for the loop, or is not
+TIMEOUT_SECONDS = 20  # a test that hangs fails after this time
+# Values of the batcher's limit (seconds) that make all predict calls run in the event loop, or all in the thread.
+INLINE_ALWAYS, INLINE_NEVER = float("inf"), -1.0
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
 SCHEMA = InputSchema.from_signature([{"name": "x", "type": "double"}], {})
 
 
 class Recorder(asyncio.Transport):
-    """A transport that keeps what is written to it."""
+    """A transport that records each write."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1)})
@@ -62,7 +63,7 @@ def transport(recorder: Recorder) -> JoiningTransport:
 
 
 def test_head_and_body_are_one_write(recorder: Recorder, transport: JoiningTransport) -> None:
-    """A head waits for its body and goes out with it; the next answer on the connection does the same."""
+    """The head of each answer on a connection is sent in one write with its body."""
     for _ in range(2):
         transport.write(HEAD)
         transport.write(b"ok")
@@ -70,56 +71,56 @@ def test_head_and_body_are_one_write(recorder: Recorder, transport: JoiningTrans
 
 
 def test_only_the_first_body_chunk_joins_the_head(recorder: Recorder, transport: JoiningTransport) -> None:
-    """Only the first piece of a body is joined to the head; the others follow as they come."""
+    """Only the first chunk of a body is joined to the head; the others are written as they come."""
     for data in (HEAD, b"o", b"k", b""):
         transport.write(data)
     assert recorder.written == [HEAD + b"o", b"k", b""]
 
 
 def test_body_resembling_a_head_is_sent_immediately(recorder: Recorder, transport: JoiningTransport) -> None:
-    """A body that reads like a head is sent with its own head, not kept."""
+    """A body that looks like a head is sent with its own head and not held back."""
     transport.write(HEAD)
     transport.write(HEAD)
     assert recorder.written == [HEAD + HEAD]
 
 
 def test_flush_sends_a_head_without_body_once(recorder: Recorder, transport: JoiningTransport) -> None:
-    """A head without a body is sent by a flush, once."""
+    """Flushing sends a held head, and a second flush sends nothing."""
     transport.write(HEAD)
     transport.flush()
     transport.flush()
     assert recorder.written == [HEAD]
 
 
-def test_continue_is_not_held(recorder: Recorder, transport: JoiningTransport) -> None:
-    """100 Continue goes out at once: the client sends nothing until it has it."""
+def test_100_continue_is_sent_immediately(recorder: Recorder, transport: JoiningTransport) -> None:
+    """100 Continue is sent at once, because the client waits for it before it sends its body."""
     transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert recorder.written == [b"HTTP/1.1 100 Continue\r\n\r\n"]
 
 
 def test_close_sends_buffered_data_first(recorder: Recorder, transport: JoiningTransport) -> None:
-    """Closing sends what is left, first."""
+    """Closing the transport first sends a held head."""
     transport.write(HEAD)
     transport.close()
     assert recorder.written == [HEAD]
     assert recorder.closed
 
 
-def test_everything_else_is_the_transport_s_own(transport: JoiningTransport) -> None:
-    """What the joining transport does not know, it hands on."""
+def test_other_methods_are_those_of_the_wrapped_transport(transport: JoiningTransport) -> None:
+    """The joining transport delegates methods that it does not define to the wrapped transport."""
     assert transport.get_extra_info("peername") == ("127.0.0.1", 1)
 
 
 @pytest.mark.parametrize(("graceful", "drain"), [(30, 28), (4, 2), (3, 1.5), (1, 0.5)])
-def test_drain_ends_before_the_kill(graceful: int, drain: float) -> None:
-    """The drain leaves Gunicorn's deadline a margin, and takes half of one that is short."""
+def test_drain_ends_before_gunicorn_kills_the_worker(graceful: int, drain: float) -> None:
+    """A drain ends 2 s before Gunicorn's graceful timeout, or after half of a short one."""
     worker = Worker.__new__(Worker)
     worker.cfg = SimpleNamespace(graceful_timeout=graceful)
     assert worker.drain_seconds == drain
 
 
-class Gate:
-    """A model whose label is its row; while shut, a predict call waits in it."""
+class GatedEngine:
+    """An engine that returns each row's number, raises for 13, and blocks while ``open`` is not set."""
 
     name = "gate"
     frames = False
@@ -133,46 +134,46 @@ class Gate:
     def predict(self, rows: Rows) -> Prediction:
         self.calls.append(rows.numbers[:, 0].tolist())
         self.threads.add(threading.get_ident())
-        assert self.open.wait(PATIENCE), "nobody opened the gate"
+        assert self.open.wait(TIMEOUT_SECONDS), "the test did not open the gate in time"
         if (rows.numbers[:, 0] == 13).any():
             raise LookupError("secret of the model")
         return Prediction(rows.numbers[:, 0].tolist(), None)
 
 
 @dataclass
-class StandIn:
-    """What a server needs of its worker."""
+class FakeWorker:
+    """A stand-in for Worker with the attributes that DrainingServer uses."""
 
     config: Config
-    drain_seconds: float = PATIENCE
-    notified: int = 0
-    shares: Shares = field(default_factory=Shares)
+    drain_seconds: float = TIMEOUT_SECONDS
+    notifications: int = 0
+    connection_counts: ConnectionCounts = field(default_factory=ConnectionCounts)
     slot: int = 1
-    siblings: int = 1
-    longest_call: float = 1e9
-    gave_up: float = 0.0
+    expected_workers: int = 1
+    predict_timeout: float = 1e9
+    stuck_seconds: float = 0.0
 
-    def give_up(self, seconds: float) -> None:
-        self.gave_up = seconds
+    def exit_stuck(self, seconds: float) -> None:
+        self.stuck_seconds = seconds
 
     def notify(self) -> None:
-        self.notified += 1
+        self.notifications += 1
 
 
 @dataclass
-class Site:
-    """A server at work: where it listens, what it wrote, and how to stop it."""
+class RunningServer:
+    """A running server with its address, its engine, its clients and the writes to its sockets."""
 
     server: DrainingServer
-    worker: StandIn
+    worker: FakeWorker
     address: tuple[str, int]
     task: asyncio.Task[None]
-    gate: Gate = field(default_factory=Gate)
+    engine: GatedEngine = field(default_factory=GatedEngine)
     writes: list[bytes] = field(default_factory=list)
     clients: list[Client] = field(default_factory=list)
 
     @property
-    def serving(self) -> WorkerState:
+    def state(self) -> WorkerState:
         state: WorkerState = self.server.lifespan.state["worker"]
         return state
 
@@ -181,20 +182,20 @@ class Site:
         self.clients.append(client)
         return client
 
-    async def shut_gate_behind(self, number: float) -> Client:
-        """A client whose request is in its predict call when this returns."""
-        self.gate.open.clear()
+    async def block_prediction_of(self, number: float) -> Client:
+        """Return a client whose request is in a predict call that blocks until the engine is opened."""
+        self.engine.open.clear()
         client = await self.connect()
         client.predict(number)
-        await wait_until_async(lambda: [number] in self.gate.calls)
+        await wait_until_async(lambda: [number] in self.engine.calls)
         return client
 
-    async def start_to_drain(self) -> None:
+    async def start_drain(self) -> None:
         self.server.should_exit = True
-        await wait_until_async(lambda: self.serving.draining)
+        await wait_until_async(lambda: self.state.draining)
 
-    async def ended(self) -> None:
-        async with asyncio.timeout(PATIENCE):
+    async def wait_until_stopped(self) -> None:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             await self.task
 
 
@@ -207,7 +208,7 @@ class Answer:
 
 @dataclass
 class Client:
-    """A client that says exactly what it is told to."""
+    """An HTTP client that sends exactly the given bytes."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -224,27 +225,27 @@ class Client:
         self.send(f"content-length: {len(body)}\r\n\r\n{body}")
 
     async def head(self) -> Answer:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
         return Answer(int(lines[0].split()[1]), headers, b"")
 
     async def answer(self) -> Answer:
         answer = await self.head()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             answer.body = await self.reader.readexactly(int(answer.headers["content-length"]))
         return answer
 
-    async def rest(self) -> bytes:
-        """What comes until the server hangs up."""
-        async with asyncio.timeout(PATIENCE):
+    async def read_until_closed(self) -> bytes:
+        """Return all bytes received until the server closes the connection."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return await self.reader.read()
 
 
-def watched(writes: list[bytes]) -> type[HttpConnection]:
-    """The protocol, over sockets that record each write."""
+def recording_protocol(writes: list[bytes]) -> type[HttpConnection]:
+    """Return the connection class, changed to record each write to its socket."""
 
-    class Watching:
+    class RecordingTransport:
         def __init__(self, transport: Any) -> None:
             self._transport = transport
 
@@ -255,31 +256,31 @@ def watched(writes: list[bytes]) -> type[HttpConnection]:
             writes.append(data)
             self._transport.write(data)
 
-    class Watched(HttpConnection):
+    class RecordingConnection(HttpConnection):
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(Watching(transport))
+            super().connection_made(RecordingTransport(transport))
 
-    return Watched
+    return RecordingConnection
 
 
-def forkcast(gate: Gate) -> ASGIApp:
+def create_test_app(engine: GatedEngine) -> ASGIApp:
     model = served_model(
-        gate, name="gate", version="1", uri="models:/gate/1", trained_on=None, schema=SCHEMA, example={"x": -1.0}
+        engine, name="gate", version="1", uri="models:/gate/1", trained_on=None, schema=SCHEMA, example={"x": -1.0}
     )
     return create_app(Settings.from_env({"REPLICA": "one"}), model)
 
 
 @asynccontextmanager
 async def listening(
-    *, drain_seconds: float = PATIENCE, app: ASGIApp | None = None, inline: float = SLOW
-) -> AsyncIterator[Site]:
-    """A server over a gate. With a model that counts as quick the gate must stay open: it would hold the loop."""
-    gate, writes = Gate(), list[bytes]()
-    config = Config(app or forkcast(gate), log_config=None, **Worker.CONFIG_KWARGS)
-    worker = StandIn(config, drain_seconds)
+    *, drain_seconds: float = TIMEOUT_SECONDS, app: ASGIApp | None = None, inline: float = INLINE_NEVER
+) -> AsyncIterator[RunningServer]:
+    """Run a server with a gated engine. If calls run in the event loop, the engine must stay open, or it blocks it."""
+    engine, writes = GatedEngine(), list[bytes]()
+    config = Config(app or create_test_app(engine), log_config=None, **Worker.CONFIG_KWARGS)
+    worker = FakeWorker(config, drain_seconds)
     server = DrainingServer(worker)  # type: ignore[arg-type]
     with socket.socket() as listener, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("server.workers.drain.HttpConnection", watched(writes))
+        patch.setattr("server.workers.drain.HttpConnection", recording_protocol(writes))
         patch.setattr("server.inference.batcher.INLINE", inline)
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -287,17 +288,17 @@ async def listening(
         address = listener.getsockname()
         task = asyncio.create_task(server.serve(sockets=[listener]))
         await wait_until_async(lambda: server.started)
-        gate.calls.clear()  # those of the warm-up
-        gate.threads.clear()
-        site = Site(server, worker, address, task, gate, writes)
+        engine.calls.clear()  # the calls of the warm-up
+        engine.threads.clear()
+        running = RunningServer(server, worker, address, task, engine, writes)
         try:
-            yield site
+            yield running
         finally:
-            gate.open.set()
-            for client in site.clients:
+            engine.open.set()
+            for client in running.clients:
                 client.writer.close()
             server.should_exit = True
-            await site.ended()
+            await running.wait_until_stopped()
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
@@ -306,11 +307,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("inline", [QUICK, SLOW], ids=["loop", "thread"])
+@pytest.mark.parametrize("inline", [INLINE_ALWAYS, INLINE_NEVER], ids=["loop", "thread"])
 async def test_answer_is_one_write(inline: float) -> None:
-    """An answer leaves whole in one write, and the connection is kept for the next."""
-    async with listening(inline=inline) as site:
-        client = await site.connect()
+    """Each answer is one write with the replica's headers, and the connection stays open for the next request."""
+    async with listening(inline=inline) as running:
+        client = await running.connect()
         for number in (1, 2):
             client.predict(number)
             answer = await client.answer()
@@ -319,27 +320,27 @@ async def test_answer_is_one_write(inline: float) -> None:
             assert "connection" not in answer.headers
             assert answer.headers["x-served-by"] == f"one/{os.getpid()}"
             assert "server" not in answer.headers
-        assert len(site.writes) == 2
-        assert all(write.startswith(b"HTTP/1.1 200 OK") and write.endswith(b"}") for write in site.writes)
+        assert len(running.writes) == 2
+        assert all(write.startswith(b"HTTP/1.1 200 OK") and write.endswith(b"}") for write in running.writes)
 
 
 @pytest.mark.anyio
 async def test_response_to_head_is_not_delayed() -> None:
-    """The answer to HEAD, which is a head alone, is not kept back."""
-    async with listening() as site:
-        client = await site.connect()
+    """The answer to HEAD, which has no body, is sent without waiting for one."""
+    async with listening() as running:
+        client = await running.connect()
         client.get("/health", method="HEAD")
         assert (await client.head()).status == 200
         client.get("/ready")
         assert (await client.answer()).body == b'{"status":"ready"}'
-        assert len(site.writes) == 2
+        assert len(running.writes) == 2
 
 
 @pytest.mark.anyio
-async def test_asset_is_whole() -> None:
-    """A file of many pieces arrives as it is."""
-    async with listening() as site:
-        client = await site.connect()
+async def test_large_asset_is_sent_completely() -> None:
+    """A file that is sent in many chunks arrives completely."""
+    async with listening() as running:
+        client = await running.connect()
         client.get("/assets/redoc/js/redoc.standalone.js")
         answer = await client.answer()
         assert answer.status == 200
@@ -348,9 +349,9 @@ async def test_asset_is_whole() -> None:
 
 @pytest.mark.anyio
 async def test_expect_continue_is_answered_before_the_response() -> None:
-    """A client that waits for 100 Continue gets it, and then its answer."""
-    async with listening() as site:
-        client = await site.connect()
+    """A client that sends Expect: 100-continue gets 100 Continue before it sends its body, then the answer."""
+    async with listening() as running:
+        client = await running.connect()
         client.send("POST /predict HTTP/1.1\r\ncontent-type: application/json\r\n")
         client.send("expect: 100-continue\r\ncontent-length: 7\r\n\r\n")
         assert (await client.head()).status == 100
@@ -359,60 +360,60 @@ async def test_expect_continue_is_answered_before_the_response() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("inline", [QUICK, SLOW], ids=["loop", "thread"])
+@pytest.mark.parametrize("inline", [INLINE_ALWAYS, INLINE_NEVER], ids=["loop", "thread"])
 async def test_pipelined_requests_are_answered_in_order(inline: float) -> None:
     """Requests sent without waiting for answers are answered in their order."""
-    async with listening(inline=inline) as site:
-        client = await site.connect()
+    async with listening(inline=inline) as running:
+        client = await running.connect()
         for number in (1, 2, 3):
             client.predict(number)
         assert [json.loads((await client.answer()).body)["prediction"] for _ in range(3)] == [1, 2, 3]
 
 
 @pytest.mark.anyio
-async def test_requests_of_a_quick_model_share_calls() -> None:
-    """Many clients of a quick model get their own answers, all of them made in the loop's thread."""
-    async with listening(inline=QUICK) as site:
-        clients = [await site.connect() for _ in range(8)]
+async def test_fast_model_predicts_in_the_event_loop() -> None:
+    """Concurrent clients of a fast model each get their own answer, computed in the event loop's thread."""
+    async with listening(inline=INLINE_ALWAYS) as running:
+        clients = [await running.connect() for _ in range(8)]
         for _ in range(3):
             for number, client in enumerate(clients):
                 client.predict(number)
             for number, client in enumerate(clients):
                 assert json.loads((await client.answer()).body)["prediction"] == number
-        assert sorted(number for call in site.gate.calls for number in call) == sorted([*range(8)] * 3)
-        assert site.gate.threads == {threading.get_ident()}
-        assert site.serving.batcher.pending == 0
+        assert sorted(number for call in running.engine.calls for number in call) == sorted([*range(8)] * 3)
+        assert running.engine.threads == {threading.get_ident()}
+        assert running.state.batcher.pending == 0
 
 
 @pytest.mark.anyio
 async def test_disconnected_client_is_not_predicted() -> None:
-    """A client that hangs up while it waits leaves the queue: its rows are never predicted."""
-    async with listening() as site:
-        held = await site.shut_gate_behind(1)
-        gone, stays = await site.connect(), await site.connect()
-        gone.predict(2)
-        await wait_until_async(lambda: site.serving.batcher.pending == 1)
-        stays.predict(3)
-        await wait_until_async(lambda: site.serving.batcher.pending == 2)
-        assert len(site.server.server_state.tasks) == 3
-        gone.writer.close()
-        await wait_until_async(lambda: len(site.server.server_state.tasks) == 2)
-        site.gate.open.set()
-        for client, number in ((held, 1), (stays, 3)):
+    """A client that disconnects while its rows wait is removed from the queue, and they are never predicted."""
+    async with listening() as running:
+        blocked = await running.block_prediction_of(1)
+        leaver, stayer = await running.connect(), await running.connect()
+        leaver.predict(2)
+        await wait_until_async(lambda: running.state.batcher.pending == 1)
+        stayer.predict(3)
+        await wait_until_async(lambda: running.state.batcher.pending == 2)
+        assert len(running.server.server_state.tasks) == 3
+        leaver.writer.close()
+        await wait_until_async(lambda: len(running.server.server_state.tasks) == 2)
+        running.engine.open.set()
+        for client, number in ((blocked, 1), (stayer, 3)):
             assert json.loads((await client.answer()).body)["prediction"] == number
-        assert site.gate.calls == [[1], [3]]
-        assert site.serving.batcher.pending == 0
+        assert running.engine.calls == [[1], [3]]
+        assert running.state.batcher.pending == 0
 
 
 @pytest.mark.anyio
 async def test_disconnect_during_prediction_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    """A client that hangs up while its rows are predicted disturbs nobody, and nothing is logged as an error."""
-    async with listening() as site:
-        gone = await site.shut_gate_behind(1)
-        gone.writer.close()
-        await wait_until_async(lambda: not site.server.server_state.tasks)
-        site.gate.open.set()
-        client = await site.connect()
+    """A client that disconnects while its rows are predicted causes no error, and the next request is answered."""
+    async with listening() as running:
+        leaver = await running.block_prediction_of(1)
+        leaver.writer.close()
+        await wait_until_async(lambda: not running.server.server_state.tasks)
+        running.engine.open.set()
+        client = await running.connect()
         client.predict(2)
         assert (await client.answer()).status == 200
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
@@ -420,14 +421,14 @@ async def test_disconnect_during_prediction_logs_no_error(caplog: pytest.LogCapt
 
 @pytest.mark.anyio
 async def test_disconnect_while_sending_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    """A client that hangs up in the middle of its body costs no prediction and no error in the log."""
-    async with listening() as site:
-        client = await site.connect()
+    """A client that disconnects in the middle of its body causes no prediction and no error in the log."""
+    async with listening() as running:
+        client = await running.connect()
         client.send("POST /predict HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{")
-        await wait_until_async(lambda: len(site.server.server_state.tasks) == 1)
+        await wait_until_async(lambda: len(running.server.server_state.tasks) == 1)
         client.writer.close()
-        await wait_until_async(lambda: not site.server.server_state.tasks)
-        assert site.gate.calls == []
+        await wait_until_async(lambda: not running.server.server_state.tasks)
+        assert running.engine.calls == []
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
@@ -436,9 +437,9 @@ async def test_disconnect_while_sending_logs_no_error(caplog: pytest.LogCaptureF
     "text", ["NONSENSE\r\n\r\n", "GET / HTTP/1.1\r\ncontent-length: abc\r\n\r\n", "\x16\x03\x01 hi"]
 )
 async def test_malformed_http_gets_a_problem_document(text: str) -> None:
-    """What is no HTTP gets a problem document, and is hung up on."""
-    async with listening() as site:
-        client = await site.connect()
+    """Malformed HTTP gets a problem document with status 400, and the connection is closed."""
+    async with listening() as running:
+        client = await running.connect()
         client.send(text)
         answer = await client.answer()
         assert answer.status == 400
@@ -447,149 +448,150 @@ async def test_malformed_http_gets_a_problem_document(text: str) -> None:
         assert answer.headers["x-served-by"] == f"one/{os.getpid()}"
         assert answer.headers["x-model-version"] == "1"
         assert json.loads(answer.body)["title"] == "Bad Request"
-        assert await client.rest() == b""
-        client = await site.connect()
+        assert await client.read_until_closed() == b""
+        client = await running.connect()
         client.send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        told = samples((await client.answer()).body.decode())
-        assert request_counts(told) == {("other", 400): 1}
+        series = samples((await client.answer()).body.decode())
+        assert request_counts(series) == {("other", 400): 1}
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("part", ["x" * 1000, "x: y\r\n" * 100], ids=["one", "many"])
-async def test_header_without_an_end(part: str) -> None:
-    """A header that does not end, of one line or of many, is hung up on; one that is long and ends is read."""
-    async with listening() as site:
-        client = await site.connect()
+async def test_header_above_64_kib_is_refused(part: str) -> None:
+    """A header of more than 64 KiB, in one line or in many, gets 400, and a shorter one is read."""
+    async with listening() as running:
+        client = await running.connect()
         client.send("GET /ready HTTP/1.1\r\nx: " + part)
         await asyncio.sleep(0.05)
         client.send(part.removesuffix("\r\n") + "\r\n\r\n")
         assert (await client.answer()).status == 200
         start = "GET /ready HTTP/1.1\r\nx: "
         client.send(start)
-        client.send((part * 200)[: 65_537 - len(start)])  # no more, or what nobody reads would reset the connection
+        # One byte too many, not more: bytes that the server does not read would make it reset the connection.
+        client.send((part * 200)[: 65_537 - len(start)])
         answer = await client.answer()
         assert (answer.status, json.loads(answer.body)["detail"]) == (400, "the header is too large")
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("inline", [QUICK, SLOW], ids=["loop", "thread"])
-async def test_unforeseen_is_logged(inline: float, caplog: pytest.LogCaptureFixture) -> None:
-    """A model that breaks is a bare 500 on a connection that stays, and a traceback in the server's log."""
-    async with listening(inline=inline) as site:
-        client = await site.connect()
+@pytest.mark.parametrize("inline", [INLINE_ALWAYS, INLINE_NEVER], ids=["loop", "thread"])
+async def test_model_error_is_logged_but_not_sent(inline: float, caplog: pytest.LogCaptureFixture) -> None:
+    """An exception of the model is logged with its traceback, and the client gets 500 without its text."""
+    async with listening(inline=inline) as running:
+        client = await running.connect()
         client.predict(13)
         answer = await client.answer()
         assert answer.status == 500
         assert b"secret" not in answer.body
         assert "LookupError: secret of the model" in caplog.text
-        client.predict(1)  # the connection is as good as before
+        client.predict(1)  # the connection stays usable
         assert (await client.answer()).status == 200
 
 
 @pytest.mark.anyio
 async def test_drain_refuses_connections_and_closes_open_ones() -> None:
-    """At a stop the door closes first; who is inside gets an answer, each with Connection: close."""
-    async with listening() as site:
-        idle = await site.connect()
+    """A stopping server refuses new connections and answers on open ones with Connection: close."""
+    async with listening() as running:
+        idle = await running.connect()
         idle.get("/ready")
         assert (await idle.answer()).status == 200
-        held = await site.shut_gate_behind(1)
-        await site.start_to_drain()
+        blocked = await running.block_prediction_of(1)
+        await running.start_drain()
         with pytest.raises(ConnectionRefusedError):
-            await site.connect()
+            await running.connect()
         idle.get("/ready")
         refused = await idle.answer()
         assert refused.status == 503
         assert refused.headers["retry-after"] == "1"
         assert refused.headers["connection"] == "close"
-        assert await idle.rest() == b""
-        assert not site.task.done()
-        site.gate.open.set()
-        answer = await held.answer()
+        assert await idle.read_until_closed() == b""
+        assert not running.task.done()
+        running.engine.open.set()
+        answer = await blocked.answer()
         assert answer.status == 200
         assert answer.headers["connection"] == "close"
-        assert await held.rest() == b""
-        await site.ended()
-        assert site.worker.notified > 0
+        assert await blocked.read_until_closed() == b""
+        await running.wait_until_stopped()
+        assert running.worker.notifications > 0
 
 
 @pytest.mark.anyio
-async def test_request_on_a_kept_connection_during_the_drain() -> None:
-    """A prediction that arrives on a kept connection while the worker drains is made, not refused."""
-    async with listening() as site:
-        late = await site.connect()
+async def test_drain_answers_requests_on_open_connections() -> None:
+    """A prediction request that arrives on an open connection during the drain is answered, not refused."""
+    async with listening() as running:
+        late = await running.connect()
         late.get("/ready")
         await late.answer()
-        held = await site.shut_gate_behind(1)
-        await site.start_to_drain()
+        blocked = await running.block_prediction_of(1)
+        await running.start_drain()
         late.predict(2)
-        await wait_until_async(lambda: site.serving.batcher.pending == 1)
-        site.gate.open.set()
-        for client, number in ((held, 1), (late, 2)):
+        await wait_until_async(lambda: running.state.batcher.pending == 1)
+        running.engine.open.set()
+        for client, number in ((blocked, 1), (late, 2)):
             answer = await client.answer()
             assert json.loads(answer.body)["prediction"] == number
             assert answer.headers["connection"] == "close"
-        await site.ended()
+        await running.wait_until_stopped()
 
 
 @pytest.mark.anyio
-async def test_quiet_connections_do_not_hold_the_drain() -> None:
-    """Kept connections that say nothing any more are closed, and the worker ends before its deadline."""
-    async with listening() as site:
-        quiet = await site.connect()
+async def test_drain_closes_quiet_connections() -> None:
+    """A drain closes connections that send no more requests, and ends before its deadline."""
+    async with listening() as running:
+        quiet = await running.connect()
         quiet.get("/ready")
         await quiet.answer()
-        site.server.should_exit = True
-        assert await quiet.rest() == b""
-        await site.ended()
+        running.server.should_exit = True
+        assert await quiet.read_until_closed() == b""
+        await running.wait_until_stopped()
 
 
 @pytest.mark.anyio
-async def test_stuck_call_is_given_up() -> None:
-    """A predict call that runs for longer than the worker allows is noticed, and one that returned is not."""
-    async with listening() as site:
-        answered = await site.connect()
-        answered.predict(1)
-        assert (await answered.answer()).status == 200
-        site.worker.longest_call = 0.05
+async def test_stuck_predict_call_ends_the_worker() -> None:
+    """A worker exits if a predict call runs longer than its timeout, but not after the call has returned."""
+    async with listening() as running:
+        client = await running.connect()
+        client.predict(1)
+        assert (await client.answer()).status == 200
+        running.worker.predict_timeout = 0.05
         await asyncio.sleep(0.3)
-        assert site.worker.gave_up == 0
-        held = await site.shut_gate_behind(2)
-        await wait_until_async(lambda: site.worker.gave_up > 0.05)
-        site.gate.open.set()
-        assert (await held.answer()).status == 200
+        assert running.worker.stuck_seconds == 0
+        blocked = await running.block_prediction_of(2)
+        await wait_until_async(lambda: running.worker.stuck_seconds > 0.05)
+        running.engine.open.set()
+        assert (await blocked.answer()).status == 200
 
 
 @pytest.mark.anyio
 async def test_drain_deadline_answers_waiting_requests_503() -> None:
-    """At the deadline those who still wait get 503, and the call that runs may still answer."""
-    async with listening(drain_seconds=0.2) as site:
-        held = await site.shut_gate_behind(1)
-        waiting = await site.connect()
+    """Requests that wait at the drain's deadline get 503, and the running predict call may still finish."""
+    async with listening(drain_seconds=0.2) as running:
+        blocked = await running.block_prediction_of(1)
+        waiting = await running.connect()
         waiting.predict(2)
-        await wait_until_async(lambda: site.serving.batcher.pending == 1)
-        site.server.should_exit = True
+        await wait_until_async(lambda: running.state.batcher.pending == 1)
+        running.server.should_exit = True
         refused = await waiting.answer()
         assert refused.status == 503
         assert refused.headers["connection"] == "close"
         assert refused.headers["retry-after"] == "1"
-        site.gate.open.set()
-        assert (await held.answer()).status == 200
-        await site.ended()
-        assert site.gate.calls == [[1]]
+        running.engine.open.set()
+        assert (await blocked.answer()).status == 200
+        await running.wait_until_stopped()
+        assert running.engine.calls == [[1]]
 
 
 @pytest.mark.anyio
 async def test_worker_stops_when_its_master_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker whose master is gone stops by itself."""
-    async with listening() as site:
+    """A worker stops if its master has died."""
+    async with listening() as running:
         monkeypatch.setattr(os, "getppid", lambda: -1)
-        await site.ended()
+        await running.wait_until_stopped()
 
 
 @pytest.mark.anyio
-async def test_app_without_a_batcher() -> None:
-    """The server drains an app that is not ours, too."""
+async def test_app_without_a_worker_state_is_served_and_drained() -> None:
+    """The server also runs and drains an ASGI app that has no WorkerState."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -600,7 +602,7 @@ async def test_app_without_a_batcher() -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
-    async with listening(app=app) as site:
-        client = await site.connect()
+    async with listening(app=app) as running:
+        client = await running.connect()
         client.get("/")
         assert (await client.head()).status == 204
