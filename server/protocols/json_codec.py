@@ -1,4 +1,4 @@
-"""Bytes to objects and back. The only importer of orjson."""
+"""Decoding and encoding of JSON. No other module of the server imports orjson."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from server.inference.rows import Prediction
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 
-# As RFC 9110 names them, whose words Python took over in 3.13.
+# The names of RFC 9110, which Python uses from 3.13 on.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 
 def decode(body: bytes) -> object:
-    """One JSON document (RFC 8259) in UTF-8.
+    """Return the value of a JSON document (RFC 8259) in UTF-8.
 
     Raises:
-        InvalidJson: saying what is wrong and at which line and column; NaN and Infinity are not JSON.
+        InvalidJson: the body is not JSON, as with NaN or Infinity; the message has the line and the column.
     """
     try:
         return orjson.loads(body)
@@ -32,44 +32,44 @@ def decode(body: bytes) -> object:
 
 
 def decode_with_nan(body: bytes) -> object:
-    """The same, and NaN counts as null: Python's json writes it for what a DataFrame or an array has not.
+    """Return the value of a JSON document in which NaN stands for null, as Python's json writes missing values.
 
     Raises:
-        InvalidJson: as above.
+        InvalidJson: the body is not JSON except for NaN; the message has the line and the column.
     """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         if b"NaN" in body:
             with contextlib.suppress(ValueError, RecursionError):
-                return json.loads(body, parse_constant=_nothing)
+                return json.loads(body, parse_constant=_nan_to_none)
         raise InvalidJson(f"the body is not JSON: {error}") from None
 
 
-def _nothing(word: str) -> None:
-    if word != "NaN":
-        raise ValueError(word)
+def _nan_to_none(constant: str) -> None:
+    if constant != "NaN":
+        raise ValueError(constant)
 
 
 def encode(document: Mapping[str, object]) -> bytes:
-    """Any JSON document of ours."""
+    """Return a document as JSON."""
     return orjson.dumps(document)
 
 
-def encode_one(prediction: Prediction, version: str) -> bytes:
-    """The answer to a request for one row."""
+def encode_prediction(prediction: Prediction, version: str) -> bytes:
+    """Return the response of ``/predict`` to a request for one row."""
     label, confidence = prediction.first
     return orjson.dumps({"prediction": label, "confidence": confidence, "model_version": version})
 
 
-def encode_many(prediction: Prediction, version: str) -> bytes:
-    """The answer to a request with ``instances``; a model without probabilities has null confidences."""
+def encode_predictions(prediction: Prediction, version: str) -> bytes:
+    """Return the response of ``/predict`` to ``instances``; a model without probabilities has null confidences."""
     confidences = prediction.confidences or [None] * len(prediction.labels)
     return orjson.dumps({"predictions": prediction.labels, "confidences": confidences, "model_version": version})
 
 
 def encode_problem(status: int, detail: str, faults: Sequence[Fault] = ()) -> bytes:
-    """A problem document (RFC 9457), its ``errors`` in the form of that standard's section 3, by JSON pointer."""
+    """Return a problem document (RFC 9457), whose ``errors`` have the form of the example in its section 3."""
     problem: dict[str, object] = {
         "type": "about:blank",
         "title": _TITLES.get(status) or HTTPStatus(status).phrase,

@@ -1,8 +1,8 @@
 """MLflow's scoring protocol, as ``mlflow models serve`` speaks it: ``POST /invocations``, ``/ping``, ``/version``.
 
 Source: https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally, and mlflow/pyfunc/scoring_server of MLflow
-3.17. Its leniency is the columns' (:class:`server.inference.columns.Policy`); its forms of a request are told in
-:meth:`_rows`.
+3.17. Values are converted under the lenient :class:`server.inference.columns.Policy`. The forms of a request are
+described at :meth:`ScoringProtocol._rows`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"
 
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
-_ONE_OF = "the body must be an object with exactly one of " + ", ".join(_FORMS)
+_EXPECTED_BODY = "the body must be an object with exactly one of " + ", ".join(_FORMS)
 
 
 class ScoringProtocol:
@@ -41,60 +41,62 @@ class ScoringProtocol:
         self._params = model.params
         self._max_rows = max_rows
         self._readers: dict[str, Callable[[bytes], Sequence[Row]]] = {json_codec.JSON: self._json, CSV: self._csv}
-        if model.engine.frames and csv_parquet.parquet_is_read():
+        if model.engine.frames and csv_parquet.can_read_parquet():
             self._readers[PARQUET] = self._parquet
 
     def owns(self, path: str) -> bool:
-        """Return whether this is the protocol's only path that takes a body."""
+        """Return whether ``path`` is ``/invocations``, the protocol's only path with a request body."""
         return path == self.route
 
-    def reader(self, media_type: bytes, _headers: Headers) -> BodyReader:
-        """Return the function that parses JSON or CSV in UTF-8, or Parquet where pandas is in memory anyway.
+    def reader(self, content_type: bytes, _headers: Headers) -> BodyReader:
+        """Return the function that parses JSON or CSV in UTF-8, or Parquet if the engine loads pandas anyway.
 
         Raises:
-            UnsupportedMediaType: the body is declared as something else.
+            UnsupportedMediaType: the Content-Type is none of these.
         """
-        kind, *parameters = (part.strip() for part in media_type.decode("latin-1").lower().split(";"))
+        media_type, *parameters = (part.strip() for part in content_type.decode("latin-1").lower().split(";"))
         for parameter in parameters:
             if parameter.replace('"', "") not in ("", "charset=utf-8", "charset=utf8"):
                 raise UnsupportedMediaType(
-                    f"the Content-Type may have charset=utf-8 beside it, got {parameter[:100]!r}"
+                    f"the Content-Type may have the parameter charset=utf-8 only, got {parameter[:100]!r}"
                 )
-        rows = self._readers.get(kind)
+        rows = self._readers.get(media_type)
         if rows is None:
-            raise UnsupportedMediaType(self._unread(kind))
+            raise UnsupportedMediaType(self._unsupported(media_type))
         return lambda body: PredictionRequest(rows(body), encode)
 
-    def _unread(self, kind: str) -> str:
-        if kind == PARQUET:
-            why = "Parquet is read where the engine has pandas in memory anyway and pyarrow is installed, not here"
-            return f"{why}; send {' or '.join(self._readers)}"
-        return f"the Content-Type must be one of {', '.join(self._readers)}, got {kind[:100]!r}"
+    def _unsupported(self, media_type: str) -> str:
+        if media_type == PARQUET:
+            reason = "Parquet is accepted only if the model's engine uses pandas and pyarrow is installed"
+            return f"{reason}; send {' or '.join(self._readers)}"
+        return f"the Content-Type must be one of {', '.join(self._readers)}, got {media_type[:100]!r}"
 
     def _json(self, body: bytes) -> Sequence[Row]:
         document = json_codec.decode_with_nan(body)
         if not isinstance(document, dict):
-            raise InvalidBody(f"{_ONE_OF}, got {show(document)}")
-        given = [form for form in _FORMS if form in document]
-        if len(given) != 1:
-            raise InvalidBody(f"{_ONE_OF}, got {' and '.join(given) or 'none of them'}")
-        self._refuse_params(document.get("params"))
-        return self._rows(given[0], document[given[0]])
+            raise InvalidBody(f"{_EXPECTED_BODY}, got {show(document)}")
+        forms = [form for form in _FORMS if form in document]
+        if len(forms) != 1:
+            raise InvalidBody(f"{_EXPECTED_BODY}, got {' and '.join(forms) or 'none of them'}")
+        self._reject_declared_params(document.get("params"))
+        return self._rows(forms[0], document[forms[0]])
 
-    def _refuse_params(self, params: object) -> None:
-        """Those that the model declares would change its answer; all others MLflow's server passes over, too."""
+    def _reject_declared_params(self, params: object) -> None:
+        """Raise an error for parameters that the model declares; others are ignored, as in MLflow's server."""
         if params is None:
             return
         if not isinstance(params, dict):
             raise InvalidBody(f"params must be an object, got {show(params)}")
         for name in params:
             if name in self._params:
-                raise InvalidBody(
-                    f"params: this server does not hand {name!r}, or any other, to the model; leave it out"
-                )
+                raise InvalidBody(f"params: passing parameters to the model is not supported; remove {name!r}")
 
     def _rows(self, form: str, data: object) -> Sequence[Row]:
-        """A DataFrame as pandas writes it in two ways; a list of records, or columns by name, under two names."""
+        """Return the rows of a body's form.
+
+        ``dataframe_split`` and ``dataframe_records`` are the formats of pandas. ``instances`` and ``inputs`` are a list
+        of records, an object of columns, or a list of values if the model has one column.
+        """
         if form == "dataframe_split":
             return self._schema.table(_split(data), self._max_rows)
         if form == "dataframe_records" or (isinstance(data, list) and any(isinstance(item, dict) for item in data)):
@@ -102,7 +104,7 @@ class ScoringProtocol:
         if isinstance(data, list) and len(self._schema.columns) == 1:
             data = {self._schema.columns[0].name: data}
         if not isinstance(data, dict):
-            got = f"got {show(data)}; values without names do not say which column they belong to"
+            got = f"got {show(data)}; values without names cannot be assigned to columns"
             raise SchemaMismatch(f"{form} must be a list of records, or lists of values by column, {got}")
         return self._schema.table(_columns(form, data), self._max_rows)
 
@@ -113,7 +115,7 @@ class ScoringProtocol:
         return self._schema.table(csv_parquet.read_parquet(body, self._schema.columns, self._max_rows), self._max_rows)
 
     def render_error(self, error: RequestError) -> ErrorAnswer:
-        """Return MLflow's error document: plain text for a wrong Content-Type, and for HTTP's own errors a problem."""
+        """Return MLflow's error document, plain text for a 415, or a problem document for a wrong method."""
         if isinstance(error, UnsupportedMediaType):
             return ErrorAnswer(error.status, b"text/plain; charset=utf-8", error.detail.encode())
         if isinstance(error, RoutingError):
@@ -123,7 +125,7 @@ class ScoringProtocol:
 
 
 def encode(prediction: Prediction) -> bytes:
-    """The answer: a value, or a list, for each row; a record where the model answered columns with names."""
+    """Return the response: per row a label, a list of labels, or a record if the model names its output columns."""
     labels, columns = prediction.labels, prediction.columns
     if columns is not None:
         rows = labels if len(columns) > 1 else [[label] for label in labels]
@@ -132,36 +134,40 @@ def encode(prediction: Prediction) -> bytes:
 
 
 async def ping(_request: Request) -> Response:
-    """The process is there, and has its model."""
+    """Answer 200 with an empty line: the server is running, and its model is loaded."""
     return Response(b"\n", media_type=json_codec.JSON)
 
 
 async def mlflow_version(_request: Request) -> Response:
-    """The bare version of the MLflow that is installed here."""
+    """Answer with the version of the installed MLflow as plain text."""
     return Response(version("mlflow-skinny"), media_type=json_codec.JSON)
 
 
 def _encode_error(error: RequestError) -> bytes:
-    """As ``MlflowException.serialize_as_json`` writes one; the classes are those of mlflow/error_classification.py."""
+    """Return an error in the form of ``MlflowException.serialize_as_json``.
+
+    Source of SQLSTATE and error class: mlflow/error_classification.py.
+    """
     if isinstance(error, SchemaMismatch):
-        words = ("INVALID_PARAMETER_VALUE", "KAM01", "SCHEMA_ENFORCEMENT_FAILED")
+        codes = ("INVALID_PARAMETER_VALUE", "KAM01", "SCHEMA_ENFORCEMENT_FAILED")
     elif error.status == 401:
-        words = ("UNAUTHENTICATED", "KAMC1", "CP_PERMISSION_DENIED")
+        codes = ("UNAUTHENTICATED", "KAMC1", "CP_PERMISSION_DENIED")
     elif error.status == 503:
-        words = ("TEMPORARILY_UNAVAILABLE", "XXM00", "CLIENT_INTERNAL_ERROR")
+        codes = ("TEMPORARILY_UNAVAILABLE", "XXM00", "CLIENT_INTERNAL_ERROR")
     elif error.status == 500:
-        words = ("INTERNAL_ERROR", "XXM00", "CLIENT_INTERNAL_ERROR")
+        codes = ("INTERNAL_ERROR", "XXM00", "CLIENT_INTERNAL_ERROR")
     else:
-        words = ("BAD_REQUEST", "KAM00", "INVALID_PARAMETER_VALUE")
-    document = {"error_code": words[0], "message": error.detail, "sqlstate": words[1], "error_class": words[2]}
+        codes = ("BAD_REQUEST", "KAM00", "INVALID_PARAMETER_VALUE")
+    error_code, sqlstate, error_class = codes
+    document = {"error_code": error_code, "message": error.detail, "sqlstate": sqlstate, "error_class": error_class}
     return json_codec.encode(document)
 
 
 def _split(data: object) -> RowTable:
-    """``{"columns": [..], "data": [[..], ..], "index": [..]}``; without columns they are called 0, 1, .."""
+    """Return the rows of ``{"columns": [..], "data": [[..], ..], "index": [..]}``; default columns are 0, 1, .."""
     form = "dataframe_split"
     if not isinstance(data, dict) or not {"data"} <= set(data) <= {"columns", "data", "index"}:
-        raise InvalidBody(f"{form} must be an object of columns, data and, if need be, index")
+        raise InvalidBody(f"{form} must be an object with data and, optionally, columns and index")
     rows, columns, index = data["data"], data.get("columns"), data.get("index")
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
         raise InvalidBody(f"{form}.data must be a list of rows, each a list of values")
@@ -181,21 +187,21 @@ def _names(columns: object) -> list[str]:
         if not isinstance(name, str | int | float):
             raise InvalidBody(f"dataframe_split.columns.{i} must be a name, got {show(name)}")
     names = [str(name) for name in columns]
-    if twice := _twice(names):
-        raise SchemaMismatch(f"dataframe_split.columns names {show(twice)} twice")
+    if duplicate := _first_duplicate(names):
+        raise SchemaMismatch(f"dataframe_split.columns names {show(duplicate)} twice")
     return names
 
 
-def _twice(names: Iterable[str]) -> str | None:
+def _first_duplicate(names: Iterable[str]) -> str | None:
     seen: set[str] = set()
     return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 
 
 def _columns(form: str, data: Mapping[str, object]) -> RowTable:
-    """Columns by name, each a list of values; or each one value, which is one row."""
+    """Return the rows of an object of columns by name, each a list of values, or a single value for a single row."""
     names = list(data)
     lists = [value if isinstance(value, list) else [value] for value in data.values()]
     if len({len(values) for values in lists}) > 1:
-        raise SchemaMismatch(f"{form} must have as many values in each column")
+        raise SchemaMismatch(f"{form} must have equally many values in each column")
     rows = list(zip(*lists, strict=True))
     return RowTable(names, rows, f"#/{form}", lambda i, j: f"#/{form}/{names[j]}/{i}")

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2, over REST: what KServe's, Triton's and MLServer's clients speak.
+"""The Open Inference Protocol, version 2, over REST, for clients of KServe, Triton and MLServer.
 
 Source: https://github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md.
 """
@@ -23,10 +23,10 @@ from server.metrics.counts import INFER
 from server.protocols import json_codec
 from server.protocols.endpoint import BodyReader, Endpoint, ErrorAnswer, PredictionRequest
 from server.protocols.request_body import Headers
-from server.protocols.tensors import DATATYPES, Tensor, outputs, to_table
+from server.protocols.tensors import COLUMN_DATATYPES, Tensor, output_tensors, to_table
 
 PREFIX = "/v2"
-_BINARY = b"inference-header-content-length"
+_BINARY_HEADER = b"inference-header-content-length"
 
 
 class InferProtocol:
@@ -41,64 +41,68 @@ class InferProtocol:
         self._max_rows = max_rows
 
     def owns(self, path: str) -> bool:
-        """Return whether a path is below that of the protocol, whether or not there is such a path."""
+        """Return whether ``path`` is below ``/v2``, even if there is no route for it."""
         return path.startswith(PREFIX)
 
-    def reader(self, media_type: bytes, headers: Headers) -> BodyReader:
-        """Return the function that parses JSON, which clients of this protocol often do not declare.
+    def reader(self, content_type: bytes, headers: Headers) -> BodyReader:
+        """Return the function that parses JSON. Clients of this protocol often send no Content-Type.
 
         Raises:
-            InvalidBody: the body is in the binary form, an extension of the protocol.
-            UnsupportedMediaType: the body is declared as something else.
+            InvalidBody: the body uses the binary data extension of the protocol.
+            UnsupportedMediaType: the Content-Type is not JSON.
         """
-        if any(name == _BINARY for name, _ in headers):
+        if any(name == _BINARY_HEADER for name, _ in headers):
             raise InvalidBody("the binary data extension is not supported; send tensors as JSON (binary_data=False)")
-        kind = media_type.decode("latin-1").split(";")[0].strip().lower()
-        if kind not in ("", json_codec.JSON):
-            raise UnsupportedMediaType(f"the Content-Type must be {json_codec.JSON}, got {kind[:100]!r}")
+        media_type = content_type.decode("latin-1").split(";")[0].strip().lower()
+        if media_type not in ("", json_codec.JSON):
+            raise UnsupportedMediaType(f"the Content-Type must be {json_codec.JSON}, got {media_type[:100]!r}")
         return self._read
 
     def _read(self, body: bytes) -> PredictionRequest:
         document = json_codec.decode_with_nan(body)
         if not isinstance(document, dict):
             raise InvalidBody(f"the body must be an object, got {show(document)}")
-        ident, given = document.get("id"), document.get("inputs")
-        if ident is not None and not isinstance(ident, str):
-            raise InvalidBody(f"id must be a string, got {show(ident)}")
-        if not isinstance(given, list) or not given:
-            raise InvalidBody(f"inputs must be a list of at least one tensor, got {show(given)}")
-        tensors = [Tensor.parse(one, f"inputs.{i}") for i, one in enumerate(given)]
-        wanted = _wanted(document.get("outputs"))
+        request_id, inputs = document.get("id"), document.get("inputs")
+        if request_id is not None and not isinstance(request_id, str):
+            raise InvalidBody(f"id must be a string, got {show(request_id)}")
+        if not isinstance(inputs, list) or not inputs:
+            raise InvalidBody(f"inputs must be a list of at least one tensor, got {show(inputs)}")
+        tensors = [Tensor.parse(tensor, f"inputs.{i}") for i, tensor in enumerate(inputs)]
+        output_names = _output_names(document.get("outputs"))
         values = self._schema.table(to_table(tensors, self._schema.columns), self._max_rows)
-        return PredictionRequest(values, partial(self._write, ident, wanted))
+        return PredictionRequest(values, partial(self._write, request_id, output_names))
 
-    def _write(self, ident: str | None, wanted: Sequence[str], prediction: Prediction) -> bytes:
-        found = {tensor.name: tensor.document() for tensor in outputs(prediction)}
-        for name in wanted:
-            if name not in found:
-                raise InvalidBody(f"outputs: {name[:100]!r} is none of this model's; expected {' or '.join(found)}")
+    def _write(self, request_id: str | None, output_names: Sequence[str], prediction: Prediction) -> bytes:
+        """Return the response with the requested outputs, or with all if none is requested."""
+        outputs = {tensor.name: tensor.to_document() for tensor in output_tensors(prediction)}
+        for name in output_names:
+            if name not in outputs:
+                available = " or ".join(outputs)
+                raise InvalidBody(f"outputs: {name[:100]!r} is not an output of this model; expected {available}")
         document: dict[str, object] = {"model_name": self._name, "model_version": self._version}
-        if ident is not None:
-            document["id"] = ident
-        return json_codec.encode({**document, "outputs": [found[name] for name in wanted or found]})
+        if request_id is not None:
+            document["id"] = request_id
+        return json_codec.encode({**document, "outputs": [outputs[name] for name in output_names or outputs]})
 
     def render_error(self, error: RequestError) -> ErrorAnswer:
-        """Return ``{"error": ..}``, with 400 for whatever is wrong with the tensors."""
+        """Return ``{"error": ..}``, with status 400 instead of 422."""
         status = 400 if error.status == 422 else error.status
         return ErrorAnswer(status, json_codec.JSON.encode(), json_codec.encode({"error": error.detail}))
 
 
-def _wanted(given: object) -> list[str]:
-    """The names of the outputs that are asked for; none are all."""
-    if given is None:
+def _output_names(outputs: object) -> list[str]:
+    """Return the names of the requested outputs; an empty list requests all."""
+    if outputs is None:
         return []
-    names = [one.get("name") if isinstance(one, dict) else None for one in given] if isinstance(given, list) else [None]
-    wanted = [name for name in names if isinstance(name, str)]
-    if len(wanted) < len(names):
+    if not isinstance(outputs, list):
         raise InvalidBody("outputs must be a list of objects, each with a name")
-    if len(set(wanted)) < len(wanted):  # a few bytes more would ask for megabytes more
+    names = [output["name"] for output in outputs if isinstance(output, dict) and isinstance(output.get("name"), str)]
+    if len(names) < len(outputs):
+        raise InvalidBody("outputs must be a list of objects, each with a name")
+    # With duplicates, a few more bytes of request could cause megabytes more of response.
+    if len(set(names)) < len(names):
         raise InvalidBody("outputs names a tensor twice")
-    return wanted
+    return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,74 +114,77 @@ class OpenInferenceRoutes:
 
     @property
     def paths(self) -> tuple[str, str]:
-        """Where predictions of this model are asked for."""
+        """The paths for predictions: without and with the version."""
         root = f"{PREFIX}/models/{self.model.name}"
         return f"{root}/infer", f"{root}/versions/{self.model.version}/infer"
 
     def routes(self) -> list[Route]:
-        """Every path of the protocol; predictions of this very model have paths of their own."""
-        found = [
+        """Return the routes of the protocol, except ``paths``, which go to the endpoint without routing."""
+        routes = [
             Route(PREFIX, self.server),
             Route(f"{PREFIX}/health/live", self.live),
             Route(f"{PREFIX}/health/ready", self.ready),
         ]
         for root in (f"{PREFIX}/models/{{name}}", f"{PREFIX}/models/{{name}}/versions/{{version}}"):
-            found += [
+            routes += [
                 Route(root, self.metadata),
                 Route(f"{root}/ready", self.model_ready),
-                Route(f"{root}/infer", self.no_model, methods=["POST"]),
+                Route(f"{root}/infer", self.unknown_model, methods=["POST"]),
             ]
-        return found
+        return routes
 
     async def server(self, _request: Request) -> Response:
-        """The server's name and version; it has no extensions."""
+        """Answer with the server's name, its version and an empty list of extensions."""
         return _json({"name": "forkcast", "version": __version__, "extensions": []})
 
     async def live(self, _request: Request) -> Response:
-        """The worker is alive."""
+        """Answer 200: the worker is alive."""
         return _json({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        """Whether the worker takes requests."""
-        _refuse_draining(request)
+        """Answer 200 if the worker accepts requests, or 503 while it is draining."""
+        _check_not_draining(request)
         return _json({"ready": True})
 
     async def model_ready(self, request: Request) -> Response:
-        """Whether the worker takes requests for this model."""
+        """Answer 200 if the worker accepts requests for this model, or 503 while it is draining."""
         self._check(request)
-        _refuse_draining(request)
+        _check_not_draining(request)
         return _json({"name": self.model.name, "ready": True})
 
     async def metadata(self, request: Request) -> Response:
-        """The model's tensors: one a column; those of the answer as its example's prediction has them."""
+        """Answer with the input tensors, one per column, and the output tensors of the example's prediction."""
         self._check(request)
-        inputs = [{"name": c.name, "datatype": DATATYPES[c.type], "shape": [-1, 1]} for c in self.model.schema.columns]
+        inputs = [
+            {"name": c.name, "datatype": COLUMN_DATATYPES[c.type], "shape": [-1, 1]} for c in self.model.schema.columns
+        ]
         example: Prediction | None = request.state.worker.example
-        found = outputs(example) if example is not None else []
+        tensors = output_tensors(example) if example is not None else []
         return _json(
             {
                 "name": self.model.name,
                 "versions": [self.model.version],
                 "platform": f"mlflow_{self.model.engine.name}",
                 "inputs": inputs,
-                "outputs": [{"name": t.name, "datatype": t.datatype, "shape": [-1, *t.shape[1:]]} for t in found],
+                "outputs": [{"name": t.name, "datatype": t.datatype, "shape": [-1, *t.shape[1:]]} for t in tensors],
             }
         )
 
-    async def no_model(self, request: Request) -> Response:
-        """A request for predictions that has none of the model's own paths."""
+    async def unknown_model(self, request: Request) -> Response:
+        """Answer 404 to a prediction request for another model, or for a path that ``paths`` spells differently."""
         self._check(request)
-        raise ModelNotFound(f"predictions are asked for at {self.paths[0]}")
+        raise ModelNotFound(f"send prediction requests to {self.paths[0]}")
 
     def _check(self, request: Request) -> None:
-        name, asked = request.path_params["name"], request.path_params.get("version", self.model.version)
+        name, version = request.path_params["name"], request.path_params.get("version", self.model.version)
         if name != self.model.name:
-            raise ModelNotFound(f"there is no model {name[:100]!r}; served is {self.model.name!r}")
-        if asked != self.model.version:
-            raise ModelNotFound(f"there is no version {asked[:100]!r} of {name!r}; served is {self.model.version!r}")
+            raise ModelNotFound(f"unknown model {name[:100]!r}; this server serves {self.model.name!r}")
+        if version != self.model.version:
+            served = f"this server serves version {self.model.version!r}"
+            raise ModelNotFound(f"unknown version {version[:100]!r} of {name!r}; {served}")
 
 
-def _refuse_draining(request: Request) -> None:
+def _check_not_draining(request: Request) -> None:
     if request.state.worker.draining:
         raise Draining("this worker is draining")
 

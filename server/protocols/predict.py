@@ -1,4 +1,4 @@
-"""``POST /predict``, Forkcast's own protocol: one row or many, strictly checked, with confidences."""
+"""The protocol of ``POST /predict``, Forkcast's own: strictly validated rows, answered with confidences."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ class PredictProtocol:
     def __init__(self, model: Model, max_rows: int) -> None:
         self._parse = model.schema.parse
         self._max_rows = max_rows
-        self._one = partial(json_codec.encode_one, version=model.version)
-        self._many = partial(json_codec.encode_many, version=model.version)
+        self._encode_single = partial(json_codec.encode_prediction, version=model.version)
+        self._encode_many = partial(json_codec.encode_predictions, version=model.version)
 
     def owns(self, _path: str) -> bool:
-        """Return True: every path that belongs to no other protocol is Forkcast's own."""
+        """Return True, because this protocol owns every path that no other protocol owns."""
         return True
 
-    def reader(self, media_type: bytes, _headers: Headers) -> BodyReader:
+    def reader(self, content_type: bytes, _headers: Headers) -> BodyReader:
         """Return the function that parses JSON in UTF-8.
 
         Raises:
-            UnsupportedMediaType: the body is declared as something else.
+            UnsupportedMediaType: the Content-Type is not JSON in UTF-8.
         """
-        if media_type != _JSON:
-            _check_media_type(media_type.decode("latin-1"))
+        if content_type != _JSON:
+            _check_content_type(content_type.decode("latin-1"))
         return self._read
 
     def _read(self, body: bytes) -> PredictionRequest:
         query = self._parse(json_codec.decode(body), self._max_rows)
-        return PredictionRequest(query.values, self._many if query.many else self._one)
+        return PredictionRequest(query.values, self._encode_many if query.many else self._encode_single)
 
     def render_error(self, error: RequestError) -> ErrorAnswer:
         """Return a problem document (RFC 9457)."""
@@ -50,12 +50,12 @@ class PredictProtocol:
 
 
 def problem(error: RequestError) -> ErrorAnswer:
-    """Return an error as a problem document (RFC 9457)."""
+    """Return the response for an error as a problem document (RFC 9457)."""
     body = json_codec.encode_problem(error.status, error.detail, error.faults)
     return ErrorAnswer(error.status, _PROBLEM_JSON, body)
 
 
-def _check_media_type(header: str) -> None:
+def _check_content_type(header: str) -> None:
     media_type, *parameters = (part.strip().lower() for part in header.split(";"))
     charsets = [parameter.removeprefix("charset=").strip('"') for parameter in parameters if "charset=" in parameter]
     if media_type != json_codec.JSON or not {"utf-8", "utf8"}.issuperset(charsets):

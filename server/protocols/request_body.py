@@ -1,4 +1,4 @@
-"""Reading a request's body, and the limit on its size."""
+"""Functions that read a request's body, up to a limit on its size."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ Header = tuple[bytes, bytes]
 Headers = Iterable[Header]
 
 
-def declared_of(headers: Headers) -> tuple[bytes, int]:
-    """Return the media type and the length in bytes that a body was declared with; 0 where it comes in parts."""
-    media_type, length = b"", b"0"
+def content_type_and_length(headers: Headers) -> tuple[bytes, int]:
+    """Return the values of Content-Type and of Content-Length in bytes; b"" and 0 if a header is absent."""
+    content_type, length = b"", b"0"
     for name, value in headers:
-        if name == b"content-type" and not media_type:
-            media_type = value
+        if name == b"content-type" and not content_type:
+            content_type = value
         elif name == b"content-length":
             length = value
-    return media_type, int(length)
+    return content_type, int(length)
 
 
-async def read_body(receive: Receive, declared: int, limit: int) -> bytes:
-    """Return a body of at most ``limit`` bytes, of which ``declared`` were announced.
+async def read_body(receive: Receive, content_length: int, limit: int) -> bytes:
+    """Return the request's body.
 
     Raises:
-        BodyTooLarge: it is longer, or was announced to be.
-        ClientDisconnected: the client left before the end of it.
+        BodyTooLarge: the body has more than ``limit`` bytes, or ``content_length`` says so.
+        ClientDisconnected: the client disconnected before the end of the body.
     """
-    if declared > limit:
+    if content_length > limit:
         raise _too_large(limit)
     body, more = await _receive(receive)
     if more:
@@ -41,7 +41,7 @@ async def read_body(receive: Receive, declared: int, limit: int) -> bytes:
 
 
 async def _remaining_parts(body: bytes, receive: Receive, limit: int) -> bytes:
-    """Return a body that comes in parts, up to the part that goes over the limit."""
+    """Return the whole body, or its beginning if it exceeds the limit."""
     parts, more = bytearray(body), True
     while more and len(parts) <= limit:
         body, more = await _receive(receive)
@@ -50,10 +50,10 @@ async def _remaining_parts(body: bytes, receive: Receive, limit: int) -> bytes:
 
 
 async def _receive(receive: Receive) -> tuple[bytes, bool]:
-    """Return the next part of a body, and whether another one follows."""
+    """Return the next part of a body, and whether more parts follow."""
     message = await receive()
     if message["type"] == "http.disconnect":
-        raise ClientDisconnected("the client went away")
+        raise ClientDisconnected("the client disconnected")
     return message.get("body", b""), message.get("more_body", False)
 
 

@@ -127,9 +127,9 @@ def test_tritons_client_chooses_outputs(
 @pytest.mark.parametrize(
     ("asked", "status", "told"),
     [
-        ({"model_name": "nobody"}, "404", "there is no model 'nobody'; served is 'covertype'"),
-        ({"model_version": "999"}, "404", "there is no version '999' of 'covertype'; served is '1'"),
-        ({"outputs": ["nothing"]}, "400", "'nothing' is none of this model's; expected predict or confidence"),
+        ({"model_name": "nobody"}, "404", "unknown model 'nobody'; this server serves 'covertype'"),
+        ({"model_version": "999"}, "404", "unknown version '999' of 'covertype'; this server serves version '1'"),
+        ({"outputs": ["nothing"]}, "400", "'nothing' is not an output of this model; expected predict or confidence"),
         ({"inputs": ["slope", "aspect"]}, "400", "one of the shape [n, 12] for all; got 'x' of shape [64, 2]"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from server.http.openapi.parts import get_operation, object_schema, ref, response
 from server.inference.model import Model
 from server.protocols.json_codec import JSON
-from server.protocols.tensors import DATATYPES, KINDS
+from server.protocols.tensors import COLUMN_DATATYPES, DATATYPES
 
 TAG = "Open Inference Protocol"
 
@@ -65,7 +65,7 @@ def schemas(model: Model, _max_rows: int) -> dict[str, Any]:
     tensor = {
         "name": {"type": "string", "minLength": 1},
         "shape": {"type": "array", "items": size, "minItems": 1, "maxItems": 2},
-        "datatype": {"enum": list(KINDS)},
+        "datatype": {"enum": list(DATATYPES)},
         "data": {"type": "array"},
     }
     output = object_schema({"name": _TEXT}, closed=False)
@@ -100,7 +100,7 @@ def _example(model: Model) -> dict[str, Any]:
     columns = [column for column in model.schema.columns if model.example.get(column.name) is not None]
     return {
         "inputs": [
-            {"name": c.name, "shape": [1, 1], "datatype": DATATYPES[c.type], "data": [model.example[c.name]]}
+            {"name": c.name, "shape": [1, 1], "datatype": COLUMN_DATATYPES[c.type], "data": [model.example[c.name]]}
             for c in columns
         ]
     }

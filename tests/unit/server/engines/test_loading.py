@@ -42,7 +42,7 @@ from server.inference.model import Engine
 from server.inference.rows import Prediction, Rows
 from server.model_store.digest import folder_digest
 from server.model_store.mlmodel import MLmodel
-from server.protocols.json_codec import decode, encode_many
+from server.protocols.json_codec import decode, encode_predictions
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
@@ -101,7 +101,7 @@ def rows_of(mlmodel: MLmodel, frame: pd.DataFrame) -> Rows:
 
 def predict(mlmodel: MLmodel, frame: pd.DataFrame, engine: str = "auto") -> Prediction:
     prediction = load_engine(mlmodel, engine).predict(rows_of(mlmodel, frame))
-    answer = decode(encode_many(prediction, "1"))
+    answer = decode(encode_predictions(prediction, "1"))
     assert isinstance(answer, dict)
     assert answer["predictions"] == prediction.labels
     assert len(prediction.labels) == len(frame)

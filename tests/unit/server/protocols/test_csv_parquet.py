@@ -1,4 +1,4 @@
-"""CSV and Parquet, as MLflow's scoring server takes them."""
+"""Reading CSV and Parquet bodies as MLflow's scoring server does."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import pytest
 
 from server.errors import InvalidBody, InvalidRows
 from server.inference.columns import column_of
-from server.protocols.csv_parquet import parquet_is_read, read_csv, read_parquet
+from server.protocols.csv_parquet import can_read_parquet, read_csv, read_parquet
 
-KINDS = {"n": "long", "x": "double", "b": "boolean", "s": "string"}
-COLUMNS = [column_of(i, {"name": name, "type": kind}, {}) for i, (name, kind) in enumerate(KINDS.items())]
+SIGNATURE = [
+    {"name": name, "type": column_type}
+    for name, column_type in {"n": "long", "x": "double", "b": "boolean", "s": "string"}.items()
+]
+COLUMNS = [column_of(i, column, {}) for i, column in enumerate(SIGNATURE)]
 
 
 def rows(text: str) -> list[list[object]]:
@@ -20,7 +23,7 @@ def rows(text: str) -> list[list[object]]:
 
 
 def test_csv_cells_are_parsed_by_column_type() -> None:
-    """A cell is read as its column's type asks."""
+    """A cell becomes a value of its column's type, or stays text that validation converts or rejects."""
     assert rows('n,x,b,s\n3,2.5,True,"a, ""b"""\r\n3.0,1e3,false,7\n') == [
         ["3", "2.5", True, 'a, "b"'],
         [3, "1e3", False, "7"],
@@ -28,54 +31,54 @@ def test_csv_cells_are_parsed_by_column_type() -> None:
 
 
 def test_empty_csv_cells_are_missing_values() -> None:
-    """Empty cells, short rows and pandas' words for nothing are missing values."""
+    """Empty cells, cells beyond a short row and pandas' names for missing values are None."""
     assert rows("n,x,b,s\n,NaN,null,NA\n1\n") == [[None] * 4, ["1", None, None, None]]
 
 
-def test_pandas_writes_it() -> None:
-    """What pandas writes, with its unnamed column of the index, is read."""
+def test_csv_written_by_pandas_is_read() -> None:
+    """A CSV that pandas writes is read without its unnamed column of the index."""
     frame = pd.DataFrame({"n": [1, 2], "s": ["a", "ü"]})
     table = read_csv(frame.to_csv().encode(), COLUMNS, 9)
     assert list(table.names) == ["n", "s"]
     assert [list(row) for row in table.rows] == [["1", "a"], ["2", "ü"]]
 
 
-def test_byte_order_mark_and_blank_lines() -> None:
-    """A byte order mark is no part of the first name, and blank lines are no rows."""
+def test_byte_order_mark_and_blank_lines_are_ignored() -> None:
+    """A byte order mark is not part of the first name, and blank lines are not rows."""
     table = read_csv("\ufeffn\n1\n\n2\n".encode(), COLUMNS, 9)
     assert (list(table.names), len(table.rows)) == (["n"], 2)
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "reason"),
     [
         (b"", "the body is empty"),
-        (b"n,x\n1,2,3\n", "row 1 of the CSV has 3 values, its header has 2"),
+        (b"n,x\n1,2,3\n", "row 1 of the CSV must have at most 2 values, got 3"),
         (b'n\n"1\n', "the body is not CSV"),
         (b"n\n" + b"1\n" * 10, "the body must have at most 9 rows, got 10"),
         (b"n\n\xff\n", "the body is not UTF-8: invalid start byte at byte 2"),
     ],
 )
-def test_invalid_csv_is_refused_with_the_reason(body: bytes, words: str) -> None:
-    """What is no CSV is refused with the reason."""
-    with pytest.raises((InvalidBody, InvalidRows), match=words):
+def test_invalid_csv_is_refused_with_the_reason(body: bytes, reason: str) -> None:
+    """A body that is not valid CSV is rejected with the reason."""
+    with pytest.raises((InvalidBody, InvalidRows), match=reason):
         read_csv(body, COLUMNS, 9)
 
 
-def test_only_what_the_model_has() -> None:
-    """Of a wide table only the model's columns are read: rows take no more memory than those."""
+def test_csv_reads_only_columns_of_the_model() -> None:
+    """Rows of a wide table have only the model's columns, which limits their memory."""
     wide = ",".join(["n", *(f"c{i}" for i in range(9999)), "x"])
     assert [list(row) for row in read_csv(f"{wide}\n1\n".encode(), COLUMNS, 9).rows] == [["1", None]]
 
 
 def test_first_of_two_csv_columns_counts() -> None:
-    """Of two columns of the same name the first is read."""
+    """If two columns have the same name, the first is read."""
     table = read_csv(b"n,x,n\n1,2.5,3\n", COLUMNS, 9)
     assert (list(table.names), [list(row) for row in table.rows]) == (["n", "x"], [["1", "2.5"]])
 
 
 def test_csv_fault_names_row_and_column() -> None:
-    """A fault's place in a file is told by its row and its column."""
+    """The place of a fault names the row and the column."""
     assert read_csv(b"n,x\n1,2\n", COLUMNS, 9).place(0, 1) == "#/row 1/x"
 
 
@@ -86,26 +89,26 @@ def parquet(**columns: object) -> bytes:
 
 
 def test_parquet_reads_only_columns_of_the_model() -> None:
-    """A Parquet file is read, missing values and all, as far as the model has its columns."""
-    assert parquet_is_read()
-    body = parquet(n=[1, 2], other=[[1], [2]], x=[2.5, None], s=["a", None], b=[True, False])
+    """The model's columns of a Parquet file are read, with None for missing values."""
+    assert can_read_parquet()
+    body = parquet(n=[1, 2], unknown=[[1], [2]], x=[2.5, None], s=["a", None], b=[True, False])
     table = read_parquet(body, COLUMNS, 9)
     assert list(table.names) == ["n", "x", "b", "s"]
     assert [list(row) for row in table.rows] == [[1, 2.5, True, "a"], [2, None, False, None]]
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "reason"),
     [
         (b"PAR1 or so", "the body is not Parquet"),
         (b"", "the body is not Parquet"),
         (parquet(n=[1] * 1_000_000), "must have at most 9 rows, got 1000000"),
-        (parquet(s=["a" * 2**25, "b" * 2**25, "c" * 2**24]), "more than 67108864"),
+        (parquet(s=["a" * 2**25, "b" * 2**25, "c" * 2**24]), "expected at most 67108864"),
     ],
     ids=["no file", "empty", "many rows", "long values"],
 )
-def test_invalid_or_expanding_parquet_is_refused(body: bytes, words: str) -> None:
-    """What is no Parquet file is refused, and so is one that is small only as long as it is not read."""
+def test_invalid_or_expanding_parquet_is_refused(body: bytes, reason: str) -> None:
+    """A body that is not Parquet, or that is small but would expand to many rows or bytes, is rejected."""
     assert len(body) < 2**22
-    with pytest.raises((InvalidBody, InvalidRows), match=words):
+    with pytest.raises((InvalidBody, InvalidRows), match=reason):
         read_parquet(body, COLUMNS, 9)

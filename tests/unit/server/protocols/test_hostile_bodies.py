@@ -1,4 +1,4 @@
-"""Bodies that nobody thinks of: refused in a few words, or answered, at a cost that only grows with the body."""
+"""Unusual and malicious bodies: each is answered or rejected briefly, and its cost is limited by its size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from server.settings import Settings
 from tests.support.models import small_models
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
+    warnings.simplefilter("ignore")  # Starlette prefers httpx2, and warns about httpx.
     from starlette.testclient import TestClient
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
@@ -43,17 +43,17 @@ TEXTS = ["\u0661\u0662", "\uff11", "\u00a01", "\ufeff1", "1\x00", "infinity", "n
 
 
 def columns_of(value: str) -> str:
-    """One row by columns, each of which has the same JSON value."""
+    """Return a body with one row as columns by name, each with the same JSON value."""
     return '{"inputs": {' + ", ".join(f"{json.dumps(name)}: [{value}]" for name in NAMES) + "}}"
 
 
 def row_of(value: str) -> str:
-    """One row, each of whose values is the same JSON value."""
+    """Return one row as an object whose values are all the same JSON value."""
     return "{" + ", ".join(f"{json.dumps(name)}: {value}" for name in NAMES) + "}"
 
 
-def in_json() -> Iterator[str | bytes]:
-    """For any protocol."""
+def json_bodies() -> Iterator[str | bytes]:
+    """Yield JSON bodies for all protocols."""
     for depth in (1000, 1025, 50_000):
         yield "[" * depth + "]" * depth
         yield '{"a":' * depth + "1" + "}" * depth
@@ -76,8 +76,8 @@ def in_json() -> Iterator[str | bytes]:
     yield from (json.dumps(ROW) + "\x00", "", " " * 1000, "/* */ {}", "nul", '{"a":')
 
 
-def in_csv() -> Iterator[str | bytes]:
-    """Of a header and rows, or what looks like it."""
+def csv_bodies() -> Iterator[str | bytes]:
+    """Yield bodies that are CSV or resemble it."""
     for number in (*NUMBERS, *TEXTS, "1.0e308", "1" * 5000 + ".0"):
         yield HEADER + ",".join([number] * WIDTH)
     yield from (
@@ -96,12 +96,12 @@ def in_csv() -> Iterator[str | bytes]:
 
 
 def tensor(**changed: object) -> dict[str, Any]:
-    """One tensor for all columns, with something about it changed."""
+    """Return one tensor for all columns, with some keys changed."""
     return {"name": "all", "shape": [1, WIDTH], "datatype": "FP64", "data": [1] * WIDTH, **changed}
 
 
-def in_tensors() -> Iterator[str | bytes]:
-    """For the Open Inference Protocol."""
+def tensor_bodies() -> Iterator[str | bytes]:
+    """Yield bodies for the Open Inference Protocol."""
     shapes: tuple[object, ...] = (
         [0], [0, 0], [0, WIDTH], [WIDTH, 0], [10**9, WIDTH], [10**9], [2**63, 2**63], [-1, WIDTH], [1.5], [True], [],
         [1, 1, WIDTH], ["1"], None, {}, LONG, [None], [1e308, 1e308], [1] * 10_000, [[1]], [0, 10**18],
@@ -110,50 +110,64 @@ def in_tensors() -> Iterator[str | bytes]:
     for shape, data in product(shapes, datas):
         yield json.dumps({"inputs": [tensor(shape=shape, data=data)]})
     yield '{"inputs": [{"name": "a", "shape": [1' + "0" * 400 + ', 2], "datatype": "FP64", "data": [1]}]}'
-    kinds: tuple[object, ...] = ("BOOL", "UINT64", "INT8", "FP16", "FP64", "BYTES", "BF16", "", None, 1, LONG, [], {})
-    for kind, number in product(kinds, (*NUMBERS, "true", "null", '"' + LONG[:1000] + '"', "[]", "{}")):
-        yield json.dumps({"inputs": [tensor(datatype=kind, data=["?"] * WIDTH)]}).replace('"?"', number)
+    datatypes: tuple[object, ...] = (
+        "BOOL",
+        "UINT64",
+        "INT8",
+        "FP16",
+        "FP64",
+        "BYTES",
+        "BF16",
+        "",
+        None,
+        1,
+        LONG,
+        [],
+        {},
+    )
+    for datatype, number in product(datatypes, (*NUMBERS, "true", "null", '"' + LONG[:1000] + '"', "[]", "{}")):
+        yield json.dumps({"inputs": [tensor(datatype=datatype, data=["?"] * WIDTH)]}).replace('"?"', number)
     names: tuple[object, ...] = ("", None, 1, LONG, "a/b", "\x00", [], {})
     for name in names:
         yield json.dumps({"inputs": [tensor(name=name)]})
         yield json.dumps({"inputs": [tensor(name=NAMES[0], shape=[1], data=[1])] * 2, "outputs": [{"name": name}]})
         yield json.dumps({"inputs": [tensor()], "id": name})
-    odds: tuple[object, ...] = ([], None, {}, LONG, [None] * 1000, [{}], [[]], 1)
-    for odd in odds:
-        yield json.dumps({"inputs": odd})
-        yield json.dumps({"inputs": [tensor(data=odd)], "outputs": odd, "parameters": odd})
+    invalid: tuple[object, ...] = ([], None, {}, LONG, [None] * 1000, [{}], [[]], 1)
+    for value in invalid:
+        yield json.dumps({"inputs": value})
+        yield json.dumps({"inputs": [tensor(data=value)], "outputs": value, "parameters": value})
     for depth in (10, 1000, 50_000):
         yield json.dumps({"inputs": [tensor(data="?")]}).replace('"?"', "[" * depth + "]" * depth)
 
 
-def written(columns: Mapping[str, Any]) -> bytes:
-    """A Parquet file."""
+def parquet_of(columns: Mapping[str, Any]) -> bytes:
+    """Return a Parquet file with these columns."""
     file = io.BytesIO()
     parquet.write_table(pa.table(dict(columns)), file)
     return file.getvalue()
 
 
-def in_parquet() -> Iterator[str | bytes]:
-    """Columns of types that no model has, and no columns."""
+def parquet_bodies() -> Iterator[str | bytes]:
+    """Yield Parquet files with column types that no model has, without columns or rows, and broken ones."""
     full = {name: [ROW.get(name)] for name in NAMES}
     days, dates = pa.array([2**31 - 1], pa.date32()), pa.array([2**62], pa.timestamp("ms"))
-    odd = ([[1]], [{"a": 1}], [b"A" * 100_000], [LONG], days, dates, pa.array([float("nan")]), pa.array([None]))
+    unusual = ([[1]], [{"a": 1}], [b"A" * 100_000], [LONG], days, dates, pa.array([float("nan")]), pa.array([None]))
     for name in ("colour", "size", "count", "flag", "note", "level"):
-        for values in odd:
-            yield written({**full, name: values})
+        for values in unusual:
+            yield parquet_of({**full, name: values})
     yield from (
-        written({}),
-        written({name: [] for name in NAMES}),
-        written({LONG: [1]}),
+        parquet_of({}),
+        parquet_of({name: [] for name in NAMES}),
+        parquet_of({LONG: [1]}),
         "",
         "PAR1" + "\0" * 99 + "PAR1",
     )
 
 
 CASES: dict[str, dict[str, Callable[[], Iterable[str | bytes]]]] = {
-    "/predict": {JSON: in_json},
-    "/invocations": {JSON: in_json, CSV: in_csv, PARQUET: in_parquet},
-    "/v2/models/mixed/infer": {JSON: lambda: (*in_json(), *in_tensors())},
+    "/predict": {JSON: json_bodies},
+    "/invocations": {JSON: json_bodies, CSV: csv_bodies, PARQUET: parquet_bodies},
+    "/v2/models/mixed/infer": {JSON: lambda: (*json_bodies(), *tensor_bodies())},
 }
 
 
@@ -164,11 +178,13 @@ def client() -> Iterator[TestClient]:
         yield client
 
 
-@pytest.mark.parametrize(("path", "kind"), [(path, kind) for path, kinds in CASES.items() for kind in kinds])
-def test_no_body_is_our_fault(client: TestClient, path: str, kind: str) -> None:
-    """Whatever a body holds, it is answered, or refused without a 5xx and without much of it being told back."""
-    for body in CASES[path][kind]():
-        answer = client.post(path, content=body, headers={"content-type": kind})
+@pytest.mark.parametrize(
+    ("path", "media_type"), [(path, media_type) for path, media_types in CASES.items() for media_type in media_types]
+)
+def test_hostile_body_never_causes_a_5xx(client: TestClient, path: str, media_type: str) -> None:
+    """A hostile body is answered or rejected, never with a 5xx, and the error repeats little of it."""
+    for body in CASES[path][media_type]():
+        answer = client.post(path, content=body, headers={"content-type": media_type})
         assert answer.status_code in (200, 400, 422), (answer.status_code, answer.text[:300], body[:300])
         assert not re.search(r"A{101}|1{101}|0{101}", answer.text), body[:300]
         assert len(answer.text) < 10_000, body[:300]
@@ -176,17 +192,17 @@ def test_no_body_is_our_fault(client: TestClient, path: str, kind: str) -> None:
 
 @pytest.mark.parametrize("path", CASES)
 @pytest.mark.parametrize(
-    "kind", ["", "A" * 5000, "application/json;" * 1000, "\xff\xfe", "application/json; charset=x", ";"]
+    "header", ["", "A" * 5000, "application/json;" * 1000, "\xff\xfe", "application/json; charset=x", ";"]
 )
-def test_no_content_type_is_our_fault(client: TestClient, path: str, kind: str) -> None:
-    """Whatever a body is declared as, it is read as JSON or refused, without much of it being told back."""
-    answer = client.post(path, content=b"{}", headers={b"content-type": kind.encode("latin-1")})
+def test_hostile_content_type_never_causes_a_5xx(client: TestClient, path: str, header: str) -> None:
+    """A hostile Content-Type is taken for JSON or rejected, and the error repeats little of it."""
+    answer = client.post(path, content=b"{}", headers={b"content-type": header.encode("latin-1")})
     assert answer.status_code in (400, 415, 422)
     assert len(answer.text) < 1000
 
 
-def test_a_wide_header_of_csv_is_not_filled_up() -> None:
-    """Short rows under a wide header take what the model's columns take, and not the product of the two."""
+def test_short_csv_rows_are_not_padded_to_a_wide_header() -> None:
+    """Short rows under a wide header have only the model's columns, so they do not multiply the memory."""
     wide = [*NAMES, *(f"c{i}" for i in range(1000)), NAMES[0]]
     values = ",".join(str(ROW[name] if ROW[name] is not None else "") for name in NAMES)
     table = csv_parquet.read_csv((",".join(wide) + f"\n{values}" * 50).encode(), COLUMNS, MAX_ROWS)
@@ -194,53 +210,53 @@ def test_a_wide_header_of_csv_is_not_filled_up() -> None:
     assert MODEL.schema.lenient().table(table, MAX_ROWS)[49] == [ROW[name] for name in NAMES]
 
 
-def test_columns_that_are_no_names_are_told_apart(client: TestClient) -> None:
-    """A split's columns are names: numbers count as such, lists and objects do not."""
+def test_split_columns_must_be_names_or_numbers(client: TestClient) -> None:
+    """The columns of dataframe_split may be strings or numbers; lists and objects are rejected."""
     data = [[1, 2]]
-    for columns, words in (([0, 1.5], "missing"), ([["a"], 0], "columns.0 must be a name, got a list of 1")):
+    for columns, reason in (([0, 1.5], "missing"), ([["a"], 0], "columns.0 must be a name, got a list of 1")):
         answer = client.post("/invocations", json={"dataframe_split": {"columns": columns, "data": data}})
         assert answer.status_code == 400
-        assert words in answer.json()["message"]
+        assert reason in answer.json()["message"]
 
 
-def test_unknown_names_are_counted_to_a_limit(client: TestClient) -> None:
-    """Of thousands of unknown features the first few are told."""
+def test_unknown_features_are_listed_up_to_a_limit(client: TestClient) -> None:
+    """An error for thousands of unknown features lists only the first few."""
     extra = dict.fromkeys(map(str, range(5000)), 1)
     for document in ({**ROW, **extra}, {"instances": [ROW], **extra}, {"instances": [{**ROW, **extra}]}):
         answer = client.post("/predict", json=document)
         assert (answer.status_code, len(answer.json()["errors"])) == (422, MAX_FAULTS)
 
 
-def test_rows_of_parquet_are_counted_before_they_are_read() -> None:
-    """A small file of very many rows is refused by what it says of itself."""
-    body = written({"size": pa.nulls(3_000_000, pa.float64())})
+def test_parquet_rows_are_counted_before_they_are_read() -> None:
+    """A small file with too many rows is rejected by the number of rows in its metadata."""
+    body = parquet_of({"size": pa.nulls(3_000_000, pa.float64())})
     assert len(body) < 10_000
     with pytest.raises(InvalidRows, match="at most 100 rows, got 3000000"):
         csv_parquet.read_parquet(body, COLUMNS, MAX_ROWS)
 
 
-def test_words_of_parquet_are_unpacked_to_a_limit() -> None:
-    """A long word that every row has makes a small file, and no gigabyte."""
-    words = pa.DictionaryArray.from_arrays(pa.array([0] * MAX_ROWS), pa.array(["x" * 1_000_000]))
-    body = written({"colour": words})
+def test_parquet_strings_are_limited_in_uncompressed_size() -> None:
+    """A long string that every row shares makes a small file, which is rejected by its uncompressed size."""
+    strings = pa.DictionaryArray.from_arrays(pa.array([0] * MAX_ROWS), pa.array(["x" * 1_000_000]))
+    body = parquet_of({"colour": strings})
     assert len(body) < 200_000
-    with pytest.raises(InvalidBody, match="100000000 bytes when it is unpacked"):
+    with pytest.raises(InvalidBody, match="uncompressed size of 100000000 bytes"):
         csv_parquet.read_parquet(body, COLUMNS, MAX_ROWS)
 
 
-def test_size_of_parquet_is_looked_at_before_it_is_read() -> None:
-    """So is a file of pages that grow when they are unpacked."""
-    body = written({f"c{i}": pa.array([bytes(1_000_000)] * 1) for i in range(100)})
+def test_parquet_size_is_checked_before_it_is_read() -> None:
+    """A file with highly compressed pages is rejected by the uncompressed size in its metadata."""
+    body = parquet_of({f"c{i}": pa.array([bytes(1_000_000)] * 1) for i in range(100)})
     assert len(body) < 10_000_000
-    with pytest.raises(InvalidBody, match="when it is unpacked"):
+    with pytest.raises(InvalidBody, match="uncompressed size"):
         csv_parquet.read_parquet(body, COLUMNS, MAX_ROWS)
 
 
-def test_words_of_parquet_are_read_as_they_are() -> None:
-    """Words in a dictionary or not, NaN, a column that the model has not, and an index are read as pandas would."""
-    coded = pa.DictionaryArray.from_arrays(pa.array([1, None, 0]), pa.array(["a", "b"]))
-    columns = {"note": coded, "colour": ["x", "y", "x"], "size": [1.5, float("nan"), None], "other": [1, 2, 3]}
-    table = csv_parquet.read_parquet(written(columns), COLUMNS, MAX_ROWS)
+def test_parquet_dictionary_strings_and_nan_are_read_as_in_pandas() -> None:
+    """Strings with or without a dictionary are read, NaN and null become None, and unknown columns are skipped."""
+    encoded = pa.DictionaryArray.from_arrays(pa.array([1, None, 0]), pa.array(["a", "b"]))
+    columns = {"note": encoded, "colour": ["x", "y", "x"], "size": [1.5, float("nan"), None], "unknown": [1, 2, 3]}
+    table = csv_parquet.read_parquet(parquet_of(columns), COLUMNS, MAX_ROWS)
     assert dict(zip(table.names, zip(*table.rows, strict=True), strict=True)) == {
         "colour": ("x", "y", "x"),
         "size": (1.5, None, None),
@@ -248,12 +264,12 @@ def test_words_of_parquet_are_read_as_they_are() -> None:
     }
 
 
-def test_broken_parquet_is_told_so() -> None:
-    """A file with bytes changed at random is read, or refused as what it is."""
+def test_corrupt_parquet_is_read_or_rejected() -> None:
+    """A Parquet file with random bytes changed is read or raises a RequestError, and nothing else."""
     rng = random.Random(0)
-    whole = written({name: [ROW.get(name)] for name in NAMES} | {"size": pa.array([1], pa.date32())})
+    intact = parquet_of({name: [ROW.get(name)] for name in NAMES} | {"size": pa.array([1], pa.date32())})
     for _ in range(300):
-        body = bytearray(whole)
+        body = bytearray(intact)
         for _ in range(rng.randint(1, 3)):
             body[rng.randrange(len(body))] = rng.randrange(256)
         try:

@@ -1,4 +1,4 @@
-"""Bytes to objects and back."""
+"""Decoding and encoding of JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from server.errors import Fault, InvalidJson
 from server.inference.rows import Prediction
-from server.protocols.json_codec import decode, encode, encode_many, encode_one, encode_problem
+from server.protocols.json_codec import decode, encode, encode_predictions, encode_prediction, encode_problem
 
 LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 DOCUMENTS = st.recursive(
@@ -44,7 +44,7 @@ DOCUMENTS = st.recursive(
     ],
 )
 def test_invalid_json_error_names_the_position(body: bytes) -> None:
-    """What is not one JSON document in UTF-8 is a 400 that says where, in one short line."""
+    """A body that is not one JSON document in UTF-8 is a 400 with the position of the error, in one short line."""
     with pytest.raises(InvalidJson, match=r"^the body is not JSON: .*line 1 column") as caught:
         decode(body)
     assert caught.value.status == 400
@@ -52,29 +52,29 @@ def test_invalid_json_error_names_the_position(body: bytes) -> None:
     assert "\n" not in caught.value.detail
 
 
-def test_place_of_an_error() -> None:
-    """The line and the column of the first error are told."""
+def test_invalid_json_error_counts_lines_and_columns() -> None:
+    """The error has the line and the column of the first invalid character."""
     with pytest.raises(InvalidJson, match="line 3 column 6"):
         decode(b'{\n"a": 1,\n"b": x}')
 
 
 @given(DOCUMENTS)
 def test_decoder_agrees_with_the_standard_library(document: object) -> None:
-    """Every JSON document is read as Python's own reader reads it, and ours come back as they were."""
+    """A document is decoded as the json module decodes it, and an encoded document decodes to itself."""
     assert decode(json.dumps(document).encode()) == document
     assert decode(encode({"document": document})) == {"document": document}
 
 
 @given(st.binary() | st.text().map(str.encode))
 def test_arbitrary_bytes_decode_or_are_refused(body: bytes) -> None:
-    """Bytes are either JSON or refused as such; nothing else is raised."""
+    """Arbitrary bytes are decoded, or raise InvalidJson and nothing else."""
     with suppress(InvalidJson):
         decode(body)
 
 
 @pytest.mark.parametrize("number", ["18446744073709551616", "1" * 400])
-def test_integers_past_64_bits(number: str) -> None:
-    """An integer too long for 64 bits is still a number, or refused; it never breaks the reader."""
+def test_integer_beyond_64_bits_becomes_a_float_or_is_rejected(number: str) -> None:
+    """An integer beyond 64 bits is decoded as a float, or rejected if no float can hold it."""
     try:
         assert decode(number.encode()) == float(number)
     except InvalidJson:
@@ -91,8 +91,8 @@ def test_integers_past_64_bits(number: str) -> None:
     ],
 )
 def test_single_prediction_has_confidence_and_version(prediction: Prediction, answer: bytes) -> None:
-    """One row is answered with its prediction, its confidence or null, and the version as a string."""
-    assert encode_one(prediction, "1") == answer
+    """The response for one row has the prediction, the confidence or null, and the version as a string."""
+    assert encode_prediction(prediction, "1") == answer
 
 
 @pytest.mark.parametrize(
@@ -107,12 +107,12 @@ def test_single_prediction_has_confidence_and_version(prediction: Prediction, an
     ],
 )
 def test_predictions_and_confidences_have_equal_length(prediction: Prediction, answer: bytes) -> None:
-    """Many rows are answered with lists of one length, nulls where the model has no probabilities."""
-    assert encode_many(prediction, "7") == answer
+    """The response for many rows has lists of equal length, with nulls if the model has no probabilities."""
+    assert encode_predictions(prediction, "7") == answer
 
 
 def test_error_becomes_a_problem_document() -> None:
-    """An error is a problem document with its status in words."""
+    """A problem document has the name of its status as its title."""
     assert json.loads(encode_problem(413, "too long")) == {
         "type": "about:blank",
         "title": "Content Too Large",
@@ -121,8 +121,8 @@ def test_error_becomes_a_problem_document() -> None:
     }
 
 
-def test_faults_of_a_problem() -> None:
-    """Each fault is listed with its place."""
+def test_problem_document_lists_faults_with_pointers() -> None:
+    """Each fault of a problem document has its detail and its pointer."""
     problem = json.loads(encode_problem(422, "two", [Fault("is missing", "#/slope"), Fault("is null", "#/a~1b")]))
     assert problem["errors"] == [
         {"detail": "is missing", "pointer": "#/slope"},

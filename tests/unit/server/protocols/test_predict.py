@@ -1,4 +1,4 @@
-"""`POST /predict` as a bare ASGI application: what it reads, what it sends, and in how many pieces."""
+"""`POST /predict` as a bare ASGI application: the messages that it receives and sends."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ from server.inference.rows import Prediction, Row, Rows
 from server.inference.schema import InputSchema
 from server.protocols.endpoint import Endpoint
 from server.protocols.predict import PredictProtocol
-from server.protocols.request_body import declared_of, read_body
+from server.protocols.request_body import content_type_and_length, read_body
 from server.settings import Settings
 from server.workers.state import WorkerState
 from tests.support.models.served_models import served_model
 
-PATIENCE = 20  # seconds until a test that hangs fails instead
-LIMIT = 60
-SETTINGS = Settings.from_env({"REPLICA": "one", "MAX_BODY_BYTES": str(LIMIT), "MAX_PENDING": "3"})
-MARKS = ((b"x-served-by", b"one/77"), (b"x-model-version", b"4"))
+TIMEOUT_SECONDS = 20  # A test that hangs fails after this.
+LIMIT_BYTES = 60
+SETTINGS = Settings.from_env({"REPLICA": "one", "MAX_BODY_BYTES": str(LIMIT_BYTES), "MAX_PENDING": "3"})
+IDENTITY_HEADERS = ((b"x-served-by", b"one/77"), (b"x-model-version", b"4"))
 JSON = (b"content-type", b"application/json")
 BODY = b'{"x": 2.5}'
 
 
 class Double:
-    """An engine that answers twice the row, or one label whatever the row, or fails."""
+    """An engine that predicts twice the value of a row, or a fixed label, or raises an error."""
 
     name = "double"
     frames = False
@@ -88,23 +88,23 @@ def double(engine: Double) -> Model:
 
 def endpoint(engine: Double) -> tuple[Endpoint, Callable[[Sequence[Row]], Prediction]]:
     model = double(engine)
-    return Endpoint(PredictProtocol(model, SETTINGS.max_pending), LIMIT), lambda values: engine.predict(
+    return Endpoint(PredictProtocol(model, SETTINGS.max_pending), LIMIT_BYTES), lambda values: engine.predict(
         model.schema.rows(values)
     )
 
 
 @dataclass
 class Client:
-    """What a client sends, message by message, and what it gets. Once it has said all, it stays and listens."""
+    """A fake client: the ASGI messages that it sends, and those that it receives. It stays connected."""
 
     parts: list[bytes | Message] = field(default_factory=lambda: [BODY])
     headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: [JSON])
-    got: list[Message] = field(default_factory=list)
+    received: list[Message] = field(default_factory=list)
     read: int = 0
 
     async def receive(self) -> Message:
         if self.read == len(self.parts):
-            raise AssertionError("there is nothing more to receive")
+            raise AssertionError("the app receives after the last message")
         part = self.parts[self.read]
         self.read += 1
         if isinstance(part, bytes):
@@ -112,31 +112,31 @@ class Client:
         return part
 
     async def send(self, message: Message) -> None:
-        self.got.append(message)
+        self.received.append(message)
 
     def scope(self, batcher: object) -> Scope:
-        state = {"worker": WorkerState(batcher, MARKS)}  # type: ignore[arg-type]
+        state = {"worker": WorkerState(batcher, IDENTITY_HEADERS)}  # type: ignore[arg-type]
         return {"type": "http", "method": "POST", "path": "/predict", "headers": self.headers, "state": state}
 
     @property
     def answer(self) -> Answer:
-        """The one answer, which must have come whole, in one head and one body, and say who gave it."""
-        start, body = self.got
+        """The answer, after checking that it is one start and one body message, with valid and identity headers."""
+        start, body = self.received
         headers = dict(start["headers"])
         assert (start["type"], body["type"]) == ("http.response.start", "http.response.body")
         assert not body.get("more_body", False)
         assert len(headers) == len(start["headers"])
         assert all(type(name) is type(value) is bytes and name == name.lower() for name, value in headers.items())
         assert headers.pop(b"content-length") == str(len(body["body"])).encode()
-        assert tuple((name, headers.pop(name)) for name, _ in MARKS) == MARKS
-        kind = headers.pop(b"content-type")
-        assert kind == (b"application/json" if start["status"] == 200 else b"application/problem+json")
+        assert tuple((name, headers.pop(name)) for name, _ in IDENTITY_HEADERS) == IDENTITY_HEADERS
+        content_type = headers.pop(b"content-type")
+        assert content_type == (b"application/json" if start["status"] == 200 else b"application/problem+json")
         return Answer(start["status"], headers, body["body"])
 
 
 @dataclass
 class Answer:
-    """``headers`` are those that not every answer has."""
+    """A response; ``headers`` are without those that every response has."""
 
     status: int
     headers: dict[bytes, bytes]
@@ -148,28 +148,28 @@ class Answer:
         return document
 
 
-Doing = Callable[[Endpoint, Batcher], Awaitable[None]]
+Scenario = Callable[[Endpoint, Batcher], Awaitable[None]]
 
 
-def run(doing: Doing, engine: Double | None = None) -> None:
-    """Do something with the endpoint and a worker's queue, on a loop."""
+def run(scenario: Scenario, engine: Double | None = None) -> None:
+    """Run a scenario with the endpoint and a worker's queue on an event loop."""
 
     async def main() -> None:
         predict, compute = endpoint(engine or Double())
         with ThreadPoolExecutor(max_workers=1) as executor:
             batcher = Batcher(compute, executor, max_batch_rows=2, max_pending=3)
-            async with asyncio.timeout(PATIENCE):
-                await doing(predict, batcher)
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await scenario(predict, batcher)
             assert batcher.pending == 0
 
     asyncio.run(main())
 
 
 def answered(client: Client, engine: Double | None = None, batcher: object = None) -> Answer:
-    """The answer that this client gets; from a queue of its own kind, if there is one."""
+    """Return the answer to a client, from ``batcher`` instead of the worker's queue if it is set."""
 
-    async def ask(predict: Endpoint, own: Batcher) -> None:
-        await predict(client.scope(batcher or own), client.receive, client.send)
+    async def ask(predict: Endpoint, queue: Batcher) -> None:
+        await predict(client.scope(batcher or queue), client.receive, client.send)
 
     run(ask, engine)
     return client.answer
@@ -194,7 +194,7 @@ def problem(answer: Answer, status: int) -> dict[str, Any]:
     ],
 )
 def test_valid_rows_return_predictions_without_extra_headers(body: bytes, document: object) -> None:
-    """Valid rows get their predictions, and the answer's head has nothing but its kind, its length and who gave it."""
+    """Valid rows are predicted, and the only headers are Content-Type, Content-Length and the identity headers."""
     answer = answered(Client([body]))
     assert (answer.status, answer.headers) == (200, {})
     assert answer.document == document
@@ -202,7 +202,7 @@ def test_valid_rows_return_predictions_without_extra_headers(body: bytes, docume
 
 @given(st.data())
 def test_body_may_arrive_in_several_messages(data: st.DataObject) -> None:
-    """A body may come in any number of messages, empty ones among them."""
+    """A body may arrive in any number of messages, some of them empty."""
     cuts = sorted(data.draw(st.lists(st.integers(0, len(BODY)), max_size=6)))
     parts = [BODY[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(BODY)], strict=True)]
     client = Client([*parts])
@@ -219,42 +219,43 @@ def test_body_may_arrive_in_several_messages(data: st.DataObject) -> None:
     ],
 )
 def test_omitted_asgi_fields_have_defaults(messages: list[bytes | Message]) -> None:
-    """A message without a body has an empty one, and one that promises no more is the last, as ASGI has it."""
+    """As ASGI defines, a message without a body has an empty one, and one without more_body is the last."""
     assert answered(Client(messages)).document["prediction"] == 5
 
 
 @pytest.mark.parametrize(
-    ("sizes", "read"), [([LIMIT + 1], 1), ([LIMIT + 1, 9], 1), ([LIMIT, 1, 9], 2), ([20, 20, 20, 1, 9], 4)]
+    ("sizes", "read"),
+    [([LIMIT_BYTES + 1], 1), ([LIMIT_BYTES + 1, 9], 1), ([LIMIT_BYTES, 1, 9], 2), ([20, 20, 20, 1, 9], 4)],
 )
 def test_body_above_limit_is_a_413(sizes: list[int], read: int) -> None:
-    """A body past the limit, whole or in parts, is a 413 that names it, and is read no further."""
+    """A body over the limit, in one part or several, is a 413 that names the limit, and is read no further."""
     client = Client([b" " * size for size in sizes])
     detail = problem(answered(client), 413)["detail"]
-    assert detail == f"the body is larger than {LIMIT} bytes"
+    assert detail == f"the body is larger than {LIMIT_BYTES} bytes"
     assert client.read == read
 
 
-def test_body_declared_too_large() -> None:
-    """A body that is declared larger than the limit is a 413 before any of it is read."""
-    client = Client(headers=[(b"content-length", str(LIMIT + 1).encode()), JSON])
+def test_content_length_over_limit_is_a_413_before_reading() -> None:
+    """A Content-Length over the limit is a 413 before any of the body is read."""
+    client = Client(headers=[(b"content-length", str(LIMIT_BYTES + 1).encode()), JSON])
     problem(answered(client), 413)
     assert client.read == 0
 
 
-@pytest.mark.parametrize("parts", [[LIMIT], [LIMIT, 0], [1, LIMIT - 1], [20, 20, 20]])
-def test_body_at_the_limit(parts: list[int]) -> None:
-    """A body of as many bytes as there may be is taken, whole, in parts, and declared."""
-    whole = BODY.ljust(LIMIT)
+@pytest.mark.parametrize("parts", [[LIMIT_BYTES], [LIMIT_BYTES, 0], [1, LIMIT_BYTES - 1], [20, 20, 20]])
+def test_body_of_exactly_the_limit_is_accepted(parts: list[int]) -> None:
+    """A body of exactly the limit is accepted, in one part or several."""
+    remaining = BODY.ljust(LIMIT_BYTES)
     pieces: list[bytes | Message] = []
     for size in parts:
-        pieces.append(whole[:size])
-        whole = whole[size:]
-    client = Client(pieces, [JSON, (b"content-length", str(LIMIT).encode())])
+        pieces.append(remaining[:size])
+        remaining = remaining[size:]
+    client = Client(pieces, [JSON, (b"content-length", str(LIMIT_BYTES).encode())])
     assert answered(client).document["prediction"] == 5
 
 
 @pytest.mark.parametrize(
-    ("headers", "body", "status", "said"),
+    ("headers", "body", "status", "reason"),
     [
         ([JSON], b"{", 400, "the body is not JSON: "),
         ([JSON], b"", 400, "the body is not JSON: "),
@@ -265,21 +266,21 @@ def test_body_at_the_limit(parts: list[int]) -> None:
     ],
 )
 def test_invalid_request_costs_no_prediction(
-    headers: list[tuple[bytes, bytes]], body: bytes, status: int, said: str
+    headers: list[tuple[bytes, bytes]], body: bytes, status: int, reason: str
 ) -> None:
-    """What is not a valid request is a problem that says why, and costs no prediction."""
+    """An invalid request is answered with the reason before anything is predicted."""
     engine = Double()
-    assert said in problem(answered(Client([body], headers), engine), status)["detail"]
+    assert reason in problem(answered(Client([body], headers), engine), status)["detail"]
     assert engine.seen == []
 
 
-def kinds(root: type[RequestError]) -> list[type[RequestError]]:
-    below = root.__subclasses__()
-    return below + [kind for one in below for kind in kinds(one)]
+def descendants(error: type[RequestError]) -> list[type[RequestError]]:
+    subclasses = error.__subclasses__()
+    return subclasses + [descendant for subclass in subclasses for descendant in descendants(subclass)]
 
 
-class Refusing:
-    """A queue that refuses everybody."""
+class FailingQueue:
+    """A queue that raises an error for every request."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -288,21 +289,21 @@ class Refusing:
         raise self._error
 
 
-@pytest.mark.parametrize("kind", [kind for kind in kinds(RequestError) if kind is not ClientDisconnected])
-def test_each_known_error_has_its_status(kind: type[RequestError], caplog: pytest.LogCaptureFixture) -> None:
-    """Each error that has a status is answered with it, its headers, its words and its faults, and is not logged."""
-    error = kind("what is wrong", [Fault("is wrong", "#/x")])
-    answer = answered(Client(), batcher=Refusing(error))
-    document = problem(answer, kind.status)
+@pytest.mark.parametrize("error_type", sorted({*descendants(RequestError)} - {ClientDisconnected}, key=str))
+def test_each_known_error_has_its_status(error_type: type[RequestError], caplog: pytest.LogCaptureFixture) -> None:
+    """Each known error is answered with its status, headers, detail and faults, and is not logged."""
+    error = error_type("what is wrong", [Fault("is wrong", "#/x")])
+    answer = answered(Client(), batcher=FailingQueue(error))
+    document = problem(answer, error_type.status)
     assert document["detail"] == "what is wrong"
     assert document["errors"] == [{"detail": "is wrong", "pointer": "#/x"}]
-    assert answer.headers == {name.lower().encode(): value.encode() for name, value in kind.headers.items()}
+    assert answer.headers == {name.lower().encode(): value.encode() for name, value in error_type.headers.items()}
     assert caplog.messages == []
 
 
 def test_all_error_classes_have_a_status() -> None:
-    """These are all errors that have a status, and what it is."""
-    assert {kind: kind.status for kind in kinds(RequestError)} == {
+    """The table lists every request error with its status, as the docstring of server/errors.py does."""
+    assert {error_type: error_type.status for error_type in descendants(RequestError)} == {
         RoutingError: 404,
         MalformedHttp: 400,
         InvalidJson: 400,
@@ -324,14 +325,14 @@ def test_all_error_classes_have_a_status() -> None:
 
 
 def test_full_or_closed_queue_is_a_503() -> None:
-    """More rows than may wait, and rows for a worker that is stopping, are a 503 with Retry-After."""
+    """A full queue, and a closed one of a worker that is stopping, answer 503 with Retry-After."""
 
     async def ask(predict: Endpoint, batcher: Batcher) -> None:
         waiting = batcher.submit([[1.0], [2.0]])
-        for words in ("2 rows are waiting, at most 3 may", "this worker is stopping"):
+        for reason in ("2 rows are waiting, at most 3 may", "this worker is stopping"):
             client = Client([b'{"instances": [[1], [2]]}'])
             await predict(client.scope(batcher), client.receive, client.send)
-            assert words in problem(client.answer, 503)["detail"]
+            assert reason in problem(client.answer, 503)["detail"]
             assert client.answer.headers == {b"retry-after": b"1"}
             batcher.close()
         assert isinstance(waiting.exception(), Draining)
@@ -346,8 +347,10 @@ def test_full_or_closed_queue_is_a_503() -> None:
         [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}],
     ],
 )
-def test_client_leaving_while_sending_is_a_499(parts: list[bytes | Message], caplog: pytest.LogCaptureFixture) -> None:
-    """A client that goes away before its body has come is a 499 without words, which nobody reads or logs."""
+def test_client_disconnecting_while_sending_is_a_499(
+    parts: list[bytes | Message], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that disconnects before the end of its body is a 499 without a body, and nothing is logged."""
     engine = Double()
     answer = answered(Client(parts), engine)
     assert (answer.status, answer.headers, answer.body) == (499, {}, b"")
@@ -355,11 +358,11 @@ def test_client_leaving_while_sending_is_a_499(parts: list[bytes | Message], cap
     assert caplog.messages == []
 
 
-def test_client_leaving_while_waiting_is_a_499(caplog: pytest.LogCaptureFixture) -> None:
-    """The answer that is waited for stands in the request's state: cancelled there, it ends the request with a 499."""
+def test_client_disconnecting_while_waiting_is_a_499(caplog: pytest.LogCaptureFixture) -> None:
+    """Cancelling the future in the request's state, as a disconnect does, ends the request with a 499."""
     engine = Double()
 
-    async def leave(predict: Endpoint, batcher: Batcher) -> None:
+    async def disconnect(predict: Endpoint, batcher: Batcher) -> None:
         client = Client()
         scope = client.scope(batcher)
         request = asyncio.ensure_future(predict(scope, client.receive, client.send))
@@ -370,13 +373,13 @@ def test_client_leaving_while_waiting_is_a_499(caplog: pytest.LogCaptureFixture)
         await request
         assert (client.answer.status, client.answer.body) == (499, b"")
 
-    run(leave, engine)
+    run(disconnect, engine)
     assert engine.seen == []
     assert caplog.messages == []
 
 
 def test_cancelled_request_ends_without_response(caplog: pytest.LogCaptureFixture) -> None:
-    """A request whose own task is cancelled, as at the end of a drain, ends at once and answers nothing."""
+    """A request whose task is cancelled, as at the end of a drain, ends at once without a response."""
 
     async def cancel(predict: Endpoint, batcher: Batcher) -> None:
         client = Client()
@@ -387,7 +390,7 @@ def test_cancelled_request_ends_without_response(caplog: pytest.LogCaptureFixtur
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
             await request
-        assert client.got == []
+        assert client.received == []
         assert scope["state"]["answer"].cancelled()
         await asyncio.sleep(0)
 
@@ -396,17 +399,17 @@ def test_cancelled_request_ends_without_response(caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("engine", "batcher", "named"),
+    ("engine", "batcher", "logged_error"),
     [
         (Double(LookupError("secret")), None, "LookupError: secret"),
         (Double(label=object()), None, "TypeError: Type is not JSON serializable: object"),
-        (None, Refusing(ZeroDivisionError("secret")), "ZeroDivisionError: secret"),
+        (None, FailingQueue(ZeroDivisionError("secret")), "ZeroDivisionError: secret"),
     ],
 )
 def test_unexpected_error_is_logged_500_without_details(
-    engine: Double | None, batcher: object, named: str, caplog: pytest.LogCaptureFixture
+    engine: Double | None, batcher: object, logged_error: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What nobody foresaw, in the model, after it or before, is a 500 that echoes none of it, and is logged."""
+    """An unexpected error, before, in or after the model, is logged and answered with a 500 without its details."""
     answer = answered(Client(), engine, batcher)
     document = problem(answer, 500)
     assert document["detail"] == "internal server error; the details are in the server log"
@@ -416,11 +419,11 @@ def test_unexpected_error_is_logged_500_without_details(
         ("server.protocols.endpoint", logging.ERROR, "unexpected error, answered with 500: POST /predict")
     ]
     assert "Traceback" in caplog.text
-    assert named in caplog.text
+    assert logged_error in caplog.text
 
 
-def test_requests_at_the_same_time() -> None:
-    """Requests that come together each get their own answer, with the state of none in another's."""
+def test_concurrent_requests_get_their_own_answers() -> None:
+    """Concurrent requests each get the answer to their own row."""
     engine = Double()
 
     async def ask(predict: Endpoint, batcher: Batcher) -> None:
@@ -434,12 +437,12 @@ def test_requests_at_the_same_time() -> None:
 
 
 def test_compressed_body_is_a_415() -> None:
-    """A body that is compressed is a 415 that says so; one that is declared to be as it is, is read."""
+    """A compressed body is a 415 that names its encoding; a body with the encoding identity is accepted."""
     for encoding, status in ((b"gzip", 415), (b"identity", 200)):
         body = b"\x1f\x8b\x08" if status == 415 else BODY
         answer = answered(Client([body], [JSON, (b"content-encoding", encoding)]))
         if status == 415:
-            assert "the Content-Encoding 'gzip' is not read" in problem(answer, status)["detail"]
+            assert "Content-Encoding 'gzip' is not supported" in problem(answer, status)["detail"]
             assert answer.headers == {b"accept-encoding": b"identity"}
         else:
             assert answer.document["prediction"] == 5
@@ -450,25 +453,25 @@ def read(headers: list[tuple[bytes, bytes]], parts: list[bytes | Message]) -> by
 
 
 async def _read(headers: list[tuple[bytes, bytes]], parts: list[bytes | Message]) -> bytes:
-    media_type, declared = declared_of(headers)
-    PredictProtocol(double(Double()), 3).reader(media_type, headers)
-    return await read_body(Client(parts).receive, declared, LIMIT)
+    content_type, content_length = content_type_and_length(headers)
+    PredictProtocol(double(Double()), 3).reader(content_type, headers)
+    return await read_body(Client(parts).receive, content_length, LIMIT_BYTES)
 
 
-@given(st.lists(st.binary(max_size=LIMIT // 2), min_size=1, max_size=6))
+@given(st.lists(st.binary(max_size=LIMIT_BYTES // 2), min_size=1, max_size=6))
 def test_body_parts_are_joined_up_to_the_limit(parts: list[bytes]) -> None:
-    """A body is its parts, joined, where they are not larger than the limit together."""
-    whole = b"".join(parts)
-    if len(whole) <= LIMIT:
-        assert read([JSON], [*parts]) == whole
+    """The parts of a body are joined, unless their total size is over the limit."""
+    body = b"".join(parts)
+    if len(body) <= LIMIT_BYTES:
+        assert read([JSON], [*parts]) == body
     else:
         with pytest.raises(BodyTooLarge):
             read([JSON], [*parts])
 
 
-def test_headers_in_any_order() -> None:
-    """Other headers, wherever they stand, are none of its business."""
-    others = [(b"host", b"x"), (b"accept", b"*/*"), (b"content-encoding-of-mine", b"x")]
+def test_headers_may_be_in_any_order() -> None:
+    """Content-Type and Content-Length are found in any order among other headers."""
+    unrelated = [(b"host", b"x"), (b"accept", b"*/*"), (b"content-encoding-of-mine", b"x")]
     length = (b"content-length", str(len(BODY)).encode())
-    for headers in ([*others, JSON, length], [length, *others, JSON], [JSON, *others, length]):
+    for headers in ([*unrelated, JSON, length], [length, *unrelated, JSON], [JSON, *unrelated, length]):
         assert read(headers, [BODY]) == BODY

@@ -1,4 +1,4 @@
-"""Tensors: from JSON to rows, from predictions to JSON."""
+"""Conversion of tensors from JSON to rows, and of predictions to tensors."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import pytest
 from server.errors import InvalidBody
 from server.inference.columns import column_of
 from server.inference.rows import Prediction
-from server.protocols.tensors import KINDS, Tensor, outputs, to_table
+from server.protocols.tensors import DATATYPES, Tensor, output_tensors, to_table
 
-KIND_OF = {"a": "long", "b": "double"}
-COLUMNS = [column_of(i, {"name": name, "type": kind}, {}) for i, (name, kind) in enumerate(KIND_OF.items())]
+SIGNATURE = [{"name": name, "type": column_type} for name, column_type in {"a": "long", "b": "double"}.items()]
+COLUMNS = [column_of(i, column, {}) for i, column in enumerate(SIGNATURE)]
 
 
-def tensor(**other: Any) -> Tensor:
-    return Tensor.parse({"name": "a", "shape": [2], "datatype": "INT64", "data": [1, 2], **other}, "inputs.0")
+def tensor(**changes: Any) -> Tensor:
+    return Tensor.parse({"name": "a", "shape": [2], "datatype": "INT64", "data": [1, 2], **changes}, "inputs.0")
 
 
 @pytest.mark.parametrize(
-    ("other", "words"),
+    ("changes", "reason"),
     [
-        ({"name": None}, "inputs.0.name must be a name, got null"),
-        ({"name": ""}, "name must be a name"),
+        ({"name": None}, "inputs.0.name must be a non-empty string, got null"),
+        ({"name": ""}, "name must be a non-empty string"),
         ({"shape": None}, r"shape must be \[n\] or \[n, k\]"),
         ({"shape": []}, "shape must be"),
         ({"shape": [-1]}, "shape must be"),
@@ -46,35 +46,35 @@ def tensor(**other: Any) -> Tensor:
         ({"datatype": "BOOL", "data": [True, 1]}, "data.1 must be of the datatype BOOL, got 1"),
         ({"datatype": "BYTES", "data": ["a", 1]}, "data.1 must be of the datatype BYTES, got 1"),
         ({"data": [[1], [2]]}, "inputs.0.data.0 is nested deeper than the shape says"),
-        ({"shape": [2, 2], "data": [[1, 2], [3]]}, r"inputs.0.data.1 must be a list of 2, as the shape says"),
-        ({"shape": [2, 1], "data": [[1], 2]}, r"inputs.0.data.1 must be a list of 1, as the shape says, got 2"),
+        ({"shape": [2, 2], "data": [[1, 2], [3]]}, r"inputs.0.data.1 must be a list of length 2, as the shape says"),
+        ({"shape": [2, 1], "data": [[1], 2]}, r"inputs.0.data.1 must be a list of length 1, as the shape says, got 2"),
     ],
 )
-def test_invalid_tensor_is_refused_with_location(other: dict[str, Any], words: str) -> None:
-    """What is no tensor is refused, with what is wrong and where."""
-    with pytest.raises(InvalidBody, match=words):
-        tensor(**other)
+def test_invalid_tensor_is_refused_with_location(changes: dict[str, Any], reason: str) -> None:
+    """An invalid tensor is rejected with what is wrong, and where."""
+    with pytest.raises(InvalidBody, match=reason):
+        tensor(**changes)
 
 
 @pytest.mark.parametrize("document", [None, [], "a", 1])
 def test_tensor_must_be_an_object(document: object) -> None:
-    """A tensor is an object."""
-    with pytest.raises(InvalidBody, match="must be an object of name"):
+    """An input that is not an object is rejected."""
+    with pytest.raises(InvalidBody, match="must be an object with name"):
         Tensor.parse(document, "inputs.0")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_datatype_accepts_its_own_values(kind: str) -> None:
-    """Each datatype has values, and takes those of its own."""
-    odd: dict[str, list[Any]] = {"BOOL": [True, False], "BYTES": ["a", "b"]}
-    data = odd.get(kind, [1, 2.0])
-    assert tensor(datatype=kind, data=data).data == data
+@pytest.mark.parametrize("datatype", DATATYPES)
+def test_each_datatype_accepts_its_own_values(datatype: str) -> None:
+    """Each datatype accepts values of its own type."""
+    values: dict[str, list[Any]] = {"BOOL": [True, False], "BYTES": ["a", "b"]}
+    data = values.get(datatype, [1, 2.0])
+    assert tensor(datatype=datatype, data=data).data == data
 
 
 @pytest.mark.parametrize("bits", [8, 16, 32, 64])
 @pytest.mark.parametrize("sign", ["", "U"])
-def test_whole_numbers_are_taken_up_to_the_limits(sign: str, bits: int) -> None:
-    """The lowest and the highest number of a datatype are taken, and those one beyond are refused."""
+def test_integers_are_accepted_up_to_the_limits(sign: str, bits: int) -> None:
+    """The lowest and the highest integer of a datatype are accepted, and those one beyond are rejected."""
     datatype = f"{sign}INT{bits}"
     low, high = (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     assert tensor(datatype=datatype, data=[low, high]).data == [low, high]
@@ -84,53 +84,56 @@ def test_whole_numbers_are_taken_up_to_the_limits(sign: str, bits: int) -> None:
 
 
 def test_fp32_value_is_rounded_to_float32() -> None:
-    """A float32 is the nearest one, as whoever sends it has it in memory."""
+    """A value of FP32 is rounded to the nearest float32, which is what the client had in memory."""
     assert tensor(datatype="FP32", data=[0.1, 1]).data == [float(np.float32(0.1)), 1.0]
 
 
 def test_null_values_stay_null_in_any_datatype() -> None:
-    """A value that is not there stays so, whatever the datatype; the column knows whether it may."""
+    """A null stays None in any datatype; validation decides whether the column accepts it."""
     assert tensor(datatype="FP32", data=[None, 1]).data == [None, 1.0]
     assert tensor(data=[1, None]).data == [1, None]
 
 
-def test_matrix_named_like_a_column() -> None:
-    """One tensor that has all columns is the whole table, even if it is called like one of them."""
+def test_matrix_named_like_a_column_is_the_whole_table() -> None:
+    """A tensor with as many columns as the model is the whole table, even if it has the name of one column."""
     assert list(to_table([tensor(shape=[1, 2])], COLUMNS).names) == ["a", "b"]
 
 
 def test_nested_and_flat_data_are_equal() -> None:
-    """Data may be flat or nested as the shape says."""
+    """Flat data and data nested as the shape says are the same tensor."""
     assert tensor(shape=[2, 2], data=[1, 2, 3, 4]) == tensor(shape=[2, 2], data=[[1, 2], [3, 4]])
 
 
-def test_a_tensor_a_column() -> None:
-    """Columns come in any order, and as [n] or [n, 1]."""
+def test_tensors_per_column_may_be_in_any_order() -> None:
+    """Tensors per column may be in any order, of shape [n] or [n, 1]."""
     table = to_table([tensor(name="b", shape=[2, 1]), tensor(name="a", data=[3, 4])], COLUMNS)
     assert (list(table.names), [list(row) for row in table.rows]) == (["b", "a"], [[1, 3], [2, 4]])
     assert table.place(1, 0) == "#/inputs/0/data/1"
 
 
-def test_one_tensor_for_all() -> None:
-    """One tensor of shape [n, k], whatever its name, has the columns in the signature's order."""
+def test_single_tensor_has_columns_in_signature_order() -> None:
+    """A single tensor of shape [n, k] has the columns in the order of the signature; its name does not matter."""
     table = to_table([tensor(name="x", shape=[2, 2], data=[1, 2, 3, 4])], COLUMNS)
     assert (list(table.names), [list(row) for row in table.rows]) == (["a", "b"], [[1, 2], [3, 4]])
 
 
 @pytest.mark.parametrize(
-    ("others", "words"),
+    ("tensors", "reason"),
     [
-        ([{"name": "x"}], r"one tensor a column, or one of the shape \[n, 2\] for all; got 'x' of shape \[2\]"),
-        ([{}, {"name": "c"}], r"inputs.1 \(c\) is no column of this model; expected a, b"),
-        ([{}, {}], r"inputs.1 \(a\) is there twice"),
+        ([{"name": "x"}], r"one tensor per column, or one of shape \[n, 2\] for all columns; got 'x' of shape \[2\]"),
+        ([{}, {"name": "c"}], r"inputs.1 \(c\) is not a column of this model; expected a, b"),
+        ([{}, {}], r"inputs.1 \(a\) is given twice"),
         ([{"shape": [1, 2]}, {}], r"inputs.0 \(a\) must have the shape \[n\] or \[n, 1\], got \[1, 2\]"),
-        ([{}, {"name": "b", "shape": [1], "data": [1]}], r"inputs.1 \(b\) must have as many rows as the others, got 1"),
+        (
+            [{}, {"name": "b", "shape": [1], "data": [1]}],
+            r"inputs.1 \(b\) must have as many rows as the other tensors, got 1",
+        ),
     ],
 )
-def test_tensors_that_form_no_rows_are_refused(others: list[dict[str, Any]], words: str) -> None:
-    """Tensors that are no rows of the model are refused."""
-    with pytest.raises(InvalidBody, match=words):
-        to_table([tensor(**other) for other in others], COLUMNS)
+def test_tensors_that_form_no_rows_are_refused(tensors: list[dict[str, Any]], reason: str) -> None:
+    """Tensors that do not form rows of the model are rejected."""
+    with pytest.raises(InvalidBody, match=reason):
+        to_table([tensor(**changes) for changes in tensors], COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -148,21 +151,21 @@ def test_tensors_that_form_no_rows_are_refused(others: list[dict[str, Any]], wor
 def test_labels_choose_the_output_datatype(
     labels: list[Any], datatype: str, shape: tuple[int, ...], data: list[Any]
 ) -> None:
-    """Labels are one tensor of the datatype that holds them; what none holds is text."""
-    assert outputs(Prediction(labels, None)) == [Tensor("predict", shape, datatype, data)]
+    """Labels are one tensor of the datatype that can hold them, or of text if none can."""
+    assert output_tensors(Prediction(labels, None)) == [Tensor("predict", shape, datatype, data)]
 
 
 def test_confidences_are_omitted_when_any_row_lacks_them() -> None:
-    """Confidences are a tensor beside the labels, unless a row has none."""
-    assert [one.name for one in outputs(Prediction([1, 2], [0.5, 1.0]))] == ["predict", "confidence"]
-    assert [one.name for one in outputs(Prediction([1, 2], [0.5, None]))] == ["predict"]
+    """Confidences are a second tensor, unless a row has none."""
+    assert [output.name for output in output_tensors(Prediction([1, 2], [0.5, 1.0]))] == ["predict", "confidence"]
+    assert [output.name for output in output_tensors(Prediction([1, 2], [0.5, None]))] == ["predict"]
 
 
-def test_named_outputs_are_a_tensor_each() -> None:
-    """A model that names its outputs has a tensor for each."""
-    several = outputs(Prediction([[1, "a"], [2, "b"]], None, ("n", "s")))
-    assert [one.document() for one in several] == [
+def test_named_outputs_are_one_tensor_each() -> None:
+    """A model that names its outputs has one tensor per name."""
+    tensors = output_tensors(Prediction([[1, "a"], [2, "b"]], None, ("n", "s")))
+    assert [output.to_document() for output in tensors] == [
         {"name": "n", "shape": (2,), "datatype": "INT64", "data": [1, 2]},
         {"name": "s", "shape": (2,), "datatype": "BYTES", "data": ["a", "b"]},
     ]
-    assert [one.name for one in outputs(Prediction([1, 2], None, ("n",)))] == ["n"]
+    assert [output.name for output in output_tensors(Prediction([1, 2], None, ("n",)))] == ["n"]
