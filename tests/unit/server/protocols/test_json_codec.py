@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from server.errors import Fault, InvalidJson
 from server.inference.rows import Prediction
-from server.protocols.json_codec import decode, encode, encode_predictions, encode_prediction, encode_problem
+from server.protocols.json_codec import decode, encode, encode_prediction, encode_predictions, encode_problem
 
 LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 DOCUMENTS = st.recursive(
