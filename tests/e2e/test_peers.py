@@ -18,7 +18,7 @@ with warnings.catch_warnings():
 from tests.peers import mlflow, mlflow_differences, mlserver, mlserver_differences, v2
 from tests.peers.exchange import Answer, ask
 from tests.peers.models import MIXED, SAVE
-from tests.peers.outcome import of_scoring, of_v2, unlisted
+from tests.peers.outcome import check_differences, scoring_outcome, v2_outcome
 from tests.support.stacks.local import Replica, launch
 
 pytestmark = pytest.mark.slow
@@ -38,9 +38,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(folder: Path) -> Iterator[Mapping[str, mlflow.Served]]:
+def served(folder: Path) -> Iterator[Mapping[str, mlflow.ScoringServer]]:
     """MLflow's server of each model, not waited for."""
-    servers = {name: mlflow.Served.start(folder / name, folder / f"{name}.mlflow.log") for name in SAVE}
+    servers = {name: mlflow.ScoringServer.start(folder / name, folder / f"{name}.mlflow.log") for name in SAVE}
     yield servers
     for server in servers.values():
         server.stop()
@@ -60,7 +60,7 @@ def replicas(folder: Path) -> Iterator[Mapping[str, Replica]]:
 
 
 @pytest.fixture(scope="module")
-def scored(served: Mapping[str, mlflow.Served], replicas: Mapping[str, Replica]) -> Answers:
+def scored(served: Mapping[str, mlflow.ScoringServer], replicas: Mapping[str, Replica]) -> Answers:
     """Every request of MLflow's protocol, answered by both; the models side by side."""
 
     def both(model: str) -> dict[str, tuple[Answer, Answer]]:
@@ -74,22 +74,22 @@ def scored(served: Mapping[str, mlflow.Served], replicas: Mapping[str, Replica])
 
 @pytest.fixture(scope="module")
 def inferred(replicas: Mapping[str, Replica]) -> Answers:
-    """Every request of the Open Inference Protocol, with MLServer's kept answer."""
-    kept = json.loads(mlserver.KEPT.read_text())["answers"]
+    """Every request of the Open Inference Protocol, with MLServer's recorded answer."""
+    recorded = json.loads(mlserver.RECORDING.read_text())["answers"]
     versions = {name: replica.ask("GET", f"/v2/models/{name}")[1]["versions"][0] for name, replica in replicas.items()}
     found = {}
     for case in mlserver.cases():
         name = case.model.removesuffix(v2.SKLEARN)
         ours = ask(replicas[name].port, case, name=name, version=versions[name])
-        found[case.name] = mlserver.kept(case, kept), ours
+        found[case.name] = mlserver.recorded_answer(case, recorded), ours
     return found
 
 
 def test_scoring_requests_are_answered_as_by_mlflow(scored: Answers) -> None:
     """Each request gets MLflow's status and predictions, or its error's code, but for what is listed."""
-    outcomes = {name: (of_scoring(theirs), of_scoring(ours)) for name, (theirs, ours) in scored.items()}
+    outcomes = {name: (scoring_outcome(theirs), scoring_outcome(ours)) for name, (theirs, ours) in scored.items()}
     assert len(outcomes) == len(mlflow.cases())
-    assert not (found := unlisted(outcomes, mlflow_differences.DIFFERENCES)), "\n".join(found)
+    assert not (found := check_differences(outcomes, mlflow_differences.DIFFERENCES)), "\n".join(found)
 
 
 def test_scoring_errors_have_mlflows_form(scored: Answers) -> None:
@@ -109,7 +109,7 @@ def test_scoring_errors_have_mlflows_form(scored: Answers) -> None:
 
 
 def test_mlflows_client_may_leave_values_out(
-    served: Mapping[str, mlflow.Served], replicas: Mapping[str, Replica]
+    served: Mapping[str, mlflow.ScoringServer], replicas: Mapping[str, Replica]
 ) -> None:
     """A DataFrame with a missing value in an optional column, or without that column, is predicted by both alike."""
     served["mixed"].wait_ready()
@@ -123,9 +123,9 @@ def test_mlflows_client_may_leave_values_out(
 
 def test_tensors_are_answered_as_by_mlserver(inferred: Answers) -> None:
     """Each request gets the status and the values, or the columns, that MLServer gave it, but for what is listed."""
-    outcomes = {name: (of_v2(theirs), of_v2(ours)) for name, (theirs, ours) in inferred.items()}
+    outcomes = {name: (v2_outcome(theirs), v2_outcome(ours)) for name, (theirs, ours) in inferred.items()}
     assert len(outcomes) == len(mlserver.cases())
-    assert not (found := unlisted(outcomes, mlserver_differences.DIFFERENCES)), "\n".join(found)
+    assert not (found := check_differences(outcomes, mlserver_differences.DIFFERENCES)), "\n".join(found)
 
 
 def test_tensor_errors_have_the_protocols_form(inferred: Answers) -> None:

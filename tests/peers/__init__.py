@@ -1,1 +1,1 @@
-"""Batteries of requests, for Forkcast and for the servers whose protocols it speaks."""
+"""Requests sent both to Forkcast and to the servers whose protocols it implements, to compare the answers."""

@@ -1,4 +1,4 @@
-"""One request of a battery, and what a server answers to it."""
+"""A request of a comparison, and a server's answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A request to the server of one model; ``{name}`` in its path is what that server calls the model."""
+    """A request to the server of one model; its ``path`` may contain the placeholders ``{name}`` and ``{version}``."""
 
     name: str
     path: str
@@ -26,7 +26,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status and a body, as JSON where it is JSON."""
+    """A server's answer to a request."""
 
     status: int
     content_type: str
@@ -34,7 +34,7 @@ class Answer:
 
     @property
     def document(self) -> Any:
-        """The body's JSON value; None where it is none."""
+        """The body's JSON value, or None if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -42,7 +42,7 @@ class Answer:
 
 
 def ask(port: int, case: Case, **names: str) -> Answer:
-    """Send it on a connection of its own, with no header that the case does not have."""
+    """Send a request on a new connection, with the headers of the case only, and return the answer."""
     connection = HTTPConnection("127.0.0.1", port, timeout=60)
     headers = dict(case.headers)
     if case.content_type is not None:

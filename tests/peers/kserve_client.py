@@ -1,4 +1,4 @@
-"""What KServe's ``InferenceRESTClient`` makes of a Covertype stack. Run by `python -m tests.peers.kserve`."""
+"""A script that calls a Covertype stack with KServe's ``InferenceRESTClient``, run by tests/peers/kserve.py."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ ROW = [2596, 51, 3, 258, 0, 510, 221, 232, 148, 6279, 1, 29]
 
 
 def request(model: str, rows: int, *, binary: bool = False) -> Any:
-    """Rows as one tensor of shape [n, k]."""
+    """Return a request for predictions of the same row several times, as one tensor of shape [n, k]."""
     values = np.tile(np.array(ROW, np.int64), (rows, 1))
     tensor = InferInput(name="input-0", shape=list(values.shape), datatype="INT64")
     tensor.set_data_from_numpy(values, binary_data=binary)
     return InferRequest(model_name=model, infer_inputs=[tensor], request_id="42")
 
 
-async def columns(client: Any, address: str, model: str) -> Any:
-    """The row as one tensor a column, by the names that the model tells."""
-    async with httpx.AsyncClient() as plain:
-        told = (await plain.get(f"{address}/v2/models/{model}")).json()
+async def infer_columns(client: Any, address: str, model: str) -> Any:
+    """Return the prediction of the row, sent as one tensor per column with the names of the model's metadata."""
+    async with httpx.AsyncClient() as http:
+        metadata = (await http.get(f"{address}/v2/models/{model}")).json()
     inputs = [
-        InferInput(name=one["name"], shape=[1, 1], datatype=one["datatype"], data=[value])
-        for one, value in zip(told["inputs"], ROW, strict=True)
+        InferInput(name=tensor["name"], shape=[1, 1], datatype=tensor["datatype"], data=[value])
+        for tensor, value in zip(metadata["inputs"], ROW, strict=True)
     ]
     return await client.infer(address, InferRequest(model_name=model, infer_inputs=inputs), model_name=model)
 
 
-async def refused(what: str, answer: Any) -> None:
-    """Print what is raised."""
+async def print_error(request_name: str, answer: Any) -> None:
+    """Print the HTTP error of a request that must fail."""
     try:
         await answer
     except httpx.HTTPStatusError as error:
-        print(f"{what}: {error}")
+        print(f"{request_name}: {error}")
     else:
-        sys.exit(f"{what}: was answered")
+        sys.exit(f"{request_name}: expected an error, got an answer")
 
 
 async def main(address: str, model: str) -> None:
-    """Ask everything that the client can."""
+    """Call each method of the client and print the results."""
     async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
         print("server live, ready:", await client.is_server_live(address), await client.is_server_ready(address))
         print("model ready:", await client.is_model_ready(address, model))
@@ -52,9 +52,9 @@ async def main(address: str, model: str) -> None:
             answer = await client.infer(address, request(model, rows), model_name=model)
             label = next(output for output in answer.outputs if output.name == "predict")
             print(f"{rows} rows: id {answer.id}, shape {label.shape}, first {label.as_numpy()[0]}")
-        print("columns:", (await columns(client, address, model)).outputs[0].as_numpy())
-        await refused("another model", client.infer(address, request("nobody", 1), model_name="nobody"))
-        await refused("binary data", client.infer(address, request(model, 1, binary=True), model_name=model))
+        print("columns:", (await infer_columns(client, address, model)).outputs[0].as_numpy())
+        await print_error("another model", client.infer(address, request("nobody", 1), model_name="nobody"))
+        await print_error("binary data", client.infer(address, request(model, 1, binary=True), model_name=model))
 
 
 if __name__ == "__main__":

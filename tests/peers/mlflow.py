@@ -1,4 +1,4 @@
-"""MLflow's own scoring server, one a model."""
+"""MLflow's own scoring server, one process per model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # their own imports warn
+    warnings.simplefilter("ignore")  # MLflow's imports emit warnings.
     from mlflow.pyfunc.scoring_server import get_cmd
 
 from tests.peers import scoring, scoring_http, scoring_tables, scoring_values
@@ -23,21 +23,21 @@ _PING = Case("ping", "/ping", method="GET")
 
 
 def cases() -> list[Case]:
-    """The battery."""
+    """Return all requests of MLflow's scoring protocol."""
     return [*scoring.cases(), *scoring_http.cases(), *scoring_values.cases(), *scoring_tables.cases()]
 
 
 @dataclass
-class Served:
-    """What `mlflow models serve --env-manager local` starts; by that command itself, MLflow would be imported twice."""
+class ScoringServer:
+    """The process that `mlflow models serve --env-manager local` starts; that command would import MLflow twice."""
 
     process: subprocess.Popen[bytes]
     port: int
     log: Path
 
     @classmethod
-    def start(cls, folder: Path, log: Path) -> Served:
-        """A server of one model, not waited for."""
+    def start(cls, folder: Path, log: Path) -> ScoringServer:
+        """Start a server of one model, without waiting until it is ready."""
         port = free_port()
         command, environ = get_cmd(str(folder), port=port, host="127.0.0.1")
         with log.open("w") as output:
@@ -59,6 +59,6 @@ class Served:
         wait_until(is_ready, seconds=180, pause=0.1, describe=self.log.read_text)
 
     def stop(self) -> None:
-        """Without waiting for connections: all are closed."""
+        """Stop the server; no connection is open any more."""
         self.process.terminate()
         self.process.wait(60)

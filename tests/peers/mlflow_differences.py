@@ -1,4 +1,4 @@
-"""Where Forkcast answers ``/invocations`` otherwise than MLflow's own server, and why."""
+"""The intended differences between Forkcast's and MLflow's answers at ``/invocations``, with their reasons."""
 
 from __future__ import annotations
 
@@ -13,55 +13,55 @@ def _as_inputs(*names: str) -> tuple[str, ...]:
 
 _FORMS = (
     Difference(
-        _SCHEMA, _BAD, "found here in the values; there, when the schema is enforced",
+        _SCHEMA, _BAD, "here the values are invalid; MLflow reports it when it enforces the schema",
         (
             *each("instances:", "lists of lists by column"), "CSV with a comment",
             *each("inputs:", "lists of lists by column", "records, one without a column"),
         ),
     ),
     Difference(
-        _BAD, _SCHEMA, "no table, as far as the schema is concerned; there, a fault of their own",
+        _BAD, _SCHEMA, "here it does not match the schema; MLflow reports it as a bad request",
         ("instances: lists of unequal lengths", "instances: null", "inputs: null"),
     ),
     Difference(
-        _SCHEMA, _BAD, "the forms of language models are none here; there, they are taken for a row and then refused",
+        _SCHEMA, _BAD, "forms of language models are unknown here; MLflow takes them for a row and then rejects it",
         ("chat messages", "prompt", "embeddings input"),
     ),
     Difference(
-        _SCHEMA, "200", "instances are records, each with its own keys, as dataframe_records are on both",
+        _SCHEMA, "200", "here each instance may have its own keys, as each of dataframe_records may on both",
         ("instances: records, one with an extra column", "optional column missing in one instance"),
     ),
-    Difference(_SCHEMA, _BAD, "no rows: found here before the schema is enforced", ("records empty",)),
-    Difference("200", _BAD, "what is passed over there could have been meant", ("params list", "params text")),
+    Difference(_SCHEMA, _BAD, "missing rows are found here before the schema is enforced", ("records empty",)),
+    Difference("200", _BAD, "MLflow ignores invalid params, which hides mistakes", ("params list", "params text")),
 )  # fmt: skip
 
 _HTTP = (
     Difference("200", _BAD, "JSON is unmarked UTF-8 (RFC 8259)", each("body", "with a byte order mark", "UTF-16")),
-    Difference("500", _BAD, "a defect of MLflow's: its parser runs out of stack", ("body nested deeply",)),
-    Difference("500", "415", "a defect of MLflow's: it expects the header", ("JSON as None",)),
+    Difference("500", _BAD, "a defect of MLflow: its parser exceeds the stack", ("body nested deeply",)),
+    Difference("500", "415", "a defect of MLflow: it requires the header", ("JSON as None",)),
     Difference(
-        "415", "200", "types and charsets have no case and may be quoted (RFC 9110); utf8 is a common slip",
+        "415", "200", "letter case and quotes do not matter (RFC 9110), and utf8 is a common spelling",
         (
             *each("JSON as", "'application/json; charset=\"utf-8\"'", "'application/json; charset=utf8'"),
             *each("JSON as", "'application/json;'", "'application/json; Charset=utf-8'", "'APPLICATION/JSON'"),
             "CSV as 'TEXT/CSV'",
         ),
     ),
-    Difference("200 b'\\n'", "200 b'{", "/health is Forkcast's own, with a body that tells more", ("GET /health",)),
-    Difference("405", "200", "HEAD is answered wherever GET is (RFC 9110)", ("HEAD /ping",)),
-    Difference("307", "404", "no redirects: a path has one name", ("GET /ping/", "POST /invocations/")),
+    Difference("200 b'\\n'", "200 b'{", "/health has Forkcast's own JSON body", ("GET /health",)),
+    Difference("405", "200", "HEAD is allowed wherever GET is (RFC 9110)", ("HEAD /ping",)),
+    Difference("307", "404", "a path has one spelling, without redirects", ("GET /ping/", "POST /invocations/")),
 )  # fmt: skip
 
 _VALUES = (
     Difference(
-        "200", _BAD, "infinity is no JSON (RFC 8259), nor is a number that no double holds",
+        "200", _BAD, "infinity and numbers beyond float64 are invalid JSON here (RFC 8259)",
         tuple(
             name for column in ("string", "float", "double", "boolean", "optional double")
             for name in each(column, "1e400", "Infinity", "-Infinity")
         ),
     ),
     Difference(
-        "200", _BAD, "a required column has no missing values: there, one becomes NaN, False, True or the text None",
+        "200", _BAD, "a required column rejects null; MLflow makes it NaN, False, True or the text None",
         (
             *(name for column in ("string", "float", "double", "boolean") for name in each(column, "null", "NaN")),
             *_as_inputs("double 0.5 and None", "boolean True and None", "string 'red' and None"),
@@ -70,18 +70,18 @@ _VALUES = (
         ),
     ),
     Difference(
-        "200", _BAD, "text is no boolean: there, all text but the empty one is True, \"False\" as well",
+        "200", _BAD, "text is not a boolean; MLflow takes any text but the empty one for True, even \"False\"",
         (
             *each("boolean", '"2596"', '" 7 "', '"2.5"', '"1e3"', '"0x10"', '"1_000"', '"true"', '"False"', '"abc"'),
             *each("boolean", '""', '"nan"', '"inf"', '"größe 高"'), *_as_inputs("boolean True and 'true'"),
         ),
     ),
     Difference(
-        "200", _BAD, "a list or an object is no value: there, its text or its truth is taken",
+        "200", _BAD, "a list or an object is not a value; MLflow takes its text or its truth value",
         (*each("boolean", "[]", "[1]", "{}"), *each("string", "[]", "[1]", "{}")),
     ),
     Difference(
-        "200", _BAD, "a number that the column's type does not hold: there, it wraps around or becomes infinite",
+        "200", _BAD, "the number is beyond the column's type; in MLflow it wraps around or becomes infinite",
         (
             *each("integer", "2147483648", "-2147483649", "9007199254740993", "9223372036854775807"),
             *each("integer", "9223372036854775808", "1e39", "3 and 2147483648"), "float 1e39",
@@ -89,27 +89,27 @@ _VALUES = (
         ),
     ),
     Difference(
-        "200", _BAD, "rows are float64 here, which holds whole numbers up to 2**53",
+        "200", _BAD, "rows are float64 here, which is exact for integers up to 2**53",
         each("long", "9007199254740993", "9223372036854775807"),
     ),
     Difference(
-        "200", _BAD, "the text of a number that is none, or infinite",
+        "200", _BAD, "text for NaN or infinity is not a number",
         (
             *(name for column in ("float", "double", "optional double") for name in each(column, '"nan"', '"inf"')),
             *each("CSV with", "inf in a double", "1e400 in a double"),
         ),
     ),
-    Difference("200", "200", "beyond 64 bits JSON's numbers are read as floats", ("string 18446744073709551616",)),
+    Difference("200", "200", "integers beyond 64 bits are decoded as floats", ("string 18446744073709551616",)),
 )  # fmt: skip
 
 _TABLES = (
-    Difference("200", _BAD, "a row may not be longer than the header; there, it is shifted", ("CSV with a long row",)),
-    Difference("200", "415", "Parquet is read where pandas is in memory", ("Parquet for a model without pandas",)),
+    Difference("200", _BAD, "a row may not be longer than the header; MLflow shifts it", ("CSV with a long row",)),
+    Difference("200", "415", "Parquet needs an engine with pandas", ("Parquet for a model without pandas",)),
     Difference(
-        _SCHEMA, "200", "a file's values are taken as those of JSON are; there, its types must fit without loss",
+        _SCHEMA, "200", "values are converted as in JSON; MLflow requires types that convert without loss",
         each("Parquet of", "whole numbers", "text", "booleans", "wider types"),
     ),
-    Difference(_SCHEMA, _BAD, "found here in the values", each("Parquet of", "dates", "lists")),
+    Difference(_SCHEMA, _BAD, "here the values are invalid", each("Parquet of", "dates", "lists")),
 )  # fmt: skip
 
 DIFFERENCES = (*_FORMS, *_HTTP, *_VALUES, *_TABLES)

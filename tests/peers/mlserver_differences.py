@@ -1,4 +1,4 @@
-"""Where Forkcast answers the Open Inference Protocol otherwise than MLServer, and why."""
+"""The intended differences between Forkcast's and MLServer's answers in the Open Inference Protocol, with reasons."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.peers.outcome import Difference, each
 from tests.peers.v2 import INFER
 
 _PARSER = Difference(
-    "422", "400", "MLServer's parser answers with a status and a form of its own; the protocol has 400 and an error",
+    "422", "400", "MLServer's parser uses a status and a form of its own; the protocol defines 400 and {error}",
     (
         "id number", *each("outputs", "without a name", "as names"), "binary data", "binary data's size alone",
         *each("body", "empty", "number", "null", "list", "text", "empty object", "cut off", "too long", "not UTF-8"),
@@ -23,7 +23,7 @@ _PARSER = Difference(
 )  # fmt: skip
 
 _CRASH = Difference(
-    "500", "400", "a defect of MLServer's: an exception that nobody catches",
+    "500", "400", "a defect of MLServer: an uncaught exception",
     (
         "inputs empty", "a column missing", "an unknown column instead", "columns of unequal lengths",
         "one column alone", "a matrix and a column", "no rows covertype", "a matrix of no rows",
@@ -42,9 +42,9 @@ _CRASH = Difference(
     ),
 )  # fmt: skip
 
-_GIVEN = (
+_MORE_LENIENT = (
     Difference(
-        "500", "200", "what the column holds is taken, whatever datatype it came as; there, only a safe cast is",
+        "500", "200", "any datatype is accepted if the value fits the column; MLServer accepts safe casts only",
         (
             *each("a long column as", "'UINT64'", "'FP16'", "'FP32'", "'FP64'"),
             *each("count as", "INT64 7", "FP64 7.0"), *each("height as", "FP64 0.1", "INT64 7"),
@@ -52,39 +52,39 @@ _GIVEN = (
             *each("weight as", "UINT64 9007199254740992", "UINT64 18446744073709551615"),
         ),
     ),
-    Difference("500", "200", "content types of MLServer's own mean nothing here", ("a matrix as pd",)),
-    Difference("422", "200", "NaN is a missing value, which Triton's client writes so", ("age FP64 NaN",)),
-    Difference("422", "200", "parameters are passed over, whatever they are", ("parameters of another form",)),
+    Difference("500", "200", "MLServer's own content types are ignored here", ("a matrix as pd",)),
+    Difference("422", "200", "NaN is a missing value, as Triton's client writes it", ("age FP64 NaN",)),
+    Difference("422", "200", "parameters of any form are ignored", ("parameters of another form",)),
     Difference(
-        "200", "200", "strings may be nested, too; there, they become empty ones",
+        "200", "200", "strings may be nested; in MLServer nested strings become empty",
         ('colour BYTES ["red"]', "nested columns mixed"),
     ),
 )  # fmt: skip
 
-_REFUSED = (
+_STRICTER = (
     Difference(
-        "422", "415", "a body that is declared as no JSON",
+        "422", "415", "the Content-Type is not JSON",
         each("as", "'text/plain'", "'application/octet-stream'", "'application/x-www-form-urlencoded'", "'text/csv'"),
     ),
-    Difference("422", "404", "no extensions: models are not loaded by request", ("POST /v2/repository/index",)),
-    Difference("307", "404", "no redirects: a path has one name", (f"POST {INFER}/",)),
-    Difference("200", "400", "probabilities of all classes are MLServer's own", ("outputs with probabilities",)),
-    Difference("200", "400", "a tensor named twice is written n times there", ("outputs by name, twice",)),
-    Difference("200", "400", "an unknown or repeated column is a slip", ("a column twice", "an unknown column beside")),
+    Difference("422", "404", "models cannot be loaded by request", ("POST /v2/repository/index",)),
+    Difference("307", "404", "a path has one spelling, and there are no redirects", (f"POST {INFER}/",)),
+    Difference("200", "400", "only MLServer has probabilities of all classes", ("outputs with probabilities",)),
+    Difference("200", "400", "MLServer sends an output as often as it is named", ("outputs by name, twice",)),
+    Difference("200", "400", "unknown and repeated columns are errors", ("a column twice", "an unknown column beside")),
     Difference(
-        "200", "400", "a shape is one or two whole numbers, none below 0; there, NumPy finds the one that is -1",
+        "200", "400", "a shape has one or two integers from 0; in MLServer, NumPy infers a size of -1",
         (
             *each("a column of shape", "[-1, 1]", "[1, -1]", "[-1]", "[1, 1, 1]", "[1.0, 1]", '["1", 1]', "[true, 1]"),
             *each("a matrix of shape", "[-1, 12]", "[1, -12]"),
         ),
     ),
     Difference(
-        "200", "400", "data is flat, or nested as its shape says; there, it is flattened whatever its form",
+        "200", "400", "data is flat or nested as its shape says; MLServer flattens any nesting",
         (*each("a matrix with", "two lists of six", "lists too deep", "lists of one"), "count INT32 [[7]]"),
     ),
-    Difference("200", "400", "no rows are no request for a prediction", ("no rows mixed",)),
+    Difference("200", "400", "a request needs at least one row", ("no rows mixed",)),
     Difference(
-        "200", "400", "a value is of its tensor's datatype; there, NumPy makes it one",
+        "200", "400", "a value must be of its tensor's datatype; in MLServer, NumPy converts it",
         (
             *each("count INT32", "7.5", '"7"', "true"), *each("total INT64", "7.5", '"7"', "true"),
             *each("height FP32", '"0.5"', "null"), *each("weight FP64", '"0.5"', "null", "true"),
@@ -92,11 +92,11 @@ _REFUSED = (
         ),
     ),
     Difference(
-        "200", "400", "what is no text becomes the empty one there",
+        "200", "400", "a value that is not text becomes empty text in MLServer",
         each("colour BYTES", "7", "true", "null", "[]", "{}"),
     ),
-    Difference("200", "400", "there, it becomes infinite", ("height FP32 1e39", "weight as FP16 65536")),
-    Difference("200", "400", "whole numbers are exact up to 2**53 here", ("total INT64 9007199254740993",)),
+    Difference("200", "400", "the value becomes infinite in MLServer", ("height FP32 1e39", "weight as FP16 65536")),
+    Difference("200", "400", "float64 is exact up to 2**53", ("total INT64 9007199254740993",)),
 )  # fmt: skip
 
-DIFFERENCES = (_PARSER, _CRASH, *_GIVEN, *_REFUSED)
+DIFFERENCES = (_PARSER, _CRASH, *_MORE_LENIENT, *_STRICTER)

@@ -1,4 +1,4 @@
-"""The models that several servers serve side by side: whole numbers; columns of every type; several outputs."""
+"""The models of the comparisons: one with integers, one with columns of every type, one with several outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.models.saved_models import save_sklearn
 
 Row = dict[str, Any]
 
-# One good row of each.
+# A valid row of each model.
 COVERTYPE: Row = dict(zip(FEATURES, (2596, 51, 3, 258, 0, 510, 221, 232, 148, 6279, 1, 29), strict=True))
 MIXED: Row = {
     "colour": "red", "count": 40, "total": 7_000_000_000, "height": 0.5, "weight": 61.5, "fragile": True, "age": 30,
@@ -29,7 +29,7 @@ SEVERAL: Row = {"x": 0.25, "y": 0.5, "z": 0.75}
 
 
 def covertype(path: Path) -> Path:
-    """Twelve columns of whole numbers (long), labels 1 to 7."""
+    """Save a model with twelve columns of type long and the labels 1 to 7."""
     data = generate(rows=1500)
     frame = pd.DataFrame(data.x.astype(np.int64), columns=list(FEATURES))
     forest = RandomForestClassifier(n_estimators=10, random_state=0)
@@ -37,7 +37,7 @@ def covertype(path: Path) -> Path:
 
 
 class Echo(BaseEstimator):  # type: ignore[misc]
-    """The label of a row is what the model was given: values and types, column by column; ``-`` for a missing one."""
+    """An estimator whose label is the text of the row that it got, column by column, with ``-`` for a missing value."""
 
     def fit(self, x: pd.DataFrame, _y: object = None) -> Echo:
         self.columns_ = list(x.columns)
@@ -54,15 +54,15 @@ class Echo(BaseEstimator):  # type: ignore[misc]
 
 
 def mixed(path: Path) -> Path:
-    """A column of every type that is served, one of them optional, and labels that are strings."""
+    """Save a model with a column of every supported type, one of them optional, and strings as labels."""
     frame = pd.DataFrame([MIXED, {**MIXED, "age": None}]).astype({"count": np.int32, "height": np.float32})
-    # By value: the process that loads it has no tests to import.
+    # Pickle the class by value, because the process that loads it cannot import the tests.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     return save_sklearn(path, Echo().fit(frame), frame)
 
 
 def several(path: Path) -> Path:
-    """Three columns of floats, two numbers a row."""
+    """Save a model with three columns of floats and two outputs."""
     frame = pd.DataFrame(np.random.default_rng(0).uniform(0, 1, (300, 3)), columns=list(SEVERAL))
     outputs = np.column_stack([frame["x"] + frame["y"], frame["y"] * frame["z"]])
     return save_sklearn(path, RandomForestRegressor(n_estimators=10, random_state=0).fit(frame, outputs), frame)

@@ -1,4 +1,4 @@
-"""Requests of MLflow's scoring protocol, good and bad: the forms of a document."""
+"""Valid and invalid requests of MLflow's scoring protocol: the forms of a JSON document."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ ROWS: dict[str, list[Row]] = {
 }
 
 
-def posted(name: str, document: object, model: str = "covertype") -> Case:
-    """A document as JSON."""
-    return raw(name, json.dumps(document).encode(), JSON, model)
+def json_case(name: str, document: object, model: str = "covertype") -> Case:
+    """Return a request whose body is a document as JSON."""
+    return raw_case(name, json.dumps(document).encode(), JSON, model)
 
 
-def raw(name: str, body: bytes, content_type: str | None = JSON, model: str = "covertype") -> Case:
-    """A body as it is."""
+def raw_case(name: str, body: bytes, content_type: str | None = JSON, model: str = "covertype") -> Case:
+    """Return a request with any body."""
     return Case(name, PATH, body, content_type, model)
 
 
 def split(rows: list[Row]) -> dict[str, Any]:
-    """The rows as ``DataFrame.to_dict(orient="split")`` writes them."""
+    """Return the rows in the form of ``DataFrame.to_dict(orient="split")``."""
     return {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
 
 
-def lists(rows: list[Row]) -> dict[str, Any]:
-    """The rows as lists of values by column."""
+def lists_by_column(rows: list[Row]) -> dict[str, Any]:
+    """Return the rows as lists of values by column."""
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-_TWO = ROWS["covertype"]
-_TABLE, _LISTS = split(_TWO), lists(_TWO)
-_FIRST: list[Any] = _TABLE["data"][0]
-_LESS = {name: value for name, value in COVERTYPE.items() if name != "slope"}
-_MORE = {**COVERTYPE, "more": 1}
+_TWO_ROWS = ROWS["covertype"]
+_TABLE, _LISTS = split(_TWO_ROWS), lists_by_column(_TWO_ROWS)
+_FIRST_ROW: list[Any] = _TABLE["data"][0]
+_WITHOUT_SLOPE = {name: value for name, value in COVERTYPE.items() if name != "slope"}
+_WITH_EXTRA = {**COVERTYPE, "more": 1}
 
 
 def _with_column(name: str) -> dict[str, Any]:
@@ -54,23 +54,23 @@ _SPLITS: Mapping[str, object] = {
     "without columns": {"data": _TABLE["data"]},
     "without data": {"columns": _TABLE["columns"]},
     "with no rows": {**_TABLE, "data": []},
-    "with one short row": {**_TABLE, "data": [[1, 2], _FIRST]},
+    "with one short row": {**_TABLE, "data": [[1, 2], _FIRST_ROW]},
     "with all rows short": {**_TABLE, "data": [[1, 2]]},
-    "with a long row": {**_TABLE, "data": [[*_FIRST, 1]]},
+    "with a long row": {**_TABLE, "data": [[*_FIRST_ROW, 1]]},
     "with an unknown key": {**_TABLE, "more": 1},
-    "with flat data": {**_TABLE, "data": _FIRST},
+    "with flat data": {**_TABLE, "data": _FIRST_ROW},
     "with a column twice": _with_column("slope"),
     "with numbered columns": {**_TABLE, "columns": list(range(12))},
     "with an unknown unicode column": _with_column("größe 高"),
-    "without one column": split([_LESS]),
+    "without one column": split([_WITHOUT_SLOPE]),
     "as text": json.dumps(_TABLE),
     "as list": [_TABLE],
     "as null": None,
 }
 _RECORDS: Mapping[str, object] = {
-    "without one column": [_LESS],
-    "one without a column": [COVERTYPE, _LESS],
-    "one with an extra column": [COVERTYPE, _MORE],
+    "without one column": [_WITHOUT_SLOPE],
+    "one without a column": [COVERTYPE, _WITHOUT_SLOPE],
+    "one with an extra column": [COVERTYPE, _WITH_EXTRA],
     "empty": [],
     "of nothing": [{}],
     "one of nothing": [COVERTYPE, {}],
@@ -79,21 +79,21 @@ _RECORDS: Mapping[str, object] = {
     "of lists": _TABLE["data"],
     "of numbers": [1, 2],
     "of nulls": [None],
-    "as text": json.dumps(_TWO),
+    "as text": json.dumps(_TWO_ROWS),
 }
-# Under both names.
-_EITHER: Mapping[str, object] = {
+# Values of both ``instances`` and ``inputs``.
+_INSTANCES_OR_INPUTS: Mapping[str, object] = {
     "lists by column": _LISTS,
     "one record": COVERTYPE,
-    "records": _TWO,
-    "records, one without a column": [COVERTYPE, _LESS],
-    "records, one with an extra column": [COVERTYPE, _MORE],
+    "records": _TWO_ROWS,
+    "records, one without a column": [COVERTYPE, _WITHOUT_SLOPE],
+    "records, one with an extra column": [COVERTYPE, _WITH_EXTRA],
     "bare lists": _TABLE["data"],
-    "one bare list": _FIRST,
+    "one bare list": _FIRST_ROW,
     "lists of lists by column": {name: [[value]] for name, value in COVERTYPE.items()},
     "lists of unequal lengths": {**_LISTS, "slope": [1]},
-    "lists without one column": lists([_LESS]),
-    "lists with an extra column": lists([_MORE]),
+    "lists without one column": lists_by_column([_WITHOUT_SLOPE]),
+    "lists with an extra column": lists_by_column([_WITH_EXTRA]),
     "lists, some of them values": {**COVERTYPE, "slope": [3]},
     "empty lists by column": {name: [] for name in COVERTYPE},
     "an empty list": [],
@@ -104,47 +104,47 @@ _EITHER: Mapping[str, object] = {
 }
 _DOCUMENTS: Mapping[str, object] = {
     "no key": {},
-    "unknown key": {"data": _TWO},
-    "unknown key beside": {"dataframe_records": _TWO, "signature_name": "serving_default"},
-    "two keys": {"dataframe_records": _TWO, "instances": _TWO},
-    "two keys, one null": {"dataframe_records": _TWO, "instances": None},
-    "key in capitals": {"Instances": _TWO},
+    "unknown key": {"data": _TWO_ROWS},
+    "unknown key beside": {"dataframe_records": _TWO_ROWS, "signature_name": "serving_default"},
+    "two keys": {"dataframe_records": _TWO_ROWS, "instances": _TWO_ROWS},
+    "two keys, one null": {"dataframe_records": _TWO_ROWS, "instances": None},
+    "key in capitals": {"Instances": _TWO_ROWS},
     "chat messages": {"messages": [{"role": "user", "content": "hello"}]},
     "prompt": {"prompt": "hello"},
     "embeddings input": {"input": ["hello"]},
     "one bare record": COVERTYPE,
-    "bare record list": _TWO,
-    "params null": {"dataframe_records": _TWO, "params": None},
-    "params empty": {"dataframe_records": _TWO, "params": {}},
-    "params unknown": {"dataframe_records": _TWO, "params": {"temperature": 0.5}},
-    "params list": {"dataframe_records": _TWO, "params": [1]},
-    "params text": {"dataframe_records": _TWO, "params": "x"},
+    "bare record list": _TWO_ROWS,
+    "params null": {"dataframe_records": _TWO_ROWS, "params": None},
+    "params empty": {"dataframe_records": _TWO_ROWS, "params": {}},
+    "params unknown": {"dataframe_records": _TWO_ROWS, "params": {"temperature": 0.5}},
+    "params list": {"dataframe_records": _TWO_ROWS, "params": [1]},
+    "params text": {"dataframe_records": _TWO_ROWS, "params": "x"},
 }
 
 
-def _good(model: str) -> Iterator[Case]:
+def _valid(model: str) -> Iterator[Case]:
     rows = ROWS[model]
-    turned = [dict(reversed(row.items())) for row in rows]
-    yield posted(f"split {model}", {"dataframe_split": split(rows)}, model)
-    yield posted(f"split in another order {model}", {"dataframe_split": split(turned)}, model)
-    yield posted(f"records {model}", {"dataframe_records": rows}, model)
-    yield posted(f"records in another order {model}", {"dataframe_records": [*rows, *turned]}, model)
-    yield posted(f"instances as records {model}", {"instances": rows}, model)
-    yield posted(f"inputs as lists by column {model}", {"inputs": lists(rows)}, model)
-    yield posted(f"extra column {model}", {"dataframe_records": [{**row, "more": 1} for row in rows]}, model)
-    yield posted(f"hundred records {model}", {"dataframe_records": rows[:1] * 100}, model)
+    reordered = [dict(reversed(row.items())) for row in rows]
+    yield json_case(f"split {model}", {"dataframe_split": split(rows)}, model)
+    yield json_case(f"split in another order {model}", {"dataframe_split": split(reordered)}, model)
+    yield json_case(f"records {model}", {"dataframe_records": rows}, model)
+    yield json_case(f"records in another order {model}", {"dataframe_records": [*rows, *reordered]}, model)
+    yield json_case(f"instances as records {model}", {"instances": rows}, model)
+    yield json_case(f"inputs as lists by column {model}", {"inputs": lists_by_column(rows)}, model)
+    yield json_case(f"extra column {model}", {"dataframe_records": [{**row, "more": 1} for row in rows]}, model)
+    yield json_case(f"hundred records {model}", {"dataframe_records": rows[:1] * 100}, model)
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yield all requests of this module."""
     for model in ROWS:
-        yield from _good(model)
+        yield from _valid(model)
     for name, document in _DOCUMENTS.items():
-        yield posted(name, document)
+        yield json_case(name, document)
     for name, data in _SPLITS.items():
-        yield posted(f"split {name}", {"dataframe_split": data})
+        yield json_case(f"split {name}", {"dataframe_split": data})
     for name, data in _RECORDS.items():
-        yield posted(f"records {name}", {"dataframe_records": data})
+        yield json_case(f"records {name}", {"dataframe_records": data})
     for key in ("instances", "inputs"):
-        for name, data in _EITHER.items():
-            yield posted(f"{key}: {name}", {key: data})
+        for name, data in _INSTANCES_OR_INPUTS.items():
+            yield json_case(f"{key}: {name}", {key: data})

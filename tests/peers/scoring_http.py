@@ -1,4 +1,4 @@
-"""Requests of MLflow's scoring protocol, good and bad: what is no good JSON, how it is declared, and other paths."""
+"""Valid and invalid requests of MLflow's scoring protocol: JSON syntax, the Content-Type and other paths."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from tests.peers.exchange import JSON, Case
 from tests.peers.models import COVERTYPE
-from tests.peers.scoring import PATH, raw
+from tests.peers.scoring import PATH, raw_case
 
-_TEXT = json.dumps({"dataframe_records": [COVERTYPE]})
-_GOOD = _TEXT.encode()
+_VALID_TEXT = json.dumps({"dataframe_records": [COVERTYPE]})
+_VALID_BODY = _VALID_TEXT.encode()
 
 _BODIES = {
     "number": b"1",
@@ -21,19 +21,19 @@ _BODIES = {
     "NaN": b"NaN",
     "empty": b"",
     "spaces": b"  \n",
-    "cut off": _GOOD[:-3],
-    "too long": _GOOD + b"}",
-    "with a trailing comma": _TEXT.replace("}]}", "},]}").encode(),
-    "with single quotes": _TEXT.replace('"', "'").encode(),
-    "with a comment": b"/* rows */" + _GOOD,
-    "with spaces around": b" \r\n\t" + _GOOD + b"\n",
-    "with a byte order mark": b"\xef\xbb\xbf" + _GOOD,
-    "UTF-16": _TEXT.encode("utf-16"),
-    "not UTF-8": _TEXT.replace("slope", "sl\xf6pe").encode("latin-1"),
+    "cut off": _VALID_BODY[:-3],
+    "too long": _VALID_BODY + b"}",
+    "with a trailing comma": _VALID_TEXT.replace("}]}", "},]}").encode(),
+    "with single quotes": _VALID_TEXT.replace('"', "'").encode(),
+    "with a comment": b"/* rows */" + _VALID_BODY,
+    "with spaces around": b" \r\n\t" + _VALID_BODY + b"\n",
+    "with a byte order mark": b"\xef\xbb\xbf" + _VALID_BODY,
+    "UTF-16": _VALID_TEXT.encode("utf-16"),
+    "not UTF-8": _VALID_TEXT.replace("slope", "sl\xf6pe").encode("latin-1"),
     "nested deeply": b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-    "with a key twice": b'{"dataframe_records": [], %s' % _GOOD[1:],
+    "with a key twice": b'{"dataframe_records": [], %s' % _VALID_BODY[1:],
 }
-_TYPES = (
+_CONTENT_TYPES = (
     "application/json; charset=utf-8", "application/json;charset=UTF-8", 'application/json; charset="utf-8"',
     "application/json; charset=utf8", "application/json; charset=latin-1", "application/json; charset=",
     "application/json; format=pandas-split", "application/json; charset=utf-8; q=1", "application/json;",
@@ -47,13 +47,13 @@ _PATHS = (
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yield all requests of this module."""
     for name, body in _BODIES.items():
-        yield raw(f"body {name}", body)
-    yield raw("lone surrogate in a string", b'{"dataframe_records": [{"colour": "\\ud800"}]}', model="mixed")
-    for kind in _TYPES:
-        yield raw(f"JSON as {kind!r}", _GOOD, kind)
+        yield raw_case(f"body {name}", body)
+    yield raw_case("lone surrogate in a string", b'{"dataframe_records": [{"colour": "\\ud800"}]}', model="mixed")
+    for content_type in _CONTENT_TYPES:
+        yield raw_case(f"JSON as {content_type!r}", _VALID_BODY, content_type)
     for method, path in _PATHS:
         yield Case(f"{method} {path}", path, method=method)
     for path in ("/invocations?x=1", "/invocations/", "/nowhere"):
-        yield Case(f"POST {path}", path, _GOOD, JSON)
+        yield Case(f"POST {path}", path, _VALID_BODY, JSON)

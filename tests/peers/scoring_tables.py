@@ -1,4 +1,4 @@
-"""Requests of MLflow's scoring protocol, good and bad: CSV and Parquet."""
+"""Valid and invalid requests of MLflow's scoring protocol: CSV and Parquet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from tests.peers.exchange import Case
 from tests.peers.models import COVERTYPE, MIXED
-from tests.peers.scoring import ROWS, raw
+from tests.peers.scoring import ROWS, raw_case
 
 CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"
@@ -20,8 +20,8 @@ _ROW = ",".join(map(str, COVERTYPE.values()))
 _MIXED = ",".join(MIXED)
 
 
-def _with(name: str, cell: str) -> str:
-    """A CSV of one row in which one cell is another."""
+def _replace_cell(name: str, cell: str) -> str:
+    """Return a CSV with one row in which the cell of column ``name`` is replaced."""
     return f"{_HEAD}\n" + ",".join(cell if column == name else str(value) for column, value in COVERTYPE.items())
 
 
@@ -58,16 +58,16 @@ _TEXTS = {
     "with an open quote": f'{_HEAD}\n"{_ROW}\n',
     "with a comment": f"# rows\n{_HEAD}\n{_ROW}\n",
     "that is JSON": '{"dataframe_records": []}',
-    "with an empty cell in a long": _with("slope", ""),
-    "with 3.0 in a long": _with("slope", "3.0"),
-    "with 3.5 in a long": _with("slope", "3.5"),
-    "with +3 in a long": _with("slope", "+3"),
-    "with 1e1 in a long": _with("slope", "1e1"),
-    "with 1,000 in a long": _with("slope", '"1,000"'),
-    "with true in a long": _with("slope", "true"),
-    "with text in a long": _with("slope", "steep"),
-    "with NA in a long": _with("slope", "NA"),
-    "with 2**63 in a long": _with("slope", str(2**63)),
+    "with an empty cell in a long": _replace_cell("slope", ""),
+    "with 3.0 in a long": _replace_cell("slope", "3.0"),
+    "with 3.5 in a long": _replace_cell("slope", "3.5"),
+    "with +3 in a long": _replace_cell("slope", "+3"),
+    "with 1e1 in a long": _replace_cell("slope", "1e1"),
+    "with 1,000 in a long": _replace_cell("slope", '"1,000"'),
+    "with true in a long": _replace_cell("slope", "true"),
+    "with text in a long": _replace_cell("slope", "steep"),
+    "with NA in a long": _replace_cell("slope", "NA"),
+    "with 2**63 in a long": _replace_cell("slope", str(2**63)),
 }
 _MIXED_TEXTS = {
     "of every type": _mixed("red,40,7000000000,0.5,61.5,True,30"),
@@ -99,56 +99,61 @@ _MIXED_TEXTS = {
 
 def _csv() -> Iterator[Case]:
     for name, text in _TEXTS.items():
-        yield raw(f"CSV {name}", text.encode(), CSV)
+        yield raw_case(f"CSV {name}", text.encode(), CSV)
     for name, text in _MIXED_TEXTS.items():
-        yield raw(f"CSV {name}", text.encode(), CSV, "mixed")
-    yield raw("CSV several outputs", b"x,y,z\n0.25,0.5,0.75\n1e-1,.5,1\n", CSV, "several")
-    yield raw("CSV not UTF-8", f"{_HEAD},gr\xf6\xdfe\n{_ROW},1\n".encode("latin-1"), CSV)
-    good = _TEXTS["plain"].encode()
-    for kind in ("text/csv; charset=utf-8", "text/csv; charset=latin-1", "text/csv; header=present", "TEXT/CSV"):
-        yield raw(f"CSV as {kind!r}", good, kind)
+        yield raw_case(f"CSV {name}", text.encode(), CSV, "mixed")
+    yield raw_case("CSV several outputs", b"x,y,z\n0.25,0.5,0.75\n1e-1,.5,1\n", CSV, "several")
+    yield raw_case("CSV not UTF-8", f"{_HEAD},gr\xf6\xdfe\n{_ROW},1\n".encode("latin-1"), CSV)
+    plain = _TEXTS["plain"].encode()
+    for content_type in (
+        "text/csv; charset=utf-8",
+        "text/csv; charset=latin-1",
+        "text/csv; header=present",
+        "TEXT/CSV",
+    ):
+        yield raw_case(f"CSV as {content_type!r}", plain, content_type)
 
 
-def _written(frame: Any, index: bool = False) -> bytes:
+def _parquet_of(frame: Any, index: bool = False) -> bytes:
     file = BytesIO()
     frame.to_parquet(file, index=index)
     return file.getvalue()
 
 
 def _parquet() -> Iterator[Case]:
-    # Any, for pandas' stubs know fewer values than pandas does.
+    # The type is Any because pandas' stubs reject valid arguments.
     frame: Any = pd.DataFrame(ROWS["several"] * 2)
     wide: Any = pd.DataFrame(ROWS["mixed"])
     signed = wide.astype({"count": "int32", "height": "float32", "age": "float64"})
     narrow = signed.astype({"count": "int8"})
     for name, body in {
-        "": _written(frame),
-        "with an index": _written(frame, index=True),
-        "with an extra column": _written(frame.assign(more="x")),
-        "in another order": _written(frame[["z", "y", "x"]]),
-        "without one column": _written(frame.drop(columns="y")),
-        "of whole numbers": _written(frame.assign(y=[1, 2])),
-        "of text": _written(frame.assign(y=["1", "2"])),
-        "of booleans": _written(frame.assign(y=[True, False])),
-        "of dates": _written(frame.assign(y=pd.Timestamp("2020-01-01"))),
-        "of lists": _written(frame.assign(y=[[1], [2]])),
-        "with a null": _written(frame.assign(y=[0.5, None])),
-        "with no rows": _written(frame.iloc[:0]),
-        "cut off": _written(frame)[:-8],
+        "": _parquet_of(frame),
+        "with an index": _parquet_of(frame, index=True),
+        "with an extra column": _parquet_of(frame.assign(more="x")),
+        "in another order": _parquet_of(frame[["z", "y", "x"]]),
+        "without one column": _parquet_of(frame.drop(columns="y")),
+        "of whole numbers": _parquet_of(frame.assign(y=[1, 2])),
+        "of text": _parquet_of(frame.assign(y=["1", "2"])),
+        "of booleans": _parquet_of(frame.assign(y=[True, False])),
+        "of dates": _parquet_of(frame.assign(y=pd.Timestamp("2020-01-01"))),
+        "of lists": _parquet_of(frame.assign(y=[[1], [2]])),
+        "with a null": _parquet_of(frame.assign(y=[0.5, None])),
+        "with no rows": _parquet_of(frame.iloc[:0]),
+        "cut off": _parquet_of(frame)[:-8],
         "that is JSON": b'{"dataframe_records": []}',
         "empty": b"",
     }.items():
-        yield raw(f"Parquet {name}".strip(), body, PARQUET, "several")
-    yield raw("Parquet with charset", _written(frame), f"{PARQUET}; charset=utf-8", "several")
-    yield raw("Parquet of the signature's types", _written(signed), PARQUET, "mixed")
-    yield raw("Parquet of wider types", _written(wide), PARQUET, "mixed")
-    yield raw("Parquet of narrower types", _written(narrow), PARQUET, "mixed")
-    yield raw("Parquet without the optional", _written(signed.drop(columns="age")), PARQUET, "mixed")
-    yield raw("Parquet with a null optional", _written(signed.assign(age=[None, 3.0])), PARQUET, "mixed")
-    yield raw("Parquet for a model without pandas", _written(pd.DataFrame(ROWS["covertype"])), PARQUET)
+        yield raw_case(f"Parquet {name}".strip(), body, PARQUET, "several")
+    yield raw_case("Parquet with charset", _parquet_of(frame), f"{PARQUET}; charset=utf-8", "several")
+    yield raw_case("Parquet of the signature's types", _parquet_of(signed), PARQUET, "mixed")
+    yield raw_case("Parquet of wider types", _parquet_of(wide), PARQUET, "mixed")
+    yield raw_case("Parquet of narrower types", _parquet_of(narrow), PARQUET, "mixed")
+    yield raw_case("Parquet without the optional", _parquet_of(signed.drop(columns="age")), PARQUET, "mixed")
+    yield raw_case("Parquet with a null optional", _parquet_of(signed.assign(age=[None, 3.0])), PARQUET, "mixed")
+    yield raw_case("Parquet for a model without pandas", _parquet_of(pd.DataFrame(ROWS["covertype"])), PARQUET)
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yield all requests of this module."""
     yield from _csv()
     yield from _parquet()

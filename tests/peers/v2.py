@@ -1,4 +1,4 @@
-"""Requests of the Open Inference Protocol, version 2, good and bad: what models tell, good tensors, none."""
+"""Valid and invalid requests of the Open Inference Protocol: metadata, valid tensors, headers and bodies."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ TYPES: dict[str, dict[str, str]] = {
     "mixed": dict(zip(MIXED, ("BYTES", "INT32", "INT64", "FP32", "FP64", "BOOL", "FP64"), strict=True)),
     "several": dict.fromkeys(SEVERAL, "FP64"),
 }
-# MLServer has two runtimes, the second of which takes tensors of shape [n, k].
+# The suffix of models in the second of MLServer's runtimes, which accepts tensors of shape [n, k].
 SKLEARN = "-sklearn"
 
 
 def tensor(name: str, datatype: str, shape: Sequence[Any], data: Any) -> dict[str, Any]:
-    """One input of a request."""
+    """Return an input of a request."""
     return {"name": name, "datatype": datatype, "shape": shape, "data": data}
 
 
 def columns(model: str, rows: Sequence[Row], *, flat: bool = False) -> list[dict[str, Any]]:
-    """The rows as one tensor a column, of shape [n, 1] or [n]."""
+    """Return the rows as one tensor per column, of shape [n, 1] or [n]."""
     shape = [len(rows)] if flat else [len(rows), 1]
-    return [tensor(name, kind, shape, [row[name] for row in rows]) for name, kind in TYPES[model].items()]
+    return [tensor(name, datatype, shape, [row[name] for row in rows]) for name, datatype in TYPES[model].items()]
 
 
 def matrix(rows: Sequence[Row], datatype: str = "INT64", name: str = "matrix") -> dict[str, Any]:
-    """The rows as one tensor of shape [n, k]."""
+    """Return the rows as one tensor of shape [n, k]."""
     data = [value for row in rows for value in row.values()]
     return tensor(name, datatype, [len(rows), len(rows[0])], data)
 
 
-def asked(name: str, inputs: object, model: str = "covertype", **more: object) -> Case:
-    """A request for predictions of these inputs."""
-    return Case(name, INFER, json.dumps({"inputs": inputs, **more}).encode(), JSON, model)
+def infer_case(name: str, inputs: object, model: str = "covertype", **keys: object) -> Case:
+    """Return a request for predictions of these inputs."""
+    return Case(name, INFER, json.dumps({"inputs": inputs, **keys}).encode(), JSON, model)
 
 
 _PATHS = (
@@ -60,40 +60,44 @@ _PATHS = (
 )  # fmt: skip
 
 
-def _told() -> Iterator[Case]:
+def _metadata() -> Iterator[Case]:
     for method, path in _PATHS:
         yield Case(f"{method} {path}", path, method=method)
     for model in ("mixed", "several"):
         yield Case(f"GET {MODEL} of {model}", MODEL, model=model, method="GET")
 
 
+def _nested(column: dict[str, Any]) -> dict[str, Any]:
+    return {**column, "data": [[value] for value in column["data"]]}
+
+
 def _columns() -> Iterator[Case]:
     for model, rows in ROWS.items():
-        given = columns(model, rows)
-        yield asked(f"columns of [n, 1] {model}", given, model)
-        yield asked(f"columns of [n] {model}", columns(model, rows, flat=True), model)
-        yield asked(f"nested columns {model}", [{**one, "data": [[v] for v in one["data"]]} for one in given], model)
-        yield asked(f"one row {model}", columns(model, rows[:1]), model)
-        yield asked(f"a hundred rows {model}", columns(model, rows * 50), model)
-        yield asked(f"columns in another order {model}", given[::-1], model)
+        inputs = columns(model, rows)
+        yield infer_case(f"columns of [n, 1] {model}", inputs, model)
+        yield infer_case(f"columns of [n] {model}", columns(model, rows, flat=True), model)
+        yield infer_case(f"nested columns {model}", [_nested(column) for column in inputs], model)
+        yield infer_case(f"one row {model}", columns(model, rows[:1]), model)
+        yield infer_case(f"a hundred rows {model}", columns(model, rows * 50), model)
+        yield infer_case(f"columns in another order {model}", inputs[::-1], model)
 
 
 def _matrices() -> Iterator[Case]:
     for count in (1, 2, 100):
         rows = (ROWS["covertype"] * 50)[:count]
         nested = {**matrix(rows), "data": [list(row.values()) for row in rows]}
-        yield asked(f"a matrix of {count}", [matrix(rows)], f"covertype{SKLEARN}")
-        yield asked(f"a nested matrix of {count}", [nested], f"covertype{SKLEARN}")
+        yield infer_case(f"a matrix of {count}", [matrix(rows)], f"covertype{SKLEARN}")
+        yield infer_case(f"a nested matrix of {count}", [nested], f"covertype{SKLEARN}")
     rows = ROWS["covertype"]
-    yield asked("a matrix of floats", [matrix(rows, "FP32")], f"covertype{SKLEARN}")
-    yield asked("a matrix of several outputs", [matrix(ROWS["several"], "FP64")], f"several{SKLEARN}")
-    yield asked("a matrix with a column's name", [matrix(rows, name="slope")], f"covertype{SKLEARN}")
-    yield asked("a matrix as pd", [matrix(rows)], parameters={"content_type": "pd"})
+    yield infer_case("a matrix of floats", [matrix(rows, "FP32")], f"covertype{SKLEARN}")
+    yield infer_case("a matrix of several outputs", [matrix(ROWS["several"], "FP64")], f"several{SKLEARN}")
+    yield infer_case("a matrix with a column's name", [matrix(rows, name="slope")], f"covertype{SKLEARN}")
+    yield infer_case("a matrix as pd", [matrix(rows)], parameters={"content_type": "pd"})
 
 
-_ONE = columns("covertype", ROWS["covertype"][:1])
-_BODY = json.dumps({"inputs": _ONE}).encode()
-_BESIDE: Mapping[str, dict[str, object]] = {
+_ONE_ROW = columns("covertype", ROWS["covertype"][:1])
+_BODY = json.dumps({"inputs": _ONE_ROW}).encode()
+_EXTRA_KEYS: Mapping[str, dict[str, object]] = {
     "id": {"id": "4 2/ü"},
     "id empty": {"id": ""},
     "id null": {"id": None},
@@ -113,31 +117,33 @@ _OUTPUTS: Mapping[str, list[object]] = {
     "by name, twice": [{"name": "predict"}, {"name": "predict"}],
     "in the binary form": [{"name": "predict", "parameters": {"binary_data": True}}],
 }
-_TYPES = (
+_CONTENT_TYPES = (
     "application/json; charset=utf-8", "APPLICATION/JSON", "text/plain", "application/octet-stream",
     "application/x-www-form-urlencoded", "text/csv", "", None,
 )  # fmt: skip
 
 
-def _around() -> Iterator[Case]:
-    for name, more in _BESIDE.items():
-        yield asked(name, _ONE, "covertype", **more)
+def _keys_and_headers() -> Iterator[Case]:
+    for name, keys in _EXTRA_KEYS.items():
+        yield infer_case(name, _ONE_ROW, "covertype", **keys)
     for name, outputs in _OUTPUTS.items():
-        yield asked(f"outputs {name}", [matrix(ROWS["covertype"])], f"covertype{SKLEARN}", outputs=outputs)
+        yield infer_case(f"outputs {name}", [matrix(ROWS["covertype"])], f"covertype{SKLEARN}", outputs=outputs)
     for name, parameters in {"unknown parameters": {"x": 1}, "content types": {"content_type": "np"}}.items():
-        yield asked(f"{name} of tensors", [{**one, "parameters": parameters} for one in _ONE])
+        yield infer_case(f"{name} of tensors", [{**column, "parameters": parameters} for column in _ONE_ROW])
     for path in ("/v2/models/nobody/infer", f"{VERSION}/infer", f"{MODEL}/versions/999/infer", f"{INFER}/"):
         yield Case(f"POST {path}", path, _BODY, JSON)
-    for kind in _TYPES:
-        yield Case(f"as {kind!r}", INFER, _BODY, kind)
+    for content_type in _CONTENT_TYPES:
+        yield Case(f"as {content_type!r}", INFER, _BODY, content_type)
 
 
 def _binary() -> Iterator[Case]:
-    """Triton's extension, and half of it."""
+    """Yield requests in the binary extension of Triton, one of them incomplete."""
     size = {"Inference-Header-Content-Length": str(len(_BODY))}
     yield Case("binary data", INFER, _BODY + b"\0" * 8, "application/octet-stream", headers=size)
-    parted = {key: value for key, value in _ONE[0].items() if key != "data"}
-    yield asked("binary data's size alone", [{**parted, "parameters": {"binary_data_size": 8}}, *_ONE[1:]])
+    without_data = {key: value for key, value in _ONE_ROW[0].items() if key != "data"}
+    yield infer_case(
+        "binary data's size alone", [{**without_data, "parameters": {"binary_data_size": 8}}, *_ONE_ROW[1:]]
+    )
 
 
 _TEXT = _BODY.decode()
@@ -162,10 +168,10 @@ def _bodies() -> Iterator[Case]:
     for name, body in _BODIES.items():
         yield Case(f"body {name}", INFER, body, JSON)
     for name, inputs in _NO_INPUTS.items():
-        yield asked(f"inputs {name}", inputs)
+        yield infer_case(f"inputs {name}", inputs)
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
-    for some in (_told, _columns, _matrices, _around, _binary, _bodies):
-        yield from some()
+    """Yield all requests of this module."""
+    for generate in (_metadata, _columns, _matrices, _keys_and_headers, _binary, _bodies):
+        yield from generate()

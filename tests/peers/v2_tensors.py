@@ -1,4 +1,4 @@
-"""Requests of the Open Inference Protocol, version 2, good and bad: names, shapes, datatypes and values of tensors."""
+"""Valid and invalid requests of the Open Inference Protocol: names, shapes, datatypes and values of tensors."""
 
 from __future__ import annotations
 
@@ -8,35 +8,39 @@ from typing import Any
 
 from tests.peers.exchange import JSON, Case
 from tests.peers.models import COVERTYPE
-from tests.peers.v2 import INFER, ROWS, SKLEARN, TYPES, asked, columns, matrix, tensor
+from tests.peers.v2 import INFER, ROWS, SKLEARN, TYPES, columns, infer_case, matrix, tensor
 
 _FLAT = list(COVERTYPE.values())
 
 
 def _changed(model: str, column: str, /, **changes: Any) -> list[dict[str, Any]]:
-    """Good columns of one row, one of them changed; ``...`` takes a key away."""
-    given = columns(model, ROWS[model][:1])
-    for one in given:
-        if one["name"] == column:
-            one.update(changes)
-    return [{key: value for key, value in one.items() if value is not ...} for one in given]
+    """Return valid columns of one row, with keys of one column changed; ``...`` removes a key."""
+    inputs = columns(model, ROWS[model][:1])
+    for item in inputs:
+        if item["name"] == column:
+            item.update(changes)
+    return [{key: value for key, value in item.items() if value is not ...} for item in inputs]
+
+
+def _renamed(column: dict[str, Any]) -> dict[str, Any]:
+    return {**column, "name": "more"}
 
 
 def _inputs() -> Iterator[Case]:
-    good = columns("covertype", ROWS["covertype"])
-    slope, mixed = good[2], columns("mixed", ROWS["mixed"])
-    yield asked("a column missing", [one for one in good if one is not slope])
-    yield asked("a column twice", [*good, slope])
-    yield asked("an unknown column beside", [*good, {**slope, "name": "more"}])
-    yield asked("an unknown column instead", [{**one, "name": "more"} if one is slope else one for one in good])
-    yield asked("columns of unequal lengths", [tensor("elevation", "INT64", [1, 1], [1]), *good[1:]])
-    yield asked("one column alone", [slope])
-    yield asked("a matrix and a column", [matrix(ROWS["covertype"]), slope])
-    yield asked("the optional column missing", [one for one in mixed if one["name"] != "age"], "mixed")
+    valid = columns("covertype", ROWS["covertype"])
+    slope, mixed = valid[2], columns("mixed", ROWS["mixed"])
+    yield infer_case("a column missing", [column for column in valid if column is not slope])
+    yield infer_case("a column twice", [*valid, slope])
+    yield infer_case("an unknown column beside", [*valid, _renamed(slope)])
+    yield infer_case("an unknown column instead", [_renamed(column) if column is slope else column for column in valid])
+    yield infer_case("columns of unequal lengths", [tensor("elevation", "INT64", [1, 1], [1]), *valid[1:]])
+    yield infer_case("one column alone", [slope])
+    yield infer_case("a matrix and a column", [matrix(ROWS["covertype"]), slope])
+    yield infer_case("the optional column missing", [column for column in mixed if column["name"] != "age"], "mixed")
     for key in ("name", "shape", "datatype", "data"):
-        yield asked(f"a column without {key}", _changed("covertype", "slope", **{key: ...}))
-        yield asked(f"a column with {key} null", _changed("covertype", "slope", **{key: None}))
-        yield asked(f"a column with {key} as an object", _changed("covertype", "slope", **{key: {}}))
+        yield infer_case(f"a column without {key}", _changed("covertype", "slope", **{key: ...}))
+        yield infer_case(f"a column with {key} null", _changed("covertype", "slope", **{key: None}))
+        yield infer_case(f"a column with {key} as an object", _changed("covertype", "slope", **{key: {}}))
 
 
 _COLUMN_SHAPES: tuple[object, ...] = (
@@ -62,14 +66,14 @@ _MATRIX_DATA: Mapping[str, object] = {
 
 def _shapes() -> Iterator[Case]:
     for shape in _COLUMN_SHAPES:
-        yield asked(f"a column of shape {json.dumps(shape)}", _changed("covertype", "slope", shape=shape))
+        yield infer_case(f"a column of shape {json.dumps(shape)}", _changed("covertype", "slope", shape=shape))
     for size in _MATRIX_SHAPES:
-        yield asked(f"a matrix of shape {size}", [tensor("matrix", "INT64", size, _FLAT)], f"covertype{SKLEARN}")
+        yield infer_case(f"a matrix of shape {size}", [tensor("matrix", "INT64", size, _FLAT)], f"covertype{SKLEARN}")
     for name, data in _MATRIX_DATA.items():
-        yield asked(f"a matrix with {name}", [tensor("matrix", "INT64", [1, 12], data)], f"covertype{SKLEARN}")
+        yield infer_case(f"a matrix with {name}", [tensor("matrix", "INT64", [1, 12], data)], f"covertype{SKLEARN}")
     for model in ("covertype", "mixed"):
-        yield asked(f"no rows {model}", columns(model, []), model)
-    yield asked("a matrix of no rows", [tensor("matrix", "INT64", [0, 12], [])], f"covertype{SKLEARN}")
+        yield infer_case(f"no rows {model}", columns(model, []), model)
+    yield infer_case("a matrix of no rows", [tensor("matrix", "INT64", [0, 12], [])], f"covertype{SKLEARN}")
 
 
 _DATATYPES = (
@@ -91,13 +95,13 @@ _DECLARED = (
 
 def _datatypes() -> Iterator[Case]:
     for datatype in _DATATYPES:
-        yield asked(f"a long column as {datatype!r}", _changed("covertype", "slope", datatype=datatype))
+        yield infer_case(f"a long column as {datatype!r}", _changed("covertype", "slope", datatype=datatype))
     for column, datatype, value in _DECLARED:
         changed = _changed("mixed", column, datatype=datatype, data=[value])
-        yield asked(f"{column} as {datatype} {value!r}", changed, "mixed")
+        yield infer_case(f"{column} as {datatype} {value!r}", changed, "mixed")
 
 
-# JSON texts, in a tensor of the column's own datatype.
+# JSON texts, each tried in a tensor of its column's own datatype.
 _VALUES: Mapping[str, tuple[str, ...]] = {
     "colour": ('"größe 高"', '""', '"cmVk"', "7", "true", "null", '["red"]', "[]", "{}", '"\\ud800"'),
     "count": ("7.0", "7.5", '"7"', "true", "null", "2147483648", "-2147483649", "1e400", "NaN", "[[7]]"),
@@ -118,6 +122,6 @@ def _values() -> Iterator[Case]:
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
-    for some in (_inputs, _shapes, _datatypes, _values):
-        yield from some()
+    """Yield all requests of this module."""
+    for generate in (_inputs, _shapes, _datatypes, _values):
+        yield from generate()
