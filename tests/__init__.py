@@ -1,1 +1,1 @@
-"""Tests; those in ``e2e`` start real processes."""
+"""The test suite. Tests in ``e2e`` start real processes; ``support`` holds what tests share."""

@@ -1,4 +1,4 @@
-"""What all tests keep to, and what those of the container backend stand on."""
+"""Rules that all tests follow, and fixtures with a fake `docker` command."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, settings
 from tests.support import interrupts
 from tests.support.fake_docker import FakeDocker
 
-# How long an example takes says how busy the machine is.
+# The time that an example takes depends on how busy the machine is, so it is not checked.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
 _TESTS = Path(__file__).parent
-# The order in which groups of tests are handed to pytest-xdist's workers: those that take longest first.
+# The order in which pytest-xdist's workers get the groups of tests: the slowest groups first.
 _ENGINE, _END_TO_END, _UNIT = range(3)
 
 
@@ -26,32 +26,33 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return how many workers `make test` has: more than there are CPUs, since tests mostly wait."""
+    """Return the number of workers of `make test`: one more than CPUs, since tests mostly wait."""
     return 1 + (os.cpu_count() or 1)
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups after this
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Check that each test opens with a sentence, and give each a group whose tests run one after another.
+    """Check that each test has a docstring, and assign each test to a group that one worker runs in sequence.
 
-    The groups are for `pytest --dist loadgroup`, as in `make test`: one of all tests that need Docker's engine, which
-    are those whose module imports ``require_engine``; and one of each other module, for the sake of its fixtures.
+    `pytest --dist loadgroup`, which `make test` uses, distributes these groups. All tests that need Docker's engine are
+    one group: those whose module imports ``require_engine``. Every other module is a group, so that its fixtures are
+    set up once.
     """
     for item in items:
         if not (getattr(item, "obj", None).__doc__ or "").rstrip().endswith("."):
-            raise pytest.UsageError(f"{item.nodeid} does not say what holds")
+            raise pytest.UsageError(f"{item.nodeid}: expected a docstring that is a sentence and ends with a full stop")
         if item.get_closest_marker("xdist_group") is None:
             group = "engine" if _needs_engine(item) else item.path.relative_to(_TESTS).with_suffix("").as_posix()
             item.add_marker(pytest.mark.xdist_group(group))
         if getattr(config.option, "loadgroup", False):
             _name_group(item)
-    items.sort(key=_turn)
+    items.sort(key=_rank)
 
 
 def _name_group(item: pytest.Item) -> None:
-    """Add the group to the test's id, which pytest-xdist 3.8 fails to do with pytest 9.2.
+    """Add the group to the test's id: pytest-xdist 3.8 fails to do so with pytest 9.2.
 
-    See https://github.com/pytest-dev/pytest-xdist/issues/1386: without it each test would be a group of its own.
+    See https://github.com/pytest-dev/pytest-xdist/issues/1386: without this, each test would be a separate group.
     """
     mark = item.get_closest_marker("xdist_group")
     assert mark
@@ -59,7 +60,7 @@ def _name_group(item: pytest.Item) -> None:
     assert item.nodeid.endswith(f"@{mark.args[0]}")
 
 
-def _turn(item: pytest.Item) -> int:
+def _rank(item: pytest.Item) -> int:
     if _needs_engine(item):
         return _ENGINE
     return _END_TO_END if _TESTS / "e2e" in item.path.parents else _UNIT
@@ -71,7 +72,7 @@ def _needs_engine(item: pytest.Item) -> bool:
 
 @pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
-    """The `docker` that this process and those that it starts will find, with no answer yet."""
+    """Put a fake `docker` without any answers on PATH, for this process and its child processes."""
     fake = FakeDocker(tmp_path / "bin")
     monkeypatch.setenv("PATH", fake.path)
     for name in ("DOCKER_HOST", "COMPOSE_PROJECT_NAME", "BACKEND"):
@@ -81,7 +82,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
 
 @pytest.fixture
 def no_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No `docker` on PATH, nor anything else."""
+    """Set PATH to an empty folder, so that no `docker` is found."""
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     monkeypatch.delenv("BACKEND", raising=False)

@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def covertype_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set in the workshop's form."""
+    """A small CSV file with the columns of the Covertype data set."""
     data = generate(rows=4000)
     path = tmp_path_factory.mktemp("data") / "covertype.csv"
     table = np.column_stack([data.x, data.y])
@@ -32,25 +32,28 @@ def covertype_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def covertype_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a model with the workshop's columns, for stacks that need not train one."""
+    """The folder of a Covertype model, for stacks that do not train one."""
     return saved_models.covertype_forest(tmp_path_factory.mktemp("model") / "covertype")
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterator[Stack]:
-    """A stack that trained its own model: two replicas of two workers; its tests are the group `stack`."""
+    """A stack of two replicas with two workers each, which trained its own model; its tests are the group `stack`."""
     environ = {"COVERTYPE_PATH": str(covertype_csv), "WEB_CONCURRENCY": "2"}
-    one = Stack(tmp_path_factory.mktemp("stack") / "var", environ)
+    new_stack = Stack(tmp_path_factory.mktemp("stack") / "var", environ)
     try:
-        one.done("up", "N=2")
-        yield one
+        new_stack.make_ok("up", "N=2")
+        yield new_stack
     finally:
-        one.make("down")
+        new_stack.make("down")
 
 
 @pytest.fixture
 def start_replica(tmp_path: Path) -> Iterator[StartReplica]:
-    """Start a replica of a model's folder, and wait for it; stopped at the end of the test."""
+    """A function that starts a replica of a model's folder and waits until it is ready.
+
+    The replicas are stopped at the end of the test.
+    """
     replicas: list[Replica] = []
 
     def start(model: Path, **settings: str) -> Replica:

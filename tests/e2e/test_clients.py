@@ -1,4 +1,4 @@
-"""Real clients of the protocols that Forkcast speaks, through Nginx to replicas of the default model."""
+"""Real clients of the protocols that Forkcast implements, through Nginx to replicas of the default model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # their own imports warn
+    warnings.simplefilter("ignore")  # the clients' imports warn
     import tritonclient.http as triton
     from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from tritonclient.utils import InferenceServerException
@@ -29,13 +29,13 @@ MODEL = "covertype"
 
 @pytest.fixture
 def frame() -> pd.DataFrame:
-    """Batches of 64 rows."""
+    """A batch of 64 rows."""
     return pd.DataFrame(ROWS)
 
 
 @pytest.fixture
 def expected(stack: Stack) -> list[int]:
-    """What /predict answers to them."""
+    """The predictions of /predict for the rows of ``frame``."""
     predictions: list[int] = stack.predict({"instances": ROWS})[1]["predictions"]
     assert len(set(predictions)) > 1
     return predictions
@@ -43,28 +43,28 @@ def expected(stack: Stack) -> list[int]:
 
 @pytest.fixture
 def scoring(stack: Stack) -> ScoringServerClient:
-    """MLflow's own client."""
+    """A client of MLflow's scoring protocol, from MLflow."""
     return ScoringServerClient("127.0.0.1", stack.port)
 
 
 @pytest.fixture
 def client(stack: Stack) -> Iterator[triton.InferenceServerClient]:
-    """Triton's client."""
-    with triton.InferenceServerClient(f"127.0.0.1:{stack.port}") as one:
-        yield one
+    """A client of the Open Inference Protocol, from Triton."""
+    with triton.InferenceServerClient(f"127.0.0.1:{stack.port}") as triton_client:
+        yield triton_client
 
 
 def tensor(name: str, values: npt.NDArray[Any], *, binary: bool = False) -> triton.InferInput:
-    """An input of one of the datatypes that the model's columns may come in."""
-    one = triton.InferInput(name, list(values.shape), {"i": "INT64", "f": "FP64"}[values.dtype.kind])
-    one.set_data_from_numpy(values, binary_data=binary)
-    return one
+    """Return an input tensor of the datatype INT64 or FP64."""
+    input_tensor = triton.InferInput(name, list(values.shape), {"i": "INT64", "f": "FP64"}[values.dtype.kind])
+    input_tensor.set_data_from_numpy(values, binary_data=binary)
+    return input_tensor
 
 
 def test_mlflows_client_gets_predictions(
     scoring: ScoringServerClient, frame: pd.DataFrame, expected: list[int]
 ) -> None:
-    """MLflow's client finds the server ready, knows its version, and gets a DataFrame's predictions, params or not."""
+    """MLflow's client sees a ready server and its version, and gets predictions with and without params."""
     scoring.wait_server_ready(timeout=5)
     assert scoring.get_version() == version("mlflow")
     assert scoring.invoke(frame)["predictions"] == expected
@@ -73,7 +73,7 @@ def test_mlflows_client_gets_predictions(
 
 
 def test_mlflows_client_gets_errors(scoring: ScoringServerClient, frame: pd.DataFrame) -> None:
-    """What MLflow's client raises has the status, MLflow's code and a message that names the column."""
+    """Errors of MLflow's client contain the status, MLflow's code and a message that names the column."""
     with pytest.raises(Exception, match=r"error code 400.*INVALID_PARAMETER_VALUE.*'slope'.*KAM01"):
         scoring.invoke(frame.drop(columns="slope"))
     with pytest.raises(Exception, match=r"error code 400.*dataframe_split\.data\.0\.2 .*steep.*KAM00"):
@@ -81,7 +81,7 @@ def test_mlflows_client_gets_errors(scoring: ScoringServerClient, frame: pd.Data
 
 
 def test_tritons_client_finds_the_model(client: triton.InferenceServerClient) -> None:
-    """Triton's client finds server and model alive and ready, and reads what tensors it takes and gives."""
+    """Triton's client sees a ready server and model, and reads the model's input and output tensors."""
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready(MODEL)
@@ -89,24 +89,27 @@ def test_tritons_client_finds_the_model(client: triton.InferenceServerClient) ->
     assert not client.is_model_ready("nobody")
     assert not client.is_model_ready(MODEL, "999")
     assert client.get_server_metadata()["extensions"] == []
-    told = client.get_model_metadata(MODEL)
-    assert told["versions"] == ["1"]
-    assert [one["name"] for one in told["inputs"]] == list(WORKSHOP_ROW)
-    assert {tuple(one["shape"]) for one in told["inputs"]} == {(-1, 1)}
-    assert [(one["name"], one["shape"]) for one in told["outputs"]] == [("predict", [-1]), ("confidence", [-1])]
-    assert {one["datatype"] for one in told["outputs"]} == {"INT64", "FP64"}
+    metadata = client.get_model_metadata(MODEL)
+    assert metadata["versions"] == ["1"]
+    assert [entry["name"] for entry in metadata["inputs"]] == list(WORKSHOP_ROW)
+    assert {tuple(entry["shape"]) for entry in metadata["inputs"]} == {(-1, 1)}
+    assert [(entry["name"], entry["shape"]) for entry in metadata["outputs"]] == [
+        ("predict", [-1]),
+        ("confidence", [-1]),
+    ]
+    assert {entry["datatype"] for entry in metadata["outputs"]} == {"INT64", "FP64"}
 
 
 @pytest.mark.parametrize("rows", [1, 64])
-@pytest.mark.parametrize("kind", [np.int64, np.float64])
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
 def test_tritons_client_infers(
-    rows: int, kind: type, client: triton.InferenceServerClient, frame: pd.DataFrame, expected: list[int]
+    rows: int, dtype: type, client: triton.InferenceServerClient, frame: pd.DataFrame, expected: list[int]
 ) -> None:
-    """Tensors of a column each, [n, 1] or [n], and one of [n, k], get /predict's labels, from either version's path."""
-    values = frame.iloc[:rows].astype(kind)
+    """Tensors per column of shape [n, 1] or [n], and one of [n, k], get /predict's labels."""
+    values = frame.iloc[:rows].astype(dtype)
     columns = [tensor(name, values[name].to_numpy()) for name in WORKSHOP_ROW]
-    squares = [tensor(name, values[[name]].to_numpy()) for name in WORKSHOP_ROW]
-    for inputs in (columns, squares, [tensor("input-0", values.to_numpy())]):
+    columns_2d = [tensor(name, values[[name]].to_numpy()) for name in WORKSHOP_ROW]
+    for inputs in (columns, columns_2d, [tensor("input-0", values.to_numpy())]):
         result = client.infer(MODEL, inputs, request_id="42", model_version="1" if inputs is columns else "")
         assert result.get_response()["id"] == "42"
         assert result.get_response()["model_version"] == "1"
@@ -118,14 +121,14 @@ def test_tritons_client_infers(
 def test_tritons_client_chooses_outputs(
     client: triton.InferenceServerClient, frame: pd.DataFrame, expected: list[int]
 ) -> None:
-    """An output that is asked for comes alone, as JSON, even where the client would take it in the binary form."""
+    """Only the requested output is returned, as JSON, even if the client would accept the binary form."""
     result = client.infer(MODEL, [tensor("x", frame.to_numpy())], outputs=[triton.InferRequestedOutput("predict")])
     assert result.as_numpy("predict").tolist() == expected
     assert result.as_numpy("confidence") is None
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "told"),
+    ("changes", "status", "message"),
     [
         ({"model_name": "nobody"}, "404", "unknown model 'nobody'; this server serves 'covertype'"),
         ({"model_version": "999"}, "404", "unknown version '999' of 'covertype'; this server serves version '1'"),
@@ -135,22 +138,22 @@ def test_tritons_client_chooses_outputs(
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_tritons_client_gets_errors(
-    asked: dict[str, Any], status: str, told: str, client: triton.InferenceServerClient, frame: pd.DataFrame
+    changes: dict[str, Any], status: str, message: str, client: triton.InferenceServerClient, frame: pd.DataFrame
 ) -> None:
-    """What is wrong with a request reaches the caller as Triton's exception, with the status and the server's words."""
-    inputs = [tensor("x", frame[asked.get("inputs", list(frame))].to_numpy())]
-    outputs = [triton.InferRequestedOutput(name) for name in asked.get("outputs", ())]
+    """Triton's client raises its exception with the status and the server's message."""
+    inputs = [tensor("x", frame[changes.get("inputs", list(frame))].to_numpy())]
+    outputs = [triton.InferRequestedOutput(name) for name in changes.get("outputs", ())]
     with pytest.raises(InferenceServerException) as caught:
-        client.infer(**{"model_name": MODEL, **asked, "inputs": inputs, "outputs": outputs})
+        client.infer(**{"model_name": MODEL, **changes, "inputs": inputs, "outputs": outputs})
     assert caught.value.status() == status
-    assert told in caught.value.message()
+    assert message in caught.value.message()
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
 def test_tritons_compressed_bodies_are_refused(
     algorithm: str, client: triton.InferenceServerClient, frame: pd.DataFrame
 ) -> None:
-    """A caller whose client compresses requests is told that this is what is not taken."""
+    """A compressed request gets 415 and a message that names Content-Encoding."""
     with pytest.raises(InferenceServerException) as caught:
         client.infer(MODEL, [tensor("x", frame.to_numpy())], request_compression_algorithm=algorithm)
     assert caught.value.status() == "415"
@@ -158,7 +161,7 @@ def test_tritons_compressed_bodies_are_refused(
 
 
 def test_tritons_binary_form_is_refused(client: triton.InferenceServerClient, frame: pd.DataFrame) -> None:
-    """A caller who leaves binary_data as it is by default is told to turn it off."""
+    """A request with Triton's default of binary tensors gets 400 and a message that says how to turn them off."""
     with pytest.raises(InferenceServerException) as caught:
         client.infer(MODEL, [tensor("x", frame.to_numpy(), binary=True)])
     assert caught.value.status() == "400"
@@ -166,8 +169,8 @@ def test_tritons_binary_form_is_refused(client: triton.InferenceServerClient, fr
     assert "binary_data=False" in caught.value.message()
 
 
-def test_tritons_client_understands_nginx(client: triton.InferenceServerClient, frame: pd.DataFrame) -> None:
-    """An error that Nginx itself gives, such as of too large a body, reaches the caller in its own words too."""
+def test_tritons_client_gets_errors_of_nginx(client: triton.InferenceServerClient, frame: pd.DataFrame) -> None:
+    """An error of Nginx itself, such as a body that is too large, reaches the caller with Nginx's message."""
     rows = pd.concat([frame] * 400).to_numpy()
     with pytest.raises(InferenceServerException) as caught:
         client.infer(MODEL, [tensor("x", rows)])

@@ -76,7 +76,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> I
     ports = dict(zip(DEFAULT_PORTS, map(str, free_ports(len(DEFAULT_PORTS))), strict=True))
     environ = {
         **clean_environ(),
-        **stack.own_settings("docs", COVERTYPE_PATH=data),
+        **stack.project_settings("docs", COVERTYPE_PATH=data),
         **ports,
         "ENV_FILE": str(folder / ".env"),
         "VAR_DIR": str(folder / "var"),

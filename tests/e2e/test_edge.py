@@ -1,4 +1,4 @@
-"""A stack with every lock on, as its clients meet it: API keys, TLS and limits per client."""
+"""End-to-end tests of a stack with API keys, TLS and limits per client."""
 
 from __future__ import annotations
 
@@ -22,26 +22,29 @@ from tests.support.stress.load import WORKSHOP_ROW
 
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory: pytest.TempPathFactory, covertype_model: Path) -> Iterator[Edge]:
-    """One replica behind every lock, on all addresses."""
+    """A stack of one replica with all access controls, which listens on all addresses."""
     folder = tmp_path_factory.mktemp("edge")
-    one = Edge(folder / "var")
-    one.environ = one.locks(folder, requests=5) | {"MODEL_URI": str(covertype_model), "HTTP_HOST": "0.0.0.0"}  # noqa: S104
+    new_stack = Edge(folder / "var")
+    new_stack.environ = new_stack.secure_settings(folder, requests_per_second=5) | {
+        "MODEL_URI": str(covertype_model),
+        "HTTP_HOST": "0.0.0.0",  # noqa: S104
+    }
     try:
-        told = one.done("up")
-        assert f"service  {one.address} " in told
-        assert '"Authorization: Bearer $API_KEY"' in told
-        assert KEY not in told
-        assert "others can reach it" not in told
-        yield one
+        output = new_stack.make_ok("up")
+        assert f"service  {new_stack.address} " in output
+        assert '"Authorization: Bearer $API_KEY"' in output
+        assert KEY not in output
+        assert "others can reach it" not in output
+        yield new_stack
     finally:
-        one.make("down")
+        new_stack.make("down")
 
 
-def test_prediction_behind_every_lock(edge: Edge) -> None:
-    """A client with the certificate and a key gets its prediction, by HTTP/2 and 1.1; without a key it is told how."""
+def test_prediction_needs_a_key(edge: Edge) -> None:
+    """With a key, a client gets predictions over TLS by HTTP/2 and HTTP/1.1; without one, it gets 401."""
     for version in ("--http2", "--http1.1"):
         body = json.dumps(WORKSHOP_ROW)
-        words = [
+        arguments = [
             "-H",
             f"X-API-Key: {KEY}",
             "-H",
@@ -51,9 +54,9 @@ def test_prediction_behind_every_lock(edge: Edge) -> None:
             "-w",
             " %{http_version}",
         ]
-        answer, _, spoken = edge.curl(version, *words, f"{edge.address}/predict").stdout.rpartition(" ")
+        answer, _, http_version = edge.curl(version, *arguments, f"{edge.address}/predict").stdout.rpartition(" ")
         assert json.loads(answer)["prediction"] in range(1, 8)
-        assert spoken == {"--http2": "2", "--http1.1": "1.1"}[version]
+        assert http_version == {"--http2": "2", "--http1.1": "1.1"}[version]
     with edge.client() as client:
         assert client.post("/predict", json=WORKSHOP_ROW).status_code == 200
         refused = client.post("/predict", json=WORKSHOP_ROW, headers={"Authorization": ""})
@@ -62,18 +65,18 @@ def test_prediction_behind_every_lock(edge: Edge) -> None:
 
 
 def test_old_protocols_and_suites_are_refused(edge: Edge) -> None:
-    """A client of TLS 1.1, or of a suite without authenticated encryption or forward secrecy, gets no connection."""
-    for words in (
+    """A client that offers only TLS 1.1, or a suite without AEAD or forward secrecy, gets no connection."""
+    for arguments in (
         ["--tls-max", "1.1"],
         ["--tls-max", "1.2", "--ciphers", "ECDHE-ECDSA-AES128-SHA256:@SECLEVEL=0"],
         ["--tls-max", "1.2", "--ciphers", "AES128-GCM-SHA256:@SECLEVEL=0"],
     ):
-        assert edge.curl(*words, f"{edge.address}/null").returncode == 35, words
+        assert edge.curl(*arguments, f"{edge.address}/null").returncode == 35, arguments
     assert edge.curl("--tls-max", "1.2", f"{edge.address}/null").returncode == 0
 
 
-def test_plain_port(edge: Edge) -> None:
-    """Without TLS, those who only read are sent on, and those who send something are told not to."""
+def test_plain_port_redirects_reads_and_refuses_posts(edge: Edge) -> None:
+    """Without TLS, GET and HEAD are redirected to HTTPS, and POST gets 403."""
     plain = f"http://127.0.0.1:{edge.port}"
     for method in ("GET", "HEAD"):
         answer = httpx.request(method, f"{plain}/docs?x=1")
@@ -83,15 +86,15 @@ def test_plain_port(edge: Edge) -> None:
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
-def test_plain_http_on_the_port_of_tls(edge: Edge) -> None:
-    """It is told as a problem document."""
+def test_plain_http_on_the_tls_port_gets_400(edge: Edge) -> None:
+    """Plain HTTP on the TLS port gets 400 with a problem document."""
     answer = httpx.get(f"http://127.0.0.1:{edge.https_port}/docs")
     assert answer.status_code == 400
     assert answer.json()["detail"] == "this port speaks TLS: ask for https"
 
 
 def own_address() -> str:
-    """One of this machine's that is not loopback."""
+    """Return an address of this machine other than loopback; skip the test if there is none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
@@ -103,8 +106,8 @@ def own_address() -> str:
     return address
 
 
-def test_limits_of_a_client(edge: Edge) -> None:
-    """Beyond what one address may ask for it gets 429, and when to come again; loopback gets all that it asks for."""
+def test_requests_over_the_client_limit_get_429(edge: Edge) -> None:
+    """Requests of one address over its limit get 429 with Retry-After; loopback has no limit."""
     with edge.client() as client:
         assert {client.get("/version").status_code for _ in range(40)} == {200}
     with edge.client(
@@ -119,8 +122,8 @@ def test_limits_of_a_client(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("client", ["light", "fast", "batch"])
-def test_locust_with_locks(edge: Edge, client: str) -> None:
-    """Every user of the load generator knows the certificate and sends the key."""
+def test_locust_uses_the_certificate_and_the_key(edge: Edge, client: str) -> None:
+    """Every type of user of the load generator trusts the certificate and sends the key."""
     environ = clean_environ() | {"TLS_CERT": str(edge.pair.cert), "API_KEY": KEY}
     command = [str(Path(sys.executable).parent / "locust"), "-f", "locust/locustfile.py", "--headless", "--record"]
     options = ["--host", edge.address, "--client", client, "-u", "5", "-r", "5", "-t", "4s", "--wait-min", "0.1"]
@@ -134,36 +137,36 @@ def test_locust_with_locks(edge: Edge, client: str) -> None:
     assert not any(second["failures"] for second in seconds), seconds
 
 
-def test_rotation_of_keys(edge: Edge) -> None:
-    """A key that is added is good soon after, one that is taken away is not, and no start is needed."""
+def test_rotated_keys_apply_without_a_restart(edge: Edge) -> None:
+    """An added key is soon valid, and a removed key is not, without a restart."""
     with edge.client() as client:
-        for good, bad in ((NEXT, KEY), (KEY, NEXT)):
-            edge.rotate(good)
-            wait_for_status(client, bad, 401)
-            wait_for_status(client, good, 200)
+        for valid, invalid in ((NEXT, KEY), (KEY, NEXT)):
+            edge.rotate(valid)
+            wait_for_status(client, invalid, 401)
+            wait_for_status(client, valid, 200)
 
 
-def test_renewal_of_the_certificate(edge: Edge) -> None:
-    """`make up` has new connections shown a renewed certificate, and leaves those that are there alone."""
+def test_renewed_certificate_is_served_after_up(edge: Edge) -> None:
+    """After `make up` new connections get the renewed certificate, and open connections stay."""
     with edge.client() as client:
         client.get("/version")
-        before = edge.shown()
+        old_certificate = edge.served_certificate()
         pids = edge.pids()
         certificates.issue(edge.pair.cert.parent)
-        edge.done("up")
+        edge.make_ok("up")
         assert client.get("/version").status_code == 200
     assert edge.pids() == pids
-    assert edge.shown() != before
+    assert edge.served_certificate() != old_certificate
     with edge.client() as client:
         assert client.get("/version").status_code == 200
 
 
-def test_what_is_refused(edge: Edge, tmp_path: Path) -> None:
-    """A pair that does not match is refused with a line, and what runs goes on; `make status` tells the locks."""
+def test_mismatched_key_is_refused(edge: Edge, tmp_path: Path) -> None:
+    """A key that does not match the certificate is refused, and the stack answers; `make status` shows the controls."""
     other = certificates.issue(tmp_path)
-    assert "it is not the key of TLS_CERT" in edge.refused("up", f"TLS_CERT={other.cert}")
-    assert "API keys of " in (told := edge.done("status"))
-    assert "TLS until " in told
+    assert "it is not the key of TLS_CERT" in edge.make_error("up", f"TLS_CERT={other.cert}")
+    assert "API keys of " in (output := edge.make_ok("status"))
+    assert "TLS until " in output
     assert KEY not in (edge.var / "stack.json").read_text()
     with edge.client() as client:
         assert client.get("/version").status_code == 200

@@ -1,4 +1,4 @@
-"""A stack in containers with every lock on: keys, TLS and limits, as they come through mounts and a bridge."""
+"""End-to-end tests of a stack in containers with API keys, TLS and limits per client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.stacks.locked import KEY, NEXT, Edge, wait_for_status
 from tests.support.stress.load import WORKSHOP_ROW
 from tests.support.waiting import wait_until
 
-REQUESTS = 10  # a second, of one address
+REQUESTS_PER_SECOND = 10  # the limit of one address
 
 
 class ContainerEdge(Edge, ContainerStack):
@@ -24,37 +24,38 @@ class ContainerEdge(Edge, ContainerStack):
 
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory: pytest.TempPathFactory, covertype_model: Path) -> Iterator[ContainerEdge]:
-    """One replica behind every lock."""
+    """A stack of one replica with all access controls."""
     require_engine()
     folder = tmp_path_factory.mktemp("edge")
-    one = ContainerEdge(folder / "var")
-    one.environ = one.locks(folder, requests=REQUESTS) | one.own_settings("test", MODEL_URI=covertype_model)
+    new_stack = ContainerEdge(folder / "var")
+    limits = new_stack.secure_settings(folder, requests_per_second=REQUESTS_PER_SECOND)
+    new_stack.environ = limits | new_stack.project_settings("test", MODEL_URI=covertype_model)
     try:
-        told = one.done("up")
-        assert f"service  {one.address} " in told
-        assert KEY not in told
-        yield one
+        output = new_stack.make_ok("up")
+        assert f"service  {new_stack.address} " in output
+        assert KEY not in output
+        yield new_stack
     finally:
-        one.make("clean", "YES=1")
+        new_stack.make("clean", "YES=1")
 
 
-def test_prediction_in_containers_behind_every_lock(edge: ContainerEdge) -> None:
-    """A client with the certificate and a key gets its prediction, one without 401; the locks are told, and no key."""
+def test_prediction_in_containers_needs_a_key(edge: ContainerEdge) -> None:
+    """A client needs a key for predictions; `make status` shows the access controls but no key."""
     with edge.client() as client:
         answer = client.post("/predict", json=WORKSHOP_ROW)
         assert answer.status_code == 200
         refused = client.post("/predict", json=WORKSHOP_ROW, headers={"Authorization": ""})
         assert (refused.status_code, refused.headers["WWW-Authenticate"][:6]) == (401, "Bearer")
-    assert "API keys of " in (told := edge.done("status"))
-    assert "TLS until " in told
-    assert f"{REQUESTS} requests/s and 4 connections a client" in told
-    assert KEY not in told + json.dumps(edge.containers("nginx") + edge.containers("server"))
+    assert "API keys of " in (output := edge.make_ok("status"))
+    assert "TLS until " in output
+    assert f"{REQUESTS_PER_SECOND} requests/s and 4 connections a client" in output
+    assert KEY not in output + json.dumps(edge.containers("nginx") + edge.containers("server"))
 
 
-def test_limits_of_the_host_as_a_client(edge: ContainerEdge) -> None:
-    """The host arrives with the bridge's address, and is refused with 429 what is beyond its limit."""
+def test_host_over_the_client_limit_gets_429(edge: ContainerEdge) -> None:
+    """The host, which has the bridge's address, gets 429 for requests over its limit."""
     with edge.client() as client:
-        for _ in range(100 * REQUESTS):
+        for _ in range(100 * REQUESTS_PER_SECOND):
             if (answer := client.get("/version")).status_code != 200:
                 break
     assert answer.status_code == 429
@@ -62,8 +63,8 @@ def test_limits_of_the_host_as_a_client(edge: ContainerEdge) -> None:
     assert answer.json()["title"] == "Too Many Requests"
 
 
-def test_locust_in_its_container_has_no_limits(edge: ContainerEdge) -> None:
-    """By Nginx's inner door Locust asks for more than one client may, over TLS and with the key, and none fails."""
+def test_locust_container_has_no_client_limit(edge: ContainerEdge) -> None:
+    """On Nginx's internal port, Locust sends more requests than a client may, over TLS with the key, and none fails."""
     seconds = 6
     locust = ["python", "-m", "locust", "-f", "locust/locustfile.py", "--host", "https://nginx:8082", "--headless"]
     options = ["-u", "20", "-r", "20", "-t", f"{seconds}s", "--wait-min", "0.1", "--wait-max", "0.2"]
@@ -71,49 +72,50 @@ def test_locust_in_its_container_has_no_limits(edge: ContainerEdge) -> None:
         "exec", edge.containers("locust")[0]["Id"], *locust, *options, "--json", "--loglevel", "ERROR"
     )  # fmt: skip
     (row,) = json.loads(ran[ran.index("[") :])
-    assert row["num_requests"] > REQUESTS * (seconds + 1)
+    assert row["num_requests"] > REQUESTS_PER_SECOND * (seconds + 1)
     assert row["num_failures"] == 0
 
 
-def test_rotation_of_keys_in_containers(edge: ContainerEdge) -> None:
-    """A file that takes the other's place on the host is followed by a replica that was not started anew."""
-    before = edge.replicas()
+def test_rotated_keys_apply_without_new_containers(edge: ContainerEdge) -> None:
+    """Replicas apply a file of keys that was replaced on the host, without new containers."""
+    replicas = edge.replicas()
     with edge.client() as client:
-        for good, bad in ((NEXT, KEY), (KEY, NEXT)):
-            edge.rotate(good)
-            wait_for_status(client, bad, 401)
-            wait_for_status(client, good, 200)
-    assert edge.replicas() == before
+        for valid, invalid in ((NEXT, KEY), (KEY, NEXT)):
+            edge.rotate(valid)
+            wait_for_status(client, invalid, 401)
+            wait_for_status(client, valid, 200)
+    assert edge.replicas() == replicas
 
 
-def started(edge: ContainerEdge) -> list[tuple[str, str]]:
-    """Which containers of Nginx and of the replica there are, and since when they run."""
-    found = edge.containers("nginx") + edge.containers("server")
-    return [(one["Id"], one["State"]["StartedAt"]) for one in found]
+def start_times(edge: ContainerEdge) -> list[tuple[str, str]]:
+    """Return the id and the start time of the containers of Nginx and of the replica."""
+    containers = edge.containers("nginx") + edge.containers("server")
+    return [(container["Id"], container["State"]["StartedAt"]) for container in containers]
 
 
-def test_renewed_certificate_in_containers(edge: ContainerEdge) -> None:
-    """`make up` has a renewed certificate shown by the Nginx that runs, and cuts no connection that is open."""
-    before, old = started(edge), edge.shown()
+def test_renewed_certificate_is_served_by_the_running_nginx(edge: ContainerEdge) -> None:
+    """After `make up` the running Nginx serves a renewed certificate, and open connections stay."""
+    started, old_certificate = start_times(edge), edge.served_certificate()
     with edge.client() as client:
         client.get("/health")
         certificates.issue(edge.pair.cert.parent)
-        edge.done("up")
+        edge.make_ok("up")
         assert client.get("/health").status_code == 200
-    wait_until(lambda: edge.shown() != old, seconds=20, pause=0.2)  # Nginx looks at the files once a second
-    assert started(edge) == before
+    # Nginx checks the files once a second.
+    wait_until(lambda: edge.served_certificate() != old_certificate, seconds=20, pause=0.2)
+    assert start_times(edge) == started
     with edge.client() as client:
         assert client.post("/predict", json=WORKSHOP_ROW).status_code == 200
 
 
-def test_folders_of_keys_that_containers_cannot_have(edge: ContainerEdge) -> None:
-    """Keys with another file beside them, or that replicas may not read, are refused in a line, and nothing stops."""
-    folder, before = edge.keys.parent, started(edge)
+def test_unsuitable_folders_of_keys_are_refused(edge: ContainerEdge) -> None:
+    """A folder of keys with other files, or that replicas cannot read, is refused in one line; the containers stay."""
+    folder, started = edge.keys.parent, start_times(edge)
     other = folder / "other"
-    other.write_text("a secret of somebody else's")
-    assert "containers see its whole folder, which holds 'other' too" in edge.refused("up")
+    other.write_text("an unrelated secret")
+    assert "containers see its whole folder, which holds 'other' too" in edge.make_error("up")
     other.unlink()
     folder.chmod(0o700)
-    assert f"replicas run as user and group {CONTAINER_UID}, who may not read it" in edge.refused("up")
+    assert f"replicas run as user and group {CONTAINER_UID}, who may not read it" in edge.make_error("up")
     folder.chmod(0o755)
-    assert started(edge) == before
+    assert start_times(edge) == started

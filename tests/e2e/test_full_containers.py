@@ -1,4 +1,4 @@
-"""The registry stack in containers: MLflow, MariaDB and the S3 store, by `make up-full` in a project of its own."""
+"""End-to-end tests of the registry stack in containers: MLflow, MariaDB and the S3 store, by `make up-full`."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.slow
 
 _SERVICES = ("database", "object-store", "mlflow")
-_OBJECTS = """
+_LIST_OBJECTS_PROGRAM = """
 import boto3, os
 from botocore.config import Config
 s3 = boto3.client("s3", endpoint_url="http://object-store:7480", region_name="us-east-1",
                   config=Config(s3={"addressing_style": "path"}))
-print(*(one["Key"] for one in s3.list_objects_v2(Bucket="mlflow").get("Contents", [])), sep="\\n")
+print(*(item["Key"] for item in s3.list_objects_v2(Bucket="mlflow").get("Contents", [])), sep="\\n")
 """
-_S3_ROOTED = """
+_REGISTER_IN_S3_PROGRAM = """
 import mlflow, sys
 from deploy.models import registry
 client = mlflow.MlflowClient()
@@ -47,7 +47,7 @@ client.set_registered_model_alias("rooted", "champion", "1")
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterator[ContainerStack]:
-    """A stack that has trained version 1 into its own registry."""
+    """A registry stack that has trained and registered version 1."""
     require_engine()
     folder = tmp_path_factory.mktemp("full")
     environ = {
@@ -57,22 +57,22 @@ def stack(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iter
         "ENV_FILE": str(folder / "settings.env"),
         "MLFLOW_PORT": str(free_port()),
     }
-    one = ContainerStack(folder / "var", environ)
+    new_stack = ContainerStack(folder / "var", environ)
     try:
-        one.done("up-full")
-        yield one
+        new_stack.make_ok("up-full")
+        yield new_stack
     finally:
-        one.make("clean", "YES=1")
-        assert one.leftovers() == []
+        new_stack.make("clean", "YES=1")
+        assert new_stack.leftovers() == []
 
 
 def _secrets(stack: ContainerStack) -> dict[str, str]:
     return {name: value for name, value in dotenv_values(stack.environ["ENV_FILE"]).items() if value}
 
 
-def _once(stack: ContainerStack, program: str, **variables: str) -> str:
-    """What a program prints in the image and the network of MLflow's clients."""
-    options = [part for name, value in variables.items() for part in ("--env", f"{name}={value}")]
+def _run_client(stack: ContainerStack, program: str, **variables: str) -> str:
+    """Run a Python program in the image and the network of MLflow's clients, and return its output."""
+    options = [argument for name, value in variables.items() for argument in ("--env", f"{name}={value}")]
     image = f"{stack.project}-model"
     return stack.docker(
         "run", "--rm", "--network", f"{stack.project}_default", *options, image, "python", "-W", "ignore", "-c", program
@@ -80,25 +80,24 @@ def _once(stack: ContainerStack, program: str, **variables: str) -> str:
 
 
 def _objects(stack: ContainerStack) -> list[str]:
-    made = _secrets(stack)
-    keys = {"AWS_ACCESS_KEY_ID": made["S3_ACCESS_KEY_ID"], "AWS_SECRET_ACCESS_KEY": made["S3_SECRET_ACCESS_KEY"]}
-    return _once(stack, _OBJECTS, **keys).splitlines()
+    secrets = _secrets(stack)
+    keys = {"AWS_ACCESS_KEY_ID": secrets["S3_ACCESS_KEY_ID"], "AWS_SECRET_ACCESS_KEY": secrets["S3_SECRET_ACCESS_KEY"]}
+    return _run_client(stack, _LIST_OBJECTS_PROGRAM, **keys).splitlines()
 
 
-def _asked(stack: ContainerStack, question: str) -> str:
-    """What MariaDB answers, asked by its own client."""
-    command = (
-        f"MYSQL_PWD=$MARIADB_PASSWORD mariadb --user=mlflow --batch --skip-column-names --execute='{question}' mlflow"
-    )
+def _query_database(stack: ContainerStack, sql: str) -> str:
+    """Return the output of MariaDB's client for a query."""
+    command = f"MYSQL_PWD=$MARIADB_PASSWORD mariadb --user=mlflow --batch --skip-column-names --execute='{sql}' mlflow"
     return stack.docker("exec", f"{stack.project}-database-1", "sh", "-c", command)
 
 
 def _versions(stack: ContainerStack) -> list[str]:
-    return _asked(stack, 'SELECT version FROM model_versions WHERE name = "covertype" ORDER BY version').splitlines()
+    sql = 'SELECT version FROM model_versions WHERE name = "covertype" ORDER BY version'
+    return _query_database(stack, sql).splitlines()
 
 
-def _wait_well(stack: ContainerStack, service: str) -> None:
-    def is_well() -> bool:
+def _wait_until_healthy(stack: ContainerStack, service: str) -> None:
+    def is_healthy() -> bool:
         (container,) = stack.containers(service)
         state = container["State"]
         return bool(state["Status"] == "running" and state["Health"]["Status"] == "healthy")
@@ -106,11 +105,11 @@ def _wait_well(stack: ContainerStack, service: str) -> None:
     def last_lines() -> str:
         return stack.docker("logs", "--tail", "20", f"{stack.project}-{service}-1")
 
-    wait_until(is_well, seconds=300, pause=0.2, describe=last_lines)
+    wait_until(is_healthy, seconds=300, pause=0.2, describe=last_lines)
 
 
-def _failures(stack: ContainerStack, work: Callable[[], object]) -> tuple[int, int]:
-    """How many predictions were asked for while some work was done, and how many of them failed."""
+def _predictions_during(stack: ContainerStack, work: Callable[[], object]) -> tuple[int, int]:
+    """Predict repeatedly while ``work`` runs; return the number of requests and of failures."""
     done = Event()
 
     def ask() -> tuple[int, int]:
@@ -130,8 +129,8 @@ def _failures(stack: ContainerStack, work: Callable[[], object]) -> tuple[int, i
         return asking.result()
 
 
-def test_up_answers(stack: ContainerStack) -> None:
-    """The stack predicts with the model that was trained into its own registry, whose page answers on this machine."""
+def test_up_full_serves_from_its_own_registry(stack: ContainerStack) -> None:
+    """The stack serves the model of its own registry, whose page answers on this machine."""
     assert stack.predict()[0] == 200
     health = stack.replica_health(stack.containers("server")[0]["Id"])
     assert (health["model"]["name"], health["model"]["version"]) == ("covertype", "1")
@@ -139,15 +138,15 @@ def test_up_answers(stack: ContainerStack) -> None:
     status, answer = request_json(page, "GET", "/api/2.0/mlflow/registered-models/get?name=covertype")
     assert status == 200
     assert answer["registered_model"]["name"] == "covertype"
-    told = stack.done("status")
-    assert page in told
-    assert all(f"{stack.project}-{service}-1" in told for service in _SERVICES)
-    assert f"{stack.project}-mlflow-1" in stack.done("stats")
-    assert "registered-models" in stack.done("logs", "S=mlflow")
+    output = stack.make_ok("status")
+    assert page in output
+    assert all(f"{stack.project}-{service}-1" in output for service in _SERVICES)
+    assert f"{stack.project}-mlflow-1" in stack.make_ok("stats")
+    assert "registered-models" in stack.make_ok("logs", "S=mlflow")
 
 
 def test_only_mlflow_is_published(stack: ContainerStack) -> None:
-    """MLflow is reached from this machine alone, the database and the store from the other containers alone."""
+    """MLflow can be reached only from this machine, the database and the store only from other containers."""
     published = {service: stack.containers(service)[0]["HostConfig"]["PortBindings"] for service in _SERVICES}
     assert published["mlflow"] == {"5000/tcp": [{"HostIp": "127.0.0.1", "HostPort": stack.environ["MLFLOW_PORT"]}]}
     assert not published["database"]
@@ -155,132 +154,132 @@ def test_only_mlflow_is_published(stack: ContainerStack) -> None:
 
 
 def test_secrets_are_random_and_private(stack: ContainerStack) -> None:
-    """The secrets are random, in a file that nobody else may read, and known to no process that does not need them."""
+    """The secrets are random, in a private file, and absent from logs, command lines and containers that need none."""
     file = Path(stack.environ["ENV_FILE"])
-    made = _secrets(stack)
+    secrets = _secrets(stack)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert set(made) == {"DATABASE_PASSWORD", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"}
-    assert len(set(made.values())) == 3
+    assert set(secrets) == {"DATABASE_PASSWORD", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"}
+    assert len(set(secrets.values())) == 3
     for service in ("server", "nginx", "locust", "locust-worker"):
         described = json.dumps(stack.containers(service))
-        assert not any(value in described for value in made.values())
+        assert not any(value in described for value in secrets.values())
     for service in _SERVICES:
         processes = stack.docker("top", f"{stack.project}-{service}-1", "-eo", "pid,args")
-        assert not any(value in processes for value in made.values())
-    for text in (
-        stack.done("logs", "S=mlflow"),
-        stack.done("logs", "S=database"),
-        stack.done("logs", "S=object-store"),
+        assert not any(value in processes for value in secrets.values())
+    for log in (
+        stack.make_ok("logs", "S=mlflow"),
+        stack.make_ok("logs", "S=database"),
+        stack.make_ok("logs", "S=object-store"),
     ):
-        assert not any(value in text for value in made.values())
-    before = file.read_text()
-    stack.done("up")
-    assert file.read_text() == before
+        assert not any(value in log for value in secrets.values())
+    text = file.read_text()
+    stack.make_ok("up")
+    assert file.read_text() == text
 
 
-def test_training_makes_the_next_version(stack: ContainerStack) -> None:
-    """`make train` talks to the registry that is up: its rows are in MariaDB, its files in S3."""
-    stack.done("train")
+def test_train_registers_the_next_version(stack: ContainerStack) -> None:
+    """`make train` uses the running registry: the rows are in MariaDB and the files in S3."""
+    stack.make_ok("train")
     assert _versions(stack) == ["1", "2"]
     assert sum(key.endswith("/MLmodel") for key in _objects(stack)) == 2
-    stack.done("restart")
-    versions = {stack.replica_health(one["Id"])["model"]["version"] for one in stack.containers("server")}
+    stack.make_ok("restart")
+    versions = {stack.replica_health(container["Id"])["model"]["version"] for container in stack.containers("server")}
     assert versions == {"2"}
 
 
 def test_files_reach_clients_through_mlflow(stack: ContainerStack) -> None:
-    """A client that cannot reach the store, and has no key to it, is not sent there."""
+    """MLflow does not send clients to the store, which they cannot reach and for which they have no key."""
     page = f"http://127.0.0.1:{stack.environ['MLFLOW_PORT']}"
-    status, told = request_json(page, "GET", "/api/3.0/mlflow/server-info")
+    status, info = request_json(page, "GET", "/api/3.0/mlflow/server-info")
     assert status == 200
-    assert not told["multipart_downloads_enabled"]
-    assert not told["multipart_uploads_enabled"]
+    assert not info["multipart_downloads_enabled"]
+    assert not info["multipart_uploads_enabled"]
 
 
-def test_a_model_straight_from_s3(stack: ContainerStack) -> None:
-    """A model whose artifacts are at s3:// is trained, and resolved, with keys and the store's address."""
-    made = _secrets(stack)
+def test_model_with_artifacts_in_s3_is_resolved(stack: ContainerStack) -> None:
+    """A model with artifacts at an s3:// address is registered and resolved with keys and the store's address."""
+    secrets = _secrets(stack)
     keys = {
         "MLFLOW_S3_ENDPOINT_URL": "http://object-store:7480",
-        "AWS_ACCESS_KEY_ID": made["S3_ACCESS_KEY_ID"],
-        "AWS_SECRET_ACCESS_KEY": made["S3_SECRET_ACCESS_KEY"],
+        "AWS_ACCESS_KEY_ID": secrets["S3_ACCESS_KEY_ID"],
+        "AWS_SECRET_ACCESS_KEY": secrets["S3_SECRET_ACCESS_KEY"],
         "MLFLOW_TRACKING_URI": "http://mlflow:5000",
     }
-    _once(stack, _S3_ROOTED, **keys)
+    _run_client(stack, _REGISTER_IN_S3_PROGRAM, **keys)
     assert "rooted/" in "\n".join(_objects(stack))
     resolve = "import os; from server.model_store.resolve import resolve; from server.settings import Settings; "
     resolve += "print(resolve(Settings.from_env(os.environ)).name)"
-    found = _once(stack, resolve, **keys, MODEL_URI="models:/rooted@champion", VAR_DIR="/tmp/var")  # noqa: S108 - in a container of its own
-    assert found.splitlines()[-1] == "rooted"
+    output = _run_client(stack, resolve, **keys, MODEL_URI="models:/rooted@champion", VAR_DIR="/tmp/var")  # noqa: S108 - in a container
+    assert output.splitlines()[-1] == "rooted"
 
 
 @pytest.mark.parametrize("service", ["object-store", "database", "mlflow"])
 def test_serving_goes_on_without_the_registry(stack: ContainerStack, service: str) -> None:
-    """With a part of the registry down, `make restart` serves the last good copy, and no request fails."""
+    """With a service of the registry down, `make restart` serves the last good copy, and no request fails."""
     stack.docker("stop", f"{stack.project}-{service}-1")
     try:
-        asked, failed = _failures(stack, lambda: stack.done("restart"))
-        assert asked > 0
+        requests, failed = _predictions_during(stack, lambda: stack.make_ok("restart"))
+        assert requests > 0
         assert failed == 0
-        # Without the store alone, the registry still says which version is the champion.
-        assert service == "object-store" or "serves the last good copy" in stack.done("status")
+        # Without the object store, the registry still names the champion, so no last good copy is needed.
+        assert service == "object-store" or "serves the last good copy" in stack.make_ok("status")
     finally:
         stack.docker("start", f"{stack.project}-{service}-1")
-    _wait_well(stack, service)
-    _wait_well(stack, "mlflow")
+    _wait_until_healthy(stack, service)
+    _wait_until_healthy(stack, "mlflow")
 
 
 @pytest.mark.parametrize("service", ["database", "object-store"])
-def test_data_outlives_a_kill(stack: ContainerStack, service: str) -> None:
-    """A database or a store that is killed has all its data when it is started again."""
+def test_data_survives_a_kill(stack: ContainerStack, service: str) -> None:
+    """A database or a store that is killed and started again has all its data."""
     versions, objects = _versions(stack), _objects(stack)
     stack.docker("kill", "--signal", "KILL", f"{stack.project}-{service}-1")
     stack.docker("start", f"{stack.project}-{service}-1")
-    _wait_well(stack, service)
+    _wait_until_healthy(stack, service)
     assert _versions(stack) == versions
     assert _objects(stack) == objects
-    _once(
+    _run_client(
         stack,
         "import mlflow; mlflow.artifacts.download_artifacts('models:/covertype/1', dst_path='/tmp')",
         MLFLOW_TRACKING_URI="http://mlflow:5000",
     )
 
 
-def test_data_outlives_down_and_up(stack: ContainerStack) -> None:
-    """`make down` stops all of it, and with `make up-full` everything is there again."""
+def test_data_survives_down_and_up(stack: ContainerStack) -> None:
+    """`make down` stops all containers, and after `make up-full` all data are available again."""
     versions, objects = _versions(stack), _objects(stack)
-    stack.done("down")
+    stack.make_ok("down")
     assert [line for line in stack.leftovers() if line.startswith(("container", "network"))] == []
-    stack.done("up-full", "N=1")
+    stack.make_ok("up-full", "N=1")
     assert _versions(stack) == versions
     assert _objects(stack) == objects
     assert stack.predict()[0] == 200
 
 
-def test_compiled_model_of_the_registry(stack: ContainerStack) -> None:
-    """`make compile` prints the URI of a new version as its last line; what is served stays what it was."""
-    before = stack.predict()[1]["model_version"]
-    uri = stack.done("compile", "MODEL_URI=models:/covertype@champion").splitlines()[-1]
+def test_compile_registers_a_version_without_serving_it(stack: ContainerStack) -> None:
+    """`make compile` prints the URI of a new version as its last line, and the served version stays."""
+    served = stack.predict()[1]["model_version"]
+    uri = stack.make_ok("compile", "MODEL_URI=models:/covertype@champion").splitlines()[-1]
     name, _, version = uri.rpartition("/")
-    assert (name, version in _versions(stack), version != before) == ("models:/covertype", True, True)
-    stack.done("up")
-    assert stack.predict()[1]["model_version"] == before
-    stack.done("up", f"MODEL_URI={uri}")
+    assert (name, version in _versions(stack), version != served) == ("models:/covertype", True, True)
+    stack.make_ok("up")
+    assert stack.predict()[1]["model_version"] == served
+    stack.make_ok("up", f"MODEL_URI={uri}")
     assert stack.predict()[1]["model_version"] == version
     assert stack.get("/health")[1]["model"]["engine"] == "forest"
 
 
-def test_chaos_under_load_loses_nothing(stack: ContainerStack) -> None:
-    """Scaling, a killed container, a restarted one and new limits cost no request under 64 connections."""
-    stack.done("scale", "N=2")
-    told: list[str] = []
+def test_disturbances_under_load_fail_no_request(stack: ContainerStack) -> None:
+    """Scaling, a killed and a restarted container, and new limits fail no request under 64 connections."""
+    stack.make_ok("scale", "N=2")
+    lines: list[str] = []
     with Load(stack.port) as load:
-        Chaos({**clean_environ(), **stack.environ, "VAR_DIR": str(stack.var)}, told.append).run(load, 300)
-    assert load.counts.failed == 0, told + report(load.counts)
+        Chaos({**clean_environ(), **stack.environ, "VAR_DIR": str(stack.var)}, lines.append).run(load, 300)
+    assert load.counts.failed == 0, lines + report(load.counts)
     assert len(load.counts.replicas) >= 5
 
 
-def test_another_registry_is_refused(stack: ContainerStack) -> None:
-    """Another registry, and the stack's own one, are not both to be had."""
-    told = stack.refused("up-full", "MLFLOW_TRACKING_URI=http://elsewhere:5000")
-    assert told.startswith("error: MLFLOW_TRACKING_URI='http://elsewhere:5000' names another registry")
+def test_up_full_with_another_registry_is_refused(stack: ContainerStack) -> None:
+    """`make up-full` with the address of another registry is refused."""
+    line = stack.make_error("up-full", "MLFLOW_TRACKING_URI=http://elsewhere:5000")
+    assert line.startswith("error: MLFLOW_TRACKING_URI='http://elsewhere:5000' names another registry")

@@ -1,4 +1,4 @@
-"""The manifests of the overlay `demo`, run by plain Docker: there is no cluster here, and all else is as they say."""
+"""End-to-end tests of the manifests of the overlay `demo`, run by plain Docker instead of a cluster."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ PORT = free_port()
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterator[Cluster]:
-    """A registry, a trained model, one replica and Nginx."""
+    """A cluster with a registry, a trained model, one replica and Nginx."""
     require_engine()
-    if (why_not := manifests.missing()) and not os.environ.get("REQUIRE_KUBECTL"):
-        pytest.skip(why_not)
+    if (reason := manifests.missing()) and not os.environ.get("REQUIRE_KUBECTL"):
+        pytest.skip(reason)
     images = ContainerStack(tmp_path_factory.mktemp("images") / "var")
     images.environ = {"BACKEND": "docker", "COMPOSE_PROJECT_NAME": f"forkcast-test-{images.port}"}
     rows = ("-v", f"{covertype_csv}:/rows.csv:ro", "-e", "COVERTYPE_PATH=/rows.csv")
     folder = tmp_path_factory.mktemp("cluster")
     folder.chmod(0o755)
-    one = Cluster(
+    new_cluster = Cluster(
         f"forkcast-pods-{images.port}",
         manifests.render(manifests.OVERLAYS / "demo"),
         images.environ["COMPOSE_PROJECT_NAME"],
@@ -40,20 +40,20 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> It
     )
     try:
         images.docker("compose", "build", "--quiet", "server", "model", "nginx", "locust")
-        with one.up():
-            one.start("mlflow", "mlflow")
-            assert "covertype version 1 is @champion" in one.job("train", *rows)
-            one.start("nginx", "nginx", "--publish", f"127.0.0.1:{PORT}:8080")
-            one.start("server", "server-1")
-            # Nginx asks for addresses every second.
+        with new_cluster.up():
+            new_cluster.start("mlflow", "mlflow")
+            assert "covertype version 1 is @champion" in new_cluster.run_job("train", *rows)
+            new_cluster.start("nginx", "nginx", "--publish", f"127.0.0.1:{PORT}:8080")
+            new_cluster.start("server", "server-1")
+            # Nginx resolves addresses every second.
             wait_until(lambda: request_json(f"http://127.0.0.1:{PORT}", "GET", "/ready")[0] == 200, seconds=120)
-            yield one
+            yield new_cluster
     finally:
         images.make("clean", "YES=1")
 
 
-def test_pods_answer(cluster: Cluster) -> None:
-    """As rendered, the init container brings the model, the replica serves it, and Nginx finds it by its whole name."""
+def test_pods_answer_through_nginx(cluster: Cluster) -> None:
+    """The init container provides the model, the replica serves it, and Nginx resolves the replica's full name."""
     status, answer = request_json(f"http://127.0.0.1:{PORT}", "POST", "/predict", WORKSHOP_ROW)
     assert (status, answer["model_version"]) == (200, "1")
     resolver = docker("exec", f"{cluster.name}-nginx", "grep", "^resolver ", "/tmp/upstream.conf")  # noqa: S108
@@ -61,36 +61,36 @@ def test_pods_answer(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
-def test_every_probe_is_content(cluster: Cluster, probe: str) -> None:
-    """Every probe finds its container well."""
+def test_every_probe_succeeds(cluster: Cluster, probe: str) -> None:
+    """Every probe of every running pod succeeds."""
     for name, pod in cluster.running.items():
-        assert cluster.content(pod, name, probe), name
+        assert cluster.probe_succeeds(pod, name, probe), name
 
 
-def test_a_training_that_is_applied_again(cluster: Cluster) -> None:
-    """The Job of the demo trains once: applied again, it finds the model and makes no version."""
+def test_train_job_applied_again_adds_no_version(cluster: Cluster) -> None:
+    """The training Job, applied again, finds the model and registers no version."""
     docker("rm", f"{cluster.name}-train")
-    assert cluster.job("train").startswith("covertype version 1 is ready to be served")
+    assert cluster.run_job("train").startswith("covertype version 1 is ready to be served")
 
 
-def test_locust_finds_its_master(cluster: Cluster) -> None:
-    """Locust's worker finds its master by its name."""
+def test_locust_worker_finds_its_master(cluster: Cluster) -> None:
+    """Locust's worker connects to its master by the Service's name."""
     cluster.start("locust", "locust")
     cluster.start("locust-worker", "worker")
     master = f"http://{cluster.address('locust')}:8089"
     wait_until(lambda: (request_json(master, "GET", "/stats/requests")[1] or {}).get("workers"), seconds=120)
-    told = request_json(master, "GET", "/stats/requests")[1]
-    assert [worker["state"] for worker in told["workers"]] == ["ready"]
+    statistics = request_json(master, "GET", "/stats/requests")[1]
+    assert [worker["state"] for worker in statistics["workers"]] == ["ready"]
 
 
 def test_locust_finds_nginx(cluster: Cluster) -> None:
-    """What Locust's users ask is there, at Nginx's inner door."""
+    """Locust's users can reach Nginx's internal port."""
     code = "import os, urllib.request as r; print(r.urlopen(os.environ['SERVICE'] + '/null').status)"
     assert docker("exec", f"{cluster.name}-locust", "python", "-c", code) == "200"
 
 
-def test_a_rolling_update_fails_no_request(cluster: Cluster) -> None:
-    """A new replica first, then the old one out of the DNS, then its signal: no request fails, and it ends well."""
+def test_rolling_update_fails_no_request(cluster: Cluster) -> None:
+    """Starting a new replica, removing the old one from the DNS and stopping it fails no request; it exits with 0."""
     with Load(PORT, connections=16) as load:
         load.wait_for(200)
         cluster.start("server", "server-2")

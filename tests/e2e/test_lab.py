@@ -29,12 +29,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory, covertype_model: Path) -> Iter
     """One replica of one worker, with a folder of results of its own."""
     folder = tmp_path_factory.mktemp("lab")
     environ = {"MODEL_URI": str(covertype_model), "WEB_CONCURRENCY": "1", "RESULTS_DIR": str(folder / "results")}
-    one = Stack(folder / "var", environ)
+    new_stack = Stack(folder / "var", environ)
     try:
-        one.done("up")
-        yield one
+        new_stack.make_ok("up")
+        yield new_stack
     finally:
-        one.make("down")
+        new_stack.make("down")
 
 
 def newest(stack: Stack) -> Results:
@@ -94,7 +94,7 @@ def locusts(stack: Stack) -> list[str]:
 def test_load_measures_the_stack_that_is_up(lab: Stack) -> None:
     """A step on both clocks, its report, Locust's own files, a run in MLflow; and the stack stays as it was."""
     before = lab.pids()
-    told = lab.done("load", "USERS=20", "SPAWN_RATE=20", "RUN_TIME=10s")
+    told = lab.make_ok("load", "USERS=20", "SPAWN_RATE=20", "RUN_TIME=10s")
     results = newest(lab)
     (step,) = results.steps
     assert (step.users, step.failures) == (20, 0)
@@ -132,7 +132,7 @@ def test_compare_interrupted_goes_on(lab: Stack) -> None:
     assert not locusts(lab)
     assert lab.health(1)["workers"] == 1
     first = results.steps[0]
-    lab.done("compare", f"RESUME={results.folder}")
+    lab.make_ok("compare", f"RESUME={results.folder}")
     resumed = Results.load(results.folder)
     assert [run.topology.name for run in resumed.runs] == ["1x1:1", "1x1:2"]
     assert all(run.done for run in resumed.runs)
@@ -145,10 +145,10 @@ def test_service_that_goes_away(lab: Stack) -> None:
     """A service that stops in mid-run fails the steps that it did not answer; what was measured stays."""
     with started(lab, "max-users", *words(USERS="120")) as process:  # twice what is climbed before it has gone
         wait_for_results(lambda: newest(lab).conditions["verb"] == "max-users" and newest(lab).steps)
-        lab.done("down")
+        lab.make_ok("down")
         _, errors = process.communicate(timeout=180)
     results = newest(lab)
-    lab.done("up")
+    lab.make_ok("up")
     assert "Traceback" not in errors
     assert results.steps[0].failures == 0
     assert results.runs[0].ended or results.steps[-1].verdict == "fail"
@@ -168,13 +168,13 @@ def test_service_that_goes_away(lab: Stack) -> None:
 def test_what_cannot_be_is_refused(lab: Stack, arguments: list[str], reason: str) -> None:
     """A bad setting is one line that names it, before anything is started or changed."""
     before = set(Path(lab.environ["RESULTS_DIR"]).iterdir())
-    assert reason in lab.refused(*arguments)
+    assert reason in lab.make_error(*arguments)
     assert set(Path(lab.environ["RESULTS_DIR"]).iterdir()) == before
 
 
 def test_nothing_to_measure(tmp_path: Path) -> None:
     """Without a stack, `make load` says how to start one."""
-    told = Stack(tmp_path / "var", {"RESULTS_DIR": str(tmp_path / "results")}).refused("load")
+    told = Stack(tmp_path / "var", {"RESULTS_DIR": str(tmp_path / "results")}).make_error("load")
     assert told == "error: nothing is running here to be measured; start it with: make up"
 
 
@@ -188,7 +188,7 @@ def test_killed_lab_leaves_no_generator(lab: Stack) -> None:
             os.kill(int(pid), signal.SIGKILL)
         process.communicate(timeout=60)
     wait_for_results(lambda: not locusts(lab))
-    lab.done("load", "USERS=20", "SPAWN_RATE=20", "RUN_TIME=8s")
+    lab.make_ok("load", "USERS=20", "SPAWN_RATE=20", "RUN_TIME=8s")
     assert newest(lab).steps
 
 
@@ -208,7 +208,7 @@ def test_results_are_deleted_and_nothing_else(lab: Stack, tmp_path: Path) -> Non
     kept = tmp_path / "results" / "thesis"
     kept.mkdir(parents=True)
     (tmp_path / "results/20261121-163527-compare/runs").mkdir(parents=True)
-    assert "deleted 1 results" in lab.done("clean-results", f"RESULTS_DIR={kept.parent}")
+    assert "deleted 1 results" in lab.make_ok("clean-results", f"RESULTS_DIR={kept.parent}")
     assert [path.name for path in kept.parent.iterdir()] == ["thesis"]
 
 
@@ -218,10 +218,10 @@ def test_plan_and_report(lab: Stack) -> None:
         for run in results.runs:  # a busy neighbour may have spoilt them, and nothing is projected from what is spoilt
             run.steps = [replace(step, verdict=PASS, reason="") for step in run.steps]
         results.save()
-    told = lab.done("plan", "USERS=1000000")
+    told = lab.make_ok("plan", "USERS=1000000")
     assert "PROJECTION" in told
     page = max(Path(lab.environ["RESULTS_DIR"]).glob("*/report.html"))
     page.unlink()
-    assert str(page) in lab.done("report")
+    assert str(page) in lab.make_ok("report")
     assert page.exists()
     assert json.loads((page.parent / "lab.json").read_text())["runs"]

@@ -25,18 +25,20 @@ def lab(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> Iterat
     """A stack of one replica with a whole CPU, and a folder of results of its own."""
     require_engine()
     folder = tmp_path_factory.mktemp("lab")
-    one = ContainerStack(folder / "var")
-    one.environ = one.own_settings("lab", COVERTYPE_PATH=covertype_csv) | {"RESULTS_DIR": str(folder / "results")}
+    new_stack = ContainerStack(folder / "var")
+    new_stack.environ = new_stack.project_settings("lab", COVERTYPE_PATH=covertype_csv) | {
+        "RESULTS_DIR": str(folder / "results")
+    }
     try:
-        one.done("up")
-        yield one
+        new_stack.make_ok("up")
+        yield new_stack
     finally:
-        one.make("clean", "YES=1")
+        new_stack.make("clean", "YES=1")
 
 
 def measured(lab: ContainerStack, verb: str, **variables: str) -> Results:
     """What a verb of the lab measured."""
-    lab.done(verb, *(f"{name}={value}" for name, value in (RUNG | variables).items()))
+    lab.make_ok(verb, *(f"{name}={value}" for name, value in (RUNG | variables).items()))
     return Results.load(max(Path(lab.environ["RESULTS_DIR"]).iterdir()))
 
 

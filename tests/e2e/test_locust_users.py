@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.programs.locust_process import locust
+from tests.support.programs.locust_process import run_locust
 from tests.support.stacks.local import Stack
 from tests.support.waiting import wait_until
 
@@ -21,11 +21,11 @@ LOW = ("--users", "20", "--spawn-rate", "20", "--wait-min", "0.1", "--wait-max",
 
 def median(stack: Stack, client: str) -> float:
     """Milliseconds of all requests once all users run; none may fail."""
-    ran = locust(stack.address, *LOW, "--client", client)
+    ran = run_locust(stack.address, *LOW, "--client", client)
     assert ran.status == 0, ran.stderr
-    (full,) = ran.of("full")
+    (full,) = ran.records_of("full")
     latency: Counter[float] = Counter()
-    for second in ran.of("second"):
+    for second in ran.records_of("second"):
         assert second["failures"] == {}
         if second["time"] > full["time"] + 1:
             latency.update({float(key): count for key, count in second["latency"].items()})
@@ -49,9 +49,9 @@ def workers(stack: Stack) -> int:
 def test_workers_of_locust(stack: Stack) -> None:
     """Locust is given processes of its own, and they are taken away again, while the replicas go on."""
     before = stack.pids()
-    stack.done("up", "LOCUST_WORKERS=2")
+    stack.make_ok("up", "LOCUST_WORKERS=2")
     wait_until(lambda: workers(stack) >= 2, pause=0.5)
-    stack.done("up", "LOCUST_WORKERS=1")
+    stack.make_ok("up", "LOCUST_WORKERS=1")
     assert workers(stack) == 0
     after = stack.pids()
     assert {name: after[name] for name in after if name != "locust"} == (

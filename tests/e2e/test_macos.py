@@ -18,23 +18,23 @@ def stack(tmp_path: Path) -> ContainerStack:
     require_engine()
     link = tmp_path / "link"
     link.symlink_to(ROOT)
-    one = ContainerStack(tmp_path / "var", checkout=link)
+    new_stack = ContainerStack(tmp_path / "var", checkout=link)
     model = saved_models.covertype_forest(tmp_path / "model")
     macos_form = {"PYTHONPATH": str(macos.PROGRAMS), "BACKEND": "auto", "PWD": str(link)}
-    one.environ = one.own_settings("macos", MODEL_URI=model) | macos_form
-    return one
+    new_stack.environ = new_stack.project_settings("macos", MODEL_URI=model) | macos_form
+    return new_stack
 
 
 def test_stack_on_macos(stack: ContainerStack) -> None:
     """`up`, `scale`, `stats` and `down` work on a real engine; local processes are refused in one line."""
-    assert "local processes need Linux" in stack.refused("up", "BACKEND=local")
+    assert "local processes need Linux" in stack.make_error("up", "BACKEND=local")
     try:
-        assert "backend: docker, since engine " in stack.done("up")
+        assert "backend: docker, since engine " in stack.make_ok("up")
         assert stack.predict()[0] == 200
-        assert "2 replica(s) answer" in stack.done("scale", "N=2")
+        assert "2 replica(s) answer" in stack.make_ok("scale", "N=2")
         assert len(stack.containers("server")) == 2
-        assert f"{stack.project}-server-2" in stack.done("stats")
-        stack.done("down")
+        assert f"{stack.project}-server-2" in stack.make_ok("stats")
+        stack.make_ok("down")
         assert stack.containers("server") == []
     finally:
         stack.make("clean", "YES=1")

@@ -73,8 +73,8 @@ def workers(replica: Replica) -> list[psutil.Process]:
 
 def test_counts_are_what_clients_got(replica: Replica) -> None:
     """After many requests of many kinds, from many connections, every worker tells exactly what all clients got."""
-    with Load(replica.port, connections=16, most=2000, document=DOUBLING) as good:
-        with Load(replica.port, connections=4, most=300, document={"y": 1}) as bad:
+    with Load(replica.port, connections=16, max_requests=2000, document=DOUBLING) as good:
+        with Load(replica.port, connections=4, max_requests=300, document={"y": 1}) as bad:
             bad.join()
         good.join()
     for target in ("/health", "/health", "/nowhere"):
@@ -149,7 +149,7 @@ def test_other_model_after_a_reload(start_replica: StartReplica, model: Path, tm
 
     first = promote("1")
     replica = start_replica(tmp_path / "models/current.json", WEB_CONCURRENCY="2")
-    with Load(replica.port, connections=8, most=400, document=DOUBLING) as load:
+    with Load(replica.port, connections=8, max_requests=400, document=DOUBLING) as load:
         load.join()
     _, found = scrape(replica)
     assert predictions(found) == {200: 400}
@@ -176,7 +176,7 @@ def test_requests_that_were_shed_and_callers_that_left(start_replica: StartRepli
     replica = start_replica(
         saved_models.save_pyfunc(tmp_path / "model", saved_models.Sleeping()), WEB_CONCURRENCY="1", MAX_PENDING="4"
     )
-    with Load(replica.port, connections=12, most=12, document={"x": 1}) as load:
+    with Load(replica.port, connections=12, max_requests=12, document={"x": 1}) as load:
         load.join()
     statuses = dict(load.counts.statuses)
     assert set(statuses) == {200, 503}

@@ -37,22 +37,22 @@ Sample = tuple[dict[str, str], float]
 def stack(tmp_path_factory: pytest.TempPathFactory, covertype_model: Path) -> Iterator[ContainerStack]:
     """Three replicas of two workers, and what watches them."""
     require_engine()
-    one = ContainerStack(tmp_path_factory.mktemp("monitoring") / "var")
-    one.environ = one.own_settings("monitoring", MODEL_URI=covertype_model) | {
+    new_stack = ContainerStack(tmp_path_factory.mktemp("monitoring") / "var")
+    new_stack.environ = new_stack.project_settings("monitoring", MODEL_URI=covertype_model) | {
         "WEB_CONCURRENCY": str(WORKERS),
         "PROMETHEUS_PORT": str(free_port()),
         "GRAFANA_PORT": str(free_port()),
     }
     try:
-        assert one.refused("monitoring") == "error: nothing is running here; start it with: make up"
-        one.done("up", f"N={REPLICAS}")
-        told = one.done("monitoring")
-        assert f"Prometheus http://127.0.0.1:{one.environ['PROMETHEUS_PORT']}" in told
+        assert new_stack.make_error("monitoring") == "error: nothing is running here; start it with: make up"
+        new_stack.make_ok("up", f"N={REPLICAS}")
+        told = new_stack.make_ok("monitoring")
+        assert f"Prometheus http://127.0.0.1:{new_stack.environ['PROMETHEUS_PORT']}" in told
         assert "Grafana    http://127.0.0.1:" in told or "note: Grafana is left out" in told
-        yield one
+        yield new_stack
     finally:
-        one.make("clean", "YES=1")
-        assert one.leftovers() == []
+        new_stack.make("clean", "YES=1")
+        assert new_stack.leftovers() == []
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,7 @@ def test_containers_may_do_next_to_nothing(stack: ContainerStack) -> None:
 
 def test_replicas_are_followed(stack: ContainerStack, asked: Callable[[str], Any]) -> None:
     """After a change of their number, exactly those replicas are read that there are."""
-    stack.done("scale", "N=2")
+    stack.make_ok("scale", "N=2")
     wait_until(lambda: targets(asked) == dict.fromkeys(addresses(stack), "up"), pause=0.5)
     assert len(targets(asked)) == 2
 
@@ -225,14 +225,14 @@ def test_replicas_are_followed(stack: ContainerStack, asked: Callable[[str], Any
 def test_verbs_know_what_watches(stack: ContainerStack) -> None:
     """`make status`, `stats` and `logs` show it; `make up` brings back what is stopped alone, `make down` stops all."""
     page = f"Prometheus http://127.0.0.1:{stack.environ['PROMETHEUS_PORT']}"
-    assert page in stack.done("status")
-    assert f"{stack.project}-prometheus-1" in stack.done("stats")
-    assert "Server is ready to receive web requests" in stack.done("logs", "S=prometheus")
+    assert page in stack.make_ok("status")
+    assert f"{stack.project}-prometheus-1" in stack.make_ok("stats")
+    assert "Server is ready to receive web requests" in stack.make_ok("logs", "S=prometheus")
     before = [stack.containers(service)[0]["Id"] for service in RUNNING]
     stack.docker("stop", f"{stack.project}-nginx-exporter-1")
-    assert f"{stack.project}-nginx-exporter-1 is stopped: make up starts it" in stack.done("status")
-    stack.done("up")
+    assert f"{stack.project}-nginx-exporter-1 is stopped: make up starts it" in stack.make_ok("status")
+    stack.make_ok("up")
     assert stack.containers("nginx-exporter")[0]["State"]["Status"] == "running"
     assert [stack.containers(service)[0]["Id"] for service in RUNNING] == before
-    stack.done("down")
+    stack.make_ok("down")
     assert {line.split()[0] for line in stack.leftovers()} == {"volume", "image"}

@@ -11,7 +11,7 @@ from deploy.stack.code import code_mismatch
 from deploy.stack.paths import ROOT
 from tests.support.models import saved_models
 from tests.support.stacks.local import Stack
-from tests.support.stress.load import GENTLE, Load
+from tests.support.stress.load import LOW_RATE, Load
 
 PARTS = ("server", "deploy", "nginx", "locust", "gunicorn.conf.py", "Makefile")
 
@@ -28,12 +28,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     (checkout / ".venv").symlink_to(ROOT / ".venv")
     model = saved_models.covertype_forest(folder / "model")
     environ = {"MODEL_URI": str(model), "WEB_CONCURRENCY": "1"}
-    one = Stack(folder / "var", environ, checkout=checkout)
+    new_stack = Stack(folder / "var", environ, checkout=checkout)
     try:
-        one.done("up")
-        yield one
+        new_stack.make_ok("up")
+        yield new_stack
     finally:
-        one.make("down")
+        new_stack.make("down")
 
 
 def change(stack: Stack) -> None:
@@ -44,27 +44,27 @@ def change(stack: Stack) -> None:
 
 def test_up_replaces_a_replica_of_other_code_without_a_lost_request(stack: Stack) -> None:
     """Promote refuses until `make up` has replaced the lone replica, while Nginx stays and no request fails."""
-    with Load(stack.port, **GENTLE) as load:
+    with Load(stack.port, **LOW_RATE) as load:
         before = stack.pids()
-        stack.done("up")
+        stack.make_ok("up")
         assert stack.pids() == before
         change(stack)
-        assert stack.refused("promote", "VERSION=1") == f"error: {code_mismatch('replica-1')}"
-        assert stack.refused("rollback") == f"error: {code_mismatch('replica-1')}"
+        assert stack.make_error("promote", "VERSION=1") == f"error: {code_mismatch('replica-1')}"
+        assert stack.make_error("rollback") == f"error: {code_mismatch('replica-1')}"
         assert stack.pids() == before
-        stack.done("up")
+        stack.make_ok("up")
     after = stack.pids()
     assert after["replica-1"] != before["replica-1"]
     assert after["nginx"] == before["nginx"]
     assert load.counts.answered > 0
     assert load.counts.failed == 0, load.counts.broken
-    assert code_mismatch("replica-1") not in stack.refused("promote", "VERSION=1")
+    assert code_mismatch("replica-1") not in stack.make_error("promote", "VERSION=1")
 
 
 def test_restart_replaces_a_replica_of_other_code_once(stack: Stack) -> None:
     """`make restart` leaves a replica of the checkout's code, which a second `make up` does not replace."""
     change(stack)
-    stack.done("restart")
+    stack.make_ok("restart")
     before = stack.pids()
-    stack.done("up")
+    stack.make_ok("up")
     assert stack.pids() == before

@@ -24,7 +24,7 @@ from deploy.models.training.synthetic import generate
 from tests.support.models import saved_models
 from tests.support.models.registries import Registry, new_registry
 from tests.support.stacks.local import Stack
-from tests.support.stress.load import GENTLE, Load
+from tests.support.stress.load import LOW_RATE, Load
 from tests.support.waiting import wait_until
 
 with warnings.catch_warnings():
@@ -97,25 +97,25 @@ def register_all(registry: Registry, scratch: Path) -> None:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two replicas of one worker, with a registry of good and of broken versions."""
-    one = Stack(tmp_path_factory.mktemp("promotion") / "var", {"WEB_CONCURRENCY": "1", "GRACEFUL_TIMEOUT": "10"})
-    one.var.mkdir()
-    with new_registry(one.var) as registry:
+    new_stack = Stack(tmp_path_factory.mktemp("promotion") / "var", {"WEB_CONCURRENCY": "1", "GRACEFUL_TIMEOUT": "10"})
+    new_stack.var.mkdir()
+    with new_registry(new_stack.var) as registry:
         register_all(registry, tmp_path_factory.mktemp("models"))
         Pointer("covertype", "champion").set_state(PointerState("1", "2"))
     try:
-        one.done("up", "N=2")
-        yield one
+        new_stack.make_ok("up", "N=2")
+        yield new_stack
     finally:
-        one.make("down")
+        new_stack.make("down")
 
 
 @pytest.fixture
 def first(stack: Stack) -> Stack:
     """The stack with its two replicas and version 1, whatever the test before made of it."""
     if len(replicas(stack)) != 2:
-        stack.done("scale", "N=2")
+        stack.make_ok("scale", "N=2")
     if served(stack) != ["1", "1"]:
-        stack.done("promote", "VERSION=1")
+        stack.make_ok("promote", "VERSION=1")
     assert served(stack) == ["1", "1"]
     return stack
 
@@ -160,13 +160,13 @@ def assert_sound(load: Load, *versions: str) -> None:
 def test_promote_and_rollback_under_load(first: Stack) -> None:
     """Two replicas move on and back without a lost request and without memory of the version before."""
     masters = replicas(first)
-    with Load(first.port, **GENTLE) as load:
+    with Load(first.port, **LOW_RATE) as load:
         load.wait_for(300)
     before = held(first)
-    with Load(first.port, **GENTLE) as load:
+    with Load(first.port, **LOW_RATE) as load:
         load.wait_for(300)
         for verb, version in ((("promote", "VERSION=2"), "2"), (("rollback",), "1")):
-            line = first.done(*verb)
+            line = first.make_ok(*verb)
             assert line.startswith(f"covertype version {version} is served, ")
             # From now on nobody answers for the version before.
             other = dict(load.counts.versions)
@@ -182,12 +182,12 @@ def test_promote_and_rollback_under_load(first: Stack) -> None:
 
 def test_lone_replica_toggles_under_load(first: Stack) -> None:
     """One replica alone moves without a gap, and `make rollback`, again and again, goes to and fro."""
-    first.done("scale", "N=1")
+    first.make_ok("scale", "N=1")
     before = held(first)
-    with Load(first.port, **GENTLE) as load:
+    with Load(first.port, **LOW_RATE) as load:
         for version in ("2", "1"):
             load.wait_for(300)
-            first.done("rollback")
+            first.make_ok("rollback")
             assert (served(first), champion(first)) == ([version], version)
         load.wait_for(300)
     assert_sound(load, "1", "2")
@@ -198,23 +198,23 @@ def test_lone_replica_toggles_under_load(first: Stack) -> None:
 def test_broken_versions_are_refused(first: Stack) -> None:
     """Whatever is wrong with a version is one line; the one that is served answers throughout, and stays."""
     masters = replicas(first)
-    with Load(first.port, **GENTLE) as load:
+    with Load(first.port, **LOW_RATE) as load:
         for version, reason in BROKEN.items():
             load.wait_for(100)
-            line = first.refused("promote", f"VERSION={version}")
+            line = first.make_error("promote", f"VERSION={version}")
             assert reason in line
             assert champion(first) == "1"
     assert_sound(load, "1")
     assert served(first) == ["1", "1"]
     assert replicas(first) == masters
-    assert "the last make promote was refused: covertype version 7" in first.done("status")
+    assert "the last make promote was refused: covertype version 7" in first.make_ok("status")
 
 
 def test_version_that_the_second_replica_refuses(first: Stack) -> None:
     """A version that one replica has taken already is taken back from it when the next does not."""
-    with Load(first.port, **GENTLE) as load:
+    with Load(first.port, **LOW_RATE) as load:
         load.wait_for(100)
-        line = first.refused("promote", f"VERSION={LATE}")
+        line = first.make_error("promote", f"VERSION={LATE}")
         load.wait_for(100)
     assert "the previous version is served again: replica-2: the model's file model.pkl does not load" in line
     assert_sound(load, "1", LATE)
@@ -225,7 +225,7 @@ def test_hangup_without_a_registry(first: Stack) -> None:
     """A master that is told to reload by hand, while the registry is gone, serves on, and says that it was."""
     database, aside = first.var / "mlflow.db", first.var / "moved.db"
     reloads = first.health(2)["reloads"]
-    with Load(first.port, **GENTLE) as load:
+    with Load(first.port, **LOW_RATE) as load:
         load.wait_for(100)
         database.rename(aside)
         try:
@@ -235,7 +235,7 @@ def test_hangup_without_a_registry(first: Stack) -> None:
             health = first.health(2)
             assert (health["source"], health["model"]["version"]) == ("the last good copy", "1")
             assert "mlflow.db is not there" in health["stale"]
-            assert f"the registry's database {database} is not there" in first.refused("promote", "VERSION=2")
+            assert f"the registry's database {database} is not there" in first.make_error("promote", "VERSION=2")
             assert not database.exists()
         finally:
             aside.rename(database)
@@ -244,17 +244,17 @@ def test_hangup_without_a_registry(first: Stack) -> None:
 
 def test_other_verbs_keep_the_promoted_version(first: Stack) -> None:
     """After a promotion `make up` starts nothing anew, and a replica more, or one that died, has that version too."""
-    first.done("promote", "VERSION=2")
+    first.make_ok("promote", "VERSION=2")
     before = first.pids()
-    first.done("up")
+    first.make_ok("up")
     assert first.pids() == before
-    first.done("scale", "N=3")
+    first.make_ok("scale", "N=3")
     assert served(first) == ["2", "2", "2"]
     victim = psutil.Process(first.pids()["replica-1"])
     victim.kill()
     wait_until(lambda: replicas(first).get("replica-1", victim.pid) != victim.pid)
-    wait_until(lambda: "yes" in first.done("status").splitlines()[1])
+    wait_until(lambda: "yes" in first.make_ok("status").splitlines()[1])
     assert served(first) == ["2", "2", "2"]
-    with Load(first.port, **GENTLE) as load:
+    with Load(first.port, **LOW_RATE) as load:
         load.wait_for(300)
     assert_sound(load, "2")

@@ -86,7 +86,7 @@ def test_health_answers_while_the_model_computes(sleeping: Replica) -> None:
 
 def test_full_queue_sheds_and_recovers(sleeping: Replica) -> None:
     """Requests beyond those that may wait get 503 with Retry-After at once, the others their answers."""
-    with Load(sleeping.port, connections=12, most=12, document={"x": 1}) as load:
+    with Load(sleeping.port, connections=12, max_requests=12, document={"x": 1}) as load:
         wait_until(lambda: sum(load.counts.statuses.values()) >= 12)
     assert load.counts.statuses[503] >= 1
     assert load.counts.statuses[200] >= 4  # those that may wait; one more if the first was being predicted by then

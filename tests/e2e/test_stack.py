@@ -19,7 +19,7 @@ from deploy.stack.paths import ROOT
 from tests.support.models import saved_models
 from tests.support.ports import free_port
 from tests.support.stacks.local import Stack
-from tests.support.stress.load import GENTLE, WORKSHOP_ROW, Load, post_once_each
+from tests.support.stress.load import LOW_RATE, WORKSHOP_ROW, Load, post_once_each
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("stack")
@@ -56,16 +56,16 @@ def test_the_workshops_payload_gets_a_class(stack: Stack) -> None:
 def test_up_again_changes_nothing(stack: Stack) -> None:
     """A second `make up` finds everything running and restarts none of it."""
     before = stack.pids()
-    stack.done("up", "N=2")
+    stack.make_ok("up", "N=2")
     assert stack.pids() == before
 
 
 def test_round_robin_is_exact(stack: Stack) -> None:
     """Of 300 requests on new connections each of three replicas answers 100, once a new one has its full weight."""
-    stack.done("scale", "N=3")
+    stack.make_ok("scale", "N=3")
     post_once_each(stack.port, 300)
     assert set(post_once_each(stack.port, 300).replicas.values()) == {100}
-    stack.done("scale", "N=2")
+    stack.make_ok("scale", "N=2")
 
 
 def test_every_worker_answers(stack: Stack) -> None:
@@ -78,24 +78,24 @@ def test_every_worker_answers(stack: Stack) -> None:
 
 def test_scaling_under_load_loses_nothing(stack: Stack) -> None:
     """No request fails while 64 connections post without pause and the stack scales 1 -> 4 -> 1."""
-    stack.done("scale", "N=1")
+    stack.make_ok("scale", "N=1")
     with Load(stack.port) as load:
         load.wait_for(500)
-        stack.done("scale", "N=4")
+        stack.make_ok("scale", "N=4")
         load.wait_for(2000)
         assert len(load.counts.replicas) == 4
-        stack.done("scale", "N=1")
+        stack.make_ok("scale", "N=1")
         load.wait_for(500)
-    stack.done("scale", "N=2")
+    stack.make_ok("scale", "N=2")
     assert load.counts.failed == 0, load.counts
 
 
 def test_restart_under_load_loses_nothing(stack: Stack) -> None:
     """No request fails while every replica is restarted, and all masters are new afterwards."""
     before = stack.pids()
-    with Load(stack.port, **GENTLE) as load:
+    with Load(stack.port, **LOW_RATE) as load:
         load.wait_for(200)
-        stack.done("restart")
+        stack.make_ok("restart")
         load.wait_for(200)
     after = stack.pids()
     assert load.counts.failed == 0, load.counts
@@ -104,35 +104,35 @@ def test_restart_under_load_loses_nothing(stack: Stack) -> None:
 
 def test_lone_replica_restarts_without_a_gap(stack: Stack) -> None:
     """A stack of one replica answers throughout its restart."""
-    stack.done("scale", "N=1")
-    with Load(stack.port, **GENTLE) as load:
+    stack.make_ok("scale", "N=1")
+    with Load(stack.port, **LOW_RATE) as load:
         load.wait_for(200)
-        stack.done("restart")
+        stack.make_ok("restart")
         load.wait_for(200)
     assert load.counts.failed == 0, load.counts
     assert set(stack.pids()) == {"replica-1", "nginx", "locust"}
-    stack.done("scale", "N=2")
+    stack.make_ok("scale", "N=2")
 
 
 def test_lone_replica_changes_its_settings_without_a_gap(stack: Stack, tmp_path: Path) -> None:
     """A stack of one replica answers while a setting changes, and while a change that cannot be is refused."""
-    stack.done("scale", "N=1")
+    stack.make_ok("scale", "N=1")
     folder = unsigned_model(stack, tmp_path / "model")
-    with Load(stack.port, **GENTLE) as load:
+    with Load(stack.port, **LOW_RATE) as load:
         load.wait_for(200)
-        stack.done("up", "MAX_PENDING=4000")
-        assert "the model has no signature" in stack.refused("up", f"MODEL_URI={folder}")
+        stack.make_ok("up", "MAX_PENDING=4000")
+        assert "the model has no signature" in stack.make_error("up", f"MODEL_URI={folder}")
         load.wait_for(200)
     assert load.counts.failed == 0, load.counts
     assert set(stack.pids()) == {"replica-1", "nginx", "locust"}
-    stack.done("scale", "N=2")
+    stack.make_ok("scale", "N=2")
 
 
 def test_killed_worker_is_forked_anew(stack: Stack) -> None:
     """A worker killed with -9 is replaced by a fork that loads nothing, and no request is lost."""
     loads = stack.log(1).count("model loaded")
     master = psutil.Process(stack.pids()["replica-1"])
-    with Load(stack.port, **GENTLE) as load:
+    with Load(stack.port, **LOW_RATE) as load:
         load.wait_for(200)
         victim = master.children()[0]
         victim.kill()
@@ -146,12 +146,12 @@ def test_killed_master_is_restarted(stack: Stack) -> None:
     """A master killed with -9 comes back, its orphans go, and the other replica loses no request meanwhile."""
     pid = stack.pids()["replica-2"]
     orphans = psutil.Process(pid).children()
-    with Load(stack.port, **GENTLE) as load:
+    with Load(stack.port, **LOW_RATE) as load:
         load.wait_for(200)
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: load.counts.answered and stack.pids().get("replica-2", pid) != pid)
         assert not psutil.wait_procs(orphans, timeout=40)[1]
-        wait_until(lambda: "yes" in stack.done("status").splitlines()[2])
+        wait_until(lambda: "yes" in stack.make_ok("status").splitlines()[2])
         load.wait_for(200)
     assert load.counts.failed == 0, load.counts
 
@@ -161,16 +161,16 @@ def test_registry_that_is_gone_does_not_stop_a_restart(stack: Stack) -> None:
     database, aside = stack.var / "mlflow.db", stack.var / "moved.db"
     database.rename(aside)
     try:
-        stack.done("restart")
+        stack.make_ok("restart")
         health = stack.health(1)
         assert health["source"] == "the last good copy"
         assert "mlflow.db is not there" in health["stale"]
         assert stack.predict()[0] == 200
-        assert "last good copy" in stack.done("status")
+        assert "last good copy" in stack.make_ok("status")
         assert not database.exists()
     finally:
         aside.rename(database)
-    stack.done("restart")
+    stack.make_ok("restart")
     assert stack.health(1)["source"] == "the registry"
 
 
@@ -178,7 +178,7 @@ def test_each_worker_costs_little_memory(stack: Stack) -> None:
     """After load, no worker has more than 20 MB of its own: the model's pages are the master's."""
     with Load(stack.port) as load:
         load.wait_for(3000)
-    lines = [line.split() for line in stack.done("stats").splitlines() if line.startswith("replica-")]
+    lines = [line.split() for line in stack.make_ok("stats").splitlines() if line.startswith("replica-")]
     assert len(lines) == 2
     for line in lines:
         largest = float(line[-3])
@@ -244,7 +244,7 @@ def test_killed_nginx_comes_back(stack: Stack) -> None:
 def test_deleted_socket_is_made_again_by_up(stack: Stack) -> None:
     """A replica whose socket somebody deleted is restarted by `make up`."""
     (stack.var / "run/1.sock").unlink()
-    stack.done("up", "N=2")
+    stack.make_ok("up", "N=2")
     assert stack.health(1)["status"] == "ok"
 
 
@@ -272,21 +272,21 @@ def test_nginx_without_a_replica_says_try_again(stack: Stack) -> None:
 def test_impossible_count_is_refused(stack: Stack) -> None:
     """`make scale` with a number that cannot be is refused, and changes nothing."""
     before = stack.pids()
-    assert "N='9': " in stack.refused("scale", "N=9")
+    assert "N='9': " in stack.make_error("scale", "N=9")
     assert stack.pids() == before
 
 
 def test_parts_of_a_cpu_need_docker(stack: Stack) -> None:
     """`make resources` refuses here what only containers can do, and says so."""
-    assert "use Docker" in stack.refused("resources", "CPUS=0.5")
-    assert "needs Docker" in stack.refused("resources", "CPUS=1", "MEMORY=1G")
+    assert "use Docker" in stack.make_error("resources", "CPUS=0.5")
+    assert "needs Docker" in stack.make_error("resources", "CPUS=1", "MEMORY=1G")
 
 
 def test_resources_hold_each_replica_to_its_cpus(stack: Stack) -> None:
     """`make resources CPUS=1` leaves every replica's processes one CPU, without a lost request."""
-    with Load(stack.port, **GENTLE) as load:
+    with Load(stack.port, **LOW_RATE) as load:
         load.wait_for(200)
-        stack.done("resources", "CPUS=1")
+        stack.make_ok("resources", "CPUS=1")
         load.wait_for(200)
     assert load.counts.failed == 0, load.counts
     for name, pid in stack.pids().items():
@@ -296,8 +296,8 @@ def test_resources_hold_each_replica_to_its_cpus(stack: Stack) -> None:
 
 def test_logs_are_shown(stack: Stack) -> None:
     """`make logs` shows what the replicas printed, and refuses a service that is none."""
-    assert "model loaded" in stack.done("logs")
-    assert "expected one of" in stack.refused("logs", "S=nope")
+    assert "model loaded" in stack.make_ok("logs")
+    assert "expected one of" in stack.make_error("logs", "S=nope")
 
 
 def test_access_log_has_both_clocks(stack: Stack) -> None:
@@ -334,11 +334,13 @@ def test_two_stacks_do_not_disturb_each_other(stack: Stack, tmp_path: Path) -> N
     other = Stack(deep, {"MODEL_URI": str(tmp_path / "model"), "WEB_CONCURRENCY": "1"})
     before = stack.pids()
     try:
-        other.done("up")
+        other.make_ok("up")
         assert other.predict()[0] == 200
-        assert f"port {stack.port} is in use" in Stack(tmp_path / "third", other.environ, port=stack.port).refused("up")
+        assert f"port {stack.port} is in use" in Stack(tmp_path / "third", other.environ, port=stack.port).make_error(
+            "up"
+        )
     finally:
-        other.done("down")
+        other.make_ok("down")
     assert processes_of(other) == []
     assert stack.pids() == before
     assert stack.predict()[0] == 200
@@ -347,7 +349,7 @@ def test_two_stacks_do_not_disturb_each_other(stack: Stack, tmp_path: Path) -> N
 def test_killed_supervisor_is_recovered_by_up(stack: Stack) -> None:
     """After supervisord was killed with -9, `make up` clears what it left and the service answers again."""
     os.kill(int((stack.var / "run/supervisord.pid").read_text()), signal.SIGKILL)
-    stack.done("up", "N=2")
+    stack.make_ok("up", "N=2")
     assert stack.predict()[0] == 200
     names = [p.name() for p in processes_of(stack)]
     assert names.count("supervisord") == 1
@@ -364,24 +366,24 @@ def test_killed_supervisor_is_recovered_by_up(stack: Stack) -> None:
 )
 def test_up_that_cannot_says_why_and_leaves_nothing(tmp_path: Path, environ: dict[str, str], reason: str) -> None:
     """A start that cannot work ends with one line that names the reason, and no process is left."""
-    one = Stack(tmp_path / "var", environ)
-    assert reason in one.refused("up")
-    assert processes_of(one) == []
+    new_stack = Stack(tmp_path / "var", environ)
+    assert reason in new_stack.make_error("up")
+    assert processes_of(new_stack) == []
 
 
 def test_model_without_a_signature_is_refused(tmp_path: Path, stack: Stack) -> None:
     """A model that states no columns stops `make up` with one line, and nothing is left half-started."""
     folder = unsigned_model(stack, tmp_path / "model")
-    one = Stack(tmp_path / "var", {"MODEL_URI": str(folder)})
-    assert "the model has no signature" in one.refused("up")
-    assert processes_of(one) == []
+    new_stack = Stack(tmp_path / "var", {"MODEL_URI": str(folder)})
+    assert "the model has no signature" in new_stack.make_error("up")
+    assert processes_of(new_stack) == []
 
 
 def test_compiled_model(stack: Stack) -> None:
     """`make compile` prints the URI of a new version as its last line, which is served from packed arrays."""
-    uri = stack.done("compile", "MODEL_URI=models:/covertype@champion").splitlines()[-1]
+    uri = stack.make_ok("compile", "MODEL_URI=models:/covertype@champion").splitlines()[-1]
     assert uri.startswith("models:/covertype/")
-    stack.done("up", f"MODEL_URI={uri}")
+    stack.make_ok("up", f"MODEL_URI={uri}")
     assert stack.health(1)["model"]["engine"] == "forest"
     assert stack.health(1)["model"]["uri"] == uri
     assert stack.predict()[0] == 200
@@ -390,14 +392,14 @@ def test_compiled_model(stack: Stack) -> None:
 def test_folder_that_was_compiled_before(stack: Stack, tmp_path: Path) -> None:
     """A model in a folder gets a folder beside it, which is not replaced by another try."""
     folder = saved_models.diabetes_regressor(tmp_path / "diabetes")
-    assert stack.done("compile", f"MODEL_URI={folder}").splitlines()[-1] == f"{folder}-compiled"
-    assert "diabetes-compiled exists" in stack.refused("compile", f"MODEL_URI={folder}")
+    assert stack.make_ok("compile", f"MODEL_URI={folder}").splitlines()[-1] == f"{folder}-compiled"
+    assert "diabetes-compiled exists" in stack.make_error("compile", f"MODEL_URI={folder}")
 
 
 def test_model_without_a_compiled_form(stack: Stack, tmp_path: Path) -> None:
     """A model that has no compiled form is refused with the reason, and nothing is made."""
     folder = saved_models.histogram_boosting(tmp_path / "boosting")
-    line = stack.refused("compile", f"MODEL_URI={folder}", "ENGINE=forest")
+    line = stack.make_error("compile", f"MODEL_URI={folder}", "ENGINE=forest")
     assert "HistGradientBoostingClassifier is no forest, extra trees or decision tree of scikit-learn" in line
     assert [path.name for path in tmp_path.iterdir()] == ["boosting"]
 
@@ -405,18 +407,20 @@ def test_model_without_a_compiled_form(stack: Stack, tmp_path: Path) -> None:
 def test_failed_change_leaves_what_ran(stack: Stack) -> None:
     """`make up` with a model that cannot be found leaves the running stack as it was."""
     before = stack.pids()
-    assert "nobody" in Stack(stack.var, {"MODEL_URI": "models:/nobody/1"}, stack.port, stack.locust_port).refused("up")
+    assert "nobody" in Stack(stack.var, {"MODEL_URI": "models:/nobody/1"}, stack.port, stack.locust_port).make_error(
+        "up"
+    )
     assert stack.pids() == before
     assert stack.predict(WORKSHOP_ROW)[0] == 200
 
 
 def test_down_leaves_nothing(stack: Stack) -> None:
     """After `make down` no process, socket or listening port of the stack is left, and `make down` again is fine."""
-    stack.done("down")
+    stack.make_ok("down")
     assert processes_of(stack) == []
     assert not list((stack.var / "run").glob("*.sock"))
-    assert "nothing is running" in stack.refused("scale", "N=2")
-    stack.done("down")
+    assert "nothing is running" in stack.make_error("scale", "N=2")
+    stack.make_ok("down")
     stack.port = free_port()
-    stack.done("up", "N=2")
+    stack.make_ok("up", "N=2")
     assert stack.predict()[0] == 200

@@ -95,7 +95,7 @@ def test_swarm_loses_no_request(swarm: SwarmStack) -> None:
     assert answered(f"http://127.0.0.1:{port}") == "1"
     (replica, *_) = json.loads(swarm.docker("inspect", swarm.replicas()[0]))
     assert replica["HostConfig"]["ReadonlyRootfs"]
-    with Load(port, connections=16, rest=0.05) as load:
+    with Load(port, connections=16, pause_seconds=0.05) as load:
         swarm.scale(2)
         swarm.update("--force", service="train")  # version 2
         swarm.update("--env-add", "MODEL_URI=models:/covertype/2")

@@ -1,1 +1,1 @@
-"""What tests share: fakes, small models, stacks to start, and clients."""
+"""Shared test helpers: fakes, small models, stacks to start, and clients."""

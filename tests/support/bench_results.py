@@ -1,4 +1,4 @@
-"""Invented results of a benchmark, and a model to measure, for the tests of what is reported of them."""
+"""Made-up benchmark results and a model to measure, for tests of the benchmark's reports."""
 
 from __future__ import annotations
 
@@ -44,12 +44,15 @@ _ROW = Row(
 
 
 def make_row(**changes: Any) -> Row:
-    """Return a row of 10,000 answers in two seconds, with 200 us of the server's CPU and 25 us of Nginx's for each."""
+    """Return a row with changed fields; by default 10,000 answers in two seconds.
+
+    Each answer costs 200 us of the server's CPU and 25 us of Nginx's.
+    """
     return replace(_ROW, **changes)
 
 
 def make_subject(folder: Path, **flavors: dict[str, Any]) -> Subject:
-    """Return a model with one column of each type and trees of 1,234 nodes, or with other flavors."""
+    """Return a model with one column of each type; its default flavors include trees of 1,234 nodes."""
     (folder / "trees").mkdir(exist_ok=True)
     np.save(folder / "trees/nodes.npy", np.zeros((1234, 2), np.uint32))
     mlmodel = MLmodel(

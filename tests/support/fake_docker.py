@@ -1,4 +1,4 @@
-"""A stand-in for the `docker` command: a real program, with no engine behind it but the answers that a test gave."""
+"""A fake `docker` command: a real program that prints the answers which a test prepared."""
 
 from __future__ import annotations
 
@@ -29,54 +29,55 @@ def service(document):
     return document["Config"]["Labels"]["com.docker.compose.service"]
 
 
-def listed():
-    wanted = [word.rpartition("=")[2] for word in arguments if word.startswith("label=com.docker.compose.service=")]
+def list_ids():
+    services = [word.rpartition("=")[2] for word in arguments if word.startswith("label=com.docker.compose.service=")]
     names = [word.removeprefix("name=") for word in arguments if word.startswith("name=")]
-    found = [one for one in containers() if (not wanted or service(one) in wanted)]
-    return "".join(one["Id"] + "\\n" for one in found if all(re.search(name, one["Name"]) for name in names))
+    documents = [document for document in containers() if not services or service(document) in services]
+    matches = [document for document in documents if all(re.search(name, document["Name"]) for name in names)]
+    return "".join(document["Id"] + "\\n" for document in matches)
 
 
-def scaled():
-    found = containers()
-    replicas = [document for document in found if service(document) == "server"]
-    text, number = json.dumps(replicas[0]), max(int(one["Name"].rpartition("-")[2]) for one in replicas)
+def scale():
+    documents = containers()
+    replicas = [document for document in documents if service(document) == "server"]
+    text, number = json.dumps(replicas[0]), max(int(replica["Name"].rpartition("-")[2]) for replica in replicas)
     for _ in range(int(arguments[arguments.index("--scale") + 1].rpartition("=")[2]) - len(replicas)):
-        first, number = replicas[0]["Id"], number + 1
-        one = json.loads(text.replace(first, f"server{{number}}".ljust(64, "0")))
-        one["Name"] = f"/forkcast-server-{{number}}"
-        found.append(one)
-    keep(found)
+        first_id, number = replicas[0]["Id"], number + 1
+        replica = json.loads(text.replace(first_id, f"server{{number}}".ljust(64, "0")))
+        replica["Name"] = f"/forkcast-server-{{number}}"
+        documents.append(replica)
+    save(documents)
     return ""
 
 
-def removed():
-    keep([document for document in containers() if document["Id"] not in arguments])
+def remove():
+    save([document for document in containers() if document["Id"] not in arguments])
     return ""
 
 
-def keep(documents):
+def save(documents):
     with open(folder + "/containers", "w") as file:
         json.dump(documents, file)
 
 
-def inspected():
+def inspect():
     return json.dumps([document for document in containers() if document["Id"] in arguments])
 
 
-known = {{"ps": listed, "inspect": inspected, "scale": scaled, "rm": removed}}
+handlers = {{"ps": list_ids, "inspect": inspect, "scale": scale, "rm": remove}}
 for words, out, err, status in reversed(answers):
     if arguments[:1] == words[:1] and set(words) <= set(arguments):
-        sys.stdout.write(known[out["by"]]() if isinstance(out, dict) else out)
+        sys.stdout.write(handlers[out["by"]]() if isinstance(out, dict) else out)
         sys.stderr.write(err)
         sys.exit(status)
-sys.exit(f"the test gave no answer to: docker {{' '.join(arguments)}}")
+sys.exit(f"the test prepared no answer for: docker {{' '.join(arguments)}}")
 """
 _LABEL = "com.docker.compose"
 
 
 @dataclass(frozen=True)
 class Call:
-    """One run of the command."""
+    """One run of the fake command."""
 
     arguments: list[str]
     folder: Path
@@ -84,7 +85,7 @@ class Call:
 
 
 class FakeDocker:
-    """The command in a folder of its own, to be put on PATH. It fails where the test gave no answer."""
+    """The fake command in a folder that belongs on PATH. A run without a prepared answer fails."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -97,19 +98,19 @@ class FakeDocker:
 
     @property
     def path(self) -> str:
-        """PATH with this command before any other of its name."""
+        """The value of PATH with which this command is found before any other `docker`."""
         return f"{self.folder}{os.pathsep}{os.environ['PATH']}"
 
     def answer(self, *words: str, out: object = "", err: str = "", status: int = 0) -> None:
-        """What to do for a command whose first word is the first of these, with all the others among its arguments.
+        """Prepare the output of commands whose first argument is ``words[0]`` and which contain all other words.
 
-        The last answer given counts. What is no text is printed as JSON.
+        Of several answers that match, the last one applies. An ``out`` that is not a string is printed as JSON.
         """
         self._answers.append((words, out if isinstance(out, str) else json.dumps(out), err, status))
         self._write()
 
     def start_engine(self) -> None:
-        """Be there, on a machine of eight CPUs that has every image, with this checkout's file and no container."""
+        """Answer as an engine with eight CPUs, every image, this checkout's Compose file and no containers."""
         self.answer("version", out="29.1.0\n")
         self.answer("compose", "version", out="Docker Compose version v5.0.0\n")
         self.answer("buildx", "version", out="github.com/docker/buildx v0.30.0\n")
@@ -121,13 +122,13 @@ class FakeDocker:
         self.containers()
 
     def containers(self, *documents: dict[str, Any]) -> None:
-        """Have these, as `docker inspect` tells them: all of them, or those of a service."""
+        """Answer `ps` and `inspect` with these containers, given in the form of `docker inspect`."""
         (self.folder / "containers").write_text(json.dumps(documents))
         self._answer_by("ps", "ps")
         self._answer_by("inspect", "inspect")
 
     def allow_scaling(self) -> None:
-        """From now on make replicas that are asked for, each like the first that there is, and remove containers."""
+        """Let `compose up --scale` add copies of the first replica, and `rm` remove containers."""
         self._answer_by("scale", "compose", "up", "--scale")
         self._answer_by("rm", "rm")
 
@@ -137,7 +138,7 @@ class FakeDocker:
 
     @property
     def calls(self) -> list[Call]:
-        """Every run of the command, in order."""
+        """All runs of the command, in order."""
         try:
             lines = (self.folder / "calls").read_text().splitlines()
         except FileNotFoundError:
@@ -145,7 +146,7 @@ class FakeDocker:
         return [Call(call[0], Path(call[1]), call[2]) for call in map(json.loads, lines)]
 
     def ran(self, *words: str) -> list[list[str]]:
-        """The arguments of each run with all of these among them."""
+        """Return the arguments of each run that contain all of these words."""
         return [call.arguments for call in self.calls if set(words) <= set(call.arguments)]
 
     def _write(self) -> None:
@@ -153,16 +154,16 @@ class FakeDocker:
 
 
 def config(**server: object) -> dict[str, Any]:
-    """What `docker compose config` prints, as far as it is read."""
+    """Return the part of the output of `docker compose config` that the code reads."""
     replica = {"build": {}, "image": "forkcast-server", "labels": {"forkcast.config": "c1"}, "cpus": 1} | server
-    others = {name: {"build": {}, "image": f"forkcast-{name}"} for name in ("model", "nginx", "locust")}
-    return {"name": "forkcast", "services": {"server": replica, **others}}
+    services = {name: {"build": {}, "image": f"forkcast-{name}"} for name in ("model", "nginx", "locust")}
+    return {"name": "forkcast", "services": {"server": replica, **services}}
 
 
 def container(service: str = "server", number: int = 1, **changes: Any) -> dict[str, Any]:
-    """What `docker inspect` prints of one container, as far as it is read; by itself one that is well.
+    """Return the part of `docker inspect` that the code reads, by default of a healthy container.
 
-    ``changes`` are those of its state, or ``folder``, ``memory``, ``cpus``, ``config``, ``code``,
+    ``changes`` are fields of its state, or ``folder``, ``memory`` (bytes), ``cpus`` (billionths), ``config``, ``code``,
     ``restarts``.
     """
     labels = {

@@ -1,4 +1,4 @@
-"""The local backend of one stack on fakes: of supervisord, of the programs, of clients, and of the registrar."""
+"""A local backend whose supervisord, programs, client and registrar are fakes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CANDIDATE = {"copy": {"name": "hills", "version": "2", "digest": DIGEST}, "weigh
 
 
 class FakeClient(Client):
-    """A user's client whose prediction and wait are events of the supervisord."""
+    """A client whose predictions are recorded among the events of the supervisord, and whose waits in ``settled``."""
 
     def __init__(self, events: list[str]) -> None:
         self._events = events
@@ -48,30 +48,30 @@ class FakeClient(Client):
 
 
 class FakeRegistrar:
-    """A registrar that finds version 2 good. What it is asked is kept."""
+    """A registrar that accepts version 2 and records its calls."""
 
     def __init__(self) -> None:
         self.environment: Mapping[str, str] = {}
-        self.asked: list[tuple[object, ...]] = []
+        self.calls: list[tuple[object, ...]] = []
 
     def __call__(self, environment: Mapping[str, str]) -> FakeRegistrar:
         self.environment = environment
         return self
 
     def check(self, version: str | None, served: str | None, *, force: bool) -> dict[str, Any]:
-        self.asked.append(("check", version, served, force))
+        self.calls.append(("check", version, served, force))
         return CANDIDATE
 
     def accept(self, candidate: Mapping[str, Any]) -> dict[str, Any]:
-        self.asked.append(("accept", candidate))
+        self.calls.append(("accept", candidate))
         return {}
 
     def undo(self, previous: Mapping[str, Any]) -> None:
-        self.asked.append(("undo", previous))
+        self.calls.append(("undo", previous))
 
 
 class Local:
-    """The backend of one stack, and the fakes that it works with."""
+    """The backend of one stack, and the fakes that it uses."""
 
     def __init__(self, layout: Layout) -> None:
         layout.make()
@@ -89,7 +89,7 @@ class Local:
         self.ports = {"HTTP_PORT": http, "LOCUST_PORT": locust, "MLFLOW_PORT": mlflow}
 
     def backend(self, **environ: str) -> LocalBackend:
-        """Return the backend of a command with these variables."""
+        """Return the backend as a command with these environment variables would build it."""
         probe, timings = FakeProbe(self.supervisord), Timings(5, 5, 5, introductions=1, pause=0)
         readiness = Readiness(self.layout, self.supervisord, probe, timings)
         parts = Parts(
@@ -98,52 +98,52 @@ class Local:
         return LocalBackend(self.layout, options(**environ), parts)
 
     def up(self, *, full: bool = False, **environ: str) -> list[str]:
-        """Run `make up`, and return what happened."""
+        """Run `make up` and return its events."""
         self.events.clear()
         self.backend(**self.ports, **environ).up(full=full)
         return self.events.copy()
 
     def refused_up(self, *, full: bool = False, **environ: str) -> str:
-        """Run a `make up` that is refused, and return why."""
+        """Run a `make up` that must fail, and return its error message."""
         return self.refused(self.backend(**self.ports, **environ).up, full=full)
 
     def refused(self, verb: Callable[..., object], **arguments: object) -> str:
-        """Return why a verb is refused; what happened is in ``events``."""
+        """Run a verb that must fail and return its error message; its events are in ``events``."""
         self.events.clear()
         return refusal(lambda: verb(**arguments), (CommandError, SettingsError))
 
     def done(self, verb: Callable[..., object], *arguments: object) -> list[str]:
-        """Return what happened in a verb."""
+        """Run a verb and return its events."""
         self.events.clear()
         verb(*arguments)
         return self.events.copy()
 
     def record(self) -> Record:
-        """Return the record of the stack that runs."""
+        """Return the record of the running stack."""
         record = Record.load(self.layout)
         assert record is not None
         return record
 
     def environments(self, variable: str) -> list[str | None]:
-        """Return the value of a variable in each replica, in the order of their names."""
+        """Return the value of an environment variable in each replica, in the order of the replicas' names."""
         programs = sorted(self.supervisord.programs.items())
-        return [one.environment.get(variable) for _, one in programs if "SOCKET" in one.environment]
+        return [program.environment.get(variable) for _, program in programs if "SOCKET" in program.environment]
 
     def age(self, *names: str) -> None:
-        """Let these replicas run other code than this checkout's."""
+        """Make these replicas look as if another version of the code had started them."""
         for name in names:
             program, path = self.supervisord.programs[name], self.layout.programs / f"{name}.conf"
             program.text = program.text.replace(code_digest(), "0" * 16)
             path.write_text(program.text)
 
     def find_nginx(self) -> str:
-        """Return the path of a program that takes every configuration, unless another one, or none, is asked for."""
+        """Return the path of ``nginx``, by default a program that accepts every configuration."""
         if not self.nginx:
             raise CommandError("nginx is missing")
         return self.nginx
 
-    def _ensure_model(self, asked: ModelOptions) -> None:
-        self.models.append(asked)
+    def _ensure_model(self, options: ModelOptions) -> None:
+        self.models.append(options)
         self.events.append("model")
         if self.missing_model:
             raise CommandError(self.missing_model)

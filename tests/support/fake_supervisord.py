@@ -1,6 +1,7 @@
-"""A supervisord that runs nothing: programs are entries of a dictionary, and what happens to them is a list of events.
+"""A supervisord that runs nothing: programs are entries of a dictionary, and its actions a list of events.
 
-The client above it is the real one. tests/unit/deploy/backends/local/test_supervisord.py compares both.
+The client code above it is real. tests/unit/deploy/backends/local/test_supervisord.py compares this fake with a real
+supervisord.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from deploy.errors import CommandError
 from deploy.rollout.replica_client import Access
 from deploy.stack.paths import Layout
 
-# Larger than any process id of Linux: a signal to one of these reaches nobody.
+# Larger than any process id of Linux, so that a signal to such an id reaches no process.
 _FIRST_PID = 2**22 + 1
-_UP = ("RUNNING", "STARTING", "BACKOFF")
+_RUNNING_STATES = ("RUNNING", "STARTING", "BACKOFF")
 
 
 @dataclass
 class FakeProgram:
-    """A program as supervisord knows it: its file when it was added, and its state."""
+    """A program of supervisord: its configuration when it was added, and its state."""
 
     text: str
     statename: str = "STOPPED"
@@ -39,36 +40,36 @@ class FakeProgram:
 
     @property
     def command(self) -> list[str]:
-        """The words of its command, without `env` and the variables."""
-        return self._words[1 + len(self.environment) :]
+        """The arguments of the program's command, without `env` and the variables."""
+        return self._arguments[1 + len(self.environment) :]
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that `env` sets."""
+        """The variables that `env` sets for the program."""
         variables: dict[str, str] = {}
-        for word in self._words[1:]:
-            name, equals, value = word.partition("=")
+        for argument in self._arguments[1:]:
+            name, equals, value = argument.partition("=")
             if not (equals and name.isidentifier()):
                 break
             variables[name] = value
         return variables
 
     @property
-    def _words(self) -> list[str]:
+    def _arguments(self) -> list[str]:
         (line,) = (line for line in self.text.splitlines() if line.startswith("command = "))
         return shlex.split(line.removeprefix("command = ").replace("%%", "%"))
 
 
 class FakeSupervisord(Supervisord):
-    """What is asked of it is in ``events``, in order: "add replica-1", "remove nginx", "stop nginx", "start nginx".
+    """A supervisord that records in ``events``, in order: "add replica-1", "remove nginx", "stop nginx", "start nginx".
 
-    A program whose environment names a SOCKET makes that file when it starts, and removes it when it stops.
+    A program whose environment names a SOCKET creates that file when it starts, and removes it when it stops.
     """
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout)
         self.events: list[str] = []
-        # The process of each replica that has answered.
+        # The process ids of the replicas that have answered, by name.
         self.answered: dict[str, int] = {}
         self.programs: dict[str, FakeProgram] = {}
         self.environ: dict[str, str] = {}
@@ -79,7 +80,10 @@ class FakeSupervisord(Supervisord):
         self._clock, self._pids = count(1000), count(_FIRST_PID)
 
     def fail(self, name: str, log: str = "", state: str = "BACKOFF", having: str = "") -> None:
-        """Let a program end as soon as it has started, after it printed ``log``; if its file has this text."""
+        """Make a program end in this state on each start, with ``log`` as its output.
+
+        With ``having``, this applies only while the program's configuration contains that text.
+        """
         self._failures[name] = state, having
         self._layout.log(name).write_text(log)
 
@@ -88,20 +92,24 @@ class FakeSupervisord(Supervisord):
         del self._failures[name]
 
     def end(self, name: str, state: str = "EXITED") -> None:
-        """Let a program end now, as if by itself."""
+        """End a program now, as if it had exited by itself."""
         self._end(self.programs[name], state)
 
     def names(self) -> list[str]:
-        """Return the names of the programs that run, sorted."""
+        """Return the names of the running programs, sorted."""
         return sorted(name for name, program in self.programs.items() if program.pid)
 
     @property
     def pid(self) -> int | None:
-        """A process id, where it was started."""
+        """The process id of the supervisord, or None if it was not started."""
         return _FIRST_PID - 1 if self._is_up else None
 
     def start(self, environ: Mapping[str, str]) -> None:
-        """Start it with no programs, unless it runs or cannot."""
+        """Start without programs, unless it runs already.
+
+        Raises:
+            CommandError: ``cannot_start`` is set and is the message.
+        """
         if self._is_up:
             return
         if self.cannot_start:
@@ -111,26 +119,26 @@ class FakeSupervisord(Supervisord):
         self.environ, self._is_up = dict(environ), True
 
     def shut_down(self) -> None:
-        """Stop every program, and this."""
+        """Stop every program and then the supervisord."""
         self.events.append("shut down")
         self.kill()
 
     def kill(self) -> None:
-        """End with every program, without an event."""
+        """End every program and the supervisord without an event."""
         for program in self.programs.values():
             self._end(program, "STOPPED")
         self.programs, self._is_up = {}, False
 
     def stop_leftovers(self) -> None:
-        """Stop nothing, as nothing was left."""
+        """Record the call; there are no leftover processes."""
         self.events.append("stop leftovers")
 
     def processes(self) -> Iterator[psutil.Process]:
-        """Yield nothing: there are no processes."""
+        """Return an empty iterator: there are no processes."""
         return iter(())
 
     def _call(self, method: str, *arguments: object) -> Any:
-        """Do what supervisord's XML-RPC interface does, with the same faults."""
+        """Behave as supervisord's XML-RPC interface, with the same faults."""
         if not self._is_up:
             raise FileNotFoundError("run/supervisord.sock")
         methods: dict[str, Callable[..., Any]] = {
@@ -160,19 +168,19 @@ class FakeSupervisord(Supervisord):
         self._run(name)
 
     def _remove(self, name: str) -> None:
-        if self._program(name).statename in _UP:
+        if self._program(name).statename in _RUNNING_STATES:
             raise Fault(Faults.STILL_RUNNING, f"STILL_RUNNING: {name}")
         self.events.append(f"remove {name}")
         del self.programs[name]
 
     def _stop(self, name: str, _wait: bool) -> None:
-        if self._program(name).statename not in _UP:
+        if self._program(name).statename not in _RUNNING_STATES:
             raise Fault(Faults.NOT_RUNNING, f"NOT_RUNNING: {name}")
         self.events.append(f"stop {name}")
         self._end(self._program(name), "STOPPED")
 
     def _start(self, name: str, _wait: bool) -> None:
-        if self._program(name).statename in _UP:
+        if self._program(name).statename in _RUNNING_STATES:
             raise Fault(Faults.ALREADY_STARTED, f"ALREADY_STARTED: {name}")
         self.events.append(f"start {name}")
         self._run(name)
@@ -180,11 +188,11 @@ class FakeSupervisord(Supervisord):
     def _infos(self) -> list[dict[str, Any]]:
         now = next(self._clock)
         info = [
-            {"name": name, "statename": one.statename, "pid": one.pid, "start": one.start, "now": now}
-            for name, one in self.programs.items()
+            {"name": name, "statename": program.statename, "pid": program.pid, "start": program.start, "now": now}
+            for name, program in self.programs.items()
         ]
-        for one in self.programs.values():  # what is stopping has stopped when it is looked at again
-            one.statename = "STOPPED" if one.statename == "STOPPING" else one.statename
+        for program in self.programs.values():  # a stopping program has stopped by the next call
+            program.statename = "STOPPED" if program.statename == "STOPPING" else program.statename
         return info
 
     def _program(self, name: str) -> FakeProgram:
@@ -210,14 +218,17 @@ class FakeSupervisord(Supervisord):
 
 
 class FakeProbe(Probe):
-    """Programs of a fake supervisord answer as soon as they run; which replicas did is among its events."""
+    """A probe of the programs of a fake supervisord, which answer as soon as they run.
+
+    The first answer of each replica process is an event of the supervisord.
+    """
 
     def __init__(self, supervisord: FakeSupervisord) -> None:
         self._supervisord = supervisord
         self._turns = count()
 
     def get_json_over_socket(self, path: str, target: str, timeout: float) -> tuple[int, Any]:
-        """Return 200 for a replica that runs. Its first answer after it was started is an event."""
+        """Return 200 for a running replica, else 0; record the first answer of a process as an event."""
         assert target == "/ready"
         name = replica_name(int(Path(path).stem))
         if name not in self._supervisord.names():
@@ -229,18 +240,18 @@ class FakeProbe(Probe):
         return 200, {}
 
     def request_json(self, address: str, target: str) -> tuple[int, Any]:
-        """Return 200 for an MLflow that runs."""
+        """Return 200 if MLflow runs, else 0."""
         if "mlflow" not in self._supervisord.names():
             return 0, None
         self._supervisord.events.append("ready mlflow")
         return 200, {}
 
     def listens(self, address: str) -> bool:
-        """Return whether the program runs that has this address."""
+        """Return whether the program with this address runs."""
         name = "nginx" if address.endswith("/null") else "locust"
         return name in self._supervisord.names()
 
     def replica_at(self, address: str, access: Access) -> str:
-        """Return the replicas that run in turn."""
+        """Return the running replicas in turn, or an empty string if none runs."""
         running = [name for name in self._supervisord.names() if name.startswith("replica-")]
         return running[next(self._turns) % len(running)] if running else ""

@@ -1,4 +1,4 @@
-"""Schemathesis over a service's own OpenAPI document: what it sends, what must hold, and what it found."""
+"""Fuzz tests of a service against its own OpenAPI document, with Schemathesis."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _OFF = {"enabled": False}
 
 
 def config() -> Config:
-    """All checks, over the document's examples, the edges of its schemas, and requests drawn at random.
+    """Return a configuration with all checks over the document's examples, boundary values and random requests.
 
-    ``FUZZ_EXAMPLES`` is how many are drawn for an operation, ``FUZZ_SEED`` which.
+    The environment variable ``FUZZ_EXAMPLES`` is the number of random requests per operation, ``FUZZ_SEED`` their seed.
     """
     return Config.from_dict(
         {
             "seed": int(os.environ.get("FUZZ_SEED", "0")),
             "continue-on-failure": True,
-            # How long a request takes to draw says nothing of the service.
+            # The time that it takes to draw a request says nothing about the service.
             "suppress-health-check": ["all"],
             "generation": {"max-examples": int(os.environ.get("FUZZ_EXAMPLES", "10")), "database": "none"},
-            # No request leaves anything behind that another one could find.
+            # The service keeps no state between requests.
             "phases": {"stateful": _OFF},
             "checks": {
-                # A schema counts rows, not bytes: the most rows of a request may be more than a body holds.
+                # A schema limits rows, not bytes: a body with the maximum number of rows may be too large.
                 "positive_data_acceptance": {"expected-statuses": ["200", "413"]},
                 "negative_data_rejection": {"expected-statuses": ["400", "413", "415", "422"]},
             },
@@ -37,15 +37,15 @@ def config() -> Config:
                 {
                     "include-path": "/invocations",
                     "checks": {
-                        # No schema can say that all rows of a split, or all columns, have one length.
+                        # A schema cannot require that all rows, or all columns, have the same length.
                         "positive_data_acceptance": _OFF,
-                        # Lenient, as MLflow's is: it makes 1 of true, and passes over what it does not know.
+                        # Lenient as MLflow's: it converts true to 1 and ignores unknown fields.
                         "negative_data_rejection": _OFF,
                     },
                 },
                 {
                     "include-path-regex": "^/v2/.+/infer$",
-                    # No schema can say that a tensor has as many values as its shape, and all columns as many rows.
+                    # A schema cannot require that a tensor's data fits its shape, or that columns have equal lengths.
                     "checks": {"positive_data_acceptance": _OFF},
                 },
             ],
@@ -54,23 +54,23 @@ def config() -> Config:
 
 
 @dataclass
-class Found:
-    """How many requests each operation answered with which status, and what did not hold, each once."""
+class FuzzResult:
+    """The number of answers by operation and status, and each distinct failure."""
 
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
     failures: dict[Failure | str, str] = field(default_factory=dict)
 
     @property
     def succeeded(self) -> set[str]:
-        """The operations that answered with 200."""
+        """The operations that answered at least once with status 200."""
         return {operation for operation, status in self.answers if status == 200}
 
     def __str__(self) -> str:
-        lines = (f"{operation}: {count} answers of {status}" for (operation, status), count in self.answers.items())
-        return "\n".join([*lines, f"{self.answers.total()} in all", *self.failures.values()])
+        lines = (f"{operation}: {count} answers with {status}" for (operation, status), count in self.answers.items())
+        return "\n".join([*lines, f"{self.answers.total()} answers in total", *self.failures.values()])
 
     def add(self, recorder: ScenarioRecorder) -> None:
-        """What one scenario sent and got."""
+        """Count the answers and failures of one scenario."""
         for interaction in recorder.interactions.values():
             if interaction.response is not None:
                 self.answers[recorder.label, interaction.response.status_code] += 1
@@ -81,19 +81,19 @@ class Found:
                 self.failures.setdefault(failure, text)
 
 
-def fuzz(schema: BaseSchema) -> Found:
-    """Every phase over every operation."""
-    found = Found()
+def fuzz(schema: BaseSchema) -> FuzzResult:
+    """Run every phase over every operation."""
+    result = FuzzResult()
     for event in from_schema(schema).execute():
         if isinstance(event, events.ScenarioFinished):
-            found.add(event.recorder)
+            result.add(event.recorder)
         elif isinstance(event, events.NonFatalError):
-            found.failures[event.label] = f"{event.label}: {event.value!r}"
+            result.failures[event.label] = f"{event.label}: {event.value!r}"
         elif isinstance(event, events.FatalError):
             raise event.exception
-    return found
+    return result
 
 
 def operations(schema: BaseSchema) -> set[str]:
-    """All that the document has."""
+    """Return all operations of the document, such as ``POST /predict``."""
     return {f"{method.upper()} {path}" for path, item in schema.raw_schema["paths"].items() for method in item}

@@ -1,4 +1,4 @@
-"""Ctrl-C under pytest-xdist: each worker stops what its tests started, and only then is ended."""
+"""Handling of Ctrl-C under pytest-xdist: each worker stops what its tests started before it ends."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import psutil
 import pytest
 from xdist.workermanage import WorkerController
 
-# A stack in containers takes half a minute to be removed with its images.
+# Removing a stack in containers with its images takes half a minute.
 STOP_SECONDS = 180
 
 
 def interrupt_once() -> None:
-    """Let the first SIGINT interrupt this process, and none of those that follow while it stops what it started."""
+    """Make the first SIGINT interrupt this process, and ignore further ones while fixtures are torn down."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, lambda *_: None)
@@ -25,18 +25,18 @@ def interrupt_once() -> None:
     signal.signal(signal.SIGINT, interrupt)
 
 
-class Workers:
-    """A plugin of the process that has workers: pytest-xdist by itself kills them 10 s after Ctrl-C."""
+class WorkerInterrupter:
+    """A plugin of the main process that waits for its workers after Ctrl-C; pytest-xdist kills them after 10 s."""
 
     def __init__(self) -> None:
         self._channels: list[execnet.Channel] = []
 
     def pytest_testnodeready(self, node: WorkerController) -> None:
-        """Remember a worker that has started."""
+        """Remember the channel of a worker that has started."""
         self._channels.append(node.channel)
 
     def pytest_keyboard_interrupt(self) -> None:
-        """Interrupt the workers, wherever the signal came from, and wait until their fixtures are torn down."""
+        """Send SIGINT to the workers and wait until their fixtures are torn down."""
         for worker in psutil.Process().children():
             worker.send_signal(signal.SIGINT)
         for channel in self._channels:
@@ -45,9 +45,9 @@ class Workers:
 
 
 def prepare(config: pytest.Config) -> None:
-    """Prepare for Ctrl-C a worker of pytest-xdist, or the process that has workers."""
+    """Prepare a worker of pytest-xdist, or the main process with workers, for Ctrl-C."""
     if hasattr(config, "workerinput"):
         interrupt_once()
     elif config.getoption("dist", "no") != "no":
         interrupt_once()
-        config.pluginmanager.register(Workers())
+        config.pluginmanager.register(WorkerInterrupter())

@@ -1,4 +1,4 @@
-"""The platform as macOS has it: no CPU affinity, no /proc, no /sys, and no id of a thread that is one of a process."""
+"""A simulation of macOS: no CPU affinity, no /proc, no /sys, and no thread ids that work as process ids."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the programs that pretend for good have no pytest
+if TYPE_CHECKING:  # programs that import this need no pytest
     import pytest
 
-# To be put on PYTHONPATH, so that a program pretends from its start, and those that it starts too.
+# With this folder on PYTHONPATH, Python programs and their children simulate macOS from their start.
 PROGRAMS = Path(__file__).parent / "programs" / "macos"
 
 _LINUX_ONLY: dict[ModuleType, tuple[str, ...]] = {
@@ -38,17 +38,17 @@ _READERS: dict[ModuleType, tuple[str, ...]] = {
 _NO_FOLDERS = ("/proc", "/sys")
 
 
-class ForGood:
-    """Changes that are not taken back, as pytest's MonkeyPatch does with a test's."""
+class PermanentPatch:
+    """A replacement for pytest's MonkeyPatch whose changes are never undone."""
 
     setattr = staticmethod(setattr)
     delattr = staticmethod(delattr)
 
 
-def pretend(patch: pytest.MonkeyPatch | ForGood) -> None:
-    """Take from this process what macOS does not have."""
+def pretend(patch: pytest.MonkeyPatch | PermanentPatch) -> None:
+    """Remove from this process what macOS does not have."""
     patch.setattr(sys, "platform", "darwin")
-    # What Python on macOS asks for the system's proxies.
+    # Python on macOS imports this module to read the system's proxies.
     scproxy: Any = ModuleType("_scproxy")
     scproxy._get_proxy_settings = scproxy._get_proxies = dict
     sys.modules.setdefault("_scproxy", scproxy)
@@ -57,29 +57,29 @@ def pretend(patch: pytest.MonkeyPatch | ForGood) -> None:
             patch.delattr(module, name)
     for module, names in _READERS.items():
         for name in names:
-            patch.setattr(module, name, _blind(getattr(module, name)))
-    patch.setattr(os, "setpriority", _for_processes_alone(os.setpriority))
+            patch.setattr(module, name, _without_linux_folders(getattr(module, name)))
+    patch.setattr(os, "setpriority", _for_processes_only(os.setpriority))
 
 
-def _blind(read: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of the `os` module, or `open`, that finds nothing in /proc and /sys."""
+def _without_linux_folders(read: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``read``, a function of the `os` module or `open`, such that it finds nothing in /proc and /sys."""
 
-    def blind(path: Any = ".", *arguments: Any, **options: Any) -> Any:
+    def filtered(path: Any = ".", *arguments: Any, **options: Any) -> Any:
         text = path if isinstance(path, int) else os.fspath(path)
         if isinstance(text, str) and any(text == folder or text.startswith(f"{folder}/") for folder in _NO_FOLDERS):
             raise FileNotFoundError(2, "No such file or directory", text)
         return read(path, *arguments, **options)
 
-    return blind
+    return filtered
 
 
-def _for_processes_alone(setpriority: Callable[[int, int, int], None]) -> Callable[[int, int, int], None]:
-    """Return `os.setpriority` where a thread's id is that of nobody, or of a process that is another user's."""
+def _for_processes_only(setpriority: Callable[[int, int, int], None]) -> Callable[[int, int, int], None]:
+    """Return `os.setpriority` such that it refuses the ids of threads, which macOS does not know as process ids."""
 
-    def refusing(kind: int, number: int, nice: int) -> None:
+    def refusing(which: int, who: int, priority: int) -> None:
         threads = {thread.native_id for thread in threading.enumerate()} - {os.getpid()}
-        if kind == os.PRIO_PROCESS and number in threads:
+        if which == os.PRIO_PROCESS and who in threads:
             raise PermissionError(1, "Operation not permitted")
-        setpriority(kind, number, nice)
+        setpriority(which, who, priority)
 
     return refusing

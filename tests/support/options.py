@@ -1,4 +1,4 @@
-"""The options of a command that was given these variables and nothing else."""
+"""Options of commands, made from environment variables."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from deploy.options import Options
 
 
 def options(**variables: str) -> Options:
-    """Return the options of these variables."""
+    """Return the options of a command whose environment has only these variables."""
     return Options.read(variables)

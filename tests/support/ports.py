@@ -1,4 +1,4 @@
-"""TCP ports of 127.0.0.1: free ones, ones that refuse connections, and ones that are in use."""
+"""TCP ports of 127.0.0.1 that are free, refuse connections, or are in use."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import ExitStack, contextmanager
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports that nothing listens on now."""
+    """Return distinct ports on which no program listens now."""
     with ExitStack() as reserved:
         return [reserved.enter_context(refusing_port()) for _ in range(count)]
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on now."""
+    """Return a port on which no program listens now."""
     return free_ports(1)[0]
 
 

@@ -1,4 +1,4 @@
-"""What a call says when it refuses to do something."""
+"""Error messages of calls that must fail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deploy.errors import CommandError
 def refusal(
     call: Callable[[], object], error: type[Exception] | tuple[type[Exception], ...] = CommandError, secret: str = ""
 ) -> str:
-    """Return the message of the error that a call raises: one line, without the secret if there is one."""
+    """Return the message of the error that a call must raise; check that it is one line and omits ``secret``."""
     with pytest.raises(error) as caught:
         call()
     message = str(caught.value)

@@ -1,4 +1,4 @@
-"""Servers of the standard library's kind that a thread of the test runs."""
+"""Servers of the standard library, run by a thread of the test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Server = TypeVar("Server", bound=BaseServer)
 
 @contextmanager
 def serving_thread(server: Server) -> Iterator[Server]:
-    """Answer requests in a thread until the block ends, and then close the server."""
+    """Answer requests in a thread until the block ends; then close the server."""
     with server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

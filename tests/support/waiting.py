@@ -1,4 +1,4 @@
-"""Waiting, with a time limit, for what other processes, threads and tasks bring about."""
+"""Waiting, with a time limit, for conditions that other processes, threads or tasks bring about."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ def wait_until(
     pause: float = 0.02,
     describe: Callable[[], object] = lambda: "",
 ) -> Result:
-    """Call ``holds`` until its result is true, with a pause in seconds between two calls, and return that result.
+    """Call ``holds`` every ``pause`` seconds until its result is truthy, and return that result.
 
-    After so many seconds the test fails, with what ``describe`` returns then.
+    Raises:
+        AssertionError: ``seconds`` have passed; the message contains the result of ``describe``.
     """
     deadline = time.monotonic() + seconds
     while not (result := holds()):
@@ -30,7 +31,7 @@ def wait_until(
 
 
 async def wait_until_async(holds: Callable[[], object], seconds: float = 20) -> None:
-    """Let the event loop run until the result of ``holds`` is true; raise TimeoutError after so many seconds."""
+    """Run the event loop until the result of ``holds`` is truthy; raise TimeoutError after ``seconds``."""
     async with asyncio.timeout(seconds):
         while not holds():
             await asyncio.sleep(0.001)

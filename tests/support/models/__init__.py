@@ -1,1 +1,1 @@
-"""Small models for tests: in memory, saved as MLflow saves them, and in registries."""
+"""Small models for tests: in memory, saved by MLflow, and in registries."""

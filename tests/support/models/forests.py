@@ -1,4 +1,4 @@
-"""Packed forests beside the scikit-learn models that they were made from, as the tests of the engine take them."""
+"""Helpers that compare packed forests with the scikit-learn models from which they were packed."""
 
 from __future__ import annotations
 
@@ -25,52 +25,52 @@ _compiled = cache(native._compiled)
 
 
 @cache
-def _walk(words: int) -> native.Function:
-    code = native.object_file(kernel.__name__, str(words), None)
+def _kernel(node_words: int) -> native.Function:
+    code = native.object_file(kernel.__name__, str(node_words), None)
     return native.Function(code, kernel.SYMBOL, kernel.ARGUMENTS)
 
 
 def engine_of(forest: PackedForest, schema: InputSchema) -> ForestEngine:
-    """As ``forest.make`` does; the kernel is compiled once in all tests of a process."""
-    return ForestEngine(forest, schema, _walk(forest.words))
+    """Return an engine as ``forest.make`` does, with a kernel that is compiled only once per process."""
+    return ForestEngine(forest, schema, _kernel(forest.words))
 
 
 def compile_once(patch: pytest.MonkeyPatch) -> None:
-    """What the code under test compiles is compiled once in all tests of a process."""
+    """Make the code under test compile each kernel only once per process."""
     patch.setattr(native, "_compiled", _compiled)
 
 
-def schema_of(kinds: dict[str, str], optional: str | None = None) -> InputSchema:
-    """Columns by name and MLflow's type."""
-    inputs = [{"name": name, "type": kind, "required": name != optional} for name, kind in kinds.items()]
+def schema_of(types: dict[str, str], optional: str | None = None) -> InputSchema:
+    """Return a schema of columns, given as MLflow's type by name."""
+    inputs = [{"name": name, "type": column_type, "required": name != optional} for name, column_type in types.items()]
     return InputSchema.from_signature(inputs, {})
 
 
 def double_columns(count: int) -> InputSchema:
-    """So many columns of float64."""
+    """Return a schema of ``count`` float64 columns."""
     return schema_of({f"x{i}": "double" for i in range(count)})
 
 
 def numeric_rows(x: npt.ArrayLike) -> Rows:
-    """Rows of columns that are all numbers."""
+    """Return rows whose columns are all numeric, from an array of shape (rows, columns)."""
     values = np.asarray(x, np.float64)
     return Rows(values, np.empty((len(values), 0), dtype=np.object_))
 
 
 def rows_of(schema: InputSchema, frame: pd.DataFrame) -> Rows:
-    """A frame's rows as the server gets them, through its schema."""
+    """Parse the rows of a frame with a schema, as the server does with a request."""
     document = {"instances": frame.astype(object).to_numpy().tolist()}
     return schema.rows(schema.parse(document, len(frame)).values)
 
 
 def trees_of(estimator: Any) -> list[Any]:
-    """scikit-learn's arrays of each tree."""
+    """Return the array form, ``tree_``, of each tree of a scikit-learn estimator or pipeline."""
     final = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
     return [tree.tree_ for tree in getattr(final, "estimators_", [final])]
 
 
 def with_thresholds(tree: Any, thresholds: npt.ArrayLike) -> Any:
-    """A copy of a fitted tree that splits at other values, the inner nodes' in order."""
+    """Return a copy of a fitted tree with other thresholds, given in the order of its inner nodes."""
     changed = copy.deepcopy(tree)
     state = changed.tree_.__getstate__()
     nodes = state["nodes"].copy()
@@ -81,12 +81,13 @@ def with_thresholds(tree: Any, thresholds: npt.ArrayLike) -> Any:
 
 
 def around_splits(estimator: Any, features: int, count: int = 600) -> Floats:
-    """Rows of values on each split, of its neighbours in 64 and in 32 bits, and of what lies between."""
+    """Return random rows of thresholds, their nearest float64 and float32 values, and values between these."""
     rng = np.random.default_rng(1)
     x = np.empty((count, features))
     for feature in range(features):
-        found = [tree.threshold[(tree.feature == feature) & (tree.children_left >= 0)] for tree in trees_of(estimator)]
-        splits = np.unique(np.concatenate(found)) if found else np.zeros(0)
+        trees = trees_of(estimator)
+        thresholds = [tree.threshold[(tree.feature == feature) & (tree.children_left >= 0)] for tree in trees]
+        splits = np.unique(np.concatenate(thresholds)) if thresholds else np.zeros(0)
         narrow = splits.astype(np.float32)
         values = [
             np.array([0.0, -0.0, 1.0]),
@@ -100,12 +101,12 @@ def around_splits(estimator: Any, features: int, count: int = 600) -> Floats:
 
 
 def assert_same(estimator: Any, schema: InputSchema, rows: Rows) -> PackedForest:
-    """Packed, the model gives the same labels, of the same types, and the same bits of every total; what was packed."""
+    """Pack an estimator, assert that both give identical totals and labels, and return the packed forest."""
     reference, forest = SklearnEngine(estimator, schema), pack(estimator, schema)
     compiled = engine_of(forest, schema)
     assert len(rows)
     assert compiled.totals(rows).tobytes() == reference.totals(rows).tobytes()
-    expected, found = reference.predict(rows), compiled.predict(rows)
-    assert found == expected
-    assert [type(label) for label in found.labels] == [type(label) for label in expected.labels]
+    expected, prediction = reference.predict(rows), compiled.predict(rows)
+    assert prediction == expected
+    assert [type(label) for label in prediction.labels] == [type(label) for label in expected.labels]
     return forest

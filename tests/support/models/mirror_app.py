@@ -1,4 +1,4 @@
-"""A model of every kind of column, whose prediction shows what it was given, and an application that serves it."""
+"""A model with a column of each type, which predicts its input, and an application that serves it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.settings import Settings
 from tests.support.models.served_models import served_model
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Starlette would rather have httpx2, and still takes httpx
+    warnings.simplefilter("ignore")  # Starlette deprecates httpx in favour of httpx2
     from starlette.testclient import TestClient
 
 __all__ = ["COLUMNS", "ROW", "SCHEMA", "Mirror", "TestClient", "client_of", "model_of"]
@@ -21,12 +21,13 @@ __all__ = ["COLUMNS", "ROW", "SCHEMA", "Mirror", "TestClient", "client_of", "mod
 COLUMNS = {"n": "long", "x": "double", "b": "boolean", "s": "string", "o": "double"}
 ROW = {"n": 3, "x": 2.5, "b": True, "s": "a", "o": 1.0}
 SCHEMA = InputSchema.from_signature(
-    [{"name": name, "type": kind, "required": name != "o"} for name, kind in COLUMNS.items()], {"n": [0, 9]}
+    [{"name": name, "type": column_type, "required": name != "o"} for name, column_type in COLUMNS.items()],
+    {"n": [0, 9]},
 )
 
 
 class Mirror:
-    """An engine that answers a row as it came: n, x, b, o and then s."""
+    """An engine whose label of a row is the row itself, in the order n, x, b, o, s."""
 
     name = "mirror"
     frames = True
@@ -40,12 +41,13 @@ class Mirror:
         return Prediction(labels, None, self.columns)
 
 
-def model_of(engine: Any, **other: Any) -> Model:
-    """Return version 4 of the model ``mirror``, with the columns of SCHEMA, over an engine and with other fields."""
+def model_of(engine: Any, **changes: Any) -> Model:
+    """Return version 4 of the model ``mirror`` with an engine, the columns of SCHEMA and changed fields."""
     fields = {"name": "mirror", "version": "4", "uri": "models:/mirror/4", "trained_on": None}
-    return served_model(engine, **{**fields, "schema": SCHEMA, "example": ROW, **other})
+    return served_model(engine, **{**fields, "schema": SCHEMA, "example": ROW, **changes})
 
 
-def client_of(engine: Any, environ: dict[str, str] | None = None, **other: Any) -> TestClient:
+def client_of(engine: Any, environ: dict[str, str] | None = None, **changes: Any) -> TestClient:
+    """Return a client of an application that serves ``model_of(engine, **changes)``."""
     settings = Settings.from_env({"REPLICA": "one", "MAX_BODY_BYTES": "20000", "MAX_PENDING": "50", **(environ or {})})
-    return TestClient(create_app(settings, model_of(engine, **other)))
+    return TestClient(create_app(settings, model_of(engine, **changes)))

@@ -1,4 +1,4 @@
-"""Models of every kind that is served, saved as MLflow saves them."""
+"""One saved MLflow model of each type that the server supports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # their own imports warn
+    warnings.simplefilter("ignore")  # MLflow's imports warn
     import mlflow.pyfunc
     import mlflow.sklearn
     from mlflow.models import infer_signature
@@ -25,11 +25,11 @@ from deploy.models.training.form import FEATURES
 from deploy.models.training.pipeline import build_pipeline
 from deploy.models.training.synthetic import generate
 
-REQUIREMENTS = ["scikit-learn"]  # given, so that MLflow does not go and look for them
+REQUIREMENTS = ["scikit-learn"]  # stated, since MLflow would take long to infer them
 
 
 def save_sklearn(path: Path, estimator: Any, example: pd.DataFrame) -> Path:
-    """Save as cloudpickle, which needs no list of trusted types."""
+    """Save an estimator as cloudpickle, which needs no list of trusted types, and return the path."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         mlflow.sklearn.save_model(
@@ -44,21 +44,21 @@ def save_sklearn(path: Path, estimator: Any, example: pd.DataFrame) -> Path:
 
 
 def covertype_forest(path: Path) -> Path:
-    """The default model's own pipeline, fitted on an array, smaller."""
+    """Save a small forest in the default model's pipeline, fitted on an array."""
     data = generate(rows=4000)
     forest = RandomForestClassifier(n_estimators=30, random_state=0)
     return save_sklearn(path, build_pipeline(forest).fit(data.x, data.y), pd.DataFrame(data.x, columns=list(FEATURES)))
 
 
 def histogram_boosting(path: Path) -> Path:
-    """OpenMP inside: it hangs in a fork of a process in which it has predicted."""
+    """Save a model that uses OpenMP: after predicting, it hangs in forks of the process."""
     data = generate(rows=1500)
     frame = pd.DataFrame(data.x, columns=list(FEATURES))
     return save_sklearn(path, HistGradientBoostingClassifier(max_iter=20).fit(frame, data.y), frame)
 
 
 def iris_regression(path: Path) -> Path:
-    """A pipeline on another data set, with float columns."""
+    """Save a pipeline for another data set, with float columns."""
     iris = load_iris(as_frame=True)
     return save_sklearn(
         path, make_pipeline(StandardScaler(), LogisticRegression()).fit(iris.data, iris.target), iris.data
@@ -66,14 +66,14 @@ def iris_regression(path: Path) -> Path:
 
 
 def diabetes_regressor(path: Path) -> Path:
-    """No classes, so no confidence."""
+    """Save a regressor, whose predictions have no confidence."""
     diabetes = load_diabetes(as_frame=True)
     forest = RandomForestRegressor(n_estimators=10, n_jobs=-1, random_state=0)
     return save_sklearn(path, forest.fit(diabetes.data, diabetes.target), diabetes.data)
 
 
 def mixed_columns(path: Path) -> Path:
-    """A string column beside numbers, and string labels."""
+    """Save a classifier with a string column, a numeric column and string labels."""
     frame = pd.DataFrame({"colour": ["red", "blue"] * 20, "size": np.arange(40.0)})
     encoder = make_column_transformer((OneHotEncoder(), ["colour"]), remainder="passthrough")
     labels = np.where(frame["size"] > 20, "large", "small")
@@ -81,17 +81,17 @@ def mixed_columns(path: Path) -> Path:
 
 
 class Doubling(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """A custom model: twice its one column."""
+    """A custom model that doubles its only column."""
 
     def predict(self, context: object, model_input: pd.DataFrame, params: object = None) -> Any:
         return model_input["x"].to_numpy() * 2
 
 
 class Sleeping(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """A custom model that takes a second for each call, however many rows."""
+    """A custom model whose calls take a second each; its prediction is the number of rows in the call."""
 
     def predict(self, context: object, model_input: pd.DataFrame, params: object = None) -> Any:
-        import time  # noqa: PLC0415  (unpickled in another process)
+        import time  # noqa: PLC0415  (this method is unpickled in another process)
 
         time.sleep(1)
         return np.full(len(model_input), len(model_input))
@@ -107,13 +107,13 @@ class Refusing(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
 
 def save_pyfunc(path: Path, model: mlflow.pyfunc.PythonModel) -> Path:
-    """Save a custom model of one float column ``x``."""
+    """Save a custom model with one float column ``x``, and return the path."""
     import sys  # noqa: PLC0415
 
     import cloudpickle  # noqa: PLC0415
 
     frame = pd.DataFrame({"x": [1.5]})
-    # By value: the process that loads it has no tests to import.
+    # Pickled by value, since the process that loads the model cannot import the tests.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

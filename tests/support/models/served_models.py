@@ -1,4 +1,4 @@
-"""Models as a worker serves them, over engines that tests hand in."""
+"""Models as a worker serves them, with engines that tests pass in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCHEMA = InputSchema.from_signature(
 
 
 class FakeEngine:
-    """Labels and confidences by a function of the rows; without one, the elevation in hundreds of metres."""
+    """An engine that predicts with a function, by default the elevation in hundreds of metres."""
 
     name = "fake"
     frames = False
@@ -31,7 +31,7 @@ class FakeEngine:
 
 
 def served_model(engine: Any, **changes: Any) -> Model:
-    """Return version 7 of the model ``hills``, with the columns of SCHEMA, over an engine and with these changes."""
+    """Return version 7 of the model ``hills`` with an engine, the columns of SCHEMA and changed fields."""
     fields: dict[str, Any] = {
         "name": "hills",
         "version": "7",

@@ -1,4 +1,4 @@
-"""Small real models, fitted in memory: one for each way in which columns and names can be special."""
+"""Small models fitted in memory, which cover the special cases of column types and names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ ROWS = 60
 def schema_of(
     columns: Mapping[str, str], optional: Sequence[str] = (), ranges: Mapping[str, Sequence[float]] | None = None
 ) -> InputSchema:
-    inputs = [{"name": name, "type": kind, "required": name not in optional} for name, kind in columns.items()]
+    inputs = [
+        {"name": name, "type": column_type, "required": name not in optional} for name, column_type in columns.items()
+    ]
     return InputSchema.from_signature(inputs, ranges or {})
 
 
@@ -40,7 +42,7 @@ def model_of(name: str, schema: InputSchema, engine: Engine, example: list[Any])
 
 
 def covertype() -> Model:
-    """Whole numbers with ranges, on the packed forest."""
+    """Return a packed forest with integer columns that have ranges."""
     ranges = {"elevation": [1859, 3858], "slope": [0, 66], "area": [1, 4], "soil": [1, 40]}
     schema = schema_of(dict.fromkeys(ranges, "long"), ranges=ranges)
     rng = np.random.default_rng(0)
@@ -50,7 +52,7 @@ def covertype() -> Model:
 
 
 def mixed() -> Model:
-    """A column of every type, with and without a value, a range or a need to be there."""
+    """Return a model with a required and an optional column of each type, some with missing values or a range."""
     columns = {"colour": "string", "size": "double", "count": "integer", "flag": "boolean", "weight": "float"}
     optional = {"serial": "long", "note": "string", "depth": "double", "level": "integer", "wet": "boolean"}
     schema = schema_of({**columns, **optional}, tuple(optional), {"depth": [-1, 1.5]})
@@ -66,7 +68,7 @@ def mixed() -> Model:
 
 
 def regressor() -> Model:
-    """Numbers in, a number out; names that an address and a JSON pointer have to escape."""
+    """Return a regressor whose names must be escaped in URLs and JSON pointers."""
     schema = schema_of(dict.fromkeys(("x", "y/z", "ä ~b"), "double"))
     x = np.random.default_rng(0).random((ROWS, 3))
     engine = SklearnEngine(HistGradientBoostingRegressor(max_iter=3).fit(x, x.sum(axis=1)), schema)

@@ -1,4 +1,4 @@
-"""The folder of a small decision tree, as MLflow would write it, made without importing MLflow."""
+"""The folder of a small decision tree in MLflow's form, written without importing MLflow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGNATURE = {"inputs": '[{"type": "double", "name": "x", "required": true}]'}
 
 
 def write_model(folder: Path, **changes: Any) -> Path:
-    """Make the folder of a model that tells 0 from 1, with these changes of its file MLmodel; return the folder."""
+    """Write the folder of a model that tells 0 from 1, with changed fields in its MLmodel file; return the folder."""
     folder.mkdir()
     tree = DecisionTreeClassifier().fit([[0.0], [1.0]], ["low", "high"])
     (folder / "model.pkl").write_bytes(pickle.dumps(tree))

@@ -1,1 +1,1 @@
-"""Real programs that tests run: a browser, and Locust."""
+"""Real programs that tests run: a browser and Locust."""

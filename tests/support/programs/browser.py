@@ -1,4 +1,4 @@
-"""A real browser without a window: Debian's Chromium."""
+"""A real headless browser: Debian's Chromium."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FLAGS = (
 
 
 class Browser:
-    """Opens pages from files, each in a profile of its own below the given folder."""
+    """A browser that opens HTML files, each with a new profile below a folder."""
 
     def __init__(self, program: str, profiles: Path) -> None:
         self._program = program
@@ -26,24 +26,24 @@ class Browser:
 
     @classmethod
     def find(cls, profiles: Path) -> Browser:
-        """The one on PATH; without one the test is skipped, or fails where REQUIRE_BROWSER is set."""
+        """Return the browser on PATH; without one, skip the test, or fail if REQUIRE_BROWSER is set."""
         program = shutil.which("chromium")
         if program:
             return cls(program, profiles)
         if os.environ.get("REQUIRE_BROWSER"):
-            pytest.fail("REQUIRE_BROWSER is set, and there is no chromium on PATH")
-        pytest.skip("there is no chromium on PATH")
+            pytest.fail("REQUIRE_BROWSER is set, but chromium is not on PATH")
+        pytest.skip("needs a browser: chromium is not on PATH")
 
     def document(self, page: Path) -> str:
-        """What the page became, as HTML."""
+        """Return the HTML of a page after its scripts have run."""
         return self._run(page, "--dump-dom")[0]
 
     def complaints(self, page: Path) -> list[str]:
-        """What the page's console says."""
+        """Return the lines of a page's console."""
         return [line for line in self._run(page, "--dump-dom")[1].splitlines() if "CONSOLE" in line]
 
     def picture(self, page: Path, path: Path, size: tuple[int, int], *flags: str) -> Path:
-        """A screenshot."""
+        """Write a screenshot of a page to ``path``; ``size`` is its width and height in pixels."""
         self._run(page, f"--screenshot={path}", f"--window-size={size[0]},{size[1]}", *flags)
         return path
 

@@ -1,4 +1,4 @@
-"""What the tests of the load generator stand on: a service that describes features, and Locust as a program."""
+"""Helpers for tests of the load generator: a fake service that describes features, and Locust processes."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ FEATURES: dict[str, dict[str, Any]] = {
 
 
 def is_valid(row: dict[str, Any]) -> bool:
-    """Whether a row fits FEATURES, types included: a bool is no number."""
-    kinds = {"integer": int, "number": float, "boolean": bool, "string": str}
+    """Return whether a row fits FEATURES, including types: a bool does not count as a number."""
+    types = {"integer": int, "number": float, "boolean": bool, "string": str}
     for name, feature in FEATURES.items():
-        kind = feature["type"] if isinstance(feature["type"], str) else feature["type"][0]
+        type_name = feature["type"] if isinstance(feature["type"], str) else feature["type"][0]
         value = row[name]
-        if type(value) is not kinds[kind]:
+        if type(value) is not types[type_name]:
             return False
         if "minimum" in feature and not feature["minimum"] <= value <= feature["maximum"]:
             return False
@@ -47,7 +47,10 @@ def is_valid(row: dict[str, Any]) -> bool:
 
 
 class Service(BaseHTTPRequestHandler):
-    """Describes FEATURES, predicts, but not in every second answer where it is faulty, and never where it is busy."""
+    """A request handler that describes FEATURES and predicts.
+
+    Every second prediction of a faulty server is an empty object; a busy server answers all predictions with 503.
+    """
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -57,16 +60,16 @@ class Service(BaseHTTPRequestHandler):
         self._answer({"components": {"schemas": {"Features": {"properties": FEATURES}}}})
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append((self.path, asked))
+        document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append((self.path, document))
         answer: dict[str, object] = {"prediction": 1, "confidence": 0.5}
-        if "instances" in asked and self.path == "/predict":
-            count = len(asked["instances"])
+        if "instances" in document and self.path == "/predict":
+            count = len(document["instances"])
             answer = {"predictions": [1] * count, "confidences": [0.5] * count}
         if self.server.busy:
             self.send_error(503)
             return
-        if self.server.faulty and len(self.server.asked) % 2 == 0:
+        if self.server.faulty and len(self.server.requests) % 2 == 0:
             answer = {}
         self._answer({**answer, "model_version": "1"})
 
@@ -78,12 +81,12 @@ class Service(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (http.server's)
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the name in http.server)
         pass
 
 
 class Server(ThreadingHTTPServer):
-    """Where Service answers, and what it was asked: the path and the document of each request."""
+    """A server of Service that records the path and the JSON document of each POST request in ``requests``."""
 
     daemon_threads = True
 
@@ -91,40 +94,40 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Service)
         self.faulty = faulty
         self.busy = busy
-        self.asked: list[tuple[str, Any]] = []
+        self.requests: list[tuple[str, Any]] = []
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, *_args: object) -> None:
-        """A user that is stopped hangs up on its request."""
+        """Ignore errors: a stopped user closes its connection during a request."""
 
 
 @contextmanager
-def serving(*, faulty: bool = False, busy: bool = False) -> Iterator[Server]:
-    """A service on a port of its own."""
+def running_service(*, faulty: bool = False, busy: bool = False) -> Iterator[Server]:
+    """Run a service on a free port until the block ends."""
     with serving_thread(Server(faulty=faulty, busy=busy)) as server:
         yield server
 
 
 def master_port() -> str:
-    """A port that nobody uses now, and that the system gives to no client before Locust's master listens there."""
+    """Return a free port below the ephemeral range, so that no client gets it before Locust's master listens on it."""
     for port in random.sample(range(20000, 32000), 100):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return str(port)
     raise AssertionError("no port is free")
 
 
-def workers(count: int) -> list[str]:
-    """Options for as many processes beside the master; for none at 0."""
+def worker_options(count: int) -> list[str]:
+    """Return Locust's options for a master and ``count`` worker processes, or no options for 0."""
     port = master_port()
     return ["--processes", str(count), "--master-bind-port", port, "--master-port", port] if count else []
 
 
 @dataclass(frozen=True)
-class Ran:
-    """How Locust ended, and what it printed."""
+class LocustResult:
+    """The exit status and the output of a Locust process."""
 
     status: int
     stdout: str
@@ -132,29 +135,29 @@ class Ran:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The lines of --record."""
+        """The records that ``--record`` printed, one JSON object per line."""
         return [json.loads(line) for line in self.stdout.splitlines()]
 
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        """Those of one kind."""
-        return [record for record in self.records if record["kind"] == kind]
+    def records_of(self, record_kind: str) -> list[dict[str, Any]]:
+        """Return the records with this value of the field ``kind``."""
+        return [record for record in self.records if record["kind"] == record_kind]
 
 
 @contextmanager
-def started(*options: str, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
-    """Locust in a process group of its own, of which nothing is left, and which has a minute."""
+def locust_process(*options: str, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Start Locust in its own process group, which is killed when the block ends, or after a minute."""
     command = [str(Path(sys.executable).parent / "locust"), "-f", str(FILE), *options]
     process = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    limit = threading.Timer(60, _kill, [process.pid])
-    limit.start()
+    timer = threading.Timer(60, _kill, [process.pid])
+    timer.start()
     try:
         yield process
     finally:
-        limit.cancel()
+        timer.cancel()
         _kill(process.pid)
-        with process:  # closes its pipes
+        with process:  # to close its pipes
             pass
 
 
@@ -163,16 +166,16 @@ def _kill(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def finished(process: subprocess.Popen[str]) -> Ran:
-    """Wait for the end; no process of its group may be left."""
+def wait_for_exit(process: subprocess.Popen[str]) -> LocustResult:
+    """Wait until Locust exits, and assert that its process group is empty."""
     stdout, stderr = process.communicate()
     with suppress(ProcessLookupError):
         os.killpg(process.pid, 0)
-        raise AssertionError(f"it left processes behind: {stderr}")
-    return Ran(process.returncode, stdout, stderr)
+        raise AssertionError(f"Locust left processes behind: {stderr}")
+    return LocustResult(process.returncode, stdout, stderr)
 
 
-def locust(address: str, *options: str) -> Ran:
-    """One headless test."""
-    with started("--headless", "--host", address, *options) as process:
-        return finished(process)
+def run_locust(address: str, *options: str) -> LocustResult:
+    """Run a headless test against an address and wait until it ends."""
+    with locust_process("--headless", "--host", address, *options) as process:
+        return wait_for_exit(process)

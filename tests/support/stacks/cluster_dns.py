@@ -1,4 +1,7 @@
-"""``cluster_dns.py ZONE``: a cluster's DNS in a few lines: addresses by name, from a JSON file, read anew each time."""
+"""``cluster_dns.py ZONE``: a minimal DNS server of a cluster.
+
+ZONE is a JSON file with the list of addresses of each name. It is read again for each query.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +11,37 @@ import struct
 import sys
 from pathlib import Path
 
-_A = 1
-_NO_SUCH_NAME = 3
+_A = 1  # type and codes: RFC 1035
+_NAME_ERROR = 3
+_TTL_SECONDS = 5  # as in CoreDNS
 
 
-def question(asked: bytes) -> tuple[str, int, bytes]:
-    """The name that a message asks for, of which type, and the question's own bytes."""
-    place, labels = 12, []
-    while length := asked[place]:
-        labels.append(asked[place + 1 : place + 1 + length].decode())
-        place += 1 + length
-    return ".".join(labels).lower(), struct.unpack_from("!H", asked, place + 1)[0], asked[12 : place + 5]
+def parse_question(query: bytes) -> tuple[str, int, bytes]:
+    """Return the name and the type of the first question of a message, and the question's bytes."""
+    offset, labels = 12, []
+    while length := query[offset]:
+        labels.append(query[offset + 1 : offset + 1 + length].decode())
+        offset += 1 + length
+    return ".".join(labels).lower(), struct.unpack_from("!H", query, offset + 1)[0], query[12 : offset + 5]
 
 
-def answer(asked: bytes, zone: dict[str, list[str]]) -> bytes:
-    """The addresses, to be believed for 5 s, as CoreDNS has it; or that there is no such name."""
-    name, kind, text = question(asked)
-    found = zone.get(name, []) if kind == _A else []
-    code = 0 if name in zone else _NO_SUCH_NAME
-    head = asked[:2] + struct.pack("!HHHHH", 0x8580 | code, 1, len(found), 0, 0)
-    records = (struct.pack("!HHHIH", 0xC00C, _A, 1, 5, 4) + socket.inet_aton(address) for address in found)
-    return head + text + b"".join(records)
+def answer(query: bytes, zone: dict[str, list[str]]) -> bytes:
+    """Return a message with the addresses of the name that was asked for, or with the code for an unknown name."""
+    name, record_type, question = parse_question(query)
+    addresses = zone.get(name, []) if record_type == _A else []
+    code = 0 if name in zone else _NAME_ERROR
+    head = query[:2] + struct.pack("!HHHHH", 0x8580 | code, 1, len(addresses), 0, 0)
+    record = struct.pack("!HHHIH", 0xC00C, _A, 1, _TTL_SECONDS, 4)
+    return head + question + b"".join(record + socket.inet_aton(address) for address in addresses)
 
 
 def main() -> None:
-    """Answer for ever."""
+    """Answer queries on port 53 until the process is killed."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
-        listener.bind(("0.0.0.0", 53))  # noqa: S104  (in a container's own network)
+        listener.bind(("0.0.0.0", 53))  # noqa: S104  (in a container with a separate network)
         while True:
-            asked, client = listener.recvfrom(4096)
-            listener.sendto(answer(asked, json.loads(Path(sys.argv[1]).read_text())), client)
+            query, client = listener.recvfrom(4096)
+            listener.sendto(answer(query, json.loads(Path(sys.argv[1]).read_text())), client)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A stack in containers for the tests: a Compose project of its own, and what the engine says of it."""
+"""A stack in containers for tests, with its own Compose project."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ _LABEL = "com.docker.compose.project"
 
 
 class ContainerStack(Stack):
-    """A :class:`Stack` whose ``environ`` names the backend and the project."""
+    """A :class:`Stack` whose ``environ`` names the backend and the Compose project."""
 
-    def own_settings(self, name: str, **model: Path) -> dict[str, str]:
-        """Return the settings of a project of its own, on 127.0.0.1, with COVERTYPE_PATH to train on, or MODEL_URI."""
+    def project_settings(self, name: str, **model: Path) -> dict[str, str]:
+        """Return the settings of a separate project on 127.0.0.1.
+
+        ``model`` is COVERTYPE_PATH, the rows to train on, or MODEL_URI.
+        """
         return {
             "BACKEND": "docker",
             "COMPOSE_PROJECT_NAME": f"forkcast-{name}-{self.port}",
@@ -33,7 +36,7 @@ class ContainerStack(Stack):
         return self.environ["COMPOSE_PROJECT_NAME"]
 
     def docker(self, *arguments: str, **variables: str) -> str:
-        """Run `docker`, which must succeed; what it printed."""
+        """Run `docker`, which must succeed, and return its output."""
         environ = {**clean_environ(), **self.environ, **variables}
         ran = subprocess.run(
             ["docker", *arguments], cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=300
@@ -42,24 +45,30 @@ class ContainerStack(Stack):
         return ran.stdout.strip()
 
     def containers(self, service: str) -> list[dict[str, Any]]:
-        """What `docker inspect` says of a service's containers, in the order of their numbers."""
-        ours = ("--filter", f"label={_LABEL}={self.project}", "--filter", f"label=com.docker.compose.service={service}")
-        ids = self.docker("ps", "--all", "--quiet", *ours).split()
-        found = json.loads(self.docker("inspect", *ids)) if ids else []
-        return sorted(found, key=lambda one: int(one["Config"]["Labels"]["com.docker.compose.container-number"]))
+        """Return `docker inspect` of the containers of a service, in the order of their numbers."""
+        filters = (
+            "--filter",
+            f"label={_LABEL}={self.project}",
+            "--filter",
+            f"label=com.docker.compose.service={service}",
+        )
+        ids = self.docker("ps", "--all", "--quiet", *filters).split()
+        documents = json.loads(self.docker("inspect", *ids)) if ids else []
+        number_label = "com.docker.compose.container-number"
+        return sorted(documents, key=lambda document: int(document["Config"]["Labels"][number_label]))
 
     def replicas(self) -> list[str]:
-        """The host names of the replicas."""
-        return [one["Config"]["Hostname"] for one in self.containers("server")]
+        """Return the host names of the replicas, which are their names in answers."""
+        return [container["Config"]["Hostname"] for container in self.containers("server")]
 
     def replica_health(self, container: str) -> dict[str, Any]:
-        """What one replica says of itself."""
+        """Return the answer of /health of the replica in a container."""
         ask = ("python", "-IS", "/usr/local/lib/forkcast/ask.py", "8000", "/health")
         document: dict[str, Any] = json.loads(self.docker("exec", container, *ask))
         return document
 
     def leftovers(self) -> list[str]:
-        """All that the engine still has of this project."""
+        """Return the project's containers, volumes, networks and images, such as ``volume NAME``."""
         label = f"label={_LABEL}={self.project}"
         lists = (
             self.docker("ps", "--all", "--format", "container {{.Names}}", "--filter", label),
@@ -71,9 +80,9 @@ class ContainerStack(Stack):
 
 
 def require_engine() -> None:
-    """Skip, with the reason, where there is no engine; where one was promised, as in CI, that is a failure."""
-    why_not = engine_missing()
-    if why_not and os.environ.get("REQUIRE_DOCKER"):
-        pytest.fail(f"REQUIRE_DOCKER is set, but {why_not}")
-    if why_not:
-        pytest.skip(f"needs Docker: {why_not}")
+    """Skip the test if no engine is available, or fail it if REQUIRE_DOCKER is set, as in CI."""
+    reason = engine_missing()
+    if reason and os.environ.get("REQUIRE_DOCKER"):
+        pytest.fail(f"REQUIRE_DOCKER is set, but {reason}")
+    if reason:
+        pytest.skip(f"needs Docker: {reason}")

@@ -21,20 +21,20 @@ from tests.support.waiting import wait_until
 
 
 def clean_environ() -> dict[str, str]:
-    """Return the environment without what another stack or a user's shell may have set."""
-    ours = (
+    """Return the environment without variables that configure a stack."""
+    prefixes = (
         "MODEL_URI", "MLFLOW_", "WEB_CONCURRENCY", "HTTP", "VAR_DIR", "N", "MAKE", "MFLAGS", "SOCKET", "REPLICA",
         "BACKEND", "COMPOSE_", "SERVER_", "LOCUST_", "CPUS", "MEMORY", "IMAGE", "TAG", "USERS", "STEP_", "SPAWN_RATE",
         "SETTLE_", "SLO_", "RUN_TIME", "PROFILE", "TOPOLOGIES", "WORKERS", "CLIENT", "DATA", "RESULTS", "RESUME",
         "DATABASE_", "PROMETHEUS_", "GRAFANA_", "S3_", "AWS_", "OBJECT_STORE", "ENV_FILE", "VERSION", "FORCE",
         "API_KEY", "TLS_", "CLIENT_",
     )  # fmt: skip
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours) or name == "NODE"}
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes) or name == "NODE"}
 
 
 @dataclass
 class Stack:
-    """One local stack with a var folder and ports of its own; ``checkout`` is where `make` runs."""
+    """A local stack with its own var folder and ports; ``checkout`` is the folder in which `make` runs."""
 
     var: Path
     environ: Mapping[str, str] = field(default_factory=dict)
@@ -47,24 +47,24 @@ class Stack:
         return f"http://127.0.0.1:{self.port}"
 
     def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run `make` as a user would; the ports are given to `up` and `up-full` only."""
+        """Run `make` as a user would; only `up` and `up-full` get the ports."""
         ports = {"HTTP_PORT": str(self.port), "LOCUST_PORT": str(self.locust_port)}
-        extra = ports if arguments[0] in ("up", "up-full") else {}
-        own = {"BACKEND": "local", "ENV_FILE": str(self.var.parent / ".env")}
-        environ = {**clean_environ(), **own, **self.environ, "VAR_DIR": str(self.var), **extra}
+        port_settings = ports if arguments[0] in ("up", "up-full") else {}
+        settings = {"BACKEND": "local", "ENV_FILE": str(self.var.parent / ".env")}
+        environ = {**clean_environ(), **settings, **self.environ, "VAR_DIR": str(self.var), **port_settings}
         return subprocess.run(
             ["make", "-s", *arguments],
             cwd=self.checkout, env=environ, capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
 
-    def done(self, *arguments: str) -> str:
-        """Run `make`, which must succeed; return what it printed."""
+    def make_ok(self, *arguments: str) -> str:
+        """Run `make`, which must succeed, and return its output."""
         ran = self.make(*arguments)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
 
-    def refused(self, *arguments: str) -> str:
-        """Run `make`, which must fail with one line of ours; return that line."""
+    def make_error(self, *arguments: str) -> str:
+        """Run `make`, which must fail with one line ``error: ..``, and return that line."""
         ran = self.make(*arguments)
         assert ran.returncode != 0, ran.stdout
         lines = [line for line in ran.stderr.splitlines() if not line.startswith("make")]
@@ -79,7 +79,7 @@ class Stack:
         return request_json(self.address, "GET", target)
 
     def health(self, slot: int) -> dict[str, Any]:
-        """Return what /health of the replica in this slot answers."""
+        """Return the answer of /health of the replica in a slot."""
         with short_path(self.var / f"run/{slot}.sock") as socket:
             status, document = get_json_over_socket(str(socket), "/health")
         assert status == 200
@@ -90,10 +90,10 @@ class Stack:
         return (self.var / "log" / f"{replica_name(slot)}.log").read_text()
 
     def pids(self) -> dict[str, int]:
-        """Return the process id of each program, from `make status`."""
+        """Return the process id of each running program, from `make status`."""
         rows = (
             line.split()
-            for line in self.done("status").splitlines()
+            for line in self.make_ok("status").splitlines()
             if line.startswith(("replica", "nginx", "locust ", "mlflow "))
         )
         return {row[0]: int(row[2]) for row in rows if row[1] in ("running", "starting")}
@@ -101,7 +101,7 @@ class Stack:
 
 @dataclass
 class Replica:
-    """One Gunicorn master on a TCP port, without Nginx."""
+    """A Gunicorn master on a TCP port, without Nginx."""
 
     process: subprocess.Popen[str]
     port: int
@@ -115,7 +115,7 @@ class Replica:
         return request_json(self.address, method, target, document)
 
     def wait_ready(self) -> None:
-        """Wait for a 200 of /ready; fail with the log if the process ends, or after 120 seconds."""
+        """Wait until /ready answers 200; fail with the log if the process ends or 120 seconds pass."""
 
         def is_ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
@@ -124,7 +124,7 @@ class Replica:
         wait_until(is_ready, seconds=120, pause=0.1, describe=self.log.read_text)
 
     def stop(self) -> None:
-        """Send SIGTERM to the master, and wait until it has drained."""
+        """Send SIGTERM to the master and wait until it exits."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
@@ -134,7 +134,7 @@ StartReplica = Callable[..., Replica]
 
 
 def launch(model: Path, log: Path, **settings: str) -> Replica:
-    """Run `gunicorn -c gunicorn.conf.py` with a model's folder and settings, and its var folder beside the log."""
+    """Start `gunicorn -c gunicorn.conf.py` with a model's folder and settings; its var folder is beside the log."""
     port = int(settings.get("PORT") or free_port())
     environ = {
         **clean_environ(),

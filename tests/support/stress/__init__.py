@@ -1,1 +1,1 @@
-"""Load and disturbances for a running stack; most are commands of their own, too."""
+"""Load and disturbances for a running stack; most modules are also commands."""

@@ -1,6 +1,6 @@
-"""A bounded, constant load from many keep-alive connections that counts every answer, and every answer it did not get.
+"""A bounded, constant load from many keep-alive connections that counts all answers and failures.
 
-Strict on purpose: a connection that breaks with a request on it is a failed request, and nothing is tried again.
+It is strict on purpose: a connection that breaks during a request is a failed request, and no request is retried.
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ WORKSHOP_ROW = {
 
 @dataclass
 class Counts:
-    """What came back: answers by status, by who served them, by version, and by that and prediction; and what broke.
+    """Answers by status, worker, model version, and version with prediction; errors, and all latencies (ms).
 
-    Of every answer, how long it took (ms).
-    A version is that of the answer's head, or ``head/body`` where the two do not agree.
+    The version is that of the answer's header, or ``header/body`` where the two differ.
     """
 
     statuses: Counter[int] = field(default_factory=Counter)
@@ -55,17 +54,17 @@ class Counts:
 
     @property
     def answered(self) -> int:
-        """The answers with status 200."""
+        """The number of answers with status 200."""
         return self.statuses[200]
 
     @property
     def failed(self) -> int:
-        """The requests with any other answer, or none."""
+        """The number of requests with another status or without an answer."""
         return sum(self.statuses.values()) - self.answered + len(self.broken)
 
     @property
     def replicas(self) -> Counter[str]:
-        """Answers by replica, its workers together."""
+        """The number of answers by replica."""
         total: Counter[str] = Counter()
         for name, count in self.served_by.items():
             total[name.partition("/")[0]] += count
@@ -73,7 +72,7 @@ class Counts:
 
 
 def request_bytes(document: object, port: int, *, close: bool = False, headers: str = "") -> bytes:
-    """A whole POST /predict; ``headers`` are more lines of its head."""
+    """Return a POST /predict request; ``headers`` are further header lines, each ending with CRLF."""
     body = json.dumps(document).encode()
     head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(body)}\r\n" + ("Connection: close\r\n" if close else "") + headers
@@ -90,32 +89,32 @@ async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
     counts.milliseconds.append(1000 * (time.perf_counter() - started))
     counts.statuses[int(status_line.split()[1])] += 1
     version = headers.get("x-model-version", "?")
-    told = body.rpartition(b'"model_version":"')[2].rstrip(b'"}').decode()
-    counts.versions[version if version == told else f"{version}/{told}"] += 1
+    body_version = body.rpartition(b'"model_version":"')[2].rstrip(b'"}').decode()
+    counts.versions[version if version == body_version else f"{version}/{body_version}"] += 1
     counts.predictions[version, body.partition(b",")[0].rpartition(b":")[2].decode()] += 1
     counts.served_by[headers.get("x-served-by", "?")] += 1
     if headers.get("connection", "").lower() == "close":
         raise EOFError
 
 
-# Options of a load beside which a command has CPU to spare: some 300 requests a second.
-GENTLE: dict[str, Any] = {"connections": 32, "rest": 0.1}
+# Options of a load of about 300 requests a second, which leaves CPU time for commands.
+LOW_RATE: dict[str, Any] = {"connections": 32, "pause_seconds": 0.1}
 
 
 class Load:
-    """``connections`` clients that post, from a thread, until the block ends or ``most`` were sent.
+    """A thread with many clients that post until the block ends or ``max_requests`` were sent.
 
-    They do so without pause unless each is to ``rest`` (seconds) after an answer: what else is going on then has CPU.
+    Each client pauses for ``pause_seconds`` after each answer, which leaves CPU time for other processes.
     """
 
     def __init__(
         self,
         port: int,
         connections: int = 64,
-        most: int = 200_000,
+        max_requests: int = 200_000,
         document: object = None,
         *,
-        rest: float = 0,
+        pause_seconds: float = 0,
         headers: str = "",
         secure: ssl.SSLContext | None = None,
     ) -> None:
@@ -123,16 +122,16 @@ class Load:
         self._port = port
         self._secure = secure
         self._connections = connections
-        self._most = most
-        self._rest = rest
+        self._max_requests = max_requests
+        self._pause_seconds = pause_seconds
         self._document = document or WORKSHOP_ROW
-        self.use(headers)
+        self.set_headers(headers)
         self._sent = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
-    def use(self, headers: str) -> None:
-        """Send these lines in the head of each request from now on."""
+    def set_headers(self, headers: str) -> None:
+        """Send these header lines with each request from now on."""
         self._request = request_bytes(self._document, self._port, headers=headers)
 
     def __enter__(self) -> Load:
@@ -140,22 +139,22 @@ class Load:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopping.set()
         self._thread.join()
 
-    def wait_for(self, more: int, seconds: float = 60) -> None:
-        """Go on until this many more were answered."""
-        wanted = self.counts.answered + more
+    def wait_for(self, answers: int, seconds: float = 60) -> None:
+        """Wait until this many more requests were answered with 200."""
+        target = self.counts.answered + answers
         wait_until(
-            lambda: self.counts.answered >= wanted or not self._thread.is_alive(),
+            lambda: self.counts.answered >= target or not self._thread.is_alive(),
             seconds,
             describe=lambda: f"{self.counts.statuses}, {self.counts.broken[:3]}",
         )
 
     def join(self) -> None:
-        """Go on until all that may be sent was sent."""
+        """Wait until ``max_requests`` were sent."""
         self._thread.join()
 
     async def _run(self) -> None:
@@ -173,8 +172,8 @@ class Load:
                 while not self._done():
                     self._sent += 1
                     await _exchange(reader, writer, self._request, self.counts)
-                    if self._rest:
-                        await asyncio.sleep(self._rest)
+                    if self._pause_seconds:
+                        await asyncio.sleep(self._pause_seconds)
             except EOFError as error:
                 if isinstance(error, asyncio.IncompleteReadError):
                     self.counts.broken.append(f"read: {error!r}")
@@ -184,11 +183,11 @@ class Load:
                 writer.close()
 
     def _done(self) -> bool:
-        return self._stopping.is_set() or self._sent >= self._most
+        return self._stopping.is_set() or self._sent >= self._max_requests
 
 
 def post_once_each(port: int, count: int) -> Counts:
-    """``count`` requests, one after another, each on a new connection."""
+    """Send ``count`` requests, one after another, each on a new connection, and count the answers."""
 
     async def run() -> Counts:
         counts = Counts()
@@ -208,10 +207,10 @@ def post_once_each(port: int, count: int) -> Counts:
     return asyncio.run(run())
 
 
-def locks(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What programs run by hand tell a :class:`Load`: to send API_KEY; to trust TLS_CERT, where PORT is that of TLS.
+def security_options(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return options of :class:`Load` for a command: send API_KEY, and trust TLS_CERT if PORT speaks TLS.
 
-    Of limits per client it knows nothing: a stack in containers is to have none.
+    A load does not respect limits per client: a stack in containers must have none.
     """
     key, certificate = environ.get("API_KEY"), environ.get("TLS_CERT")
     return {
@@ -221,11 +220,11 @@ def locks(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """`python -m tests.support.stress.load PORT [REQUESTS]`: 64 connections of the workshop's payload, counted."""
+    """Run as `python -m tests.support.stress.load PORT [REQUESTS]`: post WORKSHOP_ROW on 64 connections."""
     if not 2 <= len(sys.argv) <= 3:
         sys.exit("usage: python -m tests.support.stress.load PORT [REQUESTS]")
-    port, most = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 20_000
-    with Load(port, most=most, **locks(os.environ)) as load:
+    port, max_requests = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 20_000
+    with Load(port, max_requests=max_requests, **security_options(os.environ)) as load:
         load.join()
     print(f"{load.counts.answered} answered, {load.counts.failed} failed")
     for name, count in sorted(load.counts.served_by.items()):

@@ -1,4 +1,4 @@
-"""What the load generator takes for a prediction."""
+"""Tests of the check that the load generator makes on each answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VERSION = b'"model_version": "1"'
     ],
 )
 def test_valid_predictions_are_accepted(body: bytes, rows: int | None) -> None:
-    """A prediction with its version is good, with a confidence from 0 to 1 or none, for a row or for each of many."""
+    """A prediction with a version is accepted, with a confidence from 0 to 1 or null, for one row or several."""
     check(200, body, rows)
 
 
@@ -46,7 +46,7 @@ def test_valid_predictions_are_accepted(body: bytes, rows: int | None) -> None:
     ],
 )
 def test_invalid_responses_raise_a_named_failure(status: int, body: bytes, rows: int | None, name: str) -> None:
-    """Everything else has a name: another status, no JSON, or no prediction in it."""
+    """Any other answer raises a named failure: another status, malformed JSON, or no valid prediction."""
     with pytest.raises(Failure) as caught:
         check(status, body, rows)
     assert repr(caught.value) == name

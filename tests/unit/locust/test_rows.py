@@ -1,4 +1,4 @@
-"""Rows for the load generator: drawn within ranges, or from a file."""
+"""Tests of the load generator's rows, which are drawn within ranges or read from a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LINE = "7,-6,2.0,0.25,12.5,true,a word,,yes\n"
 
 
 def test_rows_are_drawn_within_the_ranges() -> None:
-    """Every value has its feature's type and range, and the range is used in its whole width."""
+    """Every value has its feature's type and lies in its range, and all values of small ranges occur."""
     drawn = rows.drawn(FEATURES, 300)
     assert len(drawn) == 300
     assert all(is_valid(row) for row in drawn)
@@ -26,7 +26,7 @@ def test_rows_are_drawn_within_the_ranges() -> None:
 
 
 def test_rows_of_a_file_have_the_features_types(tmp_path: Path) -> None:
-    """A file's cells become the JSON types of their features, empty ones null; other columns are left out."""
+    """Cells of a file get the JSON types of their features, empty cells become null, and other columns are ignored."""
     path = tmp_path / "rows.csv"
     path.write_text(HEADER + LINE)
     (row,) = rows.read(path, FEATURES, 10)
@@ -38,8 +38,8 @@ def test_rows_of_a_file_have_the_features_types(tmp_path: Path) -> None:
     assert type(row["small"]) is int
 
 
-def test_rows_come_from_all_of_a_file(tmp_path: Path) -> None:
-    """Of a large file, gzipped here, as many rows as asked for are chosen from its end as from its beginning."""
+def test_rows_are_sampled_evenly_from_a_large_file(tmp_path: Path) -> None:
+    """Rows of a large gzipped file are sampled evenly over the whole file."""
     path = tmp_path / "rows.csv.gz"
     with gzip.open(path, "wt") as file:
         file.write("x\n" + "".join(f"{number}\n" for number in range(10_000)))
@@ -60,7 +60,7 @@ def test_rows_come_from_all_of_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_invalid_rows_file_is_refused_by_name(text: str, reason: str, tmp_path: Path) -> None:
-    """A file without what is needed is refused with its name, and the line where there is one."""
+    """An invalid file is refused with its name, the reason, and the line if there is one."""
     path = tmp_path / "rows.csv"
     path.write_text(text)
     with pytest.raises(CannotStartError) as caught:
@@ -69,7 +69,7 @@ def test_invalid_rows_file_is_refused_by_name(text: str, reason: str, tmp_path: 
 
 
 def test_misnamed_gzip_file_is_refused(tmp_path: Path) -> None:
-    """A file that is not what its name says is refused with its name."""
+    """A file whose name ends with .gz but which is not gzipped is refused with its name."""
     path = tmp_path / "rows.csv.gz"
     path.write_text(HEADER + LINE)
     with pytest.raises(CannotStartError, match=r"^--data .*rows\.csv\.gz: Not a gzipped file"):

@@ -1,4 +1,4 @@
-"""Requests counted by seconds, and merged over processes."""
+"""Tests of counting requests by the second, and of merging the counts of processes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from seconds import Book, Meter, rounded
     [(0.04, 0.0), (1.26, 1.3), (9.94, 9.9), (9.96, 10.0), (10.4, 10), (999.4, 999), (1004, 1000), (12345.6, 12350)],
 )
 def test_latency_resolution_decreases_with_size(milliseconds: float, kept: float) -> None:
-    """Latencies are kept to 0.1 ms below 10 ms, to 1 ms below a second, to 10 ms above."""
+    """Latencies are rounded to 0.1 ms below 10 ms, to 1 ms below a second, and to 10 ms above."""
     assert rounded(milliseconds) == kept
 
 
-def test_a_meter_counts_every_request_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a process did is told once, by the second in which it ended, failures among the requests."""
+def test_meter_reports_every_request_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process reports each request once, in the second in which it ended, with failures included."""
     clock = [100.0]
     monkeypatch.setattr(time, "time", lambda: clock[0])
     meter = Meter("me")
@@ -44,8 +44,8 @@ def report(until: int, second: int, requests: int, name: str) -> dict[str, Any]:
     return {"until": until, "seconds": {second: part}}
 
 
-def test_a_second_waits_for_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second is told when all processes have reported it, with their numbers added up."""
+def test_second_waits_for_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second is complete when all processes have reported it, and their counts are added."""
     monkeypatch.setattr(time, "time", lambda: 105.0)
     book = Book()
     book.add("a", report(101, 100, 3, "a"))
@@ -57,8 +57,8 @@ def test_a_second_waits_for_every_process(monkeypatch: pytest.MonkeyPatch) -> No
     assert book.take(["a", "b"]) == []
 
 
-def test_a_second_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After 10 s a second is told without those who do not report, and again as a whole when they do."""
+def test_second_is_incomplete_after_10_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After 10 s a second is returned without the missing processes, and again with all counts when they report."""
     clock = [105.0]
     monkeypatch.setattr(time, "time", lambda: clock[0])
     book = Book()

@@ -1,6 +1,7 @@
-"""Clients that mean harm, or behave as if they did.
+"""Hostile clients, and clients that behave like hostile ones.
 
-Each attack is a function of the place, how many clients, and how long (seconds); it returns what they got.
+Each attack is a function of the address, the number of clients and the duration (seconds). It returns the outcomes of
+the clients; see :mod:`tests.support.stress.hostile.wire`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from tests.support.stress.hostile import bombs, orders, slow
-from tests.support.stress.hostile.wire import Got
+from tests.support.stress.hostile.wire import Outcomes
 
-Attack = Callable[[str, int, float], Awaitable[Got]]
+Attack = Callable[[str, int, float], Awaitable[Outcomes]]
 
 _ATTACKS: tuple[Attack, ...] = (
     slow.slow_header,
@@ -33,10 +34,10 @@ _ATTACKS: tuple[Attack, ...] = (
 ATTACKS: Mapping[str, Attack] = {attack.__name__.replace("_", " "): attack for attack in _ATTACKS}
 
 
-def run(name: str, place: str, count: int, seconds: float) -> Got:
-    """One attack, in this process."""
+def run(name: str, address: str, count: int, seconds: float) -> Outcomes:
+    """Run an attack in this process and return the outcomes."""
 
-    async def attack() -> Got:
-        return await ATTACKS[name](place, count, seconds)
+    async def attack() -> Outcomes:
+        return await ATTACKS[name](address, count, seconds)
 
     return asyncio.run(attack())

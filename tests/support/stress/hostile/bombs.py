@@ -1,4 +1,4 @@
-"""Bombs: headers and bodies that are larger, deeper or longer than they look."""
+"""Attacks with headers and bodies that are too large, too deep or endless."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 
-from tests.support.stress.hostile.wire import CHUNKED, POST, Got, connection, each, got, many
+from tests.support.stress.hostile.wire import CHUNKED, POST, Outcomes, connection, read_outcome, run_clients, send_cases
 from tests.support.stress.load import WORKSHOP_ROW
 
 
@@ -20,12 +20,12 @@ def _headers() -> Iterator[tuple[str, bytes]]:
         ("900 headers", b"a:b\r\n" * 900),
     ):
         yield name, b"GET /ping HTTP/1.1\r\nHost: x\r\n" + lines + b"Connection: close\r\n\r\n"
-    yield "an address of 100 KB", b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    yield "a path of 100 KB", b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
-async def header_bombs(place: str, count: int, seconds: float) -> Got:  # noqa: ARG001  (all attacks are called alike)
-    """Headers that are too long, too large, too many."""
-    return await each(place, max(1, count // 20), _headers())
+async def header_bombs(address: str, count: int, seconds: float) -> Outcomes:  # noqa: ARG001  (all attacks have the same parameters)
+    """Send headers that are too long or too many."""
+    return await send_cases(address, max(1, count // 20), _headers())
 
 
 def _bodies() -> Iterator[tuple[str, bytes]]:
@@ -45,18 +45,18 @@ def _bodies() -> Iterator[tuple[str, bytes]]:
     yield "chunks of a byte, extensions, trailers", CHUNKED + parts + b"0\r\nX-Trailer: x\r\n\r\n"
 
 
-async def body_bombs(place: str, count: int, seconds: float) -> Got:  # noqa: ARG001
-    """Bodies that are larger, deeper or longer than they look."""
-    return await each(place, max(1, count // 50), _bodies())
+async def body_bombs(address: str, count: int, seconds: float) -> Outcomes:  # noqa: ARG001
+    """Send bodies that are too large or too deep, or larger than their encoded form."""
+    return await send_cases(address, max(1, count // 50), _bodies())
 
 
-async def _pour(place: str, head: bytes, part: bytes, seconds: float) -> str:
-    """Send the same part again and again, until it is answered or the time is over."""
-    async with connection(place) as (reader, writer):
+async def _pour(address: str, head: bytes, part: bytes, seconds: float) -> str:
+    """Send the same part repeatedly, until the server answers or the time is over."""
+    async with connection(address) as (reader, writer):
         writer.write(head)
-        answer = asyncio.ensure_future(got(reader, seconds))
-        end = asyncio.get_running_loop().time() + seconds
-        while not answer.done() and asyncio.get_running_loop().time() < end:
+        answer = asyncio.ensure_future(read_outcome(reader, seconds))
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not answer.done() and asyncio.get_running_loop().time() < deadline:
             writer.write(part)
             with suppress(ConnectionError):
                 await asyncio.wait_for(writer.drain(), 1)
@@ -68,18 +68,18 @@ async def _pour(place: str, head: bytes, part: bytes, seconds: float) -> str:
         return await answer
 
 
-async def endless_chunks(place: str, count: int, seconds: float) -> Got:
-    """Chunked bodies without an end."""
+async def endless_chunks(address: str, count: int, seconds: float) -> Outcomes:
+    """Send chunked bodies that never end."""
     part = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
-    return await many(max(1, count // 50), lambda: _pour(place, CHUNKED, part, seconds))
+    return await run_clients(max(1, count // 50), lambda: _pour(address, CHUNKED, part, seconds))
 
 
-async def endless_extension(place: str, count: int, seconds: float) -> Got:
-    """A chunk whose extension has no end."""
-    return await many(max(1, count // 100), lambda: _pour(place, CHUNKED + b"1;", b"x" * 16384, seconds))
+async def endless_extension(address: str, count: int, seconds: float) -> Outcomes:
+    """Send a chunk whose extension never ends."""
+    return await run_clients(max(1, count // 100), lambda: _pour(address, CHUNKED + b"1;", b"x" * 16384, seconds))
 
 
-async def endless_trailers(place: str, count: int, seconds: float) -> Got:
-    """Trailers without an end."""
+async def endless_trailers(address: str, count: int, seconds: float) -> Outcomes:
+    """Send trailers that never end."""
     part = b"X-Trailer: x\r\n" * 1000
-    return await many(max(1, count // 100), lambda: _pour(place, CHUNKED + b"0\r\n", part, seconds))
+    return await run_clients(max(1, count // 100), lambda: _pour(address, CHUNKED + b"0\r\n", part, seconds))

@@ -1,7 +1,7 @@
-"""Requests that are no HTTP, or two kinds of it at once, each with the statuses that Nginx answers them with.
+"""Requests that are not HTTP, or ambiguous HTTP, with the statuses that Nginx answers.
 
-An empty list of statuses is a connection that is hung up on without a word. ``INNER`` is what a smuggler would like to
-be taken for a second request: a list of two statuses is two answers.
+An empty list of statuses means that Nginx closes the connection without an answer. ``INNER`` is the second request that
+request smuggling tries to hide in the first; if it succeeded, there would be two statuses.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ MALFORMED: dict[str, tuple[bytes, list[int]]] = {
     "tab before chunked": (_post(b"Transfer-Encoding:\tchunked\r\n", CHUNKS), [501]),
     "space before the colon": (_post(b"Transfer-Encoding : chunked\r\n" + _CLOSE, CHUNKS), [400]),
     "obs-fold": (_post(b"Transfer-Encoding:\r\n chunked\r\n" + _CLOSE, CHUNKS), [400]),
-    "a chunk's size is no number": (_post(_TE, b"zz\r\n" + BODY + b"\r\n0\r\n\r\n"), [400]),
-    "a chunk's size overflows": (_post(_TE, b"f" * 40 + b"\r\n" + BODY), [400]),
-    "a chunk is longer than told": (_post(_TE, b"1\r\n" + BODY + b"\r\n0\r\n\r\n"), [400]),
+    "chunk size is not a number": (_post(_TE, b"zz\r\n" + BODY + b"\r\n0\r\n\r\n"), [400]),
+    "chunk size overflows": (_post(_TE, b"f" * 40 + b"\r\n" + BODY), [400]),
+    "chunk is longer than its size": (_post(_TE, b"1\r\n" + BODY + b"\r\n0\r\n\r\n"), [400]),
     "NUL in the path": (_get(b"/pi\x00ng"), [400]),
     "NUL encoded in the path": (_get(b"/pi%00ng"), [400]),
     "NUL in a header": (_get(b"/ping", b"X: a\x00b\r\n"), [400]),
     "absolute form": (_get(b"http://elsewhere/ping"), [200]),
-    "a port is no port": (_get(b"http://elsewhere:x/ping"), [400]),
-    "out of the root": (_get(b"/../../etc/passwd"), [400]),
+    "port is not a number": (_get(b"http://elsewhere:x/ping"), [400]),
+    "path above the root": (_get(b"/../../etc/passwd"), [400]),
     "no host": (b"GET /ping HTTP/1.1\r\n\r\n", [400]),
     "two hosts": (_get(b"/ping", b"Host: y\r\n"), [400]),
     "HTTP/0.9": (b"GET /ping\r\n", []),
@@ -61,5 +61,5 @@ MALFORMED: dict[str, tuple[bytes, list[int]]] = {
     "CONNECT": (_get(b"/ping", method=b"CONNECT"), [405]),
     "TRACE": (_get(b"/ping", method=b"TRACE"), [405]),
     "no method": (_get(b"/ping", method=b"\x16\x03\x01"), [400]),
-    "no words": (b"\r\n\r\n\r\n", []),
+    "empty lines": (b"\r\n\r\n\r\n", []),
 }
