@@ -1,1 +1,1 @@
-"""What surrounds the service: images, the local backend, the model and the scaling lab."""
+"""Everything around the server: verbs, backends, models, images, manifests and the scaling lab."""

@@ -1,4 +1,4 @@
-"""`python -m deploy.cli VERB`: what `make VERB` runs. Arguments come as variables, as in `make scale N=3`."""
+"""`python -m deploy.cli VERB`, the command behind `make VERB`. Arguments are variables, as in `make scale N=3`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from server.errors import StartError
 
 
 class Verbs:
-    """One method a verb; `make help` prints the docstring's first line and how the verb is called."""
+    """The verbs, one per public method. `make help` prints each docstring's first line and its line `make ...`."""
 
     def __init__(self, layout: Layout, options: Options) -> None:
         self._layout = layout
@@ -41,14 +41,14 @@ class Verbs:
         return choose(self._layout, self._options, starting=starting, full=full)
 
     def up(self) -> None:
-        """Start all that it takes to answer a prediction, or change what runs.
+        """Start replicas, Nginx and Locust, or apply changed settings to the running stack.
 
         make up [N=1] [HTTP_PORT=80] [LOCUST_PORT=8089]
         """
         self._up(full=False)
 
     def up_full(self) -> None:
-        """Start that with a registry of its own: MLflow, a database and an object store.
+        """Start the same with a registry: MLflow, a database and an object store.
 
         make up-full [MLFLOW_PORT=5000] [DATABASE_URL=] [S3_ENDPOINT_URL= S3_BUCKET=]
         """
@@ -58,7 +58,7 @@ class Verbs:
         started = time.monotonic()
         stack = self._backend(starting=True, full=full).up(full=full)
         print(f"up in {time.monotonic() - started:.0f} s: {stack.replicas} replica(s) behind Nginx")
-        print(f"  service  {stack.address}   {_remark(stack)}")
+        print(f"  service  {stack.address}   {_address_note(stack)}")
         print(f"  Locust   http://127.0.0.1:{stack.locust_port}")
         if stack.full:
             print(f"  MLflow   {mlflow_address(stack)}")
@@ -67,54 +67,54 @@ class Verbs:
             print(f"note: {line}")
 
     def _curl(self, stack: Stack) -> str:
-        """A command to paste, with the model's own example."""
+        """Return a curl command for the user to paste, with the example of the served model."""
         key = client_key(stack, self._options)
         _, index = request_json(stack.address, "GET", "/", access=Access.of(stack, self._layout, key))
         example = json.dumps((index or {}).get("example", {}).get("POST /predict"))
-        address, options = _place(stack, self._layout)
-        words = ["curl", *options, "-H 'Content-Type: application/json'"]
-        words += ['-H "Authorization: Bearer $API_KEY"'] if stack.api_keys_file else []
-        return " ".join([*words, f"-d '{example}'", f"{address}/predict"])
+        address, options = _curl_target(stack, self._layout)
+        command = ["curl", *options, "-H 'Content-Type: application/json'"]
+        command += ['-H "Authorization: Bearer $API_KEY"'] if stack.api_keys_file else []
+        return " ".join([*command, f"-d '{example}'", f"{address}/predict"])
 
     def scale(self) -> None:
-        """Change the number of replicas; no request fails meanwhile.
+        """Change the number of replicas; no request fails.
 
         make scale N=3
         """
-        _say(self._backend().scale())
+        _print_replicas(self._backend().scale())
 
     def resources(self) -> None:
-        """Change what each replica may use, with as many workers as CPUs.
+        """Change the CPU and memory limits of each replica, and its workers with them.
 
         make resources CPUS=1 [MEMORY=1G]
         """
         stack = self._backend().resources()
         memory = f" and {stack.memory} of memory" if stack.memory else ""
-        print(f"each of {stack.replicas} replica(s) is held to {stack.cpus:g} CPU(s){memory}")
+        print(f"each of {stack.replicas} replica(s) is limited to {stack.cpus:g} CPU(s){memory}")
 
     def restart(self) -> None:
         """Replace every replica, one after another."""
-        _say(self._backend().restart())
+        _print_replicas(self._backend().restart())
 
     def status(self) -> None:
-        """Show what runs, with which model."""
-        _tell_refusal(self._layout)
+        """Show the running services and the model that each replica serves."""
+        _print_refusal(self._layout)
         print("\n".join(self._backend().status()))
 
     def stats(self) -> None:
-        """Show CPU and memory of each container or program."""
+        """Show the CPU and memory use of each container or program."""
         self._backend().stats()
 
     def logs(self) -> None:
-        """Show what a service printed.
+        """Show the log of a service.
 
         make logs [S=server|nginx|locust|mlflow|prometheus|..|all]
         """
-        _tell_refusal(self._layout)
+        _print_refusal(self._layout)
         self._backend().logs()
 
     def monitoring(self) -> None:
-        """Watch the stack that is up: Prometheus with its alerts, Grafana with a dashboard.
+        """Start Prometheus with alerts and Grafana with a dashboard for the running stack.
 
         make monitoring [PROMETHEUS_PORT=9090] [GRAFANA_PORT=3000]
         """
@@ -122,14 +122,14 @@ class Verbs:
             print(f"  {name:<11}{address}")
 
     def train(self) -> None:
-        """Train, check and register a model, and make it the champion.
+        """Train, check and register a model, and move the alias `champion` to it.
 
         make train [COVERTYPE_PATH=file.csv.gz] [FOREST=large]
         """
         self._backend(starting=True).train()
 
     def compile(self) -> None:
-        """Give a model that was trained elsewhere a compiled form, as a new version.
+        """Compile a model that was trained elsewhere, and register it as a new version.
 
         make compile MODEL_URI=models:/name@alias [DATA=rows.csv]
         """
@@ -138,23 +138,23 @@ class Verbs:
         self._backend(starting=True).compile()
 
     def promote(self) -> None:
-        """Move the alias to another version, and every replica with it; no request fails meanwhile.
+        """Move the alias and every replica to another model version; no request fails.
 
         make promote VERSION=2 [FORCE=1]
         """
         version = self._options.version
         if not version:
-            raise CommandError("VERSION is missing: make promote VERSION=2 (make rollback goes back)")
+            raise CommandError("VERSION is missing: make promote VERSION=2 (to undo a promotion: make rollback)")
         self._promote(version, force=self._options.force)
 
     def rollback(self) -> None:
-        """Move back to the version before."""
+        """Move the alias and every replica back to the previous model version."""
         self._promote(None, force=True)
 
     def _promote(self, version: str | None, *, force: bool) -> None:
         started = time.monotonic()
         promoted = self._backend().promote(version, force=force)
-        print(f"{promoted} is served, {time.monotonic() - started:.0f} s later; make rollback goes back")
+        print(f"{promoted} is served after {time.monotonic() - started:.0f} s; to undo this: make rollback")
 
     def build(self) -> None:
         """Build the images for this machine."""
@@ -168,7 +168,7 @@ class Verbs:
         DockerBackend(self._layout, self._options).publish()
 
     def down(self) -> None:
-        """Stop everything; the data stays."""
+        """Stop everything and keep the data."""
         self._stop()
         print("down")
 
@@ -177,12 +177,12 @@ class Verbs:
         self._backend().down()
 
     def clean(self) -> None:
-        """Stop everything and delete the stack's data: its registry, models and logs.
+        """Stop everything and delete the data: registry, models and logs.
 
         make clean [YES=1]
         """
         if not self._options.confirmed and not _confirmed(self._layout.var):
-            raise CommandError("nothing was deleted; make clean YES=1 does not ask")
+            raise CommandError("nothing was deleted; to delete without a question: make clean YES=1")
         self._stop()
         if containers := containers_used(self._layout, self._options):
             containers.delete()
@@ -190,18 +190,18 @@ class Verbs:
         os.chdir(ROOT)
         for path in self._layout.contents:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        with suppress(OSError):  # somebody else keeps something there
+        with suppress(OSError):  # the folder also holds files that are not the stack's
             self._layout.var.rmdir()
-        print(f"deleted what the stack kept in {self._layout.var}")
+        print(f"deleted the data of the stack in {self._layout.var}")
 
 
-# Verbs that change what runs: one at a time in a checkout.
-_CHANGING = frozenset(
+# Verbs that change the stack. Only one of them runs at a time in a checkout.
+_CHANGING_VERBS = frozenset(
     {"up", "up-full", "monitoring", "scale", "resources", "restart", "promote", "rollback", "down", "clean"}
 )
 
-# Verbs that look at a stack or stop it: they work whatever other settings are wrong.
-_LENIENT = frozenset({"status", "stats", "logs", "down", "clean"})
+# Verbs that inspect or stop a stack. They skip invalid settings that they do not need.
+_LENIENT_VERBS = frozenset({"status", "stats", "logs", "down", "clean"})
 
 VERBS: Mapping[str, Callable[[Verbs], None]] = {
     name.replace("_", "-"): method
@@ -211,8 +211,8 @@ VERBS: Mapping[str, Callable[[Verbs], None]] = {
 
 
 @contextmanager
-def _remembered(layout: Layout, verb: str) -> Iterator[None]:
-    """Change the stack alone, and keep why that was refused for those who look at it later."""
+def _recording_refusal(layout: Layout, verb: str) -> Iterator[None]:
+    """Hold the stack's lock. Store the error of a refused change, for `make status` and `make logs` to print."""
     with locked(layout):
         try:
             yield
@@ -223,31 +223,30 @@ def _remembered(layout: Layout, verb: str) -> Iterator[None]:
         layout.refusal.unlink(missing_ok=True)
 
 
-def _tell_refusal(layout: Layout) -> None:
+def _print_refusal(layout: Layout) -> None:
     with suppress(FileNotFoundError):
         print(layout.refusal.read_text(), end="", flush=True)
 
 
-def _say(stack: Stack) -> None:
+def _print_replicas(stack: Stack) -> None:
     print(f"{stack.replicas} replica(s) answer at {stack.address}")
 
 
-def _remark(stack: Stack) -> str:
-    """What to know of its address: a browser has no way to send a key."""
+def _address_note(stack: Stack) -> str:
     if file := stack.api_keys_file:
-        return f"(with a key: API_KEY=, a line of {file})"
-    return f"(pages for people: {stack.address}/docs)"
+        return f"(needs an API key: set API_KEY to a line of {file})"
+    return f"(in a browser: {stack.address}/docs)"
 
 
-def _place(stack: Stack, layout: Layout) -> tuple[str, list[str]]:
-    """Where curl is to ask, and how it knows the service: by its certificate, and by a name in that."""
+def _curl_target(stack: Stack, layout: Layout) -> tuple[str, list[str]]:
+    """Return the address for curl, and its options to trust the certificate and to reach a host name in it."""
     if not stack.has_tls:
         return stack.address, []
-    place, names = urlsplit(stack.address), tls.subject_names(layout)
+    parts, names = urlsplit(stack.address), tls.subject_names(layout)
     options = ["--cacert", shlex.quote(stack.tls_cert)]
-    if place.hostname in names or not names:
+    if parts.hostname in names or not names:
         return stack.address, options
-    host, port = place.netloc.removesuffix(f":{place.port}"), place.port or 443
+    host, port = parts.netloc.removesuffix(f":{parts.port}"), parts.port or 443
     name = names[0].replace("*", "www")
     address = f"https://{name}" if port == 443 else f"https://{name}:{port}"
     return address, [*options, "--connect-to", f"{name}:{port}:{host}:{port}"]
@@ -260,7 +259,7 @@ def _confirmed(folder: Path) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one verb. The status is 1, with one line on standard error, where it could not do what was asked."""
+    """Run one verb and return the exit status: 1 after an error, of which standard error gets one line."""
     if len(arguments) != 1 or arguments[0] not in VERBS:
         print(f"usage: python -m deploy.cli {{{'|'.join(VERBS)}}}", file=sys.stderr)
         return 2
@@ -270,8 +269,8 @@ def main(arguments: list[str]) -> int:
         lenient = Options.read_leniently(variables)
         interrupt.listen()
         layout = Layout(lenient.var_dir.resolve())
-        with _remembered(layout, verb) if verb in _CHANGING else nullcontext():
-            VERBS[verb](Verbs(layout, lenient if verb in _LENIENT else Options.read(variables)))
+        with _recording_refusal(layout, verb) if verb in _CHANGING_VERBS else nullcontext():
+            VERBS[verb](Verbs(layout, lenient if verb in _LENIENT_VERBS else Options.read(variables)))
         sys.stdout.flush()
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -280,7 +279,7 @@ def main(arguments: list[str]) -> int:
         return error.status
     except BrokenPipeError:  # `make status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # a full disk, a VAR_DIR that is no folder, ..
+    except OSError as error:  # such as a full disk, or a VAR_DIR that is not a folder
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,14 +1,14 @@
-"""What a command of the deploy side says when it cannot do what was asked."""
+"""The error of commands in ``deploy``, and the reason found in the log of a program that failed."""
 
 from __future__ import annotations
 
 
 class CommandError(Exception):
-    """The message is the one line that the user reads; the exit status is 1."""
+    """A command that cannot do what was asked: its message is one line for the user, the exit status is 1."""
 
 
 def logged_reason(text: str, prefix: str = "forkcast: ") -> str:
-    """Return the last line with Forkcast's own prefix in the end of a log, else the log's last line."""
+    """Return the last line with the prefix among the last 20 lines of a log, otherwise the last line."""
     lines = text.strip().splitlines()
-    ours = [line.removeprefix(prefix) for line in lines[-20:] if line.startswith(prefix)]
-    return (ours or lines or ["it printed nothing"])[-1]
+    own_lines = [line.removeprefix(prefix) for line in lines[-20:] if line.startswith(prefix)]
+    return (own_lines or lines or ["it printed nothing"])[-1]

@@ -1,6 +1,7 @@
-"""`python -m deploy.help`: what `make help` prints; with ``settings``, the table of variables in docs/settings.md.
+"""`python -m deploy.help [settings]`: the text of `make help`, or with ``settings`` the page docs/settings.md.
 
-The list of verbs is read from the source of those who run them, so that it needs no package.
+The verbs are read from source code instead of imported modules, so that `make help` works before any package is
+installed.
 """
 
 from __future__ import annotations
@@ -13,76 +14,87 @@ from contextlib import suppress
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
-# The classes whose methods are verbs. The first line of a docstring says what a verb does, `make ..` how it is called.
-_CLASSES = (("deploy/cli.py", "Verbs"), ("deploy/scaling/verbs.py", "Lab"))
-# Verbs that the Makefile runs by itself.
-_OTHERS = (
+# The classes whose public methods are verbs. The first line of a method's docstring says what the verb does, the line
+# that begins with `make ` how to call it.
+_VERB_CLASSES = (("deploy/cli.py", "Verbs"), ("deploy/scaling/verbs.py", "Lab"))
+# Verbs without a method: the Makefile starts their programs itself.
+_OTHER_VERBS = (
     (
         'make bench [QUICK=1] [ENGINE=] [WORKERS="1 2 4"] [CONNECTIONS="1 64"] [BENCH_SECONDS=6] [DATA=rows.csv]',
-        "Measure the cost of a prediction.",
+        "Measure the throughput, latency, CPU and memory of predictions in one replica.",
     ),
-    ("make bench-engines [COVERTYPE_PATH=file.csv.gz]", "Compare the engines that could compute one forest; minutes."),
-    ("make test [PYTEST=]", "Run the tests; PYTEST= is for options, such as PYTEST=\"-m 'not e2e'\"."),
-    ("make test-slow", "Run the tests that take longer, one after another."),
-    ("make check", "Run linters, types, and checks of the configuration files."),
-    ("make audit", "List known vulnerabilities of the pinned packages."),
-    ("make lock", "Pin every dependency anew."),
+    (
+        "make bench-engines [COVERTYPE_PATH=file.csv.gz]",
+        "Compare the speed and memory of engines on one random forest; takes minutes.",
+    ),
+    ("make test [PYTEST=]", "Run the tests; PYTEST= passes options to pytest, such as PYTEST=\"-m 'not e2e'\"."),
+    ("make test-slow", "Run the slow tests, one after another."),
+    ("make check", "Run the linters, the type checker and the checks of configuration files."),
+    ("make audit", "List the known vulnerabilities of the pinned packages."),
+    ("make lock", "Upgrade every pinned dependency and rewrite the lock files."),
     ("make help", "Print this list."),
 )
 _SETTINGS = """\
 # Settings
 
-Each variable is given on the command line (`make up N=3`), in the environment, or in `.env`; the first of these counts.
-An empty value counts as none. The last column names the services of `docker-compose.yml` whose containers receive it.
+Set a variable on the command line (`make up N=3`), in the environment or in the file `.env`. The command line has
+precedence over the environment, and the environment over `.env`. An empty value counts as not set, with one exception:
+it does not switch off the API keys, TLS or the limits per client of a running stack. For that, run `make down` first.
 
-Not in these tables: `PYTHON=` (which Python makes `.venv`) and `PYTEST=` are the Makefile's own, `DOCKER_HOST` is
-Docker's, and a replica that is started by hand also reads `HOST`, `PORT` and `SOCKET`.
+The column *value* shows the type or the accepted values, and the last column names the services of
+`docker-compose.yml` whose containers receive the variable.
 
-This page is made from `deploy/options.py` by `.venv/bin/python -m deploy.help settings > docs/settings.md`.
+These variables are not in the tables: `PYTHON` (the Python that creates `.venv`) and `PYTEST` (options for pytest) are
+read by the Makefile, `DOCKER_HOST` is read by Docker, and `HOST`, `PORT` and `SOCKET` are read by a replica that you
+start without the verbs.
+
+This page is generated from `deploy/options.py` and `deploy/variables.py` by
+`.venv/bin/python -m deploy.help settings > docs/settings.md`.
 """
 
 
 def verbs() -> Iterator[tuple[str, str]]:
-    """Yield how each verb is called, and what it does."""
-    for file, name in _CLASSES:
-        (found,) = (
+    """Yield a pair for each verb: how to call it, and what it does."""
+    for file, name in _VERB_CLASSES:
+        (definition,) = (
             node
             for node in ast.parse((_ROOT / file).read_text()).body
             if isinstance(node, ast.ClassDef) and node.name == name
         )
-        for method in found.body:
+        for method in definition.body:
             if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
                 lines = (ast.get_docstring(method) or "").splitlines()
                 usage = [line for line in lines if line.startswith("make ")]
                 yield (usage or [f"make {method.name.replace('_', '-')}"])[0], lines[0]
-    yield from _OTHERS
+    yield from _OTHER_VERBS
 
 
 def settings() -> str:
-    """Return docs/settings.md."""
+    """Return the page docs/settings.md, with a table for each group of variables."""
     from deploy.options import BENCH_VARIABLES, VARIABLES  # noqa: PLC0415  (the list of verbs needs no package)
     from deploy.variables import CREDENTIAL_VARIABLES, LAB_VARIABLES, REGISTRY_VARIABLES, REPLICA_VARIABLES  # noqa: PLC0415
 
     tables = {
         "Replicas": REPLICA_VARIABLES, "The registry of `make up-full`": REGISTRY_VARIABLES,
-        "Access to a registry of yours": CREDENTIAL_VARIABLES, "The scaling lab": LAB_VARIABLES,
-        "The bench": BENCH_VARIABLES,
+        "Access to your own registry": CREDENTIAL_VARIABLES, "The scaling lab": LAB_VARIABLES,
+        "The benchmark": BENCH_VARIABLES,
     }  # fmt: skip
-    others = {one.name for table in tables.values() for one in table}
-    tables = {"The stack": tuple(one for one in VARIABLES if one.name not in others)} | tables
+    listed = {variable.name for table in tables.values() for variable in table}
+    tables = {"The stack": tuple(variable for variable in VARIABLES if variable.name not in listed)} | tables
     lines = [_SETTINGS]
     for heading, table in tables.items():
         lines += [f"## {heading}", "", "| variable | value | default | meaning | services |", "|---|---|---|---|---|"]
-        for one in table:
-            names = ", ".join(f"`{name}`" for name in (one.name, *one.aliases))
-            services = ", ".join(f"`{service}`" for service in one.services)
-            lines.append(f"| {names} | {one.type.name} | {one.default} | {one.meaning} | {services} |")
+        for variable in table:
+            names = ", ".join(f"`{name}`" for name in (variable.name, *variable.aliases))
+            services = ", ".join(f"`{service}`" for service in variable.services)
+            default = variable.default or "none"
+            lines.append(f"| {names} | {variable.type.name} | {default} | {variable.meaning} | {services} |")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
 
 def main(arguments: list[str]) -> int:
-    """Print the list of verbs, or the page of settings."""
+    """Print the list of verbs, or with the argument ``settings`` the page docs/settings.md."""
     if arguments == ["settings"]:
         print(settings(), end="")
         return 0

@@ -1,7 +1,8 @@
-"""The name by which a running stack that older code started starts Nginx again: ``deploy.local.takeover``.
+"""An alias of ``deploy.backends.local``, for stacks that an older release started and that are still running.
 
-supervisord keeps the command of a running program. ``make up`` does not replace such a stack's Nginx, which would cost
-requests; the next change of its configuration does, and so do ``make down`` and ``make up``.
+Their supervisord restarts Nginx by its old command, ``python -m deploy.local.takeover``. ``make up`` does not replace
+the Nginx of such a stack, since that would fail requests. The next change of its configuration replaces it, and so do
+``make down`` and ``make up``.
 """
 
 from pathlib import Path

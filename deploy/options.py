@@ -1,6 +1,6 @@
-"""The options of a command: the environment and ``.env``, read once, each variable with its type.
+"""The options of a command, read once from the environment and ``.env``, each variable with its type.
 
-The fields of the classes here are the table of variables: `docs/settings.md` is made from them.
+`docs/settings.md` is generated from the fields of these classes and from :mod:`deploy.variables`.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from deploy.variables import (
 from server.errors import SettingsError
 from server.settings import ROOT, Settings
 
-# The largest number of replicas of each backend: as many as nginx/upstream-local.conf lists, and as Nginx in a
-# container tries before it gives up.
+# The largest number of replicas by backend. Local: the number of servers in nginx/upstream-local.conf. Docker: the
+# number of upstream servers that Nginx tries before it gives up on a request.
 MAX_REPLICAS = {"local": 8, "docker": 16}
 
 _PORT = WholeNumber(1, 65535)
@@ -54,77 +54,82 @@ class Options:
     """The options of a command on a stack. None, or an empty text, stands for a variable that is not set."""
 
     # fmt: off
-    # Where the stack is.
+    # The stack.
     backend: Annotated[str, Variable(
-        "BACKEND", OneOf(("auto", "docker", "local")), "`auto`: containers where an engine answers", "where it runs",
+        "BACKEND", OneOf(("auto", "docker", "local")), "`auto`: `docker` if a Docker engine answers, otherwise `local`",
+        "where the stack runs: in containers, or as processes of this machine",
     )] = "auto"
     var_dir: Annotated[Path, Variable(
-        "VAR_DIR", FilePath(), "`var`", "folder of all that a stack writes on this machine",
+        "VAR_DIR", FilePath(), "`var`", "folder for all files that the stack writes on this machine",
     )] = ROOT / "var"
     env_file: Annotated[Path, Variable(
         "ENV_FILE", FilePath(), "`.env`", "file of settings that every command reads",
     )] = ROOT / ".env"
     project: Annotated[str, Variable(
-        "COMPOSE_PROJECT_NAME", Text(), "the folder's name", "Compose project of this checkout",
+        "COMPOSE_PROJECT_NAME", Text(), "the name of the checkout's folder",
+        "Compose project, whose name is part of the names of containers and volumes",
     )] = ""
 
-    # What a verb is asked.
+    # Arguments of verbs.
     replicas: Annotated[int | None, Variable(
-        "N", WholeNumber(1, max(MAX_REPLICAS.values())), "1", "number of replicas; locally at most 8",
+        "N", WholeNumber(1, max(MAX_REPLICAS.values())), "1", "number of replicas; at most 8 with `BACKEND=local`",
     )] = None
     cpus: Annotated[Amount[float] | None, Variable(
-        "CPUS", CpuCount(), "1; locally no limit", "CPUs of each replica; locally whole ones", aliases=("SERVER_CPUS",),
+        "CPUS", CpuCount(), "1; no limit with `BACKEND=local`",
+        "CPU limit of each replica; a whole number with `BACKEND=local`", aliases=("SERVER_CPUS",),
     )] = None
     memory: Annotated[Amount[int] | None, Variable(
-        "MEMORY", MemorySize(), "1G; locally no limit", "memory limit of each replica", aliases=("SERVER_MEMORY",),
+        "MEMORY", MemorySize(), "1G; no limit with `BACKEND=local`", "memory limit of each replica",
+        aliases=("SERVER_MEMORY",),
     )] = None
     version: Annotated[str, Variable(
-        "VERSION", Text(), "", "version of the model that `make promote` moves to",
+        "VERSION", Text(), "", "model version that `make promote` moves to",
     )] = ""
     force: Annotated[bool, Variable(
-        "FORCE", Switch(), "", "promote a version with another signature, or a failing example",
+        "FORCE", Switch(), "0", "1: promote a version even if its signature differs or its example fails",
     )] = False
-    confirmed: Annotated[bool, Variable("YES", Switch(), "", "let `make clean` delete without asking")] = False
+    confirmed: Annotated[bool, Variable("YES", Switch(), "0", "1: `make clean` deletes without asking")] = False
     service: Annotated[str, Variable(
         "S", Text("service, or `all`"), "`server`", "service whose log `make logs` shows",
     )] = "server"
     data: Annotated[Path | None, Variable(
-        "DATA", FilePath(), "rows drawn at random", "CSV of rows for `make compile`, the lab and the bench",
+        "DATA", FilePath(), "random rows", "CSV file of rows for `make compile`, the scaling lab and the benchmark",
     )] = None
 
     # The model.
     model_uri: Annotated[str, Variable(
-        "MODEL_URI", Text("URI or folder"), "`models:/covertype@champion`", "model to serve", services=("model",),
-        persistent=True,
+        "MODEL_URI", Text("URI or folder"), "`models:/covertype@champion`", "MLflow model to serve",
+        services=("model",), persistent=True,
     )] = ""
     tracking_uri: Annotated[str, Variable(
-        "MLFLOW_TRACKING_URI", Text("URI"), "a SQLite file of the stack's own", "MLflow registry", services=("model",),
-        persistent=True,
+        "MLFLOW_TRACKING_URI", Text("URI"), "a SQLite file of the stack", "MLflow server or database with the registry",
+        services=("model",), persistent=True,
     )] = ""
     covertype_path: Annotated[Path | None, Variable(
-        "COVERTYPE_PATH", FilePath(), "downloaded by scikit-learn", "Covertype as CSV, to train with",
+        "COVERTYPE_PATH", FilePath(), "downloaded by scikit-learn", "Covertype data set as CSV, for `make train`",
         services=("model",),
     )] = None
     forest: Annotated[str, Variable(
-        "FOREST", OneOf(("default", "large")), "`default`", "size of the forest to train", services=("model",),
+        "FOREST", OneOf(("default", "large")), "`default`", "size of the random forest that `make train` fits",
+        services=("model",),
     )] = ""
 
-    # Where it listens.
+    # Addresses and ports.
     http_host: Annotated[str, Variable(
-        "HTTP_HOST", Text("address"), "`0.0.0.0`; locally `127.0.0.1`", "address that Nginx listens on",
+        "HTTP_HOST", Text("address"), "`0.0.0.0`; `127.0.0.1` with `BACKEND=local`", "address that Nginx listens on",
     )] = ""
     http_port: Annotated[int | None, Variable(
-        "HTTP_PORT", _PORT, "80; locally 8080 where 80 may not be bound", "Nginx's port",
+        "HTTP_PORT", _PORT, "80; 8080 with `BACKEND=local` if this user may not listen on 80", "HTTP port of Nginx",
     )] = None
     https_port: Annotated[int | None, Variable(
-        "HTTPS_PORT", _PORT, "443; locally 8443 where 443 may not be bound", "Nginx's port for TLS",
-        services=("nginx",),
+        "HTTPS_PORT", _PORT, "443; 8443 with `BACKEND=local` if this user may not listen on 443",
+        "HTTPS port of Nginx, used with `TLS_CERT`", services=("nginx",),
     )] = None
     locust_port: Annotated[int | None, Variable(
-        "LOCUST_PORT", _PORT, "8089", "port of Locust's page, on 127.0.0.1",
+        "LOCUST_PORT", _PORT, "8089", "port of Locust's web page, on 127.0.0.1",
     )] = None
     mlflow_port: Annotated[int | None, Variable(
-        "MLFLOW_PORT", _PORT, "5000", "port of the stack's own MLflow, on 127.0.0.1",
+        "MLFLOW_PORT", _PORT, "5000", "port of the MLflow that `make up-full` starts, on 127.0.0.1",
     )] = None
     prometheus_port: Annotated[int | None, Variable(
         "PROMETHEUS_PORT", _PORT, "9090", "port of Prometheus, on 127.0.0.1",
@@ -133,65 +138,72 @@ class Options:
         "GRAFANA_PORT", _PORT, "3000", "port of Grafana, on 127.0.0.1",
     )] = None
 
-    # Who may use it.
+    # Protection.
     api_keys_file: Annotated[Path | None, Variable(
-        "API_KEYS_FILE", FilePath(), "no keys", "file of API keys, one a line", services=("server",), persistent=True,
+        "API_KEYS_FILE", FilePath(), "no key is needed", "file of the API keys that clients may use, one per line",
+        services=("server",), persistent=True,
     )] = None
     api_key: Annotated[str, Variable(
-        "API_KEY", Text(), "the first plain key of that file", "key that the project's own clients send",
+        "API_KEY", Text(), "the first plain key in `API_KEYS_FILE`",
+        "API key that Forkcast's own clients send: the verbs, Locust and the scaling lab",
         services=("locust", "locust-worker"), secret=True,
     )] = field(default="", repr=False)
     tls_cert: Annotated[Path | None, Variable(
-        "TLS_CERT", FilePath(), "no TLS", "certificate that Nginx shows, in PEM",
+        "TLS_CERT", FilePath(), "no TLS", "certificate (chain) that Nginx sends to clients, in PEM",
         services=("nginx", "locust", "locust-worker"),
     )] = None
     tls_key: Annotated[Path | None, Variable(
-        "TLS_KEY", FilePath(), "no TLS", "private key of the certificate", services=("nginx",),
+        "TLS_KEY", FilePath(), "no TLS", "private key of `TLS_CERT`, in PEM, without a passphrase",
+        services=("nginx",),
     )] = None
     client_requests: Annotated[int | None, Variable(
-        "CLIENT_REQUESTS", WholeNumber(1, 1_000_000), "no limit", "requests a second of one client",
-        services=("nginx",),
+        "CLIENT_REQUESTS", WholeNumber(1, 1_000_000), "no limit",
+        "requests per second from one client address; more are answered with 429", services=("nginx",),
     )] = None
     client_connections: Annotated[int | None, Variable(
-        "CLIENT_CONNECTIONS", _PORT, "no limit", "connections of one client with a request in work",
-        services=("nginx",),
+        "CLIENT_CONNECTIONS", _PORT, "no limit",
+        "requests in progress at once from one client address; more are answered with 429", services=("nginx",),
     )] = None
 
     # Images.
     image: Annotated[str, Variable(
-        "IMAGE", Text("repository"), "built here", "published images to run, or to publish", persistent=True,
+        "IMAGE", Text("repository"), "images are built from this checkout",
+        "prefix of the image names to run, or to publish, such as `registry/name`", persistent=True,
     )] = ""
     tag: Annotated[str, Variable("TAG", Text(), "`latest`", "tag of the images", persistent=True)] = ""
     extras: Annotated[tuple[str, ...], Variable(
-        "EXTRAS", ListOf(("onnx", "parquet")), "none", "packages that the images have besides", persistent=True,
+        "EXTRAS", ListOf(("onnx", "parquet")), "none",
+        "optional packages in the images: the engine `onnx`, requests in Parquet", persistent=True,
     )] = ()
     platforms: Annotated[str, Variable(
-        "PLATFORMS", Text("list"), "`linux/amd64,linux/arm64`", "platforms to publish for",
+        "PLATFORMS", Text("list"), "`linux/amd64,linux/arm64`", "platforms that `make publish` builds for",
     )] = ""
     builder: Annotated[str, Variable(
-        "BUILDER", Text(), "the engine's own, or one in a container", "builder to publish with",
+        "BUILDER", Text(), "the engine's own; in a container if the engine stores one platform only",
+        "buildx builder that `make publish` uses",
     )] = ""
     source: Annotated[str, Variable(
-        "SOURCE", Text("address"), "the clone's origin", "address of the source, a label of the images",
+        "SOURCE", Text("address"), "the clone's origin", "address of the source code, for a label of the images",
     )] = ""
 
-    # Locust's page.
+    # Locust's web page.
     locust_workers: Annotated[int | None, Variable(
-        "LOCUST_WORKERS", WholeNumber(1, 64), "1", "processes that share the users of Locust's page", persistent=True,
+        "LOCUST_WORKERS", WholeNumber(1, 64), "1", "processes that generate the load of Locust's web page",
+        persistent=True,
     )] = None
     locust_cpus: Annotated[Amount[float] | None, Variable(
-        "LOCUST_CPUS", CpuCount(), "1", "CPU limit of each of them, in containers", persistent=True,
+        "LOCUST_CPUS", CpuCount(), "1", "CPU limit of each of these processes, in containers", persistent=True,
     )] = None
     locust_memory: Annotated[Amount[int] | None, Variable(
-        "LOCUST_MEMORY", MemorySize(), "1G", "memory limit of each of them, in containers", persistent=True,
+        "LOCUST_MEMORY", MemorySize(), "1G", "memory limit of each of these processes, in containers", persistent=True,
     )] = None
     # fmt: on
 
-    # Kept as text: the settings of a replica, with what else a stack keeps until `make down`.
+    # The variables, as text, that the stack keeps until `make down`: the settings of replicas and a few others.
     persistent: Mapping[str, str] = field(default_factory=dict)
-    # Variables that are set and empty: they are not to unlock a stack that has them.
+    # Names of variables that are set to an empty text. They must not switch off the protection of a running stack.
     set_but_empty: frozenset[str] = frozenset()
-    # All variables, for the environments of child processes and for nothing else.
+    # All variables. Use them only for the environments of child processes.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -199,9 +211,14 @@ class Options:
         """Read the options from the variables of an environment.
 
         Raises:
-            CommandError, SettingsError: naming the variable, its value and what was expected.
+            CommandError, SettingsError: a value is invalid; the message names the variable, its value and what was
+                expected.
         """
-        persistent = {one.name: environ[one.name] for one in VARIABLES if one.persistent and environ.get(one.name)}
+        persistent = {
+            variable.name: environ[variable.name]
+            for variable in VARIABLES
+            if variable.persistent and environ.get(variable.name)
+        }
         for name in ("MODEL_URI", "MLFLOW_TRACKING_URI"):
             if name in persistent:
                 persistent[name] = _absolute_uri(persistent[name])
@@ -216,32 +233,34 @@ class Options:
 
     @classmethod
     def read_leniently(cls, environ: Mapping[str, str]) -> Self:
-        """Read what says where the stack is, and of the rest what can be read: enough to look at a stack or stop it.
+        """Read the options and skip invalid values, so that a stack can always be inspected and stopped.
 
         Raises:
-            CommandError: naming a variable that says where the stack is, its value and what was expected.
+            CommandError: the value of a variable that locates the stack, such as VAR_DIR, is invalid.
         """
-        return cls.read({name: text for name, text in environ.items() if name in _PLACE or _is_readable(name, text)})
+        return cls.read(
+            {name: text for name, text in environ.items() if name in _LOCATING_VARIABLES or _is_readable(name, text)}
+        )
 
     def texts(self, names: Iterable[str]) -> dict[str, str]:
-        """Return those of the variables that are set, for the environment of a child process."""
+        """Return the variables with these names that are set, for the environment of a child process."""
         return {name: self.environment[name] for name in names if self.environment.get(name)}
 
     def with_texts(self, texts: Mapping[str, str]) -> Self:
-        """Return the same options with more variables for child processes, such as secrets that were made now."""
+        """Return a copy with more variables for child processes, such as secrets that were generated just now."""
         return replace(self, environment=MappingProxyType({**self.environment, **texts}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
-    """The options of a program that trains, finds, checks or compiles a model. ``settings`` are a replica's."""
+    """The options of a program that trains, finds, checks or compiles a model; ``settings`` are those of a replica."""
 
     settings: Settings
     covertype_path: Path | None = None
     forest: str = "default"
     data: Path | None = None
     own_registry: str = ""
-    # All variables, for the environments of child processes and for nothing else.
+    # All variables. Use them only for the environments of child processes.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -249,12 +268,13 @@ class ModelOptions:
         """Read COVERTYPE_PATH, FOREST, DATA, STACK_REGISTRY and the settings of a replica.
 
         Raises:
-            CommandError, SettingsError: naming the variable, its value and what was expected.
+            CommandError, SettingsError: a value is invalid; the message names the variable, its value and what was
+                expected.
         """
-        given = dict(_values(Options, {name: environ.get(name, "") for name in ("COVERTYPE_PATH", "FOREST", "DATA")}))
+        values = dict(_values(Options, {name: environ.get(name, "") for name in ("COVERTYPE_PATH", "FOREST", "DATA")}))
         own_registry = environ.get("STACK_REGISTRY", "")
         settings = Settings.from_env(environ)
-        return cls(**given, settings=settings, own_registry=own_registry, environment=MappingProxyType(dict(environ)))
+        return cls(**values, settings=settings, own_registry=own_registry, environment=MappingProxyType(dict(environ)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,15 +296,15 @@ class RegistryOptions:
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """Read the variables of the fields' names in capitals.
+        """Read a variable for each field: ``S3_BUCKET`` for ``s3_bucket``.
 
         Raises:
-            CommandError: naming the variable, its value and what was expected.
+            CommandError: a value is invalid; the message names the variable, its value and what was expected.
         """
         types: dict[str, Type[Any]] = {"artifacts": FilePath(), "port": _PORT}
-        named = {one.name: one.name.upper() for one in fields(cls)}
-        texts = {name: environ[variable] for name, variable in named.items() if environ.get(variable)}
-        return cls(**{name: parse(named[name], text, types.get(name, Text())) for name, text in texts.items()})
+        variables = {attribute.name: attribute.name.upper() for attribute in fields(cls)}
+        texts = {name: environ[variable] for name, variable in variables.items() if environ.get(variable)}
+        return cls(**{name: parse(variables[name], text, types.get(name, Text())) for name, text in texts.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,17 +312,19 @@ class BenchOptions:
     """The options of `make bench`. None stands for a variable that is not set."""
 
     # fmt: off
-    quick: Annotated[bool, Variable("QUICK", Switch(), "", "one engine, one worker, short rows")] = False
+    quick: Annotated[bool, Variable(
+        "QUICK", Switch(), "0", "1: measure one engine with one worker, for a shorter time per row",
+    )] = False
     workers: Annotated[tuple[int, ...] | None, Variable(
-        "WORKERS", NumberList(64), "`1 2 4`", "numbers of workers",
+        "WORKERS", NumberList(64), "`1 2 4`", "numbers of workers to measure",
     )] = None
     connections: Annotated[tuple[int, ...] | None, Variable(
-        "CONNECTIONS", NumberList(10_000), "`1 64 512`", "numbers of connections",
+        "CONNECTIONS", NumberList(10_000), "`1 64 512`", "numbers of client connections to measure",
     )] = None
     seconds: Annotated[int | None, Variable(
-        "BENCH_SECONDS", WholeNumber(1, 3600), "6", "length of a row of the table",
+        "BENCH_SECONDS", WholeNumber(1, 3600), "6; 5 with `QUICK=1`", "seconds that each row of the table is measured",
     )] = None
-    data: Annotated[Path | None, Variable("DATA", FilePath(), "rows drawn at random", "CSV of rows to ask for")] = None
+    data: Annotated[Path | None, Variable("DATA", FilePath(), "random rows", "CSV file of rows to send")] = None
     # fmt: on
 
     @classmethod
@@ -310,36 +332,47 @@ class BenchOptions:
         """Read QUICK, WORKERS, CONNECTIONS, BENCH_SECONDS and DATA.
 
         Raises:
-            CommandError: naming the variable, its value and what was expected.
+            CommandError: a value is invalid; the message names the variable, its value and what was expected.
         """
         return cls(**dict(_values(cls, environ)))
 
 
 @cache
 def _declared(options: Any) -> dict[str, Variable]:
-    """Return the variable of each field that has one."""
+    """Return the Variable in the annotation of each field of an options class, by the field's name."""
     hints = get_type_hints(options, include_extras=True)
     return {
-        name: one
+        name: annotation
         for name, hint in hints.items()
-        for one in getattr(hint, "__metadata__", ())
-        if isinstance(one, Variable)
+        for annotation in getattr(hint, "__metadata__", ())
+        if isinstance(annotation, Variable)
     }
 
 
-# The lab has WORKERS and DATA, too.
-BENCH_VARIABLES = tuple(one for one in _declared(BenchOptions).values() if one.name not in ("WORKERS", "DATA"))
+# Without WORKERS and DATA, which the tables of the scaling lab and of the stack list.
+BENCH_VARIABLES = tuple(
+    variable for variable in _declared(BenchOptions).values() if variable.name not in ("WORKERS", "DATA")
+)
 
 
-_OF_STACKS = (*_declared(Options).values(), *REPLICA_VARIABLES, *REGISTRY_VARIABLES, *CREDENTIAL_VARIABLES)
-# All variables that people set, in the order in which documentation lists them.
-VARIABLES = (*_OF_STACKS, *LAB_VARIABLES, *BENCH_VARIABLES)
-# All that docker-compose.yml may ask for: what it gets is what a verb fills in, and no value of the user's shell.
-COMPOSE_VARIABLES = (*(name for one in _OF_STACKS for name in (one.name, *one.aliases)), *INTERNAL_VARIABLES)
+_STACK_VARIABLES = (
+    *_declared(Options).values(),
+    *REPLICA_VARIABLES,
+    *REGISTRY_VARIABLES,
+    *CREDENTIAL_VARIABLES,
+)
+# All variables that users set, in the order of docs/settings.md.
+VARIABLES = (*_STACK_VARIABLES, *LAB_VARIABLES, *BENCH_VARIABLES)
+# The names of all variables that docker-compose.yml may use. Compose gets them from the verbs only, never from the
+# user's shell.
+COMPOSE_VARIABLES = (
+    *(name for variable in _STACK_VARIABLES for name in (variable.name, *variable.aliases)),
+    *INTERNAL_VARIABLES,
+)
 
 
-# What says where a stack is.
-_PLACE = ("BACKEND", "VAR_DIR", "ENV_FILE", "COMPOSE_PROJECT_NAME")
+# Without these a command cannot find the stack, so they must be valid for every verb.
+_LOCATING_VARIABLES = ("BACKEND", "VAR_DIR", "ENV_FILE", "COMPOSE_PROJECT_NAME")
 
 
 def _is_readable(name: str, text: str) -> bool:
@@ -351,12 +384,12 @@ def _is_readable(name: str, text: str) -> bool:
 
 
 def env_file(environ: Mapping[str, str]) -> Path:
-    """Return the file of settings for every command: ``.env`` in the checkout, unless ENV_FILE names another."""
+    """Return the path of the file of settings: ENV_FILE, or ``.env`` in the checkout."""
     return parse("ENV_FILE", environ.get("ENV_FILE") or ".env", FilePath())
 
 
 def read_environment() -> dict[str, str]:
-    """Return the variables of this process over those of the file of settings.
+    """Return the environment of this process, with the file of settings for variables that it does not set.
 
     Raises:
         CommandError: the file is not UTF-8.
@@ -371,19 +404,19 @@ def read_environment() -> dict[str, str]:
 def _values(options: Any, environ: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     """Yield the name and the value of each field whose variable is set."""
     for field_name, variable in _declared(options).items():
-        if (read := variable.read(environ)) is not None:
-            name, value = read
+        if (setting := variable.read(environ)) is not None:
+            name, value = setting
             is_amount = isinstance(variable.type, CpuCount | MemorySize)
             yield field_name, Amount(name, environ[name], value) if is_amount else value
 
 
 def mask_password(uri: str) -> str:
-    """Return an address without the password that it may hold, for messages."""
+    """Return an address for use in a message, with *** in place of a password."""
     return re.sub(r"(//[^/@:]*:)[^/@]*@", r"\1***@", uri)
 
 
 def _absolute_uri(uri: str) -> str:
-    """Return a relative path, or SQLite file, as seen from the checkout: the stack works elsewhere."""
+    """Make a path, or that of a SQLite file, relative to the checkout: processes of the stack run in other folders."""
     if uri.startswith("sqlite:///"):
         return f"sqlite:///{ROOT / uri.removeprefix('sqlite:///')}"
     return uri if ":" in uri else str(ROOT / uri)

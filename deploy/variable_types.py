@@ -1,4 +1,4 @@
-"""Types of the variables that configure a command, and how the text of one becomes a value or an error."""
+"""Types of the variables that configure a command: each turns a text into a value or an error."""
 
 from __future__ import annotations
 
@@ -16,116 +16,116 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Type(Protocol[T_co]):
-    """The type of a variable, which turns its text into a value."""
+    """The type of a variable, which parses the variable's text."""
 
     @property
     def name(self) -> str:
-        """The name of the type in the documentation."""
+        """The name of the type in docs/settings.md."""
         ...
 
     def parse(self, text: str) -> T_co:
         """Return the value of a text that is not empty.
 
         Raises:
-            ValueError: saying what was expected.
+            ValueError: the text is invalid; the message says what was expected.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Any text."""
+    """A variable that takes any printable text."""
 
     name: str = "text"
 
     def parse(self, text: str) -> str:
-        """Return the text."""
+        """Return the text unchanged."""
         return text
 
 
 @dataclass(frozen=True, slots=True)
 class WholeNumber:
-    """A whole number in a range."""
+    """A whole number in a range, both ends included."""
 
-    low: int
-    high: int
+    minimum: int
+    maximum: int
 
     @property
     def name(self) -> str:
-        """The range, for documentation."""
-        return f"{self.low} to {self.high:,}"
+        """The range, as docs/settings.md shows it."""
+        return f"{self.minimum} to {self.maximum:,}"
 
     def parse(self, text: str) -> int:
-        """Return the number."""
+        """Return the number of a text that consists of ASCII digits."""
         digits = text.isascii() and text.isdigit() and len(text) < 20
-        if not digits or not self.low <= int(text) <= self.high:
-            raise ValueError(f"a whole number from {self.low} to {self.high}")
+        if not digits or not self.minimum <= int(text) <= self.maximum:
+            raise ValueError(f"a whole number from {self.minimum} to {self.maximum}")
         return int(text)
 
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """One of some words."""
+    """One value out of a fixed set of choices."""
 
-    words: tuple[str, ...]
+    choices: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """The words, for documentation."""
-        return ", ".join(f"`{word}`" for word in self.words)
+        """The choices, as docs/settings.md shows them."""
+        return ", ".join(f"`{choice}`" for choice in self.choices)
 
     def parse(self, text: str) -> str:
-        """Return the word."""
-        if text not in self.words:
-            raise ValueError(f"one of {', '.join(self.words)}")
+        """Return the text if it is one of the choices."""
+        if text not in self.choices:
+            raise ValueError(f"one of {', '.join(self.choices)}")
         return text
 
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """Some words of a list, with spaces between them."""
+    """Values out of a fixed set of choices, separated by spaces."""
 
-    words: tuple[str, ...]
+    choices: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """The words, for documentation."""
-        return "list of " + ", ".join(f"`{word}`" for word in self.words)
+        """The choices, as docs/settings.md shows them."""
+        return "list of " + ", ".join(f"`{choice}`" for choice in self.choices)
 
     def parse(self, text: str) -> tuple[str, ...]:
-        """Return the words."""
-        words = tuple(text.split())
-        if not set(words) <= set(self.words):
-            raise ValueError(f"a list of {', '.join(self.words)}")
-        return words
+        """Return the chosen values in the order given."""
+        chosen = tuple(text.split())
+        if not set(chosen) <= set(self.choices):
+            raise ValueError(f"a list of {', '.join(self.choices)}")
+        return chosen
 
 
 @dataclass(frozen=True, slots=True)
 class NumberList:
-    """Whole numbers from 1 up with spaces between them, each once, in the order given."""
+    """Whole numbers from 1 to a maximum, separated by spaces; a repeated number counts once."""
 
-    high: int
+    maximum: int
     name: str = "list of whole numbers"
 
     def parse(self, text: str) -> tuple[int, ...]:
-        """Return the numbers."""
+        """Return the numbers in the order given."""
         try:
-            numbers = dict.fromkeys(map(WholeNumber(1, self.high).parse, text.split()))
+            numbers = dict.fromkeys(map(WholeNumber(1, self.maximum).parse, text.split()))
         except ValueError:
             numbers = {}
         if not numbers:
-            raise ValueError(f"whole numbers from 1 to {self.high} with spaces between them")
+            raise ValueError(f"whole numbers from 1 to {self.maximum} separated by spaces")
         return tuple(numbers)
 
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """``1`` for yes, ``0`` for no."""
+    """A switch: ``1`` turns it on, ``0`` off."""
 
-    name: str = "`1`"
+    name: str = "`0` or `1`"
 
     def parse(self, text: str) -> bool:
-        """Return whether it is on."""
+        """Return whether the switch is on."""
         if text not in ("0", "1"):
             raise ValueError("0 or 1")
         return text == "1"
@@ -133,21 +133,21 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class FilePath:
-    """A path, seen from the checkout where it is relative. Symbolic links stay: what they lead to may change."""
+    """A path; a relative one starts at the checkout. Symbolic links stay, since their targets may change."""
 
     name: str = "path"
 
     def parse(self, text: str) -> Path:
-        """Return the absolute path."""
+        """Return the absolute path, with ``~`` expanded."""
         try:
             return ROOT / Path(text).expanduser()
         except RuntimeError:
-            raise ValueError("a path; there is no such user, whose home that would be") from None
+            raise ValueError("a path; the user named after ~ does not exist") from None
 
 
 @dataclass(frozen=True, slots=True)
 class Amount(Generic[T_co]):
-    """An amount with the variable that gave it and its text, since what is possible depends on the backend."""
+    """An amount with its variable's name and text, for messages of the backend that finds it unsuitable."""
 
     variable: str
     text: str
@@ -156,12 +156,12 @@ class Amount(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class CpuCount:
-    """A number of CPUs above 0."""
+    """A positive number of CPUs, such as ``0.5``."""
 
     name: str = "number of CPUs, such as `0.5`"
 
     def parse(self, text: str) -> float:
-        """Return the number."""
+        """Return the number of CPUs."""
         if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text, re.ASCII) or not float(text):
             raise ValueError("a number of CPUs, such as 0.5")
         return float(text)
@@ -169,7 +169,7 @@ class CpuCount:
 
 @dataclass(frozen=True, slots=True)
 class MemorySize:
-    """A size of memory."""
+    """A size of memory, such as ``512M`` or ``1.5G``."""
 
     name: str = "size, such as `512M`"
 
@@ -180,11 +180,11 @@ class MemorySize:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One variable.
+    """A variable that users can set.
 
-    ``aliases`` are other names, which count where this one is not set. ``default`` is for documentation. ``services``
-    are those of `docker-compose.yml` whose containers receive it. ``persistent`` tells whether a stack keeps it, as
-    text, until `make down`; ``secret`` whether it must not be shown.
+    ``aliases`` are other names, read if this one is not set. ``default`` and ``meaning`` are texts of docs/settings.md.
+    ``services`` are those of `docker-compose.yml` whose containers receive the variable. ``persistent`` tells whether
+    a stack keeps its text until `make down`, ``secret`` whether it must not be shown.
     """
 
     name: str
@@ -197,10 +197,10 @@ class Variable:
     secret: bool = False
 
     def read(self, environ: Mapping[str, str]) -> tuple[str, Any] | None:
-        """Return the name and the value that the environment has; None where it has none, or an empty one.
+        """Return the name that is set, which may be an alias, and its value; None if neither is set to a text.
 
         Raises:
-            CommandError: naming the variable, its value and what was expected.
+            CommandError: the value is invalid; the message names the variable, its value and what was expected.
         """
         for name in (self.name, *self.aliases):
             if text := environ.get(name):
@@ -212,7 +212,7 @@ def parse(name: str, text: str, type_: Type[T_co]) -> T_co:
     """Return the value of a variable's text.
 
     Raises:
-        CommandError: naming the variable, its value and what was expected.
+        CommandError: the text is invalid; the message names the variable, its text and what was expected.
     """
     try:
         if not text.isprintable():

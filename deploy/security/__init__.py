@@ -1,1 +1,1 @@
-"""What protects a stack: TLS certificates, API keys, and warnings about what is exposed."""
+"""Protection of a stack: TLS certificates, API keys, and a warning about a service that others can reach."""

@@ -1,1 +1,1 @@
-"""What a stack is: its specification, its folders and ports, and helpers that every verb needs."""
+"""The description of a stack, its folders and ports, and helpers that every verb needs."""

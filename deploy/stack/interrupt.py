@@ -1,4 +1,4 @@
-"""Ctrl-C, and the other signals that ask a command to stop, as an exception: everything started is stopped by it."""
+"""Signals that stop a command, as an exception, so that the command can stop what it started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
-    """Somebody asked to stop. The status is the one a shell expects after Ctrl-C, else 1."""
+    """A command that got SIGINT, SIGTERM or SIGHUP; ``status`` is its exit status: 130 after Ctrl-C, otherwise 1."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
@@ -17,9 +17,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 def listen() -> None:
-    """From now on, the first of these signals raises :class:`Interrupted`; none after it disturbs the cleaning up.
+    """Raise :class:`Interrupted` at the first of these signals, and ignore later ones, which would disturb the cleanup.
 
-    A command under `nohup` goes on without its terminal.
+    SIGHUP stays ignored if it is already, so that a command under `nohup` survives its terminal.
     """
     for number in _SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -27,7 +27,7 @@ def listen() -> None:
 
 
 def ignore() -> None:
-    """From now on, what is left to do is done whoever asks to stop: it is short."""
+    """Ignore these signals from now on, so that the short rest of a command is not interrupted."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

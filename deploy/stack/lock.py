@@ -1,4 +1,4 @@
-"""One command at a time changes a stack."""
+"""The lock that lets only one command at a time change a stack."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from deploy.stack.paths import Layout
 
 @contextmanager
 def locked(layout: Layout, name: str = "lock") -> Iterator[None]:
-    """Wait until no other command changes this stack; by another name, until no other does what that stands for."""
+    """Hold a lock of this stack, waiting for the command that holds it; ``name`` chooses among the stack's locks."""
     layout.make()
     with (layout.var / f".{name}").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("another command is at work on this stack: waiting for it", flush=True)
+            print("waiting for another command that changes this stack", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""The machine and the checkout: what measurements are worth nothing without, and what images are labelled with."""
+"""The machine and the checkout: conditions of a measurement, and the source address in the labels of images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from server.system.platform import processor_name
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """``commit`` is that of the checkout, with ``-dirty`` where it was changed since; None outside of Git."""
+    """A machine and its checkout. ``commit`` ends in ``-dirty`` if files were changed; it is None outside of Git."""
 
     cpu: str
     cores: int
@@ -25,12 +25,12 @@ class Machine:
 
     @classmethod
     def current(cls) -> Machine:
-        """The one that this runs on."""
+        """Return the machine that this process runs on."""
         return cls(processor_name(), available_cpus(), platform.python_version(), _commit(ROOT))
 
     @property
     def description(self) -> str:
-        """What it is, for people."""
+        """The machine in one line, for reports."""
         commit = f"; commit {self.commit}" if self.commit else ""
         return f"{self.cpu}, {self.cores} core{'s' if self.cores > 1 else ''}; Python {self.python}{commit}"
 
@@ -38,14 +38,14 @@ class Machine:
 def _commit(folder: Path) -> str | None:
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        asked = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:  # there is no git
+        git = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # git is not installed
         return None
-    return asked.stdout.strip() or None
+    return git.stdout.strip() or None
 
 
 def source_address() -> str:
-    """Return the public address that this checkout was cloned from, without credentials; empty where there is none."""
+    """Return the HTTPS address that this checkout was cloned from, without credentials, or an empty text."""
     if shutil.which("git") is None:
         return ""
     ran = subprocess.run(

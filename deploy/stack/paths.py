@@ -1,4 +1,4 @@
-"""Where things are on this machine: the checkout, its ``var/``, and the files of one stack in it."""
+"""Paths on this machine: the checkout, its ``var/``, and the files of a stack in it."""
 
 from __future__ import annotations
 
@@ -12,82 +12,82 @@ __all__ = ["ROOT", "Layout", "parse_path"]
 
 
 def parse_path(name: str, value: str) -> Path:
-    """Return the path that a variable gives, from the checkout if it is a relative one.
+    """Return the value of a variable as an absolute path; a relative one starts at the checkout.
 
     Raises:
-        CommandError: it begins with the home of somebody who is not known.
+        CommandError: the path starts with ``~user``, and this user does not exist.
     """
     return parse(name, value, FilePath())
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The folders of one stack, all under ``var``. Two checkouts have two of these and share nothing.
+    """The files and folders of a stack, all of them in ``var``, so that checkouts share nothing.
 
-    Every process of the stack runs with ``var`` as its working directory, so that socket paths are short and relative
-    however deep the checkout is: a Unix socket's path may have 107 bytes.
+    Every process of the stack has ``var`` as its working directory. So the paths of sockets are relative and short even
+    in a deep checkout: the path of a Unix socket can have at most 107 bytes.
     """
 
     var: Path
 
     @property
     def logs(self) -> Path:
-        """One file a program."""
+        """The folder of logs, with one file per program."""
         return self.var / "log"
 
     @property
     def run(self) -> Path:
-        """Sockets and process ids."""
+        """The folder of sockets and PID files."""
         return self.var / "run"
 
     @property
     def programs(self) -> Path:
-        """One file a supervised program."""
+        """The folder of supervisord's configuration, with one file per program."""
         return self.var / "programs"
 
     @property
     def state(self) -> Path:
-        """What the running stack was asked to be."""
+        """The record of the running stack; see :mod:`deploy.stack.record`."""
         return self.var / "stack.json"
 
     @property
     def tls(self) -> Path:
-        """The certificate that Nginx shows, and its key."""
+        """The folder of the certificate and key that Nginx reads."""
         return self.var / "tls"
 
     @property
     def tls_cert(self) -> Path:
-        """The certificate, with what leads to its authority."""
+        """The copy of TLS_CERT that Nginx reads: a certificate, with its chain if it has one."""
         return self.tls / "tls.crt"
 
     @property
     def tls_key(self) -> Path:
-        """Its key."""
+        """The copy of TLS_KEY that Nginx reads."""
         return self.tls / "tls.key"
 
     @property
     def client_key(self) -> Path:
-        """The API key that Locust's page sends, where the stack runs locally."""
+        """The file of the API key that the local backend gives to Locust."""
         return self.run / "api-key"
 
     def delete_stack_files(self) -> None:
-        """What a stack that is down leaves nothing of: its record, its key to its certificate."""
+        """Delete the record of the stack and its secrets, after it is down."""
         for path in (self.state, self.tls_cert, self.tls_key, self.client_key):
             path.unlink(missing_ok=True)
 
     @property
     def project(self) -> Path:
-        """The name of the Compose project that this checkout has used: its volumes outlive its containers."""
+        """The file with the name of this checkout's Compose project, whose volumes remain after its containers."""
         return self.var / "compose-project"
 
     @property
     def refusal(self) -> Path:
-        """Why the last change was refused, if it was: what ran before then runs on, and nothing else would tell."""
+        """The file with the reason why the last change was refused; the stack then runs on unchanged."""
         return self.var / "refusal.txt"
 
     @property
     def contents(self) -> list[Path]:
-        """All that a stack, its registry and its training ever write here."""
+        """The existing files and folders in ``var`` that a stack, its registry and its training write."""
         folders = ["log", "run", "programs", "tmp", "nginx", "tls", "models", "data", "mlartifacts"]
         files = [
             "mlflow.db",
@@ -102,13 +102,13 @@ class Layout:
         return [self.var / name for name in folders + files if (self.var / name).exists()]
 
     def make(self) -> None:
-        """Create the folders that the programs expect; a setting may hold a password, so nobody else looks in."""
+        """Create the folders that the programs expect, closed to other users, since settings can contain passwords."""
         self.var.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self.logs, self.run, self.programs, self.var / "tmp"):
             folder.mkdir(parents=True, exist_ok=True)
-        # ``var`` may have been there before, open to others.
+        # ``var`` may have existed before, open to other users.
         self.programs.chmod(0o700)
 
     def log(self, program: str) -> Path:
-        """What a program printed."""
+        """Return the path of a program's log."""
         return self.logs / f"{program}.log"

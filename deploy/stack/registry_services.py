@@ -1,4 +1,4 @@
-"""The registry stack (`make up-full`): which services it has, where it is, and what the user brings along."""
+"""The registry of a full stack (`make up-full`): its services, its address, and external services in place of them."""
 
 from __future__ import annotations
 
@@ -11,71 +11,73 @@ from deploy.variables import CREDENTIAL_VARIABLES
 
 MLFLOW, DATABASE, OBJECT_STORE = "mlflow", "database", "object-store"
 SERVICES = (DATABASE, OBJECT_STORE, MLFLOW)
-# The variable by which the trainer knows a registry that is the stack's own: it may train into it while it is empty.
+# The variable that tells the trainer the URI of the stack's own registry. Only there may it train the first model.
 OWN_REGISTRY_VARIABLE = "STACK_REGISTRY"
 
-# What names a database or a store of somebody else's, with the keys to it.
+# The variables of an external database or object store. The first of each is the one that turns it on.
 EXTERNAL_VARIABLES = {
     DATABASE: ("DATABASE_URL",),
     OBJECT_STORE: ("S3_ENDPOINT_URL", "S3_BUCKET", "S3_REGION", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"),
 }
-# What has to be kept secret of the stack's own ones.
+# The secrets of the stack's own database and object store.
 SECRET_VARIABLES = {
     DATABASE: ("DATABASE_PASSWORD",),
     OBJECT_STORE: ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"),
 }
-# For clients of registries that ask for a name, and of artifacts that are in S3 without a proxy before them.
-CLIENT_VARIABLES = tuple(one.name for one in CREDENTIAL_VARIABLES)
-# What the servers alone need to know: the replicas' processes are not given it.
+# The credentials of registry clients.
+CLIENT_VARIABLES = tuple(variable.name for variable in CREDENTIAL_VARIABLES)
+# Variables that only the services of the registry need. They must not reach the processes of replicas.
 SERVER_ONLY_VARIABLES = frozenset({"DATABASE_URL", *EXTERNAL_VARIABLES[OBJECT_STORE], *SECRET_VARIABLES[DATABASE]})
 
 
 def with_registry(stack: Stack, options: Options, address: str, *, full: bool) -> Stack:
-    """The stack with the registry that the command asks for, or that it has already.
+    """Return the stack with its own registry if ``full`` or if it has one, otherwise unchanged.
 
-    ``address`` is where clients reach its MLflow, with ``{port}`` in place of the port that this machine sees.
+    ``address`` is the address of its MLflow for clients, with ``{port}`` for the port on this machine.
 
     Raises:
-        CommandError: the settings name another registry, or half of a store.
+        CommandError: the settings name another registry, or an external store without its bucket or keys.
     """
     if not (full or stack.full):
         return stack
     port = options.mlflow_port or stack.mlflow_port
     own = address.format(port=port)
-    if (other := options.tracking_uri) and other != own:
+    if (uri := options.tracking_uri) and uri != own:
         raise CommandError(
-            f"MLFLOW_TRACKING_URI={mask_password(other)!r} names another registry than the stack's own, {own}: "
-            "leave it out, or use make up (after make down, where make up-full has run)"
+            f"MLFLOW_TRACKING_URI={mask_password(uri)!r} names another registry than the stack's own, {own}: "
+            "unset it, or use make up instead of make up-full (run make down first if the stack is up)"
         )
     environment = {**stack.environment, "MLFLOW_TRACKING_URI": own}
     return replace(stack, full=True, mlflow_port=port, environment=environment, registry=_external(stack, options))
 
 
 def _external(stack: Stack, options: Options) -> dict[str, str]:
-    """What the user names now goes over what was named before."""
-    named = dict(stack.registry)
+    """Return the variables of external services: those of earlier commands, overridden by those of this one."""
+    external = dict(stack.registry)
     for names in EXTERNAL_VARIABLES.values():
-        if (given := options.texts(names)).get(names[0]) or names[0] in named:
-            named |= given
-    if "S3_ENDPOINT_URL" in named:
+        if (texts := options.texts(names)).get(names[0]) or names[0] in external:
+            external |= texts
+    if "S3_ENDPOINT_URL" in external:
         for name in ("S3_BUCKET", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"):
-            if name not in named:
-                raise CommandError(f"{name} is missing: S3_ENDPOINT_URL names a store, and not what to do there")
-    return named
+            if name not in external:
+                raise CommandError(
+                    f"{name} is missing: an external object store (S3_ENDPOINT_URL) needs a bucket and an access key"
+                )
+    return external
 
 
 def own_services(stack: Stack) -> tuple[str, ...]:
-    """The registry's services that are the stack's own, in the order in which they start; none where it has none."""
+    """Return the services of the registry that the stack runs itself, in the order of their start."""
     if not stack.full:
         return ()
-    return tuple(one for one in SERVICES if EXTERNAL_VARIABLES.get(one, ("",))[0] not in stack.registry)
+    return tuple(service for service in SERVICES if EXTERNAL_VARIABLES.get(service, ("",))[0] not in stack.registry)
 
 
 def secret_names(stack: Stack) -> tuple[str, ...]:
-    """The names of the secrets that its own services need."""
+    """Return the names of the secrets that these services need."""
     return tuple(name for service in own_services(stack) for name in SECRET_VARIABLES.get(service, ()))
 
 
 def mlflow_address(stack: Stack) -> str:
-    """Where a browser on this machine finds MLflow."""
+    """Return the address of MLflow for a browser on this machine."""
     return f"http://127.0.0.1:{stack.mlflow_port}"

@@ -1,4 +1,4 @@
-"""What a stack is asked to be: replicas, addresses, limits and settings."""
+"""The wanted state of a stack: replicas, addresses, limits and settings."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from deploy.options import MAX_REPLICAS, Options
 from deploy.stack.paths import Layout
 from server.settings import Settings
 
-_EVERY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104  (compared, not listened on)
+_WILDCARD_ADDRESSES = {"0.0.0.0", "::"}  # noqa: S104  (compared, not listened on)
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """The wanted state.
+    """The wanted state of a stack.
 
-    ``cpus`` and ``memory`` (``512M``) are what each replica is held to, or None. ``environment`` is what child
-    processes are given of the options that a stack keeps. ``full`` is whether the stack has a registry of its own
-    (deploy/stack/registry_services.py), its page at ``mlflow_port``; ``registry`` is what the user named in place of
-    its database or its object store. ``monitoring`` is whether containers are watched by others beside them.
+    ``cpus`` and ``memory`` (such as ``512M``) are the limits of each replica, or None. ``environment`` has the
+    persistent options, as variables of child processes. ``full`` tells whether the stack has its own registry, with
+    MLflow at ``mlflow_port``; ``registry`` has the variables of an external database or object store
+    (:mod:`deploy.stack.registry_services`). ``monitoring`` tells whether Prometheus and Grafana run beside it. A limit
+    per client of 0 is none.
     """
 
     replicas: int = 1
@@ -46,11 +47,11 @@ class Stack:
 
     @property
     def address(self) -> str:
-        """Where a client on this machine reaches Nginx."""
+        """The URL of Nginx for a client on this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.http_host, self.http_host)  # noqa: S104
         host = f"[{host}]" if ":" in host else host
-        scheme, port, usual = ("https", self.https_port, 443) if self.has_tls else ("http", self.http_port, 80)
-        return f"{scheme}://{host}" if port == usual else f"{scheme}://{host}:{port}"
+        scheme, port, standard = ("https", self.https_port, 443) if self.has_tls else ("http", self.http_port, 80)
+        return f"{scheme}://{host}" if port == standard else f"{scheme}://{host}:{port}"
 
     @property
     def has_tls(self) -> bool:
@@ -59,47 +60,47 @@ class Stack:
 
     @property
     def ports(self) -> dict[str, int]:
-        """Where it listens on this machine, by the variables that say so."""
+        """The ports of the stack on this machine, by the variables that set them."""
         ports = {"HTTP_PORT": self.http_port or 80, "LOCUST_PORT": self.locust_port}
         ports |= {"HTTPS_PORT": self.https_port or 443} if self.has_tls else {}
         return ports | ({"MLFLOW_PORT": self.mlflow_port} if self.full else {})
 
-    def new_ports(self, before: Stack | None) -> dict[str, tuple[str, int]]:
-        """Return the address and the port of each variable by which it listens where it did not before.
+    def new_ports(self, previous: Stack | None) -> dict[str, tuple[str, int]]:
+        """Return the address and the port of each variable that makes the stack listen where it did not before.
 
-        A port of its own is not new at an address that covers the one before, or is covered by it: the kernel would
-        say that it is in use, by the stack itself.
+        A port that stays the same is not new if the old or the new address is a wildcard: the two overlap, so a check
+        would find the port in use by the stack itself.
         """
-        own = before.ports if before else {}
+        previous_ports = previous.ports if previous else {}
         hosts = {"HTTP_PORT": self.http_host, "HTTPS_PORT": self.http_host}
-        moved = before is not None and self.http_host != before.http_host
-        moved = moved and before is not None and not {self.http_host, before.http_host} & _EVERY_ADDRESS
+        moved = previous is not None and self.http_host != previous.http_host
+        moved = moved and previous is not None and not {self.http_host, previous.http_host} & _WILDCARD_ADDRESSES
         return {
             name: (hosts.get(name, "127.0.0.1"), port)
             for name, port in self.ports.items()
-            if port != own.get(name) or (moved and name in hosts)
+            if port != previous_ports.get(name) or (moved and name in hosts)
         }
 
     def check_ports(self) -> None:
-        """No two services are to listen at one port.
+        """Check that every service has a port of its own.
 
         Raises:
-            CommandError: two are.
+            CommandError: two services have the same port.
         """
-        taken: dict[int, str] = {}
+        names: dict[int, str] = {}
         for name, port in self.ports.items():
-            if port in taken:
-                raise CommandError(f"{name}={port}: {taken[port]} is that port already; expected another port")
-            taken[port] = name
+            if port in names:
+                raise CommandError(f"{name}={port}: expected another port, since {names[port]} is {port} too")
+            names[port] = name
 
     def changed(self, options: Options) -> Stack:
-        """Return the same stack with what the options ask for.
+        """Return the stack with the settings that the options change.
 
         Raises:
-            CommandError: naming the variable, its value and what was expected.
+            CommandError: a value is invalid; the message names the variable, its value and what was expected.
         """
-        self._refuse_empty_locks(options)
-        cert, key = self._pair(options)
+        self._check_protection_stays(options)
+        cert, key = self._tls_files(options)
         return replace(
             self,
             replicas=self._replicas(options),
@@ -117,10 +118,10 @@ class Stack:
         )
 
     def scaled(self, options: Options) -> Stack:
-        """Return the same stack with another number of replicas.
+        """Return the stack with the number of replicas that the options set.
 
         Raises:
-            CommandError: there is none, or the backend cannot run so many.
+            CommandError: the number is missing, or larger than the backend allows.
         """
         if options.replicas is None:
             raise CommandError(f"N is missing: make scale N=3 (a whole number from 1 to {MAX_REPLICAS[self.backend]})")
@@ -129,68 +130,72 @@ class Stack:
     def _replicas(self, options: Options) -> int:
         if options.replicas is None:
             return self.replicas
-        most = MAX_REPLICAS[self.backend]
-        if options.replicas > most:
-            raise CommandError(f"N={str(options.replicas)!r}: expected a whole number from 1 to {most}")
+        maximum = MAX_REPLICAS[self.backend]
+        if options.replicas > maximum:
+            raise CommandError(f"N={str(options.replicas)!r}: expected a whole number from 1 to {maximum}")
         return options.replicas
 
-    def _refuse_empty_locks(self, options: Options) -> None:
-        # Elsewhere an empty value is none. Here somebody means to open a lock, or lost a variable: neither is to pass.
-        on = {
+    def _check_protection_stays(self, options: Options) -> None:
+        # Elsewhere an empty value counts as not set. Here it may be meant to switch protection off, or a variable may
+        # have been lost, so neither reading is safe.
+        in_use = {
             "API_KEYS_FILE": self.api_keys_file is not None,
             "TLS_CERT": self.has_tls,
             "TLS_KEY": self.has_tls,
             "CLIENT_REQUESTS": self.client_requests,
             "CLIENT_CONNECTIONS": self.client_connections,
         }
-        for name, is_on in on.items():
-            if is_on and name in options.set_but_empty:
-                raise CommandError(f"{name} is empty, and the stack has it: make down, then make up without it")
+        for name, is_in_use in in_use.items():
+            if is_in_use and name in options.set_but_empty:
+                raise CommandError(
+                    f"{name} is empty, but the running stack uses it: unset it to keep it; to remove it, run make down "
+                    "and then make up without it"
+                )
 
-    def _pair(self, options: Options) -> tuple[str, str]:
+    def _tls_files(self, options: Options) -> tuple[str, str]:
         cert, key = (os.path.normpath(path) if path else "" for path in (options.tls_cert, options.tls_key))
         cert, key = cert or self.tls_cert, key or self.tls_key
         if bool(cert) != bool(key):
-            raise CommandError(f"{'TLS_KEY' if cert else 'TLS_CERT'} is missing: TLS_CERT and TLS_KEY go together")
+            raise CommandError(f"{'TLS_KEY' if cert else 'TLS_CERT'} is missing: expected both TLS_CERT and TLS_KEY")
         return cert, key
 
     @property
     def model_uri(self) -> str:
-        """The model that it was asked to serve; empty for the default one."""
+        """The URI of the model to serve; empty for the default model."""
         return self.environment.get("MODEL_URI", "")
 
     @property
     def tracking_uri(self) -> str:
-        """The registry that it was asked to use; empty for the one in its own folder or volume."""
+        """The URI of the registry; empty for the SQLite registry in the stack's folder or volume."""
         return self.environment.get("MLFLOW_TRACKING_URI", "")
 
     @property
     def api_keys_file(self) -> Path | None:
-        """The file of API keys; None where there are no keys."""
+        """The file of API keys, or None if no key is needed."""
         return Path(self.environment["API_KEYS_FILE"]) if "API_KEYS_FILE" in self.environment else None
 
     @property
     def has_published_images(self) -> bool:
-        """Whether it runs images that were published, not built from this checkout."""
+        """Whether the stack runs published images, in place of images built from this checkout."""
         return "IMAGE" in self.environment
 
     @property
     def locust_workers(self) -> int:
-        """How many processes Locust's users share."""
+        """The number of Locust's worker processes."""
         return int(self.environment.get("LOCUST_WORKERS") or 1)
 
     @property
     def is_valid(self) -> bool:
-        """Whether the fields have values that they can have, after they were read from a file."""
+        """Whether all fields that were read from a file have valid types and values."""
         ports = (self.http_port or 80, self.locust_port, self.mlflow_port, self.prometheus_port, self.grafana_port)
-        doors = (self.client_requests, self.client_connections)
+        client_limits = (self.client_requests, self.client_connections)
         return (
             self.backend in MAX_REPLICAS
             and all(
                 isinstance(texts, dict) and _are_texts(*texts.values()) for texts in (self.environment, self.registry)
             )
             and _are_texts(self.http_host, self.tls_cert, self.tls_key, self.memory or "")
-            and all(isinstance(number, int) for number in (self.replicas, *ports, *doors))
+            and all(isinstance(number, int) for number in (self.replicas, *ports, *client_limits))
             and all(0 < port < 65536 for port in (*ports, self.https_port or 443))
             and self.replicas > 0
             and 0 < (self.cpus or 1) < float("inf")
@@ -198,12 +203,8 @@ class Stack:
             and Options.read(self.environment).set_but_empty == frozenset()
         )
 
-    def runs_as(self, other: Stack) -> bool:
-        """Whether a replica of this stack is started just like one of the other."""
-        return (self.environment, self.cpus, self.memory) == (other.environment, other.cpus, other.memory)
-
     def settings(self, layout: Layout) -> Settings:
-        """What a replica of this stack will read."""
+        """Return the settings of a replica of this stack."""
         return Settings.from_env({**self.environment, "VAR_DIR": str(layout.var)})
 
 

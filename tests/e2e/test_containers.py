@@ -233,7 +233,7 @@ def test_rollback_and_promotion_fail_no_request(trained_twice: ContainerStack) -
     with Load(stack.port, **LOW_RATE) as load:
         load.wait_for(200)
         for verb, version in ((["rollback"], older), (["promote", f"VERSION={newer}"], newer)):
-            assert stack.make_ok(*verb).splitlines()[-1].startswith(f"covertype version {version} is served, ")
+            assert stack.make_ok(*verb).splitlines()[-1].startswith(f"covertype version {version} is served after ")
             answered = load.counts.versions[version]
             load.wait_for(200)
             assert load.counts.versions[version] - answered >= 100

@@ -34,7 +34,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory, covertype_model: Path) -> Ite
         assert f"service  {new_stack.address} " in output
         assert '"Authorization: Bearer $API_KEY"' in output
         assert KEY not in output
-        assert "others can reach it" not in output
+        assert "other machines can reach" not in output
         yield new_stack
     finally:
         new_stack.make("down")
@@ -164,7 +164,7 @@ def test_renewed_certificate_is_served_after_up(edge: Edge) -> None:
 def test_mismatched_key_is_refused(edge: Edge, tmp_path: Path) -> None:
     """A key that does not match the certificate is refused, and the stack answers; `make status` shows the controls."""
     other = certificates.issue(tmp_path)
-    assert "it is not the key of TLS_CERT" in edge.make_error("up", f"TLS_CERT={other.cert}")
+    assert "expected the key of TLS_CERT" in edge.make_error("up", f"TLS_CERT={other.cert}")
     assert "API keys of " in (output := edge.make_ok("status"))
     assert "TLS until " in output
     assert KEY not in (edge.var / "stack.json").read_text()

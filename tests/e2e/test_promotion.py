@@ -167,7 +167,7 @@ def test_promote_and_rollback_under_load(first: Stack) -> None:
         load.wait_for(300)
         for verb, version in ((("promote", "VERSION=2"), "2"), (("rollback",), "1")):
             line = first.make_ok(*verb)
-            assert line.startswith(f"covertype version {version} is served, ")
+            assert line.startswith(f"covertype version {version} is served after ")
             # From now on nobody answers for the version before.
             other = dict(load.counts.versions)
             load.wait_for(300)

@@ -1,4 +1,4 @@
-"""The command line behind `make`."""
+"""Tests of the verbs as `make` runs them: arguments, errors, refusals, `down`, `clean` and the Makefile."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """A user's environment with a stack's folder of its own."""
-    kept = ("PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV")
-    return {name: os.environ[name] for name in kept if name in os.environ} | {
+    """The environment of a user, with a new folder for the stack."""
+    inherited = ("PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV")
+    return {name: os.environ[name] for name in inherited if name in os.environ} | {
         "VAR_DIR": str(tmp_path / "var"),
         "BACKEND": "local",
     }
@@ -34,51 +34,51 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def run(environ: dict[str, str]) -> Run:
-    """The command, as `make` starts it, with no terminal."""
+    """Run the command as `make` starts it, without a terminal."""
 
-    def one(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run_verb(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "deploy.cli", *arguments],
             cwd=ROOT, env=environ | variables, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
 
-    return one
+    return run_verb
 
 
 @pytest.fixture
 def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An .env of a checkout of its own, for the command run in this process."""
+    """The path of an empty .env that a command in this process reads."""
     monkeypatch.setenv("ENV_FILE", str(tmp_path / ".env"))
-    monkeypatch.chdir(tmp_path)  # the command itself changes into the stack's folder
+    monkeypatch.chdir(tmp_path)  # the command changes into the stack's folder
     for name in ("BACKEND", "N", "YES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VAR_DIR", str(tmp_path / "var"))
     handlers = {number: signal.getsignal(number) for number in interrupt._SIGNALS}
     yield tmp_path / ".env"
     for number, handler in handlers.items():
-        signal.signal(number, handler)  # the command sets its own
+        signal.signal(number, handler)  # the command has replaced them
 
 
 @pytest.mark.parametrize("arguments", [[], ["explode"], ["_backend"], ["up", "N=2"], ["--help"]])
 def test_invalid_arguments_print_usage_with_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Anything but one verb gets the list of verbs on standard error, and status 2."""
+    """Arguments other than one verb print the list of verbs on standard error and exit with status 2."""
     assert cli.main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err == f"usage: python -m deploy.cli {{{'|'.join(cli.VERBS)}}}\n"
 
 
-def test_usage_of_the_real_command(run: Run) -> None:
-    """The process ends with that status, and makes no folder."""
+def test_process_exits_with_status_2_after_usage(run: Run) -> None:
+    """The process exits with status 2 and prints its usage."""
     ran = run("explode")
     assert ran.returncode == 2
     assert ran.stderr.startswith("usage: ")
 
 
 @pytest.mark.parametrize("backend", ["kubernetes", "LOCAL", "podman"])
-def test_unknown_backend_is_refused_in_one_line(backend: str, run: Run, tmp_path: Path) -> None:
-    """A backend that there is not is refused with one line, and the refusal is all that is left."""
+def test_unknown_backend_is_an_error_of_one_line(backend: str, run: Run, tmp_path: Path) -> None:
+    """An unknown backend is an error of one line, and no record of a stack is written."""
     ran = run("up", BACKEND=backend)
     assert ran.returncode == 1
     assert ran.stderr == f"error: BACKEND={backend!r}: expected one of auto, docker, local\n"
@@ -88,7 +88,7 @@ def test_unknown_backend_is_refused_in_one_line(backend: str, run: Run, tmp_path
 @pytest.mark.parametrize("backend", ["", "auto", "local", "docker"])
 @pytest.mark.parametrize("verb", ["scale", "resources", "restart", "status", "stats"])
 def test_verbs_without_a_running_stack_suggest_make_up(verb: str, backend: str, docker: FakeDocker, run: Run) -> None:
-    """Where nothing runs, those who look at it or change it say how to start it, whatever the backend is."""
+    """If no stack runs, verbs that inspect or change one say how to start it, with every backend."""
     docker.start_engine()
     ran = run(verb, BACKEND=backend)
     assert (ran.returncode, ran.stdout) == (1, "")
@@ -98,8 +98,8 @@ def test_verbs_without_a_running_stack_suggest_make_up(verb: str, backend: str, 
 @pytest.mark.parametrize(
     ("variable", "value"), [("N", "0"), ("HTTP_PORT", "http"), ("LOCUST_PORT", "-1"), ("WEB_CONCURRENCY", "many")]
 )
-def test_invalid_value_is_one_line_with_expectation(variable: str, value: str, run: Run) -> None:
-    """A bad value stops the start with one line: the name, the value and what was expected."""
+def test_invalid_value_is_an_error_of_one_line(variable: str, value: str, run: Run) -> None:
+    """An invalid value stops `make up` with one line: the variable, its value and what was expected."""
     ran = run("up", **{variable: value})
     assert ran.returncode == 1
     assert ran.stderr.startswith(f"error: {variable}={value!r}: expected a whole number from ")
@@ -107,17 +107,17 @@ def test_invalid_value_is_one_line_with_expectation(variable: str, value: str, r
 
 
 @pytest.mark.parametrize("version", [{}, {"VERSION": ""}])
-def test_promote_without_a_version(version: dict[str, str], run: Run, docker: FakeDocker) -> None:
-    """A promotion to nothing says what is missing, and asks neither an engine nor a registry."""
+def test_promote_without_version_asks_for_one(version: dict[str, str], run: Run, docker: FakeDocker) -> None:
+    """Without VERSION, `promote` says what is missing and asks neither an engine nor a registry."""
     ran = run("promote", **version)
     assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr == "error: VERSION is missing: make promote VERSION=2 (make rollback goes back)\n"
+    assert ran.stderr == "error: VERSION is missing: make promote VERSION=2 (to undo a promotion: make rollback)\n"
     assert docker.calls == []
 
 
 @pytest.mark.parametrize("verb", ["promote", "rollback"])
-def test_promotion_that_is_refused_is_remembered(verb: str, run: Run, tmp_path: Path) -> None:
-    """Whoever looks at the stack later is told that a promotion was refused, and why."""
+def test_refused_promotion_is_stored(verb: str, run: Run, tmp_path: Path) -> None:
+    """The reason why a promotion was refused is stored for later commands to print."""
     refused = run(verb, VERSION="2", MODEL_URI="models:/covertype/1")
     assert refused.returncode == 1
     reason = refused.stderr.removeprefix("error: ")
@@ -125,39 +125,39 @@ def test_promotion_that_is_refused_is_remembered(verb: str, run: Run, tmp_path: 
     assert (tmp_path / "var/refusal.txt").read_text() == f"the last make {verb} was refused: {reason}"
 
 
-def test_down_where_nothing_runs(run: Run) -> None:
-    """Stopping what does not run is no error."""
+def test_down_without_a_stack_succeeds(run: Run) -> None:
+    """`down` succeeds if no stack runs."""
     ran = run("down")
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "down\n", "")
 
 
-def test_one_command_at_a_time(environ: dict[str, str], tmp_path: Path) -> None:
-    """A command that changes a stack waits for the one before it, and says so."""
+def test_second_command_waits_for_the_lock(environ: dict[str, str], tmp_path: Path) -> None:
+    """A command that changes a stack says that it waits for another one, and then runs."""
     (tmp_path / "var").mkdir()
     with (tmp_path / "var/.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         command = [sys.executable, "-m", "deploy.cli", "down"]
         with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as waiting:
             assert waiting.stdout is not None
-            assert waiting.stdout.readline() == "another command is at work on this stack: waiting for it\n"
+            assert waiting.stdout.readline() == "waiting for another command that changes this stack\n"
             assert waiting.poll() is None
             fcntl.flock(lock, fcntl.LOCK_UN)
             assert waiting.communicate(timeout=60)[0] == "down\n"
     assert waiting.returncode == 0
 
 
-def test_settings_file_is_read(settings_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What .env says counts where the environment says nothing."""
+def test_settings_file_is_used_for_unset_variables(settings_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A variable that the environment does not set has the value of .env."""
     settings_file.write_text("# a comment\nBACKEND=kubernetes\n")
     assert cli.main(["status"]) == 1
     assert "BACKEND='kubernetes'" in capsys.readouterr().err
 
 
-def test_environment_wins_over_the_file(
+def test_environment_overrides_the_settings_file(
     settings_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the environment says goes over .env, and an empty line of .env says nothing."""
-    settings_file.write_text("BACKEND=kubernetes\nVAR_DIR=elsewhere\nN=\n")
+    """A variable of the environment overrides .env, and an empty value in .env counts as not set."""
+    settings_file.write_text("BACKEND=kubernetes\nVAR_DIR=ignored\nN=\n")
     monkeypatch.setenv("BACKEND", "local")
     assert cli.main(["status"]) == 1
     assert "nothing is running here" in capsys.readouterr().err
@@ -165,32 +165,32 @@ def test_environment_wins_over_the_file(
 
 
 @pytest.mark.parametrize("verb", ["status", "stats", "logs"])
-def test_looking_does_not_mind_wrong_settings(verb: str, run: Run) -> None:
-    """What looks at a stack works, or says what it would, whatever is wrong with settings that it does not need."""
+def test_inspecting_verbs_skip_invalid_settings(verb: str, run: Run) -> None:
+    """Verbs that inspect or stop a stack do not fail because of invalid settings that they do not need."""
     assert "HTTP_PORT" not in run(verb, HTTP_PORT="http", CPUS="x", KEEP_ALIVE="abc").stderr
     assert run("down", HTTP_PORT="http").returncode == 0
 
 
-def test_logs_of_an_unknown_service(run: Run) -> None:
-    """S names the service; an unknown one is an error of one line."""
+def test_logs_of_an_unknown_service_is_an_error(run: Run) -> None:
+    """`make logs` with an unknown service is an error of one line that names the variable S."""
     ran = run("logs", S="gunicorn")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr.startswith("error: S='gunicorn': expected one of ")
 
 
-def test_refusal_is_remembered(run: Run, tmp_path: Path) -> None:
-    """Why a change was refused is told by those that look at the stack later, before anything else."""
+def test_status_and_logs_print_the_stored_refusal(run: Run, tmp_path: Path) -> None:
+    """`status` and `logs` print why the last change was refused before everything else."""
     assert run("up", N="0").returncode == 1
-    told = "the last make up was refused: N='0': expected a whole number from 1 to 16\n"
-    assert (tmp_path / "var/refusal.txt").read_text() == told
+    refusal = "the last make up was refused: N='0': expected a whole number from 1 to 16\n"
+    assert (tmp_path / "var/refusal.txt").read_text() == refusal
     for verb in ("status", "logs"):
         ran = run(verb)
-        assert (ran.returncode, ran.stdout) == (1, told)
+        assert (ran.returncode, ran.stdout) == (1, refusal)
         assert ran.stderr.count("\n") == 1
 
 
-def test_last_refusal_counts(run: Run) -> None:
-    """One refusal takes the place of the one before."""
+def test_new_refusal_replaces_the_stored_one(run: Run) -> None:
+    """The reason of the last refused change replaces that of an earlier one."""
     assert run("up", WEB_CONCURRENCY="0").returncode == 1
     assert run("scale", N="2").returncode == 1
     assert run("status").stdout == (
@@ -198,16 +198,16 @@ def test_last_refusal_counts(run: Run) -> None:
     )
 
 
-def test_refusal_is_forgotten(run: Run, tmp_path: Path) -> None:
-    """A change that works ends the story of the one that did not."""
+def test_successful_change_deletes_the_stored_refusal(run: Run, tmp_path: Path) -> None:
+    """A change that succeeds deletes the stored reason of an earlier refusal."""
     assert run("up", N="0").returncode == 1
     assert run("down").returncode == 0
     assert not (tmp_path / "var/refusal.txt").exists()
     assert run("status").stdout == ""
 
 
-def test_looking_is_no_change(run: Run, tmp_path: Path) -> None:
-    """What looks at a stack, or trains, neither leaves a refusal nor takes one away."""
+def test_inspecting_verbs_leave_the_stored_refusal(run: Run, tmp_path: Path) -> None:
+    """A verb that only inspects a stack neither stores a refusal nor deletes one."""
     assert run("logs", S="gunicorn").returncode == 1
     assert run("status").returncode == 1
     assert not (tmp_path / "var/refusal.txt").exists()
@@ -217,18 +217,18 @@ def test_looking_is_no_change(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "var/refusal.txt").exists()
 
 
-def test_refusal_is_deleted_with_the_rest(run: Run, tmp_path: Path) -> None:
-    """A refusal is part of what `clean` deletes, and a `clean` that was not confirmed is one itself."""
+def test_clean_deletes_the_stored_refusal(run: Run, tmp_path: Path) -> None:
+    """An unconfirmed `clean` stores a refusal, and a confirmed one deletes it."""
     assert run("clean").returncode == 1
     assert run("status").stdout == (
-        "the last make clean was refused: nothing was deleted; make clean YES=1 does not ask\n"
+        "the last make clean was refused: nothing was deleted; to delete without a question: make clean YES=1\n"
     )
     assert run("clean", YES="1").returncode == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_refusal_of_an_engine(docker: FakeDocker, run: Run, tmp_path: Path) -> None:
-    """What the engine said is remembered, too."""
+def test_missing_engine_is_stored_as_refusal(docker: FakeDocker, run: Run, tmp_path: Path) -> None:
+    """The error that no Docker engine answers is stored as the reason of the refusal."""
     docker.answer("version", err="Cannot connect to the Docker daemon\n", status=1)
     ran = run("up", BACKEND="docker")
     assert (ran.returncode, ran.stdout) == (1, "")
@@ -238,10 +238,10 @@ def test_refusal_of_an_engine(docker: FakeDocker, run: Run, tmp_path: Path) -> N
     )
 
 
-def test_settings_file_reaches_containers(
+def test_settings_file_reaches_compose(
     docker: FakeDocker, settings_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What .env says counts for containers as well: the verbs fill in Compose's variables from it."""
+    """The verbs pass the variables of .env to Compose."""
     docker.start_engine()
     docker.answer("compose", "build")
     docker.answer("image", "inspect", "{{.Size}}", out="0\n")
@@ -253,7 +253,7 @@ def test_settings_file_reaches_containers(
 
 
 def test_build_prints_image_sizes_on_any_backend(docker: FakeDocker, run: Run) -> None:
-    """`build` builds the images whatever backend runs the stack, and tells the size of each."""
+    """`build` builds the images with every backend and prints the size of each."""
     docker.start_engine()
     docker.answer("compose", "build")
     docker.answer("image", "inspect", "{{.Size}}", out="25000000\n")
@@ -264,7 +264,7 @@ def test_build_prints_image_sizes_on_any_backend(docker: FakeDocker, run: Run) -
 
 
 def test_failed_build_is_reported_by_its_last_line(docker: FakeDocker, run: Run) -> None:
-    """A build that fails ends with one line: the builder's last."""
+    """A build that fails is an error of one line: the last line of the builder."""
     docker.start_engine()
     docker.answer("compose", "build", err="#1 ERROR\nfailed to solve\n", status=1)
     ran = run("build")
@@ -273,8 +273,8 @@ def test_failed_build_is_reported_by_its_last_line(docker: FakeDocker, run: Run)
 
 
 @pytest.mark.parametrize("missing", ["IMAGE", "TAG"])
-def test_publish_without_a_name(docker: FakeDocker, run: Run, missing: str) -> None:
-    """`publish` says which name it lacks, and builds nothing."""
+def test_publish_without_image_or_tag_is_an_error(docker: FakeDocker, run: Run, missing: str) -> None:
+    """`publish` names the variable that is missing and builds nothing."""
     docker.start_engine()
     ran = run("publish", **({"IMAGE": "registry.example.com/forkcast", "TAG": "v1"} | {missing: ""}))
     assert (ran.returncode, ran.stdout) == (1, "")
@@ -283,7 +283,7 @@ def test_publish_without_a_name(docker: FakeDocker, run: Run, missing: str) -> N
 
 
 def test_publish_pushes_both_platforms_as_named(docker: FakeDocker, run: Run) -> None:
-    """`publish` builds for both platforms and pushes under the names that were given."""
+    """`publish` builds for both platforms and pushes images named by IMAGE and TAG."""
     docker.start_engine()
     docker.answer("buildx", "bake")
     ran = run("publish", IMAGE="registry.example.com/forkcast", TAG="v1", BUILDER="mine")
@@ -294,7 +294,7 @@ def test_publish_pushes_both_platforms_as_named(docker: FakeDocker, run: Run) ->
 
 
 def test_down_stops_containers_started_by_compose(docker: FakeDocker, run: Run, tmp_path: Path) -> None:
-    """`down` of containers that Compose itself started stops those of this checkout."""
+    """`down` also stops containers of this checkout that `docker compose` started without the verbs."""
     docker.start_engine()
     docker.answer("compose", "down")
     docker.containers(container(folder=str(ROOT)))
@@ -304,28 +304,28 @@ def test_down_stops_containers_started_by_compose(docker: FakeDocker, run: Run, 
     assert Layout(tmp_path / "var").refusal.exists() is False
 
 
-def test_down_of_a_damaged_stack(run: Run, tmp_path: Path) -> None:
-    """A record that cannot be read keeps a stack from being looked at, and not from being stopped."""
+def test_down_removes_a_damaged_record(run: Run, tmp_path: Path) -> None:
+    """With a damaged record `status` fails, but `down` stops the stack and deletes the record."""
     (tmp_path / "var").mkdir()
     record = tmp_path / "var/stack.json"
     record.write_text('{"backend": "kubernetes"}')
     ran = run("status", BACKEND="")
-    assert (ran.returncode, ran.stderr) == (1, f"error: {record} is damaged: make down, then make up\n")
+    assert (ran.returncode, ran.stderr) == (1, f"error: {record} is damaged: run make down, then make up\n")
     ran = run("down")
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "down\n", "")
     assert not record.exists()
 
 
-def test_clean_of_a_damaged_stack(run: Run, tmp_path: Path) -> None:
-    """Nor does it keep the stack's data from being deleted."""
+def test_clean_with_a_damaged_record_deletes_the_data(run: Run, tmp_path: Path) -> None:
+    """A damaged record does not keep `clean` from deleting the data of the stack."""
     (tmp_path / "var").mkdir()
     (tmp_path / "var/stack.json").write_text("{")
     assert run("clean", YES="1").returncode == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_clean_deletes_volumes(docker: FakeDocker, run: Run, tmp_path: Path) -> None:
-    """The volumes of the Compose project that the checkout has used are deleted, also after its containers went."""
+def test_clean_deletes_volumes_of_the_recorded_project(docker: FakeDocker, run: Run, tmp_path: Path) -> None:
+    """`clean` deletes the volumes of the Compose project that the checkout used, also if its containers are gone."""
     docker.start_engine()
     docker.answer("compose", "down")
     (tmp_path / "var").mkdir()
@@ -338,8 +338,8 @@ def test_clean_deletes_volumes(docker: FakeDocker, run: Run, tmp_path: Path) -> 
     assert not (tmp_path / "var").exists()
 
 
-def test_clean_without_the_engine(docker: FakeDocker, run: Run, tmp_path: Path) -> None:
-    """Where those volumes cannot be deleted, nothing is, and the project is not forgotten."""
+def test_clean_without_an_engine_deletes_nothing(docker: FakeDocker, run: Run, tmp_path: Path) -> None:
+    """If the volumes cannot be deleted, `clean` deletes no files and keeps the name of the Compose project."""
     docker.answer("version", err="Cannot connect\n", status=1)
     (tmp_path / "var").mkdir()
     for name in ("compose-project", "mlflow.db"):
@@ -352,35 +352,35 @@ def test_clean_without_the_engine(docker: FakeDocker, run: Run, tmp_path: Path) 
     assert {"compose-project", "mlflow.db"} < {path.name for path in (tmp_path / "var").iterdir()}
 
 
-def test_clean_without_project_asks_no_engine(docker: FakeDocker, run: Run) -> None:
-    """A checkout that has used no containers asks no engine."""
+def test_clean_without_compose_project_asks_no_engine(docker: FakeDocker, run: Run) -> None:
+    """`clean` in a checkout that never used containers asks no Docker engine."""
     assert run("clean", YES="1").returncode == 0
     assert docker.calls == []
 
 
 def test_clean_without_confirmation_deletes_nothing(run: Run, tmp_path: Path) -> None:
-    """Without a terminal to ask on, and without YES=1, nothing is deleted."""
-    kept = tmp_path / "var/mlflow.db"
-    kept.parent.mkdir()
-    kept.touch()
-    refused = "nothing was deleted; make clean YES=1 does not ask"
+    """Without a terminal and without YES=1, `clean` deletes nothing."""
+    database = tmp_path / "var/mlflow.db"
+    database.parent.mkdir()
+    database.touch()
+    error = "nothing was deleted; to delete without a question: make clean YES=1"
     for variables in ({}, {"YES": "0"}, {"YES": "yes"}):
         ran = run("clean", **variables)
-        assert (ran.returncode, ran.stderr) == (1, f"error: {refused}\n")
-        assert kept.exists()
+        assert (ran.returncode, ran.stderr) == (1, f"error: {error}\n")
+        assert database.exists()
 
 
 def test_clean_with_yes_deletes_only_the_stack(run: Run, tmp_path: Path) -> None:
-    """With YES=1 the stack's folder is deleted, and nothing beside it."""
+    """With YES=1, `clean` deletes the folder of the stack and no other files."""
     (tmp_path / "var").mkdir()
-    (tmp_path / "beside").touch()
+    (tmp_path / "other-file").touch()
     ran = run("clean", YES="1")
-    assert (ran.returncode, ran.stdout) == (0, f"deleted what the stack kept in {tmp_path / 'var'}\n")
-    assert list(tmp_path.iterdir()) == [tmp_path / "beside"]
+    assert (ran.returncode, ran.stdout) == (0, f"deleted the data of the stack in {tmp_path / 'var'}\n")
+    assert list(tmp_path.iterdir()) == [tmp_path / "other-file"]
 
 
-def test_clean_spares_what_is_not_ours(run: Run, tmp_path: Path) -> None:
-    """A folder that VAR_DIR names by mistake loses nothing that a stack did not write."""
+def test_clean_keeps_files_that_no_stack_wrote(run: Run, tmp_path: Path) -> None:
+    """`clean` keeps files in VAR_DIR that no stack wrote."""
     (tmp_path / "var").mkdir()
     (tmp_path / "var/thesis.txt").touch()
     assert run("clean", YES="1").returncode == 0
@@ -388,26 +388,33 @@ def test_clean_spares_what_is_not_ours(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("answer", "deleted"), [("y\n", True), ("Y \n", True), ("n\n", False), ("\n", False)])
-def test_clean_at_a_terminal(answer: str, deleted: bool, environ: dict[str, str], tmp_path: Path) -> None:
-    """At a terminal only a yes deletes."""
+def test_clean_deletes_after_yes(answer: str, deleted: bool, environ: dict[str, str], tmp_path: Path) -> None:
+    """At a terminal, `clean` deletes only if the answer is `y`."""
     (tmp_path / "var").mkdir()
-    ours, theirs = pty.openpty()
+    own_end, child_end = pty.openpty()
     try:
-        os.write(ours, answer.encode())
+        os.write(own_end, answer.encode())
         command = [sys.executable, "-m", "deploy.cli", "clean"]
         ran = subprocess.run(
-            command, cwd=ROOT, env=environ, stdin=theirs, capture_output=True, text=True, check=False, timeout=60
+            command,
+            cwd=ROOT,
+            env=environ,
+            stdin=child_end,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         )
     finally:
-        os.close(ours)
-        os.close(theirs)
+        os.close(own_end)
+        os.close(child_end)
     assert ran.returncode == (0 if deleted else 1), ran.stderr
     assert f"delete {tmp_path / 'var'}, with its registry and all trained models? [y/N]" in ran.stdout + ran.stderr
     assert (tmp_path / "var").exists() is not deleted
 
 
 def test_make_alone_lists_every_verb(environ: dict[str, str]) -> None:
-    """`make` alone prints how each verb is called, and the command line's own text of what it does."""
+    """`make` without a target prints how to call each verb and the first line of its docstring."""
     ran = subprocess.run(["make"], cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60)
     lines = iter(ran.stdout.splitlines())
     listed = {usage.split()[1]: text.strip() for usage, text in zip(lines, lines, strict=True)}
@@ -416,14 +423,14 @@ def test_make_alone_lists_every_verb(environ: dict[str, str]) -> None:
 
 
 def test_every_verb_is_a_phony_target(environ: dict[str, str]) -> None:
-    """Make runs each verb whether or not there is a file of its name, with exactly its command."""
+    """Each verb is a phony target that runs exactly its command."""
     makefile = (ROOT / "Makefile").read_text()
     phony = " ".join(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE))
     targets = re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)
     assert sorted(phony.split()) == sorted(targets)
     assert set(cli.VERBS) <= set(targets)
     for verb in cli.VERBS:
-        # Make is told that the environment is there and old, so that it shows the verb alone.
+        # `-o` keeps make from rebuilding the environment, so that it prints the command of the verb only.
         ran = subprocess.run(
             ["make", "-n", "-o", ".venv/bin/.cli", verb],
             cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60,

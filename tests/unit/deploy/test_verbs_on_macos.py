@@ -1,6 +1,6 @@
-"""Every verb of the container backend as a program of its own in the macOS form; the `docker` command is a stand-in.
+"""Tests of every verb of the container backend in a simulated macOS, with a fake `docker` command.
 
-What macOS has not (tests/support/macos.py) these programs have not either.
+The verbs run as programs from which tests/support/macos.py removes what macOS lacks.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from tests.support.stacks.local import clean_environ
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-# Each verb with the variables that it asks for.
+# Each verb with the variables that it requires.
 VERBS: dict[str, dict[str, str]] = {
     "up": {}, "up-full": {}, "monitoring": {}, "scale": {"N": "3"}, "resources": {"CPUS": "2", "MEMORY": "512M"},
     "restart": {}, "status": {}, "stats": {}, "logs": {}, "train": {}, "promote": {"VERSION": "2"}, "rollback": {},
     "compile": {"MODEL_URI": "models:/hills@champion"}, "build": {}, "down": {}, "clean": {"YES": "1"},
     "publish": {"IMAGE": "registry/forkcast", "TAG": "v1"},
 }  # fmt: skip
-# The verbs of the lab that measure, and how: in steps of 5 s, which the stand-in's Locust has long behind it.
+# The verbs of the lab that measure, with their variables. The fake Locust reports steps that lie in the past.
 STEPS = {"STEP_SECONDS": "5", "SETTLE_SECONDS": "1"}
 MEASURING: dict[str, dict[str, str]] = {
     "load": {"USERS": "2", "RUN_TIME": "6s", "SETTLE_SECONDS": "1"},
@@ -59,7 +59,7 @@ NAMES = {service: f"forkcast-{service}" for service in (*SERVICES, *REGISTRY, *M
 
 
 class Nginx(BaseHTTPRequestHandler):
-    """Answers as the stack's Nginx does, for one replica after another."""
+    """A fake of the stack's Nginx that answers for one replica after another."""
 
     replicas = cycle(range(1, 7))
 
@@ -86,14 +86,14 @@ class Nginx(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Where the stand-in of Nginx listens."""
+    """The port of the fake Nginx."""
     with serving_thread(ThreadingHTTPServer(("127.0.0.1", 0), Nginx)) as server:
         yield server.server_port
 
 
 @pytest.fixture
 def engine(docker: FakeDocker, tmp_path: Path) -> FakeDocker:
-    """An engine with every container that there may be, which does whatever it is told."""
+    """A fake Docker engine with a container of each service, on which every command succeeds."""
     docker.start_engine()
     docker.answer("context", "inspect", out=f"unix://{tmp_path}/no-engine.sock\n")
     docker.answer("image", "inspect", "{{.Size}}", out="25000000\n")
@@ -111,17 +111,17 @@ def engine(docker: FakeDocker, tmp_path: Path) -> FakeDocker:
     docker.answer("exec", out=HEALTH)
     docker.answer("info", "{{json .DriverStatus}}", out="[]\n")
     docker.allow_scaling()
-    others = (*SERVICES[1:], *REGISTRY, *MONITORING)
+    other_services = (*SERVICES[1:], *REGISTRY, *MONITORING)
     docker.containers(
         *(container(number=number, folder=str(ROOT)) for number in (1, 2)),
-        *(container(service, folder=str(ROOT)) for service in others),
+        *(container(service, folder=str(ROOT)) for service in other_services),
     )
     return docker
 
 
 @pytest.fixture
 def run(engine: FakeDocker, tmp_path: Path, port: int) -> Run:
-    """The command in the macOS form, with a stack of two replicas that is up."""
+    """Run a verb in the simulated macOS, with a stack of two replicas that is up."""
     layout = Layout(tmp_path / "var")
     layout.make()
     Record(Stack(2, "127.0.0.1", port, free_port(), 1, {}, "1G", "docker")).save(layout)
@@ -135,32 +135,32 @@ def run(engine: FakeDocker, tmp_path: Path, port: int) -> Run:
         "COVERTYPE_PATH": __file__,
     }
 
-    def one(module: str, verb: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run_verb(module: str, verb: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", module, verb],
             cwd=ROOT, env=environ | variables, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
 
-    return one
+    return run_verb
 
 
-def test_every_verb_is_tried() -> None:
-    """The verbs below are all that there are."""
+def test_every_verb_is_tested() -> None:
+    """The tests of this module cover all verbs."""
     assert set(VERBS) == set(cli.VERBS)
     assert {COMPARE, *MEASURING, *READING} == set(LAB_VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_verb_works_on_macos(verb: str, run: Run, engine: FakeDocker) -> None:
-    """Each verb of a stack ends well without what Linux alone has, and has had Docker do its work."""
+    """Each verb of a stack succeeds without the features of Linux and calls the fake `docker`."""
     ran = run("deploy.cli", verb, **VERBS[verb])
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
     assert engine.calls
 
 
 def locust_lines(begun: int) -> Iterator[str]:
-    """Yield what Locust tells of six steps of 20 s with nine answers a second."""
+    """Yield the report lines of Locust for six steps of 20 s with nine answers per second."""
     for step in range(6):
         start = begun + 20 * step
         for second in range(start, start + 20):
@@ -171,7 +171,7 @@ def locust_lines(begun: int) -> Iterator[str]:
 
 
 def nginx_lines(begun: int) -> Iterator[str]:
-    """Yield what Nginx has in its log of these."""
+    """Yield the lines of Nginx's access log for the requests of locust_lines."""
     for second in range(begun, begun + 120):
         at = datetime.fromtimestamp(second, UTC).isoformat()
         for target in ["/predict", "/null"] * 9:
@@ -180,7 +180,7 @@ def nginx_lines(begun: int) -> Iterator[str]:
 
 @pytest.fixture
 def measured(engine: FakeDocker) -> None:
-    """A generator that has told all that it has to tell of a time that is over, and Nginx's log of it."""
+    """Make the fake Docker print a finished Locust run and the access log of Nginx for it."""
     begun = int(time.time()) - 1000
     engine.answer("compose", "run", "locust-worker", out="\n".join([*locust_lines(begun), ""]))
     engine.answer("logs", "--follow", out="\n".join([*nginx_lines(begun), ""]))
@@ -189,7 +189,7 @@ def measured(engine: FakeDocker) -> None:
 @pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize("verb", MEASURING)
 def test_measuring_works_on_macos(verb: str, run: Run, engine: FakeDocker, tmp_path: Path) -> None:
-    """Each verb of the lab that measures ends with a report, which names the CPUs of the engine's machine."""
+    """Each measuring verb of the lab writes a report, and its results name the CPUs of the Docker engine."""
     ran = run("deploy.scaling", verb, **MEASURING[verb])
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "Traceback" not in ran.stderr
@@ -200,8 +200,8 @@ def test_measuring_works_on_macos(verb: str, run: Run, engine: FakeDocker, tmp_p
 
 
 @pytest.mark.usefixtures("measured")
-def test_comparison_on_macos_can_be_read(run: Run, tmp_path: Path) -> None:
-    """A comparison keeps containers to CPUs and says what it cannot, and the verbs that read it end well."""
+def test_comparison_on_macos_can_be_reported(run: Run, tmp_path: Path) -> None:
+    """A comparison notes which CPUs it cannot reserve, and the verbs that read its results succeed."""
     assert run("deploy.scaling", COMPARE, **COMPARED).returncode == 0
     (results,) = tmp_path.glob("results/*/lab.json")
     (note,) = json.loads(results.read_text())["conditions"]["notes"]

@@ -193,7 +193,7 @@ def test_damaged_record_is_reported_without_guessing_backend(layout: Layout) -> 
     """A stack whose record is damaged is told, and no backend is guessed."""
     layout.make()
     layout.state.write_text("{")
-    with pytest.raises(CommandError, match=r"is damaged: make down, then make up$"):
+    with pytest.raises(CommandError, match=r"is damaged: run make down, then make up$"):
         choose(layout, options(), starting=True)
 
 

@@ -1,4 +1,4 @@
-"""What a start tells of a service that others can reach."""
+"""Tests of the texts about the protection of a service that other machines can reach."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deploy.security.exposure import description, warning
 from deploy.stack.paths import Layout
 from deploy.stack.specification import Stack
 
-LOCKED = Stack(
+PROTECTED = Stack(
     http_host="::",
     environment={"API_KEYS_FILE": "/no/keys"},
     tls_cert="/tls.crt",
@@ -22,41 +22,41 @@ LOCKED = Stack(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_nobody_else_can_reach_it(host: str) -> None:
-    """On loopback a service needs no lock."""
+def test_loopback_service_needs_no_warning(host: str) -> None:
+    """A service that listens on a loopback address gets no warning."""
     assert warning(Stack(http_host=host)) is None
 
 
-def test_what_is_missing_is_named() -> None:
-    """One line names each lock that is missing, and none where all are there."""
+def test_warning_names_missing_protection() -> None:
+    """The warning names each missing protection, and there is none if nothing is missing."""
     keys, tls = "API keys (API_KEYS_FILE)", "TLS (TLS_CERT, TLS_KEY)"
     limits = "limits per client (CLIENT_REQUESTS, CLIENT_CONNECTIONS)"
-    told = "others can reach it, at ::: it has no "
-    assert warning(Stack(http_host="::")) == f"{told}{keys}, {tls} and {limits}"
-    assert warning(replace(LOCKED, tls_cert="")) == told + tls
+    prefix = "other machines can reach the service at ::, and it has no "
+    assert warning(Stack(http_host="::")) == f"{prefix}{keys}, {tls} and {limits}"
+    assert warning(replace(PROTECTED, tls_cert="")) == prefix + tls
     assert (
-        warning(replace(LOCKED, environment={}, client_requests=0, client_connections=0))
-        == f"{told}{keys} and {limits}"
+        warning(replace(PROTECTED, environment={}, client_requests=0, client_connections=0))
+        == f"{prefix}{keys} and {limits}"
     )
-    assert warning(replace(LOCKED, client_requests=0)) is None
-    assert warning(LOCKED) is None
+    assert warning(replace(PROTECTED, client_requests=0)) is None
+    assert warning(PROTECTED) is None
 
 
 def test_description_lists_keys_tls_and_limits(tmp_path: Path) -> None:
-    """`make status` tells every lock."""
+    """The line for `make status` names the API keys, TLS and the limits per client."""
     layout = Layout(tmp_path)
     assert description(Stack(), layout) == "no API keys, no TLS, no limits per client"
     file = tmp_path / "keys"
     file.write_text("the-key-of-the-first-client\n")
-    told = description(replace(LOCKED, environment={"API_KEYS_FILE": str(file)}), layout)
-    assert told.startswith(f"API keys of {file}, TLS, but TLS_CERT=")
-    assert told.endswith(", 20 requests/s and 5 connections a client")
+    text = description(replace(PROTECTED, environment={"API_KEYS_FILE": str(file)}), layout)
+    assert text.startswith(f"API keys of {file}, TLS, but TLS_CERT=")
+    assert text.endswith(", 20 requests/s and 5 connections per client")
 
 
 def test_status_warns_of_an_invalid_key_file(tmp_path: Path) -> None:
-    """`make status` says that a file of keys which is bad now is not the one that replicas go by, and why."""
+    """The line for `make status` says if replicas cannot reload the file of keys, and why."""
     layout = Layout(tmp_path)
-    assert "API keys read BEFORE, for API_KEYS_FILE='/no/keys': it cannot be read" in description(LOCKED, layout)
+    assert "replicas cannot reload it: API_KEYS_FILE='/no/keys': cannot read" in description(PROTECTED, layout)
     folder = tmp_path / "keys"
     folder.mkdir(mode=0o755)
     (folder / "keys").write_text("the-key-of-the-first-client\n")

@@ -1,4 +1,4 @@
-"""The lock of a stack: who comes second waits until the first is done."""
+"""Tests of the lock that lets only one command at a time change a stack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 
 
 def test_second_command_waits_for_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A command that says that it waits goes on only when the command before it has let go of the lock."""
+    """A second command says that it waits, and enters only after the first one has released the lock."""
     layout, has_entered = Layout(tmp_path / "var"), Event()
 
     def change() -> None:
@@ -23,8 +23,8 @@ def test_second_command_waits_for_the_first(tmp_path: Path, capsys: pytest.Captu
     second = Thread(target=change, daemon=True)
     with locked(layout):
         second.start()
-        said = wait_until(lambda: capsys.readouterr().out, 10)
-        assert said == "another command is at work on this stack: waiting for it\n"
+        output = wait_until(lambda: capsys.readouterr().out, 10)
+        assert output == "waiting for another command that changes this stack\n"
         assert not has_entered.wait(0.1)
     assert has_entered.wait(10)
     second.join(10)

@@ -1,4 +1,4 @@
-"""The machine and the checkout, as measurements and image labels name them."""
+"""Tests of the description of the machine, and of the source address in the labels of images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from deploy.stack.machine import Machine, _commit
 def test_source_label_omits_credentials(
     remote: str | None, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The label names a public address, and never what leads past a login."""
+    """The label contains a public HTTPS address without credentials, otherwise nothing."""
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     if remote is not None:
         subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", remote], check=True)
@@ -39,16 +39,16 @@ def test_source_label_omits_credentials(
 
 @pytest.mark.usefixtures("no_docker")
 def test_source_label_is_empty_without_git() -> None:
-    """A machine without `git` has nothing to put on the label."""
+    """Without `git` the source address is empty."""
     assert machine.source_address() == ""
 
 
-def test_words_of_a_machine() -> None:
-    """Outside of Git there is no commit to tell, and one core is one core."""
+def test_description_names_commit_and_plural_cores() -> None:
+    """The description names the commit if there is one, and uses the plural for several cores."""
     assert Machine("a CPU", 1, "3.13.1", None).description == "a CPU, 1 core; Python 3.13.1"
     assert Machine("a CPU", 2, "3.13.1", "abc").description == "a CPU, 2 cores; Python 3.13.1; commit abc"
 
 
 def test_folder_outside_of_git_has_no_commit(tmp_path: Path) -> None:
-    """Without a checkout there is no commit to tell."""
+    """Outside of a Git repository the commit is None."""
     assert _commit(tmp_path) is None

@@ -1,4 +1,4 @@
-"""The record of a stack: what is remembered between two verbs, and what is done where it cannot be read."""
+"""Tests of the record of a stack: saving, loading, and what happens if it is damaged."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from deploy.stack.specification import Stack
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    one = Layout(tmp_path / "var")
-    one.make()
-    return one
+    layout = Layout(tmp_path / "var")
+    layout.make()
+    return layout
 
 
-def test_saved_stack_is_loaded_again(layout: Layout) -> None:
-    """What is saved comes back the same, and the last one saved counts."""
+def test_load_returns_the_last_saved_record(layout: Layout) -> None:
+    """Loading returns the record that was saved last, with equal values."""
     assert Record.load(layout) is None
     environment = {"MODEL_URI": "models:/ü 'x' \"y\""}
     for stack in (Stack(), Stack(2, "::", 8080, 8090, 1, environment), Stack(memory="512M", backend="docker")):
@@ -31,8 +31,8 @@ def test_saved_stack_is_loaded_again(layout: Layout) -> None:
     assert [path.name for path in layout.var.glob("stack*")] == ["stack.json"]
 
 
-def test_stack_of_a_release_without_containers(layout: Layout) -> None:
-    """A stack that an earlier release saved is a local one without a limit on its memory."""
+def test_record_of_a_release_without_containers_is_local(layout: Layout) -> None:
+    """A record of an old release, without backend and memory limit, is that of a local stack without a limit."""
     document = asdict(Stack(replicas=2, http_port=8080))
     del document["memory"], document["backend"]
     layout.state.write_text(json.dumps(document))
@@ -52,19 +52,19 @@ def test_stack_of_a_release_without_containers(layout: Layout) -> None:
         '{"backend": []}',
     ],
 )
-def test_damaged_stack_file_is_named_with_remedy(text: str, layout: Layout) -> None:
-    """A file that holds no stack is named, with the way out."""
+def test_damaged_record_is_named_with_remedy(text: str, layout: Layout) -> None:
+    """The error for a damaged record names its file and the commands that help."""
     layout.state.write_text(text)
     with pytest.raises(CommandError) as caught:
         Record.load(layout)
-    assert str(caught.value) == f"{layout.state} is damaged: make down, then make up"
+    assert str(caught.value) == f"{layout.state} is damaged: run make down, then make up"
     Record.forget_damaged(layout)
     assert Record.load(layout) is None
     assert not layout.state.exists()
 
 
-def test_only_a_damaged_stack_is_forgotten(layout: Layout) -> None:
-    """A record that can be read stays, and where there is none nothing happens."""
+def test_forget_damaged_keeps_valid_records(layout: Layout) -> None:
+    """forget_damaged keeps a valid record and does nothing if there is no record."""
     Record.forget_damaged(layout)
     assert not layout.state.exists()
     Record(Stack(2)).save(layout)
@@ -81,8 +81,8 @@ def test_only_a_damaged_stack_is_forgotten(layout: Layout) -> None:
         '{"environment": {"LOCUST_WORKERS": "x"}}', '{"environment": {"API_KEYS_FILE": ""}}',
     ],
 )  # fmt: skip
-def test_record_of_other_types_is_damaged(record: str, layout: Layout) -> None:
-    """A record whose values are of other types than a stack's is damaged, and is forgotten by those who stop it."""
+def test_record_with_invalid_values_is_damaged(record: str, layout: Layout) -> None:
+    """A record with values of wrong types or out of range counts as damaged and can be deleted."""
     layout.state.write_text(record)
     with pytest.raises(CommandError, match="is damaged"):
         Record.load(layout)
@@ -90,8 +90,8 @@ def test_record_of_other_types_is_damaged(record: str, layout: Layout) -> None:
     assert not layout.state.exists()
 
 
-def test_containers_are_replaced_for_another_model_than_they_serve() -> None:
-    """Containers are started anew for another model than theirs, be it the one of their start or a promoted one."""
+def test_containers_keep_the_model_copy_that_they_serve() -> None:
+    """Containers are replaced only for another copy than they serve, from their start or since a promotion."""
     started = Served("a-1")
     assert started.after_providing("a-1") is started
     assert started.after_providing("b-2") == Served("b-2")
@@ -102,8 +102,8 @@ def test_containers_are_replaced_for_another_model_than_they_serve() -> None:
     assert Served().after_providing("a-1") == Served("a-1")
 
 
-def test_record_keeps_wanted_and_observed_state_apart(layout: Layout) -> None:
-    """What replicas serve is remembered beside what the stack was asked to be, under the names of earlier releases."""
+def test_record_stores_wanted_and_observed_state(layout: Layout) -> None:
+    """The file has the served models beside the wanted state, under the names of earlier releases."""
     record = Record(Stack(2), Served("a-1", "b-2"))
     record.save(layout)
     assert Record.load(layout) == record

@@ -223,7 +223,7 @@ def test_looking_claims_no_project(verb: str, make: Make, layout: Layout) -> Non
 def test_equal_nginx_and_locust_ports_are_refused(make: Make, engine: FakeDocker, free: int) -> None:
     """Nginx and Locust cannot share a port."""
     told = refused_verb(make(HTTP_PORT=str(free), LOCUST_PORT=str(free)).up)
-    assert told == f"LOCUST_PORT={free}: HTTP_PORT is that port already; expected another port"
+    assert told == f"LOCUST_PORT={free}: expected another port, since HTTP_PORT is {free} too"
     assert changes(engine) == []
 
 

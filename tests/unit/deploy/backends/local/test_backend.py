@@ -237,7 +237,7 @@ def test_used_port_starts_nothing(local: Local) -> None:
 def test_equal_ports_are_refused(local: Local) -> None:
     """Nginx and Locust are not to share a port."""
     local.ports["LOCUST_PORT"] = port = local.ports["HTTP_PORT"]
-    assert local.refused_up() == f"LOCUST_PORT={port}: HTTP_PORT is that port already; expected another port"
+    assert local.refused_up() == f"LOCUST_PORT={port}: expected another port, since HTTP_PORT is {port} too"
     assert local.events == ["stop leftovers"]
 
 
