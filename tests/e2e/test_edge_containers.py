@@ -48,7 +48,7 @@ def test_prediction_in_containers_needs_a_key(edge: ContainerEdge) -> None:
         assert (refused.status_code, refused.headers["WWW-Authenticate"][:6]) == (401, "Bearer")
     assert "API keys of " in (output := edge.make_ok("status"))
     assert "TLS until " in output
-    assert f"{REQUESTS_PER_SECOND} requests/s and 4 connections a client" in output
+    assert f"{REQUESTS_PER_SECOND} requests/s and 4 connections per client" in output
     assert KEY not in output + json.dumps(edge.containers("nginx") + edge.containers("server"))
 
 
@@ -113,9 +113,9 @@ def test_unsuitable_folders_of_keys_are_refused(edge: ContainerEdge) -> None:
     folder, started = edge.keys.parent, start_times(edge)
     other = folder / "other"
     other.write_text("an unrelated secret")
-    assert "containers see its whole folder, which holds 'other' too" in edge.make_error("up")
+    assert "expected no other file there, got 'other'" in edge.make_error("up")
     other.unlink()
     folder.chmod(0o700)
-    assert f"replicas run as user and group {CONTAINER_UID}, who may not read it" in edge.make_error("up")
+    assert f"replicas run as user and group {CONTAINER_UID}, who cannot read the file" in edge.make_error("up")
     folder.chmod(0o755)
     assert start_times(edge) == started
