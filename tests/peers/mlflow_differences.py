@@ -36,7 +36,7 @@ _FORMS = (
 )  # fmt: skip
 
 _HTTP = (
-    Difference("200", _BAD, "JSON is unmarked UTF-8 (RFC 8259)", each("body", "with a byte order mark", "UTF-16")),
+    Difference("200", _BAD, "JSON is UTF-8 without a BOM (RFC 8259)", each("body", "with a byte order mark", "UTF-16")),
     Difference("500", _BAD, "a defect of MLflow: its parser exceeds the stack", ("body nested deeply",)),
     Difference("500", "415", "a defect of MLflow: it requires the header", ("JSON as None",)),
     Difference(
