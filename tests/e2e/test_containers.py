@@ -93,7 +93,7 @@ def test_up_with_another_backend_is_refused(two_replicas: ContainerStack) -> Non
 
 
 def test_nginx_follows_scaling_without_a_reload(two_replicas: ContainerStack) -> None:
-    """The same processes of Nginx spread requests evenly over three, five and two containers."""
+    """Nginx spreads requests evenly over three, five and two containers without a restart or reload."""
     nginx_processes = two_replicas.docker("top", two_replicas.containers("nginx")[0]["Id"], "-o", "pid")
     for count in (3, 5, 2):
         two_replicas.make_ok("scale", f"N={count}")

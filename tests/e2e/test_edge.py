@@ -94,7 +94,7 @@ def test_plain_http_on_the_tls_port_gets_400(edge: Edge) -> None:
 
 
 def own_address() -> str:
-    """Return an address of this machine other than loopback; skip the test if there is none."""
+    """Return an address of this machine other_pair than loopback; skip the test if there is none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
@@ -163,8 +163,8 @@ def test_renewed_certificate_is_served_after_up(edge: Edge) -> None:
 
 def test_mismatched_key_is_refused(edge: Edge, tmp_path: Path) -> None:
     """A key that does not match the certificate is refused, and the stack answers; `make status` shows the controls."""
-    other = certificates.issue(tmp_path)
-    assert "expected the key of TLS_CERT" in edge.make_error("up", f"TLS_CERT={other.cert}")
+    other_pair = certificates.issue(tmp_path)
+    assert "expected the key of TLS_CERT" in edge.make_error("up", f"TLS_CERT={other_pair.cert}")
     assert "API keys of " in (output := edge.make_ok("status"))
     assert "TLS until " in output
     assert KEY not in (edge.var / "stack.json").read_text()

@@ -64,7 +64,7 @@ def test_host_over_the_client_limit_gets_429(edge: ContainerEdge) -> None:
 
 
 def test_locust_container_has_no_client_limit(edge: ContainerEdge) -> None:
-    """On Nginx's internal port, Locust sends more requests than a client may, over TLS with the key, and none fails."""
+    """Locust exceeds the client limit on Nginx's internal port, over TLS with the key, and no request fails."""
     seconds = 6
     locust = ["python", "-m", "locust", "-f", "locust/locustfile.py", "--host", "https://nginx:8082", "--headless"]
     options = ["-u", "20", "-r", "20", "-t", f"{seconds}s", "--wait-min", "0.1", "--wait-max", "0.2"]
@@ -111,10 +111,10 @@ def test_renewed_certificate_is_served_by_the_running_nginx(edge: ContainerEdge)
 def test_unsuitable_folders_of_keys_are_refused(edge: ContainerEdge) -> None:
     """A folder of keys with other files, or that replicas cannot read, is refused in one line; the containers stay."""
     folder, started = edge.keys.parent, start_times(edge)
-    other = folder / "other"
-    other.write_text("an unrelated secret")
+    extra_file = folder / "other"
+    extra_file.write_text("an unrelated secret")
     assert "expected no other file there, got 'other'" in edge.make_error("up")
-    other.unlink()
+    extra_file.unlink()
     folder.chmod(0o700)
     assert f"replicas run as user and group {CONTAINER_UID}, who cannot read the file" in edge.make_error("up")
     folder.chmod(0o755)

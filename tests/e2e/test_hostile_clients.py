@@ -126,7 +126,7 @@ def test_endless_chunks_are_refused(stack: Stack, attackers: ProcessPoolExecutor
 
 
 def test_pipelined_requests_are_answered(stack: Stack, attackers: ProcessPoolExecutor) -> None:
-    """All of a thousand requests that were sent before the first answer was read are answered."""
+    """A thousand requests that were sent before the first answer was read are all answered."""
     assert outcomes_of_attack(stack, attackers, "pipelined", count=1000) == {"1000 x 200": 1}
 
 

@@ -1,4 +1,4 @@
-"""The stack in containers from a machine like a Mac: the host's part without what Linux alone has, on a real engine."""
+"""An end-to-end test of the stack in containers on a simulated macOS host, with a real engine."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.support.stacks.containers import ContainerStack, require_engine
 
 @pytest.fixture
 def stack(tmp_path: Path) -> ContainerStack:
-    """A stack that is not up, whose verbs run in the macOS form, in a checkout reached by a link, as all in /tmp is."""
+    """A stack whose verbs run on simulated macOS, in a checkout behind a link such as macOS's /tmp."""
     require_engine()
     link = tmp_path / "link"
     link.symlink_to(ROOT)
     new_stack = ContainerStack(tmp_path / "var", checkout=link)
     model = saved_models.covertype_forest(tmp_path / "model")
-    macos_form = {"PYTHONPATH": str(macos.PROGRAMS), "BACKEND": "auto", "PWD": str(link)}
-    new_stack.environ = new_stack.project_settings("macos", MODEL_URI=model) | macos_form
+    macos_settings = {"PYTHONPATH": str(macos.PROGRAMS), "BACKEND": "auto", "PWD": str(link)}
+    new_stack.environ = new_stack.project_settings("macos", MODEL_URI=model) | macos_settings
     return new_stack
 
 
-def test_stack_on_macos(stack: ContainerStack) -> None:
+def test_verbs_work_on_macos(stack: ContainerStack) -> None:
     """`up`, `scale`, `stats` and `down` work on a real engine; local processes are refused in one line."""
     assert "local processes need Linux" in stack.make_error("up", "BACKEND=local")
     try:

@@ -1,4 +1,4 @@
-"""A stack whose checkout changes while it runs, as after `git pull`."""
+"""End-to-end tests of a stack whose checkout changes while it runs, as after `git pull`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARTS = ("server", "deploy", "nginx", "locust", "gunicorn.conf.py", "Makefile")
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A lone replica, started by a checkout of its own."""
+    """A stack of one replica, started from a copy of the checkout."""
     folder = tmp_path_factory.mktemp("other-code")
     checkout = folder / "checkout"
     checkout.mkdir()
@@ -36,35 +36,35 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         new_stack.make("down")
 
 
-def change(stack: Stack) -> None:
-    """Change the code that replicas run."""
+def change_code(stack: Stack) -> None:
+    """Change the code that new replicas run."""
     with (stack.checkout / "server/errors.py").open("a") as file:
         file.write("# changed\n")
 
 
-def test_up_replaces_a_replica_of_other_code_without_a_lost_request(stack: Stack) -> None:
-    """Promote refuses until `make up` has replaced the lone replica, while Nginx stays and no request fails."""
+def test_up_replaces_a_replica_of_other_code_without_failures(stack: Stack) -> None:
+    """`make promote` is refused until `make up` has replaced the replica; Nginx stays, and no request fails."""
     with Load(stack.port, **LOW_RATE) as load:
-        before = stack.pids()
+        pids_before = stack.pids()
         stack.make_ok("up")
-        assert stack.pids() == before
-        change(stack)
+        assert stack.pids() == pids_before
+        change_code(stack)
         assert stack.make_error("promote", "VERSION=1") == f"error: {code_mismatch('replica-1')}"
         assert stack.make_error("rollback") == f"error: {code_mismatch('replica-1')}"
-        assert stack.pids() == before
+        assert stack.pids() == pids_before
         stack.make_ok("up")
-    after = stack.pids()
-    assert after["replica-1"] != before["replica-1"]
-    assert after["nginx"] == before["nginx"]
+    pids_after = stack.pids()
+    assert pids_after["replica-1"] != pids_before["replica-1"]
+    assert pids_after["nginx"] == pids_before["nginx"]
     assert load.counts.answered > 0
     assert load.counts.failed == 0, load.counts.broken
     assert code_mismatch("replica-1") not in stack.make_error("promote", "VERSION=1")
 
 
 def test_restart_replaces_a_replica_of_other_code_once(stack: Stack) -> None:
-    """`make restart` leaves a replica of the checkout's code, which a second `make up` does not replace."""
-    change(stack)
+    """`make restart` starts a replica with the current code, which a following `make up` does not replace."""
+    change_code(stack)
     stack.make_ok("restart")
-    before = stack.pids()
+    pids = stack.pids()
     stack.make_ok("up")
-    assert stack.pids() == before
+    assert stack.pids() == pids

@@ -1,4 +1,4 @@
-"""One replica, started by `gunicorn -c gunicorn.conf.py`: any model, slow models, full queues, kills and drains."""
+"""End-to-end tests of one replica started by `gunicorn -c gunicorn.conf.py`."""
 
 from __future__ import annotations
 
@@ -34,16 +34,20 @@ def is_class(answer: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("save", "document", "good"),
+    ("save", "document", "is_expected"),
     [
         (saved_models.histogram_boosting, {"features": COVERTYPE}, is_class),
-        (saved_models.iris_regression, IRIS, lambda a: a["prediction"] == 0 and a["confidence"] > 0.9),
-        (saved_models.diabetes_regressor, DIABETES, lambda a: 25 < a["prediction"] < 346 and a["confidence"] is None),
-        (saved_models.mixed_columns, {"colour": "red", "size": 35}, lambda a: a["prediction"] == "large"),
+        (saved_models.iris_regression, IRIS, lambda answer: answer["prediction"] == 0 and answer["confidence"] > 0.9),
+        (
+            saved_models.diabetes_regressor,
+            DIABETES,
+            lambda answer: 25 < answer["prediction"] < 346 and answer["confidence"] is None,
+        ),
+        (saved_models.mixed_columns, {"colour": "red", "size": 35}, lambda answer: answer["prediction"] == "large"),
         (
             lambda path: saved_models.save_pyfunc(path, saved_models.Doubling()),
             {"x": 4.5},
-            lambda a: a["prediction"] == 9.0,
+            lambda answer: answer["prediction"] == 9.0,
         ),
     ],
     ids=["openmp", "iris", "regressor", "strings", "pyfunc"],
@@ -53,9 +57,9 @@ def test_any_model_is_served_by_preloaded_workers(
     tmp_path: Path,
     save: Callable[[Path], Path],
     document: object,
-    good: Callable[[dict[str, Any]], bool],
+    is_expected: Callable[[dict[str, Any]], bool],
 ) -> None:
-    """A model of any kind, loaded once in the master, answers from both of two workers."""
+    """A model of each type is loaded once, in the master, and both workers answer."""
     replica = start_replica(save(tmp_path / "model"), WEB_CONCURRENCY="2")
     with Load(replica.port, connections=16, document=document) as load:
         load.wait_for(200)
@@ -64,18 +68,18 @@ def test_any_model_is_served_by_preloaded_workers(
     assert replica.log.read_text().count("model loaded") == 1
     status, answer = replica.ask("POST", "/predict", document)
     assert status == 200
-    assert good(answer), answer
+    assert is_expected(answer), answer
 
 
 @pytest.fixture
 def sleeping(start_replica: StartReplica, tmp_path: Path) -> Replica:
-    """One worker whose every predict call takes a second."""
+    """A replica of one worker whose predict calls take a second each."""
     model = saved_models.save_pyfunc(tmp_path / "model", saved_models.Sleeping())
     return start_replica(model, WEB_CONCURRENCY="1", MAX_PENDING="4")
 
 
 def test_health_answers_while_the_model_computes(sleeping: Replica) -> None:
-    """While a predict call of a second runs, /health is answered before it ends."""
+    """/health answers while a predict call of a second runs."""
     with ThreadPoolExecutor() as pool:
         prediction = pool.submit(sleeping.ask, "POST", "/predict", {"x": 1})
         time.sleep(0.2)
@@ -84,18 +88,18 @@ def test_health_answers_while_the_model_computes(sleeping: Replica) -> None:
         assert prediction.result()[0] == 200
 
 
-def test_full_queue_sheds_and_recovers(sleeping: Replica) -> None:
-    """Requests beyond those that may wait get 503 with Retry-After at once, the others their answers."""
+def test_full_queue_sheds_requests_and_recovers(sleeping: Replica) -> None:
+    """Requests over the limit of waiting rows get 503, and all others get predictions."""
     with Load(sleeping.port, connections=12, max_requests=12, document={"x": 1}) as load:
         wait_until(lambda: sum(load.counts.statuses.values()) >= 12)
     assert load.counts.statuses[503] >= 1
-    assert load.counts.statuses[200] >= 4  # those that may wait; one more if the first was being predicted by then
+    assert load.counts.statuses[200] >= 4  # those that may wait, and possibly one that was already being predicted
     assert load.counts.statuses[200] + load.counts.statuses[503] == 12
     assert sleeping.ask("POST", "/predict", {"x": 1})[0] == 200
 
 
 def test_full_queue_names_when_to_try_again(sleeping: Replica) -> None:
-    """The 503 of a full queue is a problem document with Retry-After."""
+    """The 503 of a full queue is a problem document, and its header Retry-After is 1 second."""
     with ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(post, sleeping.port, {"x": 1}) for _ in range(8)]
         shed = [answer for answer in (call.result() for call in calls) if answer[0] == 503]
@@ -118,36 +122,36 @@ def post(port: int, document: object) -> tuple[int, dict[str, str], Any]:
 
 
 def test_waiting_requests_share_a_predict_call(sleeping: Replica) -> None:
-    """Requests that arrive while a call runs are taken together by the next: the model sees them as one batch."""
+    """Requests that arrive during a predict call become one batch of the next call."""
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(sleeping.ask, "POST", "/predict", {"x": 1})
         time.sleep(0.3)
-        rest = [pool.submit(sleeping.ask, "POST", "/predict", {"x": 1}) for _ in range(3)]
+        later = [pool.submit(sleeping.ask, "POST", "/predict", {"x": 1}) for _ in range(3)]
         assert first.result()[1]["prediction"] == 1
-        assert [call.result()[1]["prediction"] for call in rest] == [3, 3, 3]
+        assert [call.result()[1]["prediction"] for call in later] == [3, 3, 3]
 
 
-def test_caller_that_left_costs_no_prediction(sleeping: Replica) -> None:
-    """A client that hangs up while it waits leaves the queue: the next call computes only for those still there."""
+def test_closed_connection_costs_no_prediction(sleeping: Replica) -> None:
+    """The request of a client that closes its connection while it waits is not predicted."""
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(sleeping.ask, "POST", "/predict", {"x": 1})
         time.sleep(0.2)
-        impatient = socket.create_connection(("127.0.0.1", sleeping.port))
+        closing_client = socket.create_connection(("127.0.0.1", sleeping.port))
         body = b'{"x": 1}'
-        impatient.sendall(
+        closing_client.sendall(
             b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
             % (len(body), body)
         )
         time.sleep(0.2)
-        impatient.close()
-        patient = pool.submit(sleeping.ask, "POST", "/predict", {"x": 1})
+        closing_client.close()
+        waiting = pool.submit(sleeping.ask, "POST", "/predict", {"x": 1})
         assert first.result()[0] == 200
-        assert patient.result()[1]["prediction"] == 1
+        assert waiting.result()[1]["prediction"] == 1
     assert "Traceback" not in sleeping.log.read_text()
 
 
-def test_stopping_finishes_what_it_took(sleeping: Replica) -> None:
-    """A request in flight when SIGTERM comes is answered, new connections are refused, and the exit status is 0."""
+def test_sigterm_finishes_accepted_requests(sleeping: Replica) -> None:
+    """After SIGTERM, a request in flight is answered, new connections are refused, and the exit status is 0."""
     with ThreadPoolExecutor() as pool:
         call = pool.submit(sleeping.ask, "POST", "/predict", {"x": 1})
         time.sleep(0.3)
@@ -158,26 +162,26 @@ def test_stopping_finishes_what_it_took(sleeping: Replica) -> None:
 
 
 def test_draining_worker_is_not_ready(sleeping: Replica) -> None:
-    """On a connection that it still serves, a draining worker answers /ready with 503 and asks for a new connection."""
-    kept = http.client.HTTPConnection("127.0.0.1", sleeping.port, timeout=30)
-    kept.request("GET", "/ready")
-    assert kept.getresponse().read()
+    """A draining worker answers /ready on an open connection with 503, Retry-After and Connection: close."""
+    connection = http.client.HTTPConnection("127.0.0.1", sleeping.port, timeout=30)
+    connection.request("GET", "/ready")
+    assert connection.getresponse().read()
     with ThreadPoolExecutor() as pool:
         call = pool.submit(sleeping.ask, "POST", "/predict", {"x": 1})
         time.sleep(0.3)
         sleeping.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
-        kept.request("GET", "/ready")
-        answer = kept.getresponse()
+        connection.request("GET", "/ready")
+        answer = connection.getresponse()
         assert answer.status == 503
         assert answer.getheader("Connection") == "close"
         assert answer.getheader("Retry-After")
         assert call.result()[0] == 200
-    kept.close()
+    connection.close()
 
 
-def test_poison_fails_alone(start_replica: StartReplica, tmp_path: Path) -> None:
-    """A row that the model cannot compute is a 500 that tells nothing, and what was batched with it is answered."""
+def test_row_that_fails_does_not_fail_its_batch(start_replica: StartReplica, tmp_path: Path) -> None:
+    """A row that the model cannot predict gets a 500 without details, and other requests of its batch are answered."""
     model = saved_models.save_pyfunc(tmp_path / "model", saved_models.Refusing())
     replica = start_replica(model, WEB_CONCURRENCY="1")
     with Load(replica.port, connections=16, document={"x": 1}) as load:
@@ -191,7 +195,7 @@ def test_poison_fails_alone(start_replica: StartReplica, tmp_path: Path) -> None
 
 
 def test_killed_worker_is_replaced_without_loading(start_replica: StartReplica, tmp_path: Path) -> None:
-    """The master forks a new worker for one killed with -9, from the model that it holds."""
+    """The master forks a new worker for one killed with SIGKILL, without loading the model again."""
     replica = start_replica(saved_models.iris_regression(tmp_path / "model"), WEB_CONCURRENCY="1")
     master = psutil.Process(replica.process.pid)
     (worker,) = master.children()
@@ -203,8 +207,8 @@ def test_killed_worker_is_replaced_without_loading(start_replica: StartReplica, 
     assert replica.log.read_text().count("model loaded") == 1
 
 
-def test_orphaned_workers_leave(start_replica: StartReplica, tmp_path: Path) -> None:
-    """When the master is killed with -9, its workers stop by themselves and free the port."""
+def test_orphaned_workers_exit(start_replica: StartReplica, tmp_path: Path) -> None:
+    """The workers of a master killed with SIGKILL exit by themselves and free the port."""
     replica = start_replica(saved_models.iris_regression(tmp_path / "model"), WEB_CONCURRENCY="2")
     workers = psutil.Process(replica.process.pid).children()
     os.kill(replica.process.pid, signal.SIGKILL)
@@ -214,7 +218,7 @@ def test_orphaned_workers_leave(start_replica: StartReplica, tmp_path: Path) -> 
 
 
 def test_workers_share_the_models_memory(start_replica: StartReplica, tmp_path: Path) -> None:
-    """With eight workers that all answered, and about equally, each has at most 20 MB that it does not share."""
+    """After a load spread over eight workers, each has less than 20 MB of unshared memory."""
     replica = start_replica(saved_models.covertype_forest(tmp_path / "model"), WEB_CONCURRENCY="8")
     with Load(replica.port, connections=64, document={"features": COVERTYPE}) as load:
         load.wait_for(10_000)
@@ -224,16 +228,16 @@ def test_workers_share_the_models_memory(start_replica: StartReplica, tmp_path: 
         assert worker.memory_full_info().uss < 20_000_000
 
 
-def test_master_has_no_thread_of_ours(start_replica: StartReplica, tmp_path: Path) -> None:
-    """The master that forks runs one Python thread: threads do not survive a fork, their locks do."""
+def test_master_has_one_thread(start_replica: StartReplica, tmp_path: Path) -> None:
+    """The master runs only one Python thread, since a fork copies the locks of other threads but not the threads."""
     replica = start_replica(saved_models.iris_regression(tmp_path / "model"), WEB_CONCURRENCY="1")
     names = [path.read_text().strip() for path in Path(f"/proc/{replica.process.pid}/task").glob("*/comm")]
-    # PyArrow's allocator, which pandas brings, has a thread of its own that is made for forks.
+    # PyArrow, which pandas imports, has an allocator with a background thread that is safe with forks.
     assert len([name for name in names if name != "jemalloc_bg_thd"]) == 1
 
 
-def test_many_slow_connections_do_not_stop_others(start_replica: StartReplica, tmp_path: Path) -> None:
-    """Half-sent requests that never go on do not keep the worker from answering."""
+def test_incomplete_requests_do_not_block_others(start_replica: StartReplica, tmp_path: Path) -> None:
+    """Incomplete requests on 50 connections do not keep the worker from answering another."""
     replica = start_replica(saved_models.iris_regression(tmp_path / "model"), WEB_CONCURRENCY="1")
 
     async def hold() -> None:

@@ -1,4 +1,4 @@
-"""The local stack as its user meets it: `make up`, `scale`, `restart`, and what happens when parts of it die."""
+"""End-to-end tests of the local stack: `make up`, `scale`, `restart` and other verbs, and killed processes."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ pytestmark = pytest.mark.xdist_group("stack")
 
 
 def processes_of(stack: Stack) -> list[psutil.Process]:
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
-            if process.cwd() == str(stack.var):  # all of a stack's processes, and nobody else's, work there
-                found.append(process)
+            if process.cwd() == str(stack.var):  # only the stack's own processes
+                processes.append(process)
         except psutil.Error:
             continue
-    return found
+    return processes
 
 
 def unsigned_model(stack: Stack, folder: Path) -> Path:
-    """A copy of the stack's model that states no columns."""
+    """Copy the stack's model to a folder without its signature, and return the folder."""
     shutil.copytree(next((stack.var / "models").glob("*/model")), folder)
     text = (folder / "MLmodel").read_text()
     (folder / "MLmodel").write_text(text[: text.index("signature:")])
     return folder
 
 
-def test_the_workshops_payload_gets_a_class(stack: Stack) -> None:
-    """The workshop's payload, posted to Nginx, is answered with a class from 1 to 7."""
+def test_prediction_through_nginx_is_a_class(stack: Stack) -> None:
+    """WORKSHOP_ROW, posted to Nginx, gets a class from 1 to 7 with a confidence and the version."""
     status, answer = stack.predict()
     assert status == 200
     assert answer["prediction"] in range(1, 8)
@@ -54,14 +54,14 @@ def test_the_workshops_payload_gets_a_class(stack: Stack) -> None:
 
 
 def test_up_again_changes_nothing(stack: Stack) -> None:
-    """A second `make up` finds everything running and restarts none of it."""
-    before = stack.pids()
+    """A second `make up` restarts no process."""
+    pids = stack.pids()
     stack.make_ok("up", "N=2")
-    assert stack.pids() == before
+    assert stack.pids() == pids
 
 
 def test_round_robin_is_exact(stack: Stack) -> None:
-    """Of 300 requests on new connections each of three replicas answers 100, once a new one has its full weight."""
+    """Each of three replicas answers 100 of 300 requests on new connections, once the new replica has full weight."""
     stack.make_ok("scale", "N=3")
     post_once_each(stack.port, 300)
     assert set(post_once_each(stack.port, 300).replicas.values()) == {100}
@@ -69,15 +69,15 @@ def test_round_robin_is_exact(stack: Stack) -> None:
 
 
 def test_every_worker_answers(stack: Stack) -> None:
-    """At 64 connections every worker of every replica answers some requests."""
+    """With 64 connections every worker of every replica answers requests."""
     with Load(stack.port) as load:
         load.wait_for(3000)
     assert load.counts.failed == 0, load.counts
     assert len(load.counts.served_by) == 4
 
 
-def test_scaling_under_load_loses_nothing(stack: Stack) -> None:
-    """No request fails while 64 connections post without pause and the stack scales 1 -> 4 -> 1."""
+def test_scaling_under_load_fails_no_request(stack: Stack) -> None:
+    """No request on 64 busy connections fails while the stack scales from 1 replica to 4 and back."""
     stack.make_ok("scale", "N=1")
     with Load(stack.port) as load:
         load.wait_for(500)
@@ -90,20 +90,20 @@ def test_scaling_under_load_loses_nothing(stack: Stack) -> None:
     assert load.counts.failed == 0, load.counts
 
 
-def test_restart_under_load_loses_nothing(stack: Stack) -> None:
-    """No request fails while every replica is restarted, and all masters are new afterwards."""
-    before = stack.pids()
+def test_restart_under_load_fails_no_request(stack: Stack) -> None:
+    """`make restart` replaces all masters without a failed request."""
+    pids_before = stack.pids()
     with Load(stack.port, **LOW_RATE) as load:
         load.wait_for(200)
         stack.make_ok("restart")
         load.wait_for(200)
-    after = stack.pids()
+    pids_after = stack.pids()
     assert load.counts.failed == 0, load.counts
-    assert all(after[name] != before[name] for name in ("replica-1", "replica-2"))
+    assert all(pids_after[name] != pids_before[name] for name in ("replica-1", "replica-2"))
 
 
-def test_lone_replica_restarts_without_a_gap(stack: Stack) -> None:
-    """A stack of one replica answers throughout its restart."""
+def test_restart_of_one_replica_fails_no_request(stack: Stack) -> None:
+    """A stack of one replica answers all requests during `make restart`."""
     stack.make_ok("scale", "N=1")
     with Load(stack.port, **LOW_RATE) as load:
         load.wait_for(200)
@@ -114,8 +114,8 @@ def test_lone_replica_restarts_without_a_gap(stack: Stack) -> None:
     stack.make_ok("scale", "N=2")
 
 
-def test_lone_replica_changes_its_settings_without_a_gap(stack: Stack, tmp_path: Path) -> None:
-    """A stack of one replica answers while a setting changes, and while a change that cannot be is refused."""
+def test_changed_setting_of_one_replica_fails_no_request(stack: Stack, tmp_path: Path) -> None:
+    """A stack of one replica answers all requests while a setting changes, and while an invalid change is refused."""
     stack.make_ok("scale", "N=1")
     folder = unsigned_model(stack, tmp_path / "model")
     with Load(stack.port, **LOW_RATE) as load:
@@ -128,22 +128,22 @@ def test_lone_replica_changes_its_settings_without_a_gap(stack: Stack, tmp_path:
     stack.make_ok("scale", "N=2")
 
 
-def test_killed_worker_is_forked_anew(stack: Stack) -> None:
-    """A worker killed with -9 is replaced by a fork that loads nothing, and no request is lost."""
+def test_killed_worker_is_replaced_without_loading(stack: Stack) -> None:
+    """A worker killed with SIGKILL is replaced by a fork without loading the model, and no request fails."""
     loads = stack.log(1).count("model loaded")
     master = psutil.Process(stack.pids()["replica-1"])
     with Load(stack.port, **LOW_RATE) as load:
         load.wait_for(200)
         victim = master.children()[0]
         victim.kill()
-        wait_until(lambda: len([c for c in master.children() if c.pid != victim.pid]) == 2)
+        wait_until(lambda: len([child for child in master.children() if child.pid != victim.pid]) == 2)
         load.wait_for(500)
     assert load.counts.failed == 0, load.counts
     assert stack.log(1).count("model loaded") == loads
 
 
 def test_killed_master_is_restarted(stack: Stack) -> None:
-    """A master killed with -9 comes back, its orphans go, and the other replica loses no request meanwhile."""
+    """A master killed with SIGKILL is restarted, its workers exit, and no request fails meanwhile."""
     pid = stack.pids()["replica-2"]
     orphans = psutil.Process(pid).children()
     with Load(stack.port, **LOW_RATE) as load:
@@ -156,10 +156,10 @@ def test_killed_master_is_restarted(stack: Stack) -> None:
     assert load.counts.failed == 0, load.counts
 
 
-def test_registry_that_is_gone_does_not_stop_a_restart(stack: Stack) -> None:
-    """With the registry's database moved away a restart serves from the last good copy, and /health says so."""
-    database, aside = stack.var / "mlflow.db", stack.var / "moved.db"
-    database.rename(aside)
+def test_restart_without_the_registry_serves_the_last_good_copy(stack: Stack) -> None:
+    """Without the registry's database, a restart serves the last good copy, and /health reports this."""
+    database, moved = stack.var / "mlflow.db", stack.var / "moved.db"
+    database.rename(moved)
     try:
         stack.make_ok("restart")
         health = stack.health(1)
@@ -169,13 +169,13 @@ def test_registry_that_is_gone_does_not_stop_a_restart(stack: Stack) -> None:
         assert "last good copy" in stack.make_ok("status")
         assert not database.exists()
     finally:
-        aside.rename(database)
+        moved.rename(database)
     stack.make_ok("restart")
     assert stack.health(1)["source"] == "the registry"
 
 
 def test_each_worker_costs_little_memory(stack: Stack) -> None:
-    """After load, no worker has more than 20 MB of its own: the model's pages are the master's."""
+    """After a load, no worker has more than 20 MB of unshared memory."""
     with Load(stack.port) as load:
         load.wait_for(3000)
     lines = [line.split() for line in stack.make_ok("stats").splitlines() if line.startswith("replica-")]
@@ -197,7 +197,7 @@ def test_each_worker_costs_little_memory(stack: Stack) -> None:
     ],
 )
 def test_errors_keep_their_form_through_nginx(stack: Stack, body: bytes, content_type: str, status: int) -> None:
-    """A bad request is answered with its own status and a problem document, whoever refuses it."""
+    """An invalid request gets its own status and a problem document, from a replica or from Nginx."""
     request = urllib.request.Request(f"{stack.address}/predict", body, {"Content-Type": content_type})
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request, timeout=10)
@@ -221,8 +221,10 @@ def test_errors_keep_their_form_through_nginx(stack: Stack, body: bytes, content
         (b"POST /predict HTTP/1.1\r\nTransfer-Encoding: identity", 501),
     ],
 )
-def test_malformed_requests_are_told_so_by_nginx(stack: Stack, request_head: bytes, status: int) -> None:
-    """What never reaches a replica is refused in the same form: its own status, a problem document, never a 500."""
+def test_nginx_answers_malformed_requests_with_problem_documents(
+    stack: Stack, request_head: bytes, status: int
+) -> None:
+    """Nginx refuses malformed requests with their own status and a problem document."""
     with socket.create_connection(("127.0.0.1", stack.port), timeout=10) as connection:
         connection.sendall(request_head + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
@@ -232,8 +234,8 @@ def test_malformed_requests_are_told_so_by_nginx(stack: Stack, request_head: byt
     assert f'"status":{status}' in answer
 
 
-def test_killed_nginx_comes_back(stack: Stack) -> None:
-    """After Nginx's master was killed with -9 a new one takes over the port from its orphaned workers."""
+def test_killed_nginx_is_restarted(stack: Stack) -> None:
+    """After Nginx's master was killed with SIGKILL, a new one takes over the port from the orphaned workers."""
     pid = stack.pids()["nginx"]
     orphans = psutil.Process(pid).children()
     os.kill(pid, signal.SIGKILL)
@@ -241,20 +243,20 @@ def test_killed_nginx_comes_back(stack: Stack) -> None:
     wait_until(lambda: stack.pids().get("nginx", pid) != pid and stack.predict()[0] == 200)
 
 
-def test_deleted_socket_is_made_again_by_up(stack: Stack) -> None:
-    """A replica whose socket somebody deleted is restarted by `make up`."""
+def test_up_restarts_a_replica_without_a_socket(stack: Stack) -> None:
+    """`make up` restarts a replica whose socket was deleted."""
     (stack.var / "run/1.sock").unlink()
     stack.make_ok("up", "N=2")
     assert stack.health(1)["status"] == "ok"
 
 
-def test_nginx_without_a_replica_says_try_again(stack: Stack) -> None:
+def test_nginx_without_a_replica_answers_503(stack: Stack) -> None:
     """While no replica listens, Nginx answers 503 with Retry-After and a problem document."""
     sockets = sorted((stack.var / "run").glob("[0-9].sock"))
     for path in sockets:
-        path.rename(path.with_suffix(".aside"))
+        path.rename(path.with_suffix(".moved"))
     try:
-        # A kept-alive connection to a replica would still be answered: every one of Nginx's has to be gone.
+        # Reloading Nginx closes its open connections to replicas, which would still be answered.
         os.kill(stack.pids()["nginx"], signal.SIGHUP)
         wait_until(lambda: stack.predict()[0] != 200, pause=0.2)
         with pytest.raises(urllib.error.HTTPError) as caught:
@@ -265,25 +267,25 @@ def test_nginx_without_a_replica_says_try_again(stack: Stack) -> None:
             assert answer.headers["Content-Type"] == "application/problem+json"
     finally:
         for path in sockets:
-            path.with_suffix(".aside").rename(path)
+            path.with_suffix(".moved").rename(path)
     wait_until(lambda: stack.predict()[0] == 200)
 
 
-def test_impossible_count_is_refused(stack: Stack) -> None:
-    """`make scale` with a number that cannot be is refused, and changes nothing."""
-    before = stack.pids()
+def test_scale_rejects_more_replicas_than_slots(stack: Stack) -> None:
+    """`make scale` with more replicas than slots is refused and changes nothing."""
+    pids = stack.pids()
     assert "N='9': " in stack.make_error("scale", "N=9")
-    assert stack.pids() == before
+    assert stack.pids() == pids
 
 
-def test_parts_of_a_cpu_need_docker(stack: Stack) -> None:
-    """`make resources` refuses here what only containers can do, and says so."""
+def test_resources_refuses_limits_that_need_docker(stack: Stack) -> None:
+    """`make resources` refuses fractions of a CPU and memory limits, which only containers support."""
     assert "use Docker" in stack.make_error("resources", "CPUS=0.5")
     assert "needs Docker" in stack.make_error("resources", "CPUS=1", "MEMORY=1G")
 
 
 def test_resources_hold_each_replica_to_its_cpus(stack: Stack) -> None:
-    """`make resources CPUS=1` leaves every replica's processes one CPU, without a lost request."""
+    """`make resources CPUS=1` limits each replica to one CPU without a failed request."""
     with Load(stack.port, **LOW_RATE) as load:
         load.wait_for(200)
         stack.make_ok("resources", "CPUS=1")
@@ -294,14 +296,14 @@ def test_resources_hold_each_replica_to_its_cpus(stack: Stack) -> None:
             assert len(os.sched_getaffinity(pid)) == 1
 
 
-def test_logs_are_shown(stack: Stack) -> None:
-    """`make logs` shows what the replicas printed, and refuses a service that is none."""
+def test_logs_shows_the_output_of_replicas(stack: Stack) -> None:
+    """`make logs` shows the output of the replicas and refuses an unknown service."""
     assert "model loaded" in stack.make_ok("logs")
     assert "expected one of" in stack.make_error("logs", "S=nope")
 
 
 def test_access_log_has_both_clocks(stack: Stack) -> None:
-    """Nginx writes one JSON line a request, with its own time and the replica's."""
+    """Nginx logs one JSON line for each request, with its own time and the replica's."""
     stack.predict()
     wait_until(lambda: '"uri":"/predict"' in (stack.var / "log/access.log").read_text())
     line = json.loads((stack.var / "log/access.log").read_text().splitlines()[-1])
@@ -309,7 +311,7 @@ def test_access_log_has_both_clocks(stack: Stack) -> None:
 
 
 def test_locust_finds_the_service(stack: Stack, tmp_path: Path) -> None:
-    """Locust's UI is up, and its users' random rows, drawn within the ranges, are all answered."""
+    """Locust's page answers, and all random rows of its users get predictions."""
     with urllib.request.urlopen(f"http://127.0.0.1:{stack.locust_port}/", timeout=10) as page:
         assert "Locust" in page.read().decode()
     ran = subprocess.run(
@@ -327,31 +329,30 @@ def test_locust_finds_the_service(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_two_stacks_do_not_disturb_each_other(stack: Stack, tmp_path: Path) -> None:
-    """A second stack, with a var folder deep down and a model of its own, comes and goes without the first noticing."""
-    deep = tmp_path / ("deep" * 20) / ("er" * 30) / "var"
+    """A second stack with a deep var folder starts and stops without affecting the first one."""
+    deep_folder = tmp_path / ("deep" * 20) / ("er" * 30) / "var"
     model = next((stack.var / "models").glob("*/model"))
     shutil.copytree(model, tmp_path / "model")
-    other = Stack(deep, {"MODEL_URI": str(tmp_path / "model"), "WEB_CONCURRENCY": "1"})
-    before = stack.pids()
+    second_stack = Stack(deep_folder, {"MODEL_URI": str(tmp_path / "model"), "WEB_CONCURRENCY": "1"})
+    pids = stack.pids()
     try:
-        other.make_ok("up")
-        assert other.predict()[0] == 200
-        assert f"port {stack.port} is in use" in Stack(tmp_path / "third", other.environ, port=stack.port).make_error(
-            "up"
-        )
+        second_stack.make_ok("up")
+        assert second_stack.predict()[0] == 200
+        third_stack = Stack(tmp_path / "third", second_stack.environ, port=stack.port)
+        assert f"port {stack.port} is in use" in third_stack.make_error("up")
     finally:
-        other.make_ok("down")
-    assert processes_of(other) == []
-    assert stack.pids() == before
+        second_stack.make_ok("down")
+    assert processes_of(second_stack) == []
+    assert stack.pids() == pids
     assert stack.predict()[0] == 200
 
 
-def test_killed_supervisor_is_recovered_by_up(stack: Stack) -> None:
-    """After supervisord was killed with -9, `make up` clears what it left and the service answers again."""
+def test_up_recovers_from_a_killed_supervisord(stack: Stack) -> None:
+    """After supervisord was killed with SIGKILL, `make up` stops its leftover processes and the service answers."""
     os.kill(int((stack.var / "run/supervisord.pid").read_text()), signal.SIGKILL)
     stack.make_ok("up", "N=2")
     assert stack.predict()[0] == 200
-    names = [p.name() for p in processes_of(stack)]
+    names = [process.name() for process in processes_of(stack)]
     assert names.count("supervisord") == 1
 
 
@@ -364,23 +365,23 @@ def test_killed_supervisor_is_recovered_by_up(stack: Stack) -> None:
         ({"ENGINE": "turbo"}, "ENGINE='turbo': expected one of"),
     ],
 )
-def test_up_that_cannot_says_why_and_leaves_nothing(tmp_path: Path, environ: dict[str, str], reason: str) -> None:
-    """A start that cannot work ends with one line that names the reason, and no process is left."""
+def test_failed_up_gives_the_reason_and_leaves_no_process(tmp_path: Path, environ: dict[str, str], reason: str) -> None:
+    """A `make up` that cannot succeed ends with one line that has the reason, and no process remains."""
     new_stack = Stack(tmp_path / "var", environ)
     assert reason in new_stack.make_error("up")
     assert processes_of(new_stack) == []
 
 
 def test_model_without_a_signature_is_refused(tmp_path: Path, stack: Stack) -> None:
-    """A model that states no columns stops `make up` with one line, and nothing is left half-started."""
+    """A model without a signature ends `make up` with one line, and no process remains."""
     folder = unsigned_model(stack, tmp_path / "model")
     new_stack = Stack(tmp_path / "var", {"MODEL_URI": str(folder)})
     assert "the model has no signature" in new_stack.make_error("up")
     assert processes_of(new_stack) == []
 
 
-def test_compiled_model(stack: Stack) -> None:
-    """`make compile` prints the URI of a new version as its last line, which is served from packed arrays."""
+def test_compiled_model_is_served(stack: Stack) -> None:
+    """`make compile` prints the URI of a new version as its last line, and the compiled engine serves it."""
     uri = stack.make_ok("compile", "MODEL_URI=models:/covertype@champion").splitlines()[-1]
     assert uri.startswith("models:/covertype/")
     stack.make_ok("up", f"MODEL_URI={uri}")
@@ -389,33 +390,33 @@ def test_compiled_model(stack: Stack) -> None:
     assert stack.predict()[0] == 200
 
 
-def test_folder_that_was_compiled_before(stack: Stack, tmp_path: Path) -> None:
-    """A model in a folder gets a folder beside it, which is not replaced by another try."""
+def test_compile_does_not_replace_a_compiled_folder(stack: Stack, tmp_path: Path) -> None:
+    """`make compile` of a folder writes a new folder beside it, and refuses to replace it later."""
     folder = saved_models.diabetes_regressor(tmp_path / "diabetes")
     assert stack.make_ok("compile", f"MODEL_URI={folder}").splitlines()[-1] == f"{folder}-compiled"
     assert "diabetes-compiled exists" in stack.make_error("compile", f"MODEL_URI={folder}")
 
 
-def test_model_without_a_compiled_form(stack: Stack, tmp_path: Path) -> None:
-    """A model that has no compiled form is refused with the reason, and nothing is made."""
+def test_compile_refuses_an_unsupported_model(stack: Stack, tmp_path: Path) -> None:
+    """A model that cannot be compiled is refused with the reason, and no folder is written."""
     folder = saved_models.histogram_boosting(tmp_path / "boosting")
     line = stack.make_error("compile", f"MODEL_URI={folder}", "ENGINE=forest")
     assert "HistGradientBoostingClassifier is no forest, extra trees or decision tree of scikit-learn" in line
     assert [path.name for path in tmp_path.iterdir()] == ["boosting"]
 
 
-def test_failed_change_leaves_what_ran(stack: Stack) -> None:
-    """`make up` with a model that cannot be found leaves the running stack as it was."""
-    before = stack.pids()
+def test_failed_change_keeps_the_running_stack(stack: Stack) -> None:
+    """`make up` with an unknown model fails, and the running stack is unchanged."""
+    pids = stack.pids()
     assert "nobody" in Stack(stack.var, {"MODEL_URI": "models:/nobody/1"}, stack.port, stack.locust_port).make_error(
         "up"
     )
-    assert stack.pids() == before
+    assert stack.pids() == pids
     assert stack.predict(WORKSHOP_ROW)[0] == 200
 
 
-def test_down_leaves_nothing(stack: Stack) -> None:
-    """After `make down` no process, socket or listening port of the stack is left, and `make down` again is fine."""
+def test_down_leaves_no_process_or_socket(stack: Stack) -> None:
+    """After `make down` no process or socket of the stack remains, and a second `make down` succeeds."""
     stack.make_ok("down")
     assert processes_of(stack) == []
     assert not list((stack.var / "run").glob("*.sock"))

@@ -1,4 +1,4 @@
-"""The stack in a Docker Swarm of one node, by Docker's own commands."""
+"""End-to-end tests of the stack in a Docker Swarm of one node, controlled by Docker's commands."""
 
 from __future__ import annotations
 
@@ -22,60 +22,60 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
-# What Docker makes for the first swarm, and leaves behind.
-_GATEWAY = "docker_gwbridge"
+# Docker creates this network for the first swarm and does not remove it.
+_GATEWAY_NETWORK = "docker_gwbridge"
 
 
 @pytest.fixture
 def swarm(covertype_csv: Path) -> Iterator[SwarmStack]:
-    """A swarm of this test's own, with images built here; nothing is left of either."""
+    """A new swarm with images built from this checkout; both are removed after the test."""
     require_engine()
     port = free_port()
     name = f"forkcast-test-swarm-{port}"
-    own = {
+    settings = {
         "IMAGE": name, "N": "1", "HTTP_PORT": str(port), "UPDATE_DELAY": "0s", "UPDATE_MONITOR": "5s",
         "MODEL_URI": "models:/covertype/1", "MLFLOW_TRACKING_URI": "http://mlflow:5000",
         "COVERTYPE_PATH": str(covertype_csv), "COMPOSE_PROJECT_NAME": name,
     }  # fmt: skip
-    stack = SwarmStack(name, clean_environ() | own)
-    if why_not := occupied(stack):
-        (pytest.fail if os.environ.get("REQUIRE_DOCKER") else pytest.skip)(why_not)
-    gateway = _GATEWAY in stack.docker("network", "ls", "--format", "{{.Name}}").split()
+    stack = SwarmStack(name, clean_environ() | settings)
+    if reason := unsuitable_engine(stack):
+        (pytest.fail if os.environ.get("REQUIRE_DOCKER") else pytest.skip)(reason)
+    had_gateway = _GATEWAY_NETWORK in stack.docker("network", "ls", "--format", "{{.Name}}").split()
     stack.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
     try:
         stack.docker("compose", "build", "--quiet", "server", "nginx", "model")
         yield stack
     finally:
-        leave(stack, keep_gateway=gateway)
+        leave(stack, keep_gateway=had_gateway)
 
 
-def occupied(stack: SwarmStack) -> str:
-    """What is on this engine that a swarm which comes and goes would disturb, in words."""
+def unsuitable_engine(stack: SwarmStack) -> str:
+    """Return why creating and leaving a swarm would disturb this engine, or an empty string."""
     if (state := stack.docker("info", "--format", "{{.Swarm.LocalNodeState}}")) != "inactive":
         return f"needs an engine in no swarm; this one's is {state}"
-    # Leaving a swarm makes the engine forget the names of all containers that run, of any network.
+    # Leaving a swarm makes the engine forget the DNS names of all running containers, in any network.
     running = stack.docker("ps", "--format", "{{.Names}}").split()
     return f"needs an engine without running containers; this one has {running[0]}" if running else ""
 
 
 def leave(stack: SwarmStack, *, keep_gateway: bool) -> None:
-    """The stack, its volumes and images, and the swarm are gone."""
+    """Remove the stack, its volumes and images, and leave the swarm."""
     label = f"label=com.docker.stack.namespace={stack.name}"
     stack.docker("stack", "rm", "--detach=false", stack.name)
     stack.docker("swarm", "leave", "--force")
-    for things, remove in (
+    for list_command, remove_command in (
         (["ps", "--all", "--quiet", "--filter", label], ["rm", "--force", "--volumes"]),
         (["volume", "ls", "--quiet", "--filter", label], ["volume", "rm"]),
         (["image", "ls", "--quiet", "--filter", f"reference={stack.name}-*"], ["image", "rm", "--force"]),
     ):
-        if found := sorted(set(stack.docker(*things).split())):
-            stack.docker(*remove, *found)
+        if ids := sorted(set(stack.docker(*list_command).split())):
+            stack.docker(*remove_command, *ids)
     if not keep_gateway:
-        subprocess.run(["docker", "network", "rm", _GATEWAY], cwd=ROOT, capture_output=True, check=False)
+        subprocess.run(["docker", "network", "rm", _GATEWAY_NETWORK], cwd=ROOT, capture_output=True, check=False)
 
 
-def answered(address: str) -> str:
-    """The version that predicted, once Nginx has found the replicas."""
+def served_version(address: str) -> str:
+    """Wait until Nginx has found the replicas, and return the version that predicts."""
 
     def predict() -> tuple[int, Any]:
         return request_json(address, "POST", "/predict", WORKSHOP_ROW)
@@ -87,12 +87,12 @@ def answered(address: str) -> str:
     return wait_until(version, pause=0.1, describe=predict)
 
 
-def test_swarm_loses_no_request(swarm: SwarmStack) -> None:
-    """A stack trains, predicts, scales, and moves to another version, and no request fails meanwhile."""
+def test_scaling_and_update_in_a_swarm_fail_no_request(swarm: SwarmStack) -> None:
+    """A stack in a swarm trains and predicts, and no request fails while it scales and updates to another version."""
     port = int(swarm.environ["HTTP_PORT"])
     swarm.deploy("registry.yml")  # its job trains version 1
     swarm.deploy("stack.yml")
-    assert answered(f"http://127.0.0.1:{port}") == "1"
+    assert served_version(f"http://127.0.0.1:{port}") == "1"
     (replica, *_) = json.loads(swarm.docker("inspect", swarm.replicas()[0]))
     assert replica["HostConfig"]["ReadonlyRootfs"]
     with Load(port, connections=16, pause_seconds=0.05) as load:
@@ -102,4 +102,4 @@ def test_swarm_loses_no_request(swarm: SwarmStack) -> None:
         load.wait_for(200)
     assert load.counts.failed == 0, load.counts
     assert set(load.counts.versions) == {"1", "2"}
-    assert answered(f"http://127.0.0.1:{port}") == "2"
+    assert served_version(f"http://127.0.0.1:{port}") == "2"

@@ -63,12 +63,12 @@ class Block:
 
 def blocks(page: Path) -> list[Block]:
     """Return the fenced blocks of a Markdown page, in order."""
-    found: list[Block] = []
+    page_blocks: list[Block] = []
     directive: dict[str, str] = {}
     for token in MarkdownIt("commonmark").parse(page.read_text()):
         if token.type == "fence":
             line = token.map[0] + 1 if token.map else 0
-            found.append(
+            page_blocks.append(
                 Block(
                     line,
                     token.info.strip(),
@@ -79,7 +79,7 @@ def blocks(page: Path) -> list[Block]:
             )
         match = _DIRECTIVE.fullmatch(token.content.strip()) if token.type == "html_block" else None
         directive = {match[1]: match[2]} if match else {}
-    return found
+    return page_blocks
 
 
 def _commands(lines: list[str], first: int) -> Iterator[Command]:
