@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from deploy.backends.base import Backend
-from deploy.backends.choice import choose, containers_used
+from deploy.backends.choice import choose, used_docker_backend
 from deploy.backends.docker.backend import DockerBackend
 from deploy.errors import CommandError
 from deploy.options import Options, read_environment
@@ -184,7 +184,7 @@ class Verbs:
         if not self._options.confirmed and not _confirmed(self._layout.var):
             raise CommandError("nothing was deleted; to delete without a question: make clean YES=1")
         self._stop()
-        if containers := containers_used(self._layout, self._options):
+        if containers := used_docker_backend(self._layout, self._options):
             containers.delete()
             print("deleted the containers, volumes and images of this checkout")
         os.chdir(ROOT)

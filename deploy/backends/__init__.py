@@ -1,1 +1,1 @@
-"""Backends, on which a stack runs: containers on a Docker engine, or local processes under supervisord."""
+"""The backends that a stack runs on: containers of a Docker engine, or local processes under supervisord."""

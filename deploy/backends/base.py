@@ -1,4 +1,4 @@
-"""A backend: the verbs on a stack, written once over the steps that differ between containers and local processes."""
+"""The base class of the backends: the verbs, written once in terms of steps that each backend implements."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from deploy.stack.specification import Stack
 
 
 class Client:
-    """Uses a stack through Nginx, as its users' clients do. Tests hand in another."""
+    """A client that sends requests to a stack through Nginx. Tests pass a fake one."""
 
     def predict_example(self, stack: Stack, access: replica_client.Access) -> str | None:
-        """Let the stack predict its model's example; return what should be known of the answer, if anything."""
+        """Make the stack predict its model's example; return a note if that failed and is not the model's fault."""
         return replica_client.predict_example(stack.address, access)
 
     def wait_for_version(self, stack: Stack, version: Version, access: replica_client.Access) -> None:
@@ -32,19 +32,19 @@ class Client:
 
 
 class Backend(ABC):
-    """The verbs on one stack. Each raises a CommandError where it cannot do its work, and then leaves what ran before.
+    """The verbs on one stack. A verb that fails raises a CommandError and restores the stack that ran before it.
 
     The abstract methods that begin with an underscore are the steps. ``previous`` is the record of the stack that
-    runs while a verb changes it, or None.
+    runs when a verb starts, or None.
     """
 
     name: ClassVar[str]
-    # What runs where no option says otherwise.
+    # The stack that runs if no option changes it.
     default: ClassVar[Stack]
-    # Where clients reach the stack's own MLflow; {port} stands for its port on this machine.
+    # The address of the stack's own MLflow; {port} is replaced by its port on this machine.
     registry_address: ClassVar[str]
-    # The mode of the copy of the certificate's key that Nginx reads.
-    key_mode: ClassVar[int]
+    # The file mode of the copy of the TLS key that Nginx reads.
+    tls_key_mode: ClassVar[int]
 
     def __init__(self, layout: Layout, options: Options, client: Client | None = None) -> None:
         self._layout = layout
@@ -55,26 +55,30 @@ class Backend(ABC):
     # --- the verbs ---------------------------------------------------------------------------------------------------
 
     def up(self, *, full: bool = False) -> Stack:
-        """Start or change the stack to what was asked for; if ``full``, with a registry of its own.
+        """Start the stack, or change it to what the options ask for; if ``full``, with its own registry.
 
-        Run again, it converges. Where it fails, what it started is stopped again.
+        A second run converges to the same stack. A failed run stops what it started.
         """
         previous = self._running()
-        stack = self._limited((previous.wanted if previous else self.default).changed(self._options))
+        stack = self._with_limits((previous.wanted if previous else self.default).changed(self._options))
         stack = with_registry(stack, self._options, self.registry_address, full=full)
         tls.check(stack)
         api_keys.check(stack, self._options)
-        stack = self._prepared(stack, previous)
-        with self._registry_undone_on_failure(stack, previous):
+        stack = self._prepare(stack, previous)
+        with self._registry_restored_on_failure(stack, previous):
             if stack.full:
-                self._start_registry_or_say_why(stack, previous)
-            record = self._with_model(stack, previous)
-        shown = (self._layout.tls_key, self._layout.tls_cert, self._layout.client_key)
-        with self._undone_on_failure(previous), self._model_taken_back(record), tls.restored_on_failure(*shown):
-            # In a folder of this user alone.
-            tls.install(self._layout, stack, mode=self.key_mode)
+                self._start_registry_or_warn(stack, previous)
+            record = self._provide_model(stack, previous)
+        tls_files = (self._layout.tls_key, self._layout.tls_cert, self._layout.client_key)
+        with (
+            self._stack_restored_on_failure(previous),
+            self._model_restored_on_failure(record),
+            tls.restored_on_failure(*tls_files),
+        ):
+            # Only this user can enter the folder of these copies.
+            tls.install(self._layout, stack, mode=self.tls_key_mode)
             self._start(record)
-            self._predict(stack)
+            self._predict_example(stack)
         self._finish(stack)
         return stack
 
@@ -84,45 +88,45 @@ class Backend(ABC):
         return self._change(previous, previous.wanted.scaled(self._options))
 
     def resources(self) -> Stack:
-        """Change the CPUs and the memory that each replica may use."""
+        """Change the CPU and memory limits of each replica."""
         previous = self._require_running()
         if not (self._options.cpus or self._options.memory):
             raise CommandError(self._limits_missing)
-        return self._change(previous, self._limited(previous.wanted))
+        return self._change(previous, self._with_limits(previous.wanted))
 
     def apply(self, stack: Stack) -> Stack:
-        """Make exactly this stack run, with the model and the code that are there."""
+        """Make exactly this stack run, with the current model and code."""
         return self._change(self._require_running(), stack)
 
     def restart(self) -> Stack:
-        """Replace every replica, one after another, so that there is always one that answers."""
+        """Replace every replica, one after another, so that at least one always answers."""
         previous = self._require_running()
-        record = self._with_newest_model(previous)
-        with self._undone_on_failure(previous), self._model_taken_back(record):
+        record = self._provide_newest_model(previous)
+        with self._stack_restored_on_failure(previous), self._model_restored_on_failure(record):
             self._replace_replicas(record)
         return record.wanted
 
     def promote(self, version: str | None, *, force: bool) -> Version:
-        """Reload every replica to a version of the model, or with None to the one before.
+        """Reload every replica to a version of the model; None means the previous version.
 
-        ``force`` accepts a version with another signature. Where nothing runs, the registry alone changes.
+        ``force`` accepts a version with another signature. If nothing runs, only the registry changes.
         """
         previous = self._running()
-        stack = previous.wanted if previous else self._limited(self.default.changed(self._options))
-        replicas, registrar = self._rollout(stack, previous)
+        stack = previous.wanted if previous else self._with_limits(self.default.changed(self._options))
+        replicas, registrar = self._replicas_and_registrar(stack, previous)
         code = code_digest()
         if name := next((replica.name for replica in replicas if not replica.runs_code(code)), None):
             raise CommandError(code_mismatch(name))
         graceful_timeout = stack.settings(self._layout).graceful_timeout
         promoted = promote(replicas, registrar, version, force=force, graceful_timeout=graceful_timeout)
         if previous is not None:
-            self._reloaded(previous, promoted)
+            self._record_promotion(previous, promoted)
             self._client.wait_for_version(stack, promoted, replica_client.Access.of(stack, self._layout))
         return promoted
 
     @abstractmethod
     def monitoring(self) -> Mapping[str, str]:
-        """Start what watches the running stack; return the addresses of its pages by name."""
+        """Start monitoring of the running stack; return the addresses of its pages by name."""
 
     @abstractmethod
     def train(self) -> None:
@@ -130,7 +134,7 @@ class Backend(ABC):
 
     @abstractmethod
     def compile(self) -> None:
-        """Compile a model, into its registry or beside its folder."""
+        """Compile a model; store the result in its registry, or next to its folder."""
 
     @abstractmethod
     def record(self, document: str) -> None:
@@ -138,21 +142,21 @@ class Backend(ABC):
 
     @abstractmethod
     def status(self) -> list[str]:
-        """Return a line for each container or program, and notes on what is wrong."""
+        """Return a line for each container or program, and notes on problems."""
 
     @abstractmethod
     def stats(self) -> None:
-        """Show CPU and memory."""
+        """Show the CPU and memory that the stack uses."""
 
     @abstractmethod
     def logs(self) -> None:
-        """Show what a service printed."""
+        """Show the log of a service."""
 
     @abstractmethod
     def down(self) -> None:
-        """Stop everything; data stays."""
+        """Stop the whole stack and keep its data."""
 
-    # --- what both backends do alike ---------------------------------------------------------------------------------
+    # --- shared by both backends -------------------------------------------------------------------------------------
 
     def _require_running(self) -> Record:
         record = self._running()
@@ -161,13 +165,13 @@ class Backend(ABC):
         return record
 
     def _change(self, previous: Record, stack: Stack) -> Stack:
-        with self._undone_on_failure(previous):
+        with self._stack_restored_on_failure(previous):
             self._converge(previous.with_wanted(stack))
         return stack
 
     @contextmanager
-    def _undone_on_failure(self, previous: Record | None) -> Iterator[None]:
-        """Go back to what ran before, or to nothing, where the block fails. Its error is the one that is raised."""
+    def _stack_restored_on_failure(self, previous: Record | None) -> Iterator[None]:
+        """If the block fails, restore the previous stack, or stop everything, and raise the block's error."""
         try:
             yield
         except BaseException:
@@ -176,8 +180,8 @@ class Backend(ABC):
             raise
 
     @contextmanager
-    def _registry_undone_on_failure(self, stack: Stack, previous: Record | None) -> Iterator[None]:
-        """Stop a registry that was started in the block, where the block fails; its data stays."""
+    def _registry_restored_on_failure(self, stack: Stack, previous: Record | None) -> Iterator[None]:
+        """If the block fails, stop a registry that it started and keep its data."""
         try:
             yield
         except BaseException:
@@ -188,17 +192,17 @@ class Backend(ABC):
                     self._restore_registry(stack, previous)
             raise
 
-    def _start_registry_or_say_why(self, stack: Stack, previous: Record | None) -> None:
+    def _start_registry_or_warn(self, stack: Stack, previous: Record | None) -> None:
         try:
             self._start_registry(stack)
         except CommandError as error:
             if previous is None or not previous.wanted.full:
                 raise
-            # What has been served goes on being so without it.
-            print(f"note: the registry did not come up, so that the last good copy is served: {error}", flush=True)
+            # A stack that served before can go on serving without its registry.
+            print(f"note: the registry did not start, so the last good copy is served: {error}", flush=True)
 
-    def _predict(self, stack: Stack) -> None:
-        """Make one prediction through Nginx, as a user's client would."""
+    def _predict_example(self, stack: Stack) -> None:
+        """Send one prediction request through Nginx and print a note if it failed for an excusable reason."""
         access = replica_client.Access.of(stack, self._layout, api_keys.client_key(stack, self._options))
         if note := self._client.predict_example(stack, access):
             print(f"note: {note}")
@@ -208,64 +212,64 @@ class Backend(ABC):
     @property
     @abstractmethod
     def _limits_missing(self) -> str:
-        """The error of `make resources` where no limit is asked for."""
+        """The error message of `make resources` without a limit."""
 
     @abstractmethod
     def _running(self) -> Record | None:
         """Return the record of the stack that runs, or None."""
 
     @abstractmethod
-    def _limited(self, stack: Stack) -> Stack:
+    def _with_limits(self, stack: Stack) -> Stack:
         """Return the stack with the limits that the options ask for.
 
         Raises:
-            CommandError: this backend cannot keep them, or cannot serve such a stack.
+            CommandError: this backend cannot enforce them, or cannot serve such a stack.
         """
 
     @abstractmethod
-    def _prepared(self, stack: Stack, previous: Record | None) -> Stack:
-        """Check ports and get programs or images; return the stack with the ports that it will listen on."""
+    def _prepare(self, stack: Stack, previous: Record | None) -> Stack:
+        """Check ports and get programs or images; return the stack with its final ports."""
 
     @abstractmethod
     def _start_registry(self, stack: Stack) -> None:
-        """Start the stack's own MLflow, and wait until it answers."""
+        """Start the stack's own MLflow and wait until it answers."""
 
     @abstractmethod
     def _restore_registry(self, stack: Stack, previous: Record) -> None:
-        """Make the registry what it was before ``stack`` was asked for."""
+        """Return the registry to its state in the previous stack."""
 
     @abstractmethod
-    def _with_model(self, stack: Stack, previous: Record | None) -> Record:
-        """Find the model that the stack asks for, or train the default one; return the record that serves it."""
+    def _provide_model(self, stack: Stack, previous: Record | None) -> Record:
+        """Resolve the model of the stack, or train the default one; return the record that serves it."""
 
-    def _model_taken_back(self, _record: Record) -> AbstractContextManager[None]:
-        """Return what makes the model of before the current one where the block fails."""
+    def _model_restored_on_failure(self, _record: Record) -> AbstractContextManager[None]:
+        """Return a context that makes the previous model current again if its block fails."""
         return nullcontext()
 
     @abstractmethod
     def _start(self, record: Record) -> None:
-        """Start what is not running yet, and converge."""
+        """Start what is not running yet, then converge."""
 
     @abstractmethod
     def _converge(self, record: Record) -> None:
-        """Make exactly this run: new replicas first, then the old ones go, one by one. Save the record."""
+        """Make exactly this stack run, new replicas before old ones stop, and save the record."""
 
     def _finish(self, _stack: Stack) -> None:
-        """Do what follows once a stack serves."""
+        """Do the work that can wait until the stack serves."""
         return
 
-    def _with_newest_model(self, previous: Record) -> Record:
-        """Return the record of a stack that serves the model that its registry has now."""
+    def _provide_newest_model(self, previous: Record) -> Record:
+        """Resolve the model again; return the record that serves the version that the registry has now."""
         return previous
 
     @abstractmethod
     def _replace_replicas(self, record: Record) -> None:
-        """Replace every replica by one of the same configuration."""
+        """Replace every replica by a new one with the same configuration."""
 
     @abstractmethod
-    def _rollout(self, stack: Stack, previous: Record | None) -> tuple[Sequence[Replica], Registrar]:
-        """Return the replicas that run, and what asks the registry."""
+    def _replicas_and_registrar(self, stack: Stack, previous: Record | None) -> tuple[Sequence[Replica], Registrar]:
+        """Return the running replicas and the registrar for a promotion."""
 
-    def _reloaded(self, _previous: Record, _promoted: Version) -> None:
-        """Remember that the replicas were reloaded."""
+    def _record_promotion(self, _previous: Record, _promoted: Version) -> None:
+        """Save in the record that the replicas serve the promoted version."""
         return

@@ -1,4 +1,4 @@
-"""The backend of a command: that of the stack that is up, else containers where they can be had, else local."""
+"""The choice of a backend: that of the running stack, else containers if Docker is available, else local."""
 
 from __future__ import annotations
 
@@ -20,62 +20,66 @@ from server.system.platform import is_linux
 
 
 def choose(layout: Layout, options: Options, *, starting: bool, full: bool = False) -> Backend:
-    """The backend of the stack that is up, else the one that BACKEND names or, if ``auto``, that can be had.
+    """Return the backend of the running stack, else the one that BACKEND names, else the first available one.
 
-    ``starting`` is whether the command may start something: then the choice is told, with its reason. ``full`` is
-    whether that has a registry of its own.
+    ``starting`` is whether the command may start a stack; then the choice and its reason are printed. ``full`` is
+    whether that stack has its own registry.
 
     Raises:
-        CommandError: BACKEND names another than that of the stack that is up, or one that cannot be had.
+        CommandError: BACKEND differs from the backend of the running stack, or is not available.
     """
     wanted = options.backend
     record = Record.load(layout)
     if record is not None:
-        up = record.wanted
-        if wanted not in ("auto", up.backend):
-            raise CommandError(f"BACKEND={wanted}: the stack that is up runs on {up.backend}; make down first")
-        return _backend(up.backend, layout, options)
+        running = record.wanted
+        if wanted not in ("auto", running.backend):
+            raise CommandError(
+                f"BACKEND={wanted}: the running stack uses {running.backend}; stop it first with: make down"
+            )
+        return _make_backend(running.backend, layout, options)
     if wanted == "local":
-        return _backend(wanted, layout, options)
-    why_not = engine_missing()
+        return _make_backend(wanted, layout, options)
+    docker_problem = engine_missing()
     if not starting:
-        # Where the packages of the local backend are missing, no local stack runs.
-        runs_in_containers = not why_not and (not _has_packages() or DockerBackend(layout, options).is_there)
-        takes_containers = runs_in_containers or wanted == "docker" or not is_linux()
-        return _backend("docker" if takes_containers else "local", layout, options)
-    why_not = why_not or (None if options.image else images.missing(images.needed(options, full=full)))
-    if why_not and wanted == "docker":
-        raise CommandError(f"BACKEND=docker: {why_not}")
-    if why_not and not is_linux():
-        raise CommandError(f"{why_not}; without Docker a stack needs Linux")
-    print(
-        f"backend: {f'local, since {why_not}' if why_not else f'docker, since engine {engine_version()} answers'}",
-        flush=True,
+        # Without the packages of the local backend no local stack can be running.
+        runs_in_containers = not docker_problem and (
+            not _has_packages() or DockerBackend(layout, options).has_containers
+        )
+        use_containers = runs_in_containers or wanted == "docker" or not is_linux()
+        return _make_backend("docker" if use_containers else "local", layout, options)
+    docker_problem = docker_problem or (
+        None if options.image else images.pull_base_images(images.services_with_images(options, full=full))
     )
-    return _backend("local" if why_not else "docker", layout, options)
+    if docker_problem and wanted == "docker":
+        raise CommandError(f"BACKEND=docker: {docker_problem}")
+    if docker_problem and not is_linux():
+        raise CommandError(f"{docker_problem}; without Docker a stack needs Linux")
+    choice = f"local, since {docker_problem}" if docker_problem else f"docker, since engine {engine_version()} answers"
+    print(f"backend: {choice}", flush=True)
+    return _make_backend("local" if docker_problem else "docker", layout, options)
 
 
-def containers_used(layout: Layout, options: Options) -> DockerBackend | None:
-    """The container backend of the project that this checkout has used; None if it has used none.
+def used_docker_backend(layout: Layout, options: Options) -> DockerBackend | None:
+    """Return the container backend of the Compose project that this checkout used, or None if it used none.
 
     Raises:
-        CommandError: it has, and no engine answers now.
+        CommandError: it used one, and no Docker engine answers now.
     """
     if not layout.project.exists():
         return None
     name = layout.project.read_text().strip()
-    if why_not := engine_missing():
-        raise CommandError(f"the volumes of the Compose project {name!r} cannot be deleted: {why_not}")
+    if docker_problem := engine_missing():
+        raise CommandError(f"the volumes of the Compose project {name!r} cannot be deleted: {docker_problem}")
     return DockerBackend(layout, replace(options, project=name))
 
 
-def _backend(name: str, layout: Layout, options: Options) -> Backend:
+def _make_backend(name: str, layout: Layout, options: Options) -> Backend:
     if name == "docker":
         return DockerBackend(layout, options)
     if not is_linux():
         raise CommandError("local processes need Linux; elsewhere start a Docker engine, such as Docker Desktop")
-    _get_packages()
-    # Imported here: a machine that runs containers has none of its packages.
+    _install_packages()
+    # A machine that only runs containers does not have the packages that this module imports.
     from deploy.backends.local.backend import LocalBackend  # noqa: PLC0415
 
     return LocalBackend(layout, options)
@@ -85,8 +89,8 @@ def _has_packages() -> bool:
     return importlib.util.find_spec("supervisor") is not None
 
 
-def _get_packages() -> None:
-    """The packages of the local backend, which containers bring along and a machine may lack."""
+def _install_packages() -> None:
+    """Install the packages of the local backend if they are missing, and start this command again."""
     if not _has_packages():
         if subprocess.run(["make", "-s", ".venv/bin/.runtime"], cwd=ROOT, check=False).returncode:
             raise CommandError(

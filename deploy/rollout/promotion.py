@@ -64,7 +64,7 @@ class Registrar(Protocol):
         ...
 
     def undo(self, previous: Mapping[str, Any]) -> None:
-        """Point the registry and the local records to what :meth:`accept` returned."""
+        """Restore what the candidate replaced; ``previous`` is the result of :meth:`accept`."""
         ...
 
 

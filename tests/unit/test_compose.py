@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.backends.docker.engine import MONITORING, SERVICES
+from deploy.backends.docker.engine import MONITORING_SERVICES, SERVICES
 from deploy.backends.docker.registry import ADDRESS
 from deploy.backends.docker.topology import DEFAULT, variables
 from deploy.options import COMPOSE_VARIABLES as FILLED_IN
@@ -26,7 +26,7 @@ COMPOSE = (ROOT / "docker-compose.yml").read_text()
 TLS = (ROOT / "deploy/backends/docker/tls.yml").read_text()
 TEMPLATES = sorted(path.name for path in (ROOT / "nginx").glob("*.conf") if path.name != "upstream-local.conf")
 LOCKS = ROOT / "deploy/requirements"
-EVERY_SERVICE = ("model", *SERVICES, *registry_services.SERVICES, *MONITORING)
+EVERY_SERVICE = ("model", *SERVICES, *registry_services.SERVICES, *MONITORING_SERVICES)
 # Services that another one's image is built for.
 BUILT_BY = {"locust-worker": "locust", "mlflow": "model", "nginx-exporter": "prometheus"}
 # Those that run an image of somebody else's as it is.
@@ -205,7 +205,7 @@ def test_services_beside_the_stack_are_started_only_when_asked_for(services: dic
     """The registry is in one profile, what watches in another, each service also in its own; nothing else is."""
     profiles = {name: one["profiles"] for name, one in services.items() if "profiles" in one}
     full = {name: ["full", name] for name in registry_services.SERVICES}
-    assert profiles == full | {name: ["monitoring", name] for name in MONITORING}
+    assert profiles == full | {name: ["monitoring", name] for name in MONITORING_SERVICES}
 
 
 def test_registry_is_not_needed(services: dict[str, dict[str, Any]]) -> None:

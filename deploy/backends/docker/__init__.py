@@ -1,1 +1,1 @@
-"""The container backend: the same verbs on Docker, by Compose."""
+"""The container backend: a stack as one project of Docker Compose."""

@@ -1,4 +1,4 @@
-"""The steps of the verbs on the container backend: each computes what should run and lets the engine converge to it."""
+"""The container backend: each step computes what should run, and lets the engine converge to it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from dataclasses import replace
 from deploy.backends.base import Backend
 from deploy.backends.docker import images, monitoring, provider, registry, security_variables
 from deploy.backends.docker.convergence import converge
-from deploy.backends.docker.engine import MONITORING, Compose, Container, is_local
+from deploy.backends.docker.engine import MONITORING_SERVICES, Compose, Container, is_engine_local
 from deploy.backends.docker.rollout import ContainerRegistrar, ContainerReplica
-from deploy.backends.docker.topology import DEFAULT, check, data, file, limited, variables
-from deploy.backends.docker.watch import become_stats, show_logs, status
+from deploy.backends.docker.topology import (
+    DEFAULT,
+    check_reachable,
+    mountable_file,
+    training_variables,
+    variables,
+    with_limits,
+)
+from deploy.backends.docker.watch import exec_stats, show_logs, status
 from deploy.errors import CommandError
 from deploy.options import Options
 from deploy.rollout.promotion import Registrar, Replica, Version
@@ -28,24 +35,24 @@ from server.model_store.resolve import local_folder
 
 
 class DockerBackend(Backend):
-    """One Compose project: that of this checkout, unless COMPOSE_PROJECT_NAME says otherwise."""
+    """A stack as one Compose project: that of this checkout, unless COMPOSE_PROJECT_NAME names another."""
 
     name = "docker"
     default = DEFAULT
     registry_address = registry.ADDRESS
-    key_mode = 0o644  # containers have other users
-    _limits_missing = "CPUS and MEMORY are missing: make resources CPUS=0.5 MEMORY=512M (one of them will do)"
+    tls_key_mode = 0o644  # Nginx runs as another user in its container.
+    _limits_missing = "CPUS and MEMORY are missing; expected at least one of them: make resources CPUS=0.5 MEMORY=512M"
 
     def __init__(self, layout: Layout, options: Options) -> None:
         super().__init__(layout, options)
         self._composes: dict[frozenset[tuple[str, str]], Compose] = {}
 
     def monitoring(self) -> Mapping[str, str]:
-        """Start Prometheus and Grafana beside the stack that runs."""
+        """Start Prometheus and Grafana for the running stack; return the addresses of their pages."""
         previous = self._require_running()
-        stack = monitoring.watched(previous.wanted, self._options)
+        stack = monitoring.with_monitoring(previous.wanted, self._options)
         compose = self._claim(previous.with_wanted(stack))
-        monitoring.place(stack, previous.wanted)
+        monitoring.check_ports(stack, previous.wanted)
         monitoring.get_image(compose, published=stack.has_published_images)
         with monitoring.stopped_on_failure(compose, previous.wanted):
             monitoring.up(compose, pull=True)
@@ -57,10 +64,10 @@ class DockerBackend(Backend):
         provider.train(self._ready_compose(self._running() or self._requested()))
 
     def compile(self) -> None:
-        """Give a model a compiled form, in the stack's registry or beside its folder."""
+        """Compile a model; store the result in the stack's registry, or next to its folder."""
         running = self._running()
-        stack = self._limited((running.wanted if running else DEFAULT).changed(self._options))
-        rows = file("DATA", self._options.data)
+        stack = self._with_limits((running.wanted if running else DEFAULT).changed(self._options))
+        rows = mountable_file("DATA", self._options.data)
         compose = self._ready_compose(Record(stack))
         folder = local_folder(stack.model_uri or "models:/")
         provider.compile_model(compose, folder, rows, self._options.persistent.get("ENGINE", ""))
@@ -72,8 +79,8 @@ class DockerBackend(Backend):
     def build(self) -> None:
         """Build the images for this machine."""
         compose = self._compose(_with_every_service(self._requested()))
-        if why := images.missing([OBJECT_STORE]):
-            raise CommandError(why)
+        if reason := images.pull_base_images([OBJECT_STORE]):
+            raise CommandError(reason)
         images.build(compose)
         for image, size in images.sizes(compose):
             print(f"{image}  {size / 1e6:.0f} MB")
@@ -83,39 +90,39 @@ class DockerBackend(Backend):
         images.publish(self._compose(_with_every_service(self._requested())), self._options)
 
     def status(self) -> list[str]:
-        """Return a line for each container, and what is wrong with those that are not well."""
+        """Return a line for each container, and notes on problems."""
         record = self._require_running()
         return status(record.wanted, self._compose(record), self._layout)
 
     def stats(self) -> None:
-        """Replace this process by `docker stats` of the stack's containers."""
-        become_stats(self._compose(self._require_running()))
+        """Replace this process by `docker stats` of the stack's containers; does not return."""
+        exec_stats(self._compose(self._require_running()))
 
     def logs(self) -> None:
-        """Show what a service printed."""
+        """Print the log of a service."""
         show_logs(self._compose(self._running() or Record(DEFAULT)), self._options.service)
 
     def down(self) -> None:
-        """Stop and remove every container of this stack; its volumes stay."""
+        """Stop and remove every container of this stack, and keep its volumes."""
         record = self._running() or Record(DEFAULT)
         self._claim(_with_every_service(record)).run("down", "--remove-orphans")
         self._layout.delete_stack_files()
 
     def delete(self) -> None:
-        """Delete the volumes too, the registry and the models, and the images that were built here."""
+        """Delete the containers, the volumes with the registry and the models, and the images that were built here."""
         compose = self._claim(_with_every_service(Record(DEFAULT)))
         compose.run("down", "--remove-orphans", "--volumes")
-        images.remove(compose)
+        images.remove_built_images(compose)
 
     @property
-    def is_there(self) -> bool:
-        """Whether this checkout's project has containers, whoever started them."""
+    def has_containers(self) -> bool:
+        """Whether this checkout's project has containers, also ones that Compose started without a record."""
         return bool(self._containers_here(Record(DEFAULT)))
 
     # --- the steps ---------------------------------------------------------------------------------------------------
 
     def _running(self) -> Record | None:
-        """Return the record; for containers that Compose itself started, what Compose was asked for."""
+        """Return the record; for containers that `docker compose` started, derive one from options and containers."""
         record = Record.load(self._layout)
         if record is not None:
             return record
@@ -124,18 +131,18 @@ class DockerBackend(Backend):
         services = {container.service for container in containers}
         stack = with_registry(requested.wanted, self._options, registry.ADDRESS, full=MLFLOW in services)
         replicas = sum(container.service == "server" for container in containers)
-        watched = not services.isdisjoint(MONITORING)
-        return Record(replace(stack, replicas=max(1, replicas), monitoring=watched)) if containers else None
+        has_monitoring = not services.isdisjoint(MONITORING_SERVICES)
+        return Record(replace(stack, replicas=max(1, replicas), monitoring=has_monitoring)) if containers else None
 
     def _requested(self) -> Record:
-        return Record(self._limited(DEFAULT.changed(self._options)))
+        return Record(self._with_limits(DEFAULT.changed(self._options)))
 
-    def _limited(self, stack: Stack) -> Stack:
-        stack = limited(stack, self._options)
-        check(stack)
+    def _with_limits(self, stack: Stack) -> Stack:
+        stack = with_limits(stack, self._options)
+        check_reachable(stack)
         return stack
 
-    def _prepared(self, stack: Stack, previous: Record | None) -> Stack:
+    def _prepare(self, stack: Stack, previous: Record | None) -> Stack:
         self._options = registry.with_secrets(self._compose(Record(stack)), stack, self._options)
         api_keys.check_mountable(stack)
         compose = self._claim(Record(stack), training=True)
@@ -150,13 +157,13 @@ class DockerBackend(Backend):
         if not previous.wanted.full:
             registry.remove(self._compose(Record(stack)), stack)
 
-    def _with_model(self, stack: Stack, previous: Record | None) -> Record:
+    def _provide_model(self, stack: Stack, previous: Record | None) -> Record:
         served = previous.served if previous else Served()
         return Record(stack, served.after_providing(provider.provide(self._compose(Record(stack), training=True))))
 
     @contextmanager
-    def _model_taken_back(self, record: Record) -> Iterator[None]:
-        """Leave the model that was current before, for replicas which start by themselves."""
+    def _model_restored_on_failure(self, record: Record) -> Iterator[None]:
+        """If the block fails, make the previous model current again for replicas that the engine restarts."""
         try:
             yield
         except BaseException:
@@ -168,24 +175,24 @@ class DockerBackend(Backend):
         self._converge(record)
 
     def _converge(self, record: Record) -> None:
-        converge(self._compose(record), record, self._layout, anew=False)
+        converge(self._compose(record), record, self._layout, replace_all=False)
 
     def _finish(self, stack: Stack) -> None:
-        """Bring what watches the stack up to date, if anything does, without asking a network."""
+        """Update the monitoring services, if the stack has them, without pulling images."""
         if not stack.monitoring:
             return
         try:
             monitoring.up(self._compose(Record(stack)), pull=False)
         except CommandError as error:
-            print(f"note: the stack serves, and is not watched: {error}", flush=True)
+            print(f"note: the stack serves without monitoring: {error}", flush=True)
 
-    def _with_newest_model(self, previous: Record) -> Record:
+    def _provide_newest_model(self, previous: Record) -> Record:
         return replace(previous, served=Served(provider.provide(self._compose(previous, training=True))))
 
     def _replace_replicas(self, record: Record) -> None:
-        converge(self._compose(record), record, self._layout, anew=True)
+        converge(self._compose(record), record, self._layout, replace_all=True)
 
-    def _rollout(self, stack: Stack, previous: Record | None) -> tuple[Sequence[Replica], Registrar]:
+    def _replicas_and_registrar(self, stack: Stack, previous: Record | None) -> tuple[Sequence[Replica], Registrar]:
         compose = self._claim(previous or Record(stack))
         if previous is None:
             self._get_images(compose, stack)
@@ -193,37 +200,37 @@ class DockerBackend(Backend):
         replicas = [ContainerReplica(container, compose, published) for container in compose.containers("server")]
         return replicas, ContainerRegistrar(compose)
 
-    def _reloaded(self, previous: Record, promoted: Version) -> None:
-        model = provider.identity(promoted.digest, promoted.number)
+    def _record_promotion(self, previous: Record, promoted: Version) -> None:
+        model = provider.model_id(promoted.digest, promoted.number)
         replace(previous, served=replace(previous.served, reloaded_to=model)).save(self._layout)
 
     def _containers_here(self, record: Record) -> list[Container]:
-        return [container for container in self._compose(record).containers() if container.folder == str(ROOT)]
+        return [container for container in self._compose(record).containers() if container.project_folder == str(ROOT)]
 
     def _compose(self, record: Record, *, training: bool = False) -> Compose:
-        """Return Compose with all that the stack, and a service that may train, fill in.
+        """Return Compose with the variables of a stack and, if ``training``, of a service that may train.
 
-        Compose takes a sixth of a second to read its configuration: it is asked once for the same variables.
+        The objects are cached, since Compose takes about 0.2 s to parse its configuration.
         """
         stack, options = record.wanted, self._options
-        chosen = variables(stack) | security_variables.variables(stack, self._layout, options)
-        chosen |= registry.variables(stack, options) | (data(options) if training else {})
-        chosen["CODE_DIGEST"] = code_digest()
-        chosen["SOURCE"] = options.source or source_address()
+        values = variables(stack) | security_variables.variables(stack, self._layout, options)
+        values |= registry.variables(stack, options) | (training_variables(options) if training else {})
+        values["CODE_DIGEST"] = code_digest()
+        values["SOURCE"] = options.source or source_address()
         if options.project:
-            chosen["COMPOSE_PROJECT_NAME"] = options.project
-        compose = self._composes.setdefault(frozenset(chosen.items()), Compose(chosen))
-        return compose.labelled(record.served.started_with)
+            values["COMPOSE_PROJECT_NAME"] = options.project
+        compose = self._composes.setdefault(frozenset(values.items()), Compose(values))
+        return compose.with_config_label(record.served.started_with)
 
     def _claim(self, record: Record, *, training: bool = False) -> Compose:
-        """Return Compose on the project, which from now on is this checkout's: `make clean` may delete its volumes.
+        """Return Compose and remember the project as this checkout's, so that `make clean` may delete its volumes.
 
         Raises:
-            CommandError: it is another checkout's.
+            CommandError: another checkout uses the project.
         """
         compose = self._compose(record, training=training)
         name = compose.config()["name"]
-        folders = {container.folder for container in compose.containers()} - {str(ROOT), ""}
+        folders = {container.project_folder for container in compose.containers()} - {str(ROOT), ""}
         if folders:
             raise CommandError(
                 f"a stack of {folders.pop()} runs as the Compose project {name!r}; "
@@ -233,14 +240,14 @@ class DockerBackend(Backend):
         return compose
 
     def _check_ports(self, stack: Stack, previous: Stack | None) -> None:
-        """Refuse ports that somebody else listens on, before anything is built."""
+        """Refuse ports that another program uses, before anything is built."""
         stack.check_ports()
-        if not is_local():
+        if not is_engine_local():
             return
         for variable, (host, port) in stack.new_ports(previous).items():
             ports.check_unused(host, port, variable)
         if stack.monitoring:
-            monitoring.place(stack, previous)
+            monitoring.check_ports(stack, previous)
 
     def _ready_compose(self, record: Record) -> Compose:
         compose = self._claim(record, training=True)
@@ -248,10 +255,10 @@ class DockerBackend(Backend):
         return compose
 
     def _get_images(self, compose: Compose, stack: Stack) -> None:
-        """Build them from this checkout, unless IMAGE names published ones."""
+        """Build the images from this checkout, unless IMAGE names published ones."""
         (images.pull if stack.has_published_images else images.build)(compose)
 
 
 def _with_every_service(record: Record) -> Record:
-    """Return the stack with every service that there may be: the registry's, and those that watch."""
+    """Return the record with every optional service, so that stopping it also stops services of an earlier stack."""
     return record.with_wanted(replace(record.wanted, full=True, monitoring=True))

@@ -1,4 +1,4 @@
-"""Making the engine run what a stack asks for: new replicas first, then the old ones go, one by one."""
+"""Making the engine run a stack: new replicas start before old ones stop, one by one."""
 
 from __future__ import annotations
 
@@ -13,100 +13,103 @@ from deploy.stack.paths import Layout
 from deploy.stack.record import Record
 from deploy.stack.specification import Stack
 
-# Seconds that a container may take from its start to its first answer, on a small part of a CPU.
-_READY_TIMEOUT = 300
-# Seconds in which Nginx is to have met new replicas: it asks for their addresses every second.
-_INTRODUCTION = 10
+# How long a container may take from its start to its first answer, on a small fraction of a CPU.
+_READY_TIMEOUT_SECONDS = 300
+# How long Nginx may take to use new replicas: it resolves their addresses every second.
+_DISCOVERY_TIMEOUT_SECONDS = 10
 
 
-def converge(compose: Compose, record: Record, layout: Layout, *, anew: bool) -> None:
-    """Make the engine run exactly this. A new replica is ready, and known to Nginx, before an old one goes.
+def converge(compose: Compose, record: Record, layout: Layout, *, replace_all: bool) -> None:
+    """Make the engine run exactly this stack; each new replica is ready and known to Nginx before an old one stops.
+
+    ``replace_all`` replaces also replicas that already have the wanted configuration.
 
     Raises:
         CommandError: a container did not start, with its reason.
     """
     stack = record.wanted
-    fresh, old = _sorted(compose, anew=anew)
-    while len(fresh) < stack.replicas:
-        # One at a time while there are old ones: the machine may have no room for twice as many.
-        fresh += _start(compose, stack, layout, 1 if old else stack.replicas - len(fresh))
-        _stop(old[:1])
+    current, old = _current_and_old(compose, replace_all=replace_all)
+    while len(current) < stack.replicas:
+        # One at a time while old replicas run: the machine may lack the memory for twice as many.
+        current += _start_replicas(compose, stack, layout, 1 if old else stack.replicas - len(current))
+        _stop_and_remove(old[:1])
         old = old[1:]
     compose.run("up", "--detach", "--no-deps", "--no-build", *SERVICES[1:])
-    wait_ready(compose, [one.id for one in compose.containers() if one.service in SERVICES[1:]])
-    wait_ready(compose, [container.id for container in fresh])
+    wait_ready(compose, [container.id for container in compose.containers() if container.service in SERVICES[1:]])
+    wait_ready(compose, [container.id for container in current])
     record.save(layout)
-    _introduce(stack, layout, fresh)
-    _stop(old + fresh[stack.replicas :])
+    _wait_for_nginx(stack, layout, current)
+    _stop_and_remove(old + current[stack.replicas :])
 
 
-def _sorted(compose: Compose, *, anew: bool) -> tuple[list[Container], list[Container]]:
-    """The replicas that are as they should be, and those that are not."""
+def _current_and_old(compose: Compose, *, replace_all: bool) -> tuple[list[Container], list[Container]]:
+    """Return the replicas with the wanted configuration and image, and the replicas to replace."""
     config = compose.config()["services"]["server"]
     wanted = (config["labels"]["forkcast.config"], image_id(config["image"]))
-    fresh: list[Container] = []
+    current: list[Container] = []
     old: list[Container] = []
     for container in compose.containers("server"):
-        # One that Docker is still starting counts: it is waited for.
-        hopeful = container.well or (container.state == "running" and not container.failed)
-        good = not anew and hopeful and (container.config, container.image) == wanted
-        (fresh if good else old).append(container)
-    return fresh, old
+        # A replica that is still starting is kept, and waited for.
+        is_usable = container.is_ready or (container.state == "running" and not container.failed)
+        is_current = not replace_all and is_usable and (container.config_label, container.image) == wanted
+        (current if is_current else old).append(container)
+    return current, old
 
 
-def _start(compose: Compose, stack: Stack, layout: Layout, count: int) -> list[Container]:
-    """Start ``count`` more replicas and wait until Nginx knows them; remove them again where one does not start."""
-    before = {container.id for container in compose.containers("server")}
+def _start_replicas(compose: Compose, stack: Stack, layout: Layout, count: int) -> list[Container]:
+    """Start ``count`` more replicas and wait until Nginx uses them; if one fails to start, remove all of them."""
+    existing = {container.id for container in compose.containers("server")}
     try:
-        total = len(before) + count
+        total = len(existing) + count
         compose.run(
             "up", "--detach", "--no-deps", "--no-build", "--no-recreate", "--scale", f"server={total}", "server"
         )
-        started = _added(compose, before)
+        started = _new_replicas(compose, existing)
         if not started:
-            raise CommandError(f"the engine made no replica beside the {len(before)} that there are")
+            raise CommandError(f"expected Docker to add {count} replica(s) to the {len(existing)} running, got none")
         wait_ready(compose, [container.id for container in started])
     except BaseException:
-        _stop(_added(compose, before))
+        _stop_and_remove(_new_replicas(compose, existing))
         raise
-    _introduce(stack, layout, started)
+    _wait_for_nginx(stack, layout, started)
     return started
 
 
-def _added(compose: Compose, before: set[str]) -> list[Container]:
-    return [container for container in compose.containers("server") if container.id not in before]
+def _new_replicas(compose: Compose, existing: set[str]) -> list[Container]:
+    return [container for container in compose.containers("server") if container.id not in existing]
 
 
 def wait_ready(compose: Compose, ids: Sequence[str]) -> None:
-    """Until each of these containers answers.
+    """Wait until each of these containers is ready.
 
     Raises:
-        CommandError: one does not, with its reason.
+        CommandError: a container failed or was removed, with the reason, or took too long.
     """
-    deadline = time.monotonic() + _READY_TIMEOUT
+    deadline = time.monotonic() + _READY_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
-        found = inspect(ids)
-        if failed := next((container for container in found if container.failed), None):
+        containers = inspect(ids)
+        if failed := next((container for container in containers if container.failed), None):
             raise CommandError(f"{failed.name} did not start: {reason(failed, compose)}")
-        if len(found) < len(ids):
-            raise CommandError("a container was removed by somebody else before it was ready")
-        if all(container.well for container in found):
+        if len(containers) < len(ids):
+            raise CommandError("a container was removed by another process before it was ready")
+        if all(container.is_ready for container in containers):
             return
         time.sleep(0.2)
-    raise CommandError(f"{', '.join(c.name for c in found)}: not ready in {_READY_TIMEOUT} s; see make logs")
+    names = ", ".join(container.name for container in containers)
+    raise CommandError(f"{names}: not ready within {_READY_TIMEOUT_SECONDS} s; see make logs")
 
 
-def _introduce(stack: Stack, layout: Layout, started: Sequence[Container]) -> None:
-    """Wait until Nginx has met new replicas, so that the old ones may go."""
+def _wait_for_nginx(stack: Stack, layout: Layout, started: Sequence[Container]) -> None:
+    """Wait until each new replica has answered through Nginx, so that old replicas can be stopped."""
     access = replica_client.Access.of(stack, layout)
     unseen = {container.hostname for container in started}
-    deadline = time.monotonic() + _INTRODUCTION
+    deadline = time.monotonic() + _DISCOVERY_TIMEOUT_SECONDS
     while unseen and time.monotonic() < deadline and replica_client.listens(stack.address):
         unseen.discard(replica_client.identify(stack.address, access).replica)
 
 
-def _stop(containers: Sequence[Container]) -> None:
-    """Let them finish what they answer, all at once, and remove them."""
+def _stop_and_remove(containers: Sequence[Container]) -> None:
+    """Stop containers at the same time, each after its open requests, and remove them."""
     ids = [container.id for container in containers]
     if ids:
         docker("stop", *ids)

@@ -1,4 +1,4 @@
-"""Docker's own commands, as few of them as the verbs need. The only module here that runs `docker`."""
+"""The `docker` commands that the verbs need. No other module of this package runs `docker`."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from server.errors import last_line
 from server.settings import ROOT
 
 SERVICES = ("server", "nginx", "locust", "locust-worker")
-MONITORING = ("prometheus", "nginx-exporter", "grafana")
-_KNOWN = (*SERVICES, *registry_services.SERVICES, *MONITORING)
-# The label by which a replica's configuration is known again; Compose's own hash depends on how it is called.
+MONITORING_SERVICES = ("prometheus", "nginx-exporter", "grafana")
+_STACK_SERVICES = (*SERVICES, *registry_services.SERVICES, *MONITORING_SERVICES)
+# The label that identifies a replica's configuration. Compose's own hash also depends on its command line.
 CONFIG_LABEL = "forkcast.config"
-# The label of an image by which the code in it is known again.
+# The label that holds the digest of the code in an image.
 CODE_LABEL = "forkcast.code"
 
-_LABEL = "com.docker.compose"
+_COMPOSE_LABEL_PREFIX = "com.docker.compose"
 
 
 def docker(*arguments: str, environ: Mapping[str, str] | None = None, text: str = "") -> str:
     """Run `docker`, with ``text`` on its standard input, and return what it printed.
 
     Raises:
-        CommandError: it failed, with its last line.
+        CommandError: the command failed, with the last line of its standard error.
     """
     if shutil.which("docker") is None:
         raise CommandError("there is no docker command")
@@ -52,8 +52,8 @@ def docker(*arguments: str, environ: Mapping[str, str] | None = None, text: str 
     return ran.stdout
 
 
-def shown(*arguments: str, environ: Mapping[str, str] | None = None) -> int:
-    """Run `docker` with its output where the user sees it; its status."""
+def run_visibly(*arguments: str, environ: Mapping[str, str] | None = None) -> int:
+    """Run `docker` with its output on this process's own; return its exit status."""
     sys.stdout.flush()
     return subprocess.run(
         ["docker", *arguments], cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, check=False
@@ -61,51 +61,51 @@ def shown(*arguments: str, environ: Mapping[str, str] | None = None) -> int:
 
 
 def docker_command(*arguments: str) -> list[str]:
-    """Return the command line of `docker`, for a caller that runs it itself."""
+    """Return the command line of `docker`, for a caller that starts the process itself."""
     return ["docker", *arguments]
 
 
 def replace_process(*arguments: str, environ: Mapping[str, str]) -> None:
-    """Become `docker`. Does not return."""
+    """Replace this process by `docker`; does not return."""
     sys.stdout.flush()
     os.chdir(ROOT)
     os.execvpe("docker", ["docker", *arguments], dict(environ))  # noqa: S606
 
 
 def engine_missing() -> str | None:
-    """Return why there is no engine that can run the stack, or None where there is one."""
+    """Return why no Docker engine can run the stack, or None if one can."""
     if shutil.which("docker") is None:
         return "there is no docker command"
-    for question, answer in (
+    for command, reason in (
         (["version", "--format", "{{.Server.Version}}"], "no Docker engine answers"),
         (["compose", "version"], "docker has no compose plugin"),
         (["buildx", "version"], "docker has no buildx plugin"),
     ):
         try:
-            docker(*question)
+            docker(*command)
         except CommandError:
-            return answer
+            return reason
     return None
 
 
 def engine_version() -> str:
-    """Return the version of the engine."""
+    """Return the version of the Docker engine."""
     return docker("version", "--format", "{{.Server.Version}}").strip()
 
 
 def engine_cpus() -> int:
-    """Return the number of CPUs of the engine's machine, which refuses a limit above it."""
+    """Return the number of CPUs of the engine's machine; the engine refuses a higher limit."""
     return int(docker("info", "--format", "{{.NCPU}}"))
 
 
-def is_local() -> bool:
-    """Whether the engine runs on this machine, so that its ports are ours to look at."""
-    place = os.environ.get("DOCKER_HOST") or docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
-    return place.startswith("unix://")
+def is_engine_local() -> bool:
+    """Return whether the engine runs on this machine, so that its ports can be checked here."""
+    endpoint = os.environ.get("DOCKER_HOST") or docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+    return endpoint.startswith("unix://")
 
 
 def image_id(image: str) -> str | None:
-    """The engine's id of an image; None if it does not have it."""
+    """Return the engine's id of an image, or None if it does not have the image."""
     try:
         return docker("image", "inspect", "--format", "{{.Id}}", image).strip()
     except CommandError:
@@ -114,16 +114,16 @@ def image_id(image: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One container, as the engine sees it. Sizes in bytes; 0 is no limit."""
+    """One container as `docker inspect` describes it. Memory is in bytes; a limit of 0 means none."""
 
     id: str
     name: str
     service: str
     number: int
     image: str
-    config: str
-    code: str
-    folder: str
+    config_label: str
+    code_digest: str
+    project_folder: str
     state: str
     health: str
     oom_killed: bool
@@ -134,18 +134,18 @@ class Container:
 
     @property
     def hostname(self) -> str:
-        """The host name of the container, which is the replica's part of ``X-Served-By``."""
+        """The host name of the container; ``X-Served-By`` begins with it."""
         return self.id[:12]
 
     @property
-    def well(self) -> bool:
+    def is_ready(self) -> bool:
         """Return whether the container runs and passes its health check, if it has one."""
         return self.state == "running" and self.health in ("healthy", "none")
 
     @property
     def failed(self) -> bool:
-        """Whether it does not answer, and ended at least once rather than being on its way."""
-        return not self.well and (
+        """Return whether the container is not ready and ended at least once, so that it is not just starting."""
+        return not self.is_ready and (
             self.restarts > 0 or self.oom_killed or self.state in ("exited", "dead", "restarting")
         )
 
@@ -156,17 +156,17 @@ class Container:
         return cls(
             id=document["Id"],
             name=document["Name"].removeprefix("/"),
-            service=labels[f"{_LABEL}.service"],
-            number=int(labels[f"{_LABEL}.container-number"]),
+            service=labels[f"{_COMPOSE_LABEL_PREFIX}.service"],
+            number=int(labels[f"{_COMPOSE_LABEL_PREFIX}.container-number"]),
             image=document["Image"],
-            config=labels.get(CONFIG_LABEL, ""),
-            code=labels.get(CODE_LABEL, ""),
-            folder=labels.get(f"{_LABEL}.project.working_dir", ""),
+            config_label=labels.get(CONFIG_LABEL, ""),
+            code_digest=labels.get(CODE_LABEL, ""),
+            project_folder=labels.get(f"{_COMPOSE_LABEL_PREFIX}.project.working_dir", ""),
             state=state["Status"],
             health=(state.get("Health") or {}).get("Status", "none"),
             oom_killed=state["OOMKilled"],
             restarts=document["RestartCount"],
-            # Nanoseconds are more than datetime reads.
+            # The nanoseconds are cut off, since datetime cannot parse them.
             started=datetime.fromisoformat(state["StartedAt"][:19] + "+00:00"),
             cpus=limits["NanoCpus"] / 1e9,
             memory=limits["Memory"],
@@ -174,81 +174,81 @@ class Container:
 
 
 def inspect(ids: Sequence[str]) -> list[Container]:
-    """The containers of a stack's services among these that still exist, in the order of services and numbers."""
+    """Return those of these containers that still exist and belong to a stack, ordered by service and number."""
     if not ids:
         return []
-    # One that went meanwhile makes `docker inspect` fail, and is left out all the same.
+    # For a container that was removed meanwhile `docker inspect` fails but still prints the others.
     ran = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, check=False)
-    found = [Container.parse(document) for document in json.loads(ran.stdout or "[]")]
-    ours = [container for container in found if container.service in _KNOWN]
-    return sorted(ours, key=lambda container: (_KNOWN.index(container.service), container.number))
+    containers = [Container.parse(document) for document in json.loads(ran.stdout or "[]")]
+    ours = [container for container in containers if container.service in _STACK_SERVICES]
+    return sorted(ours, key=lambda container: (_STACK_SERVICES.index(container.service), container.number))
 
 
-def log_lines(container: str, most: int) -> list[str]:
-    """The last lines that a container printed."""
+def log_lines(container: str, count: int) -> list[str]:
+    """Return the last lines, at most ``count``, that a container printed."""
     ran = subprocess.run(
-        ["docker", "logs", "--tail", str(most), container],
+        ["docker", "logs", "--tail", str(count), container],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
     )  # fmt: skip
     return ran.stdout.strip().splitlines()
 
 
 class Compose:
-    """The checkout's `docker-compose.yml`, filled in with these variables and with nothing else."""
+    """The checkout's `docker-compose.yml` with exactly these variables."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
-        # TLS brings a port along, which Compose cannot leave out of a file.
+        # TLS needs its own file: a variable cannot leave a published port out of docker-compose.yml.
         files = ("docker-compose.yml", "deploy/backends/docker/tls.yml") if variables.get("TLS_CERT") else ()
-        chosen = [word for file in files for word in ("--file", file)]
-        self._arguments = ("compose", "--env-file", os.devnull, "--ansi", "never", *chosen)
+        file_options = [word for file in files for word in ("--file", file)]
+        self._arguments = ("compose", "--env-file", os.devnull, "--ansi", "never", *file_options)
         self._document: dict[str, Any] = {}
 
     @property
     def environ(self) -> dict[str, str]:
-        """The environment of `docker compose`. The user's shell may hold other values of what the file asks for.
+        """The environment of `docker compose`, without the variables of docker-compose.yml that the user's shell sets.
 
-        Compose takes the project's folder, and from it the project's name, from PWD, which may lead there by a link.
+        Compose derives the project's folder and name from PWD, which could contain a symbolic link.
         """
         kept = {name: value for name, value in os.environ.items() if name not in COMPOSE_VARIABLES}
         return {**kept, "PWD": str(ROOT), **self._variables}
 
     def run(self, *arguments: str, text: str = "") -> str:
-        """`docker compose ..`, quietly, with ``text`` on its standard input."""
+        """Run `docker compose` with ``text`` on its standard input; return what it printed."""
         return docker(*self._arguments, *arguments, environ=self.environ, text=text)
 
     def command(self, *arguments: str) -> list[str]:
-        """`docker compose ..`, for those who run it themselves, with :attr:`environ`."""
+        """Return the command line of `docker compose`, for a caller that starts it with :attr:`environ`."""
         return docker_command(*self._arguments, *arguments)
 
-    def show(self, *arguments: str) -> int:
-        """`docker compose ..`, where the user sees it; its status."""
-        return shown(*self._arguments, *arguments, environ=self.environ)
+    def run_visibly(self, *arguments: str) -> int:
+        """Run `docker compose` with its output on this process's own; return its exit status."""
+        return run_visibly(*self._arguments, *arguments, environ=self.environ)
 
-    def become(self, *arguments: str) -> None:
-        """`docker compose ..` in place of this process."""
+    def replace_process(self, *arguments: str) -> None:
+        """Replace this process by `docker compose`; does not return."""
         replace_process(*self._arguments, *arguments, environ=self.environ)
 
     def config(self) -> dict[str, Any]:
-        """Return the file as Compose reads it, which takes it a sixth of a second the first time."""
+        """Return the file as Compose parses it; the first call takes about 0.2 s."""
         if not self._document:
             self._document = json.loads(self.run("config", "--format", "json"))
         return self._document
 
-    def labelled(self, model: str) -> Compose:
-        """Return the same with the label by which a replica of this configuration and this model is known again."""
+    def with_config_label(self, model: str) -> Compose:
+        """Return a copy whose replicas carry a label that identifies their configuration and this model."""
         server = self.config()["services"]["server"]
         configured = {name: server[name] for name in server if name not in ("build", "depends_on", "labels")}
         digest = sha256(json.dumps(configured, sort_keys=True).encode()).hexdigest()[:16]
         label = f"{digest}-{model}"
-        one = Compose({**self._variables, "CONFIG_DIGEST": label})
+        compose = Compose({**self._variables, "CONFIG_DIGEST": label})
         labels = {**server.get("labels", {}), CONFIG_LABEL: label}
         services = {**self._document["services"], "server": {**server, "labels": labels}}
-        one._document = {**self._document, "services": services}
-        return one
+        compose._document = {**self._document, "services": services}
+        return compose
 
     def containers(self, service: str | None = None) -> list[Container]:
-        """Return the containers of this stack, running or not, without one-shot ones."""
+        """Return the containers of this stack, running or not, except one-shot ones."""
         labels = [f"project={self.config()['name']}", "oneoff=False", *([f"service={service}"] if service else [])]
-        filters = [part for label in labels for part in ("--filter", f"label={_LABEL}.{label}")]
+        filters = [word for label in labels for word in ("--filter", f"label={_COMPOSE_LABEL_PREFIX}.{label}")]
         return inspect(docker("ps", "--all", "--quiet", "--no-trunc", *filters).split())

@@ -1,11 +1,11 @@
-"""Images: whether they can be had, built here, or built for both platforms and pushed."""
+"""The images of a stack: pulling their base images, building them here, and publishing them for both platforms."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
 
-from deploy.backends.docker.engine import Compose, docker, image_id, shown
+from deploy.backends.docker.engine import Compose, docker, image_id, run_visibly
 from deploy.errors import CommandError
 from deploy.options import Options
 from deploy.stack.registry_services import DATABASE, EXTERNAL_VARIABLES, OBJECT_STORE
@@ -15,24 +15,24 @@ PLATFORMS = "linux/amd64,linux/arm64"
 _BUILDER = "forkcast"
 
 
-def bases(services: Collection[str] = ()) -> list[str]:
-    """The images that a stack is built on, and those that it runs as they are, with these services of the registry."""
+def base_images(services: Collection[str] = ()) -> list[str]:
+    """Return the images that a stack with these services of the registry is built from, or runs unchanged."""
     text = (ROOT / "deploy/images/Dockerfile").read_text()
-    found = re.findall(r"^ARG (\w+)=(\S+:\S+)$", text, re.MULTILINE)
-    images = [image for name, image in found if name != "DEBIAN" or OBJECT_STORE in services]
+    arguments = re.findall(r"^ARG (\w+)=(\S+:\S+)$", text, re.MULTILINE)
+    images = [image for name, image in arguments if name != "DEBIAN" or OBJECT_STORE in services]
     if DATABASE in services:
         images += re.findall(r"^ +image: (mariadb:\S+)$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
     return images
 
 
-def needed(options: Options, *, full: bool) -> list[str]:
-    """The registry's services that bring an image along and that the user names no other for."""
+def services_with_images(options: Options, *, full: bool) -> list[str]:
+    """Return the registry's services that run here and need an image: those that no option replaces."""
     return [service for service, names in EXTERNAL_VARIABLES.items() if full and not options.texts(names[:1])]
 
 
-def missing(services: Collection[str] = ()) -> str | None:
-    """Why the images that a stack is built on cannot be had, in words; None where they can."""
-    for image in bases(services):
+def pull_base_images(services: Collection[str] = ()) -> str | None:
+    """Pull the base images that are not here yet; return why one cannot be pulled, or None."""
+    for image in base_images(services):
         if image_id(image) is None:
             try:
                 docker("pull", "--quiet", image)
@@ -42,63 +42,58 @@ def missing(services: Collection[str] = ()) -> str | None:
 
 
 def build(compose: Compose) -> None:
-    """Build what changed; a second of nothing where nothing did.
+    """Build the images of which something changed; takes about a second if nothing did.
 
     Raises:
-        CommandError: with the builder's last line.
+        CommandError: the build failed, with the builder's last line.
     """
-    if any(image_id(image) is None for image in names(compose)):
+    if any(image_id(image) is None for image in built_images(compose)):
         print("building the images (a minute or two, once)", flush=True)
     compose.run("build")
 
 
 def pull(compose: Compose) -> None:
-    """Get the published images that are not here yet."""
-    for image in names(compose):
+    """Pull the published images that are not here yet."""
+    for image in built_images(compose):
         if image_id(image) is None:
             docker("pull", "--quiet", image)
 
 
-def names(compose: Compose) -> list[str]:
-    """The stack's own images."""
+def built_images(compose: Compose) -> list[str]:
+    """Return the names of the images that are built from this checkout."""
     return [service["image"] for service in compose.config()["services"].values() if "build" in service]
 
 
-def remove(compose: Compose) -> None:
-    """Those that were built here for this project, with those that they replaced."""
+def remove_built_images(compose: Compose) -> None:
+    """Remove the images that were built here for this project, and the older ones that they replaced."""
     label = f"label=com.docker.compose.project={compose.config()['name']}"
-    if built := docker("image", "ls", "--all", "--quiet", "--no-trunc", "--filter", label).split():
-        docker("image", "rm", "--force", *dict.fromkeys(built))
+    if images := docker("image", "ls", "--all", "--quiet", "--no-trunc", "--filter", label).split():
+        docker("image", "rm", "--force", *dict.fromkeys(images))
 
 
 def sizes(compose: Compose) -> list[tuple[str, int]]:
-    """Each image and its size in bytes."""
-    return [(image, int(docker("image", "inspect", "--format", "{{.Size}}", image))) for image in names(compose)]
+    """Return each built image with its size in bytes."""
+    return [(image, int(docker("image", "inspect", "--format", "{{.Size}}", image))) for image in built_images(compose)]
 
 
 def publish(compose: Compose, options: Options) -> None:
-    """Build for every platform and push to ``IMAGE-<service>:TAG``. Its progress goes to the terminal.
+    """Build the images for every platform and push them to ``IMAGE-<service>:TAG``; print the progress.
 
     Raises:
-        CommandError: something is missing, or the builder failed.
+        CommandError: IMAGE or TAG is missing, or the builder failed.
     """
-    for name, value, example in (
-        ("IMAGE", options.image, "registry.example.com/forkcast"),
-        ("TAG", options.tag, "v1"),
-    ):
+    for name, value in (("IMAGE", options.image), ("TAG", options.tag)):
         if not value:
-            raise CommandError(
-                f"{name} is missing: make publish IMAGE=registry.example.com/forkcast TAG=v1 ({name}={example})"
-            )
+            raise CommandError(f"{name} is missing: make publish IMAGE=registry.example.com/forkcast TAG=v1")
     platforms = options.platforms or PLATFORMS
-    builder = options.builder or _builder(platforms)
-    pushed = ["buildx", "bake", "--builder", builder, "--file", "docker-compose.yml", "--push"]
-    if shown(*pushed, "--set", f"*.platform={platforms}", environ=compose.environ):
+    builder = options.builder or _choose_builder(platforms)
+    command = ["buildx", "bake", "--builder", builder, "--file", "docker-compose.yml", "--push"]
+    if run_visibly(*command, "--set", f"*.platform={platforms}", environ=compose.environ):
         raise CommandError("the images were not published; the reason is above")
 
 
-def _builder(platforms: str) -> str:
-    """The engine's own builder, or one in a container where the engine keeps images of one platform only."""
+def _choose_builder(platforms: str) -> str:
+    """Return the engine's own builder, or one in a container if the engine can keep images of one platform only."""
     if "," not in platforms or "io.containerd.snapshotter" in docker("info", "--format", "{{json .DriverStatus}}"):
         return "default"
     try:

@@ -1,4 +1,4 @@
-"""The one-shot service `model`: what brings a model into the replicas' volume, and says which one is there."""
+"""The one-shot service `model`, which brings a model into the volume of the replicas and runs other model programs."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from typing import Any
 from deploy.backends.docker.engine import Compose
 from deploy.errors import CommandError
 
-_ONCE = ("run", "--rm", "--no-TTY", "--no-deps", "model")
+_RUN_MODEL_SERVICE = ("run", "--rm", "--no-TTY", "--no-deps", "model")
 _CURRENT = "/var/lib/forkcast/models/current.json"
 
 
 def provide(compose: Compose) -> str:
-    """Make the model that the stack asks for the current one; what tells it from another.
+    """Make the model that the stack asks for the current one; return its :func:`model_id`.
 
     Raises:
-        CommandError: there is none, for the reason that the service has printed; the current one stays.
+        CommandError: there is no such model; the service printed the reason, and the current model stays.
     """
-    if compose.show(*_ONCE):
+    if compose.run_visibly(*_RUN_MODEL_SERVICE):
         raise CommandError("there is no model to serve; nothing was changed")
-    record = current(compose)
-    return identity(str(record.get("digest")), str(record.get("version")))
+    record = current_record(compose)
+    return model_id(str(record.get("digest")), str(record.get("version")))
 
 
-def identity(digest: str, version: str) -> str:
-    """What tells one model from another."""
+def model_id(digest: str, version: str) -> str:
+    """Return a short text that identifies a model version and its files."""
     return f"{digest[:12]}-{version}"
 
 
 def undo(compose: Compose) -> None:
-    """Make the model before that the current one again."""
-    compose.run(*_ONCE, "python", "-m", "deploy.models.provide", "--undo")
+    """Make the model that was current before the last :func:`provide` current again."""
+    compose.run(*_RUN_MODEL_SERVICE, "python", "-m", "deploy.models.provide", "--undo")
 
 
 def train(compose: Compose) -> None:
-    """Fit, check and register a model.
+    """Train, check and register a model.
 
     Raises:
-        CommandError: for the reason that the service has printed.
+        CommandError: the training failed; the service printed the reason.
     """
-    if compose.show(*_ONCE, "python", "-m", "deploy.models.training.train"):
+    if compose.run_visibly(*_RUN_MODEL_SERVICE, "python", "-m", "deploy.models.training.train"):
         raise CommandError("no model was trained")
 
 
@@ -50,46 +50,46 @@ def record(compose: Compose, document: str) -> None:
     """Log measured runs in the registry (deploy/models/registry/record.py).
 
     Raises:
-        CommandError: for the reason that the service has told.
+        CommandError: no run was logged, with the reason.
     """
     try:
-        step(compose, "deploy.models.registry.record", text=document)
+        run_program(compose, "deploy.models.registry.record", text=document)
     except CommandError as error:
         raise CommandError(f"no run was logged: {error}") from None
 
 
-def step(compose: Compose, program: str, *arguments: str, text: str = "") -> str:
-    """Run another program of the service, with ``text`` on its standard input; what it printed.
+def run_program(compose: Compose, module: str, *arguments: str, text: str = "") -> str:
+    """Run a module in the service with ``text`` on its standard input; return what it printed.
 
     Raises:
-        CommandError: for the reason that the service has told.
+        CommandError: the program failed, with the reason that it printed.
     """
     try:
-        return compose.run(*_ONCE, "python", "-m", program, *arguments, text=text)
+        return compose.run(*_RUN_MODEL_SERVICE, "python", "-m", module, *arguments, text=text)
     except CommandError as error:
         raise CommandError(str(error).partition("error: ")[2] or str(error)) from None
 
 
 def compile_model(compose: Compose, folder: Path | None, rows: Path | None, engine: str) -> None:
-    """Compile the model that the stack asks for; ``folder`` is where it is, if that is a folder of this machine.
+    """Compile the model that the stack asks for; ``folder`` is its folder, unless a registry has it.
 
     Raises:
-        CommandError: for the reason that the service has printed.
+        CommandError: the compilation failed; the service printed the reason.
     """
     options = ["--env", f"ENGINE={engine}"]
     if rows is not None:
         options += ["--env", f"DATA={rows}", "--volume", f"{rows}:{rows}:ro"]
-    if folder is not None:  # the result goes beside it, and is to be the user's
+    if folder is not None:  # The result is written next to the folder, and the user must own it.
         options += ["--volume", f"{folder.parent}:{folder.parent}", "--user", f"{os.getuid()}:{os.getgid()}"]
-    *run, service = _ONCE
-    if compose.show(*run, *options, service, "python", "-m", "deploy.models.compile.compile_model"):
+    *run, service = _RUN_MODEL_SERVICE
+    if compose.run_visibly(*run, *options, service, "python", "-m", "deploy.models.compile.compile_model"):
         raise CommandError("no model was compiled")
 
 
-def current(compose: Compose) -> dict[str, Any]:
-    """The record of the current copy (server/model_store/copies.py); empty where there is none."""
+def current_record(compose: Compose) -> dict[str, Any]:
+    """Return the record of the current copy of the model (server/model_store/copies.py); empty if there is none."""
     try:
-        record = json.loads(compose.run(*_ONCE, "cat", _CURRENT))
+        record = json.loads(compose.run(*_RUN_MODEL_SERVICE, "cat", _CURRENT))
     except (CommandError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

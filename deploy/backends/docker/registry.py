@@ -1,4 +1,4 @@
-"""The registry's services in containers: started in their order, each well before the next, and stopped again."""
+"""The registry's services in containers: its database and object store start before MLflow."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from deploy.stack import registry_services
 from deploy.stack.secrets import make_missing
 from deploy.stack.specification import Stack
 
-# Where the containers reach the stack's own MLflow.
+# The address of the stack's own MLflow for containers.
 ADDRESS = "http://mlflow:5000"
-# The secret that the database keeps in its data.
-_PASSWORD = "DATABASE_PASSWORD"  # noqa: S105  (its name)
-# Seconds that a service may take from its start to its first answer: the store's first start, on a part of a CPU.
-_READY_TIMEOUT = 300
+# The name of the secret that is also stored in the data of the database.
+_PASSWORD_VARIABLE = "DATABASE_PASSWORD"  # noqa: S105  (a name, not a password)
+# How long a service may take to become ready; the first start of the object store on a fraction of a CPU is slowest.
+_READY_TIMEOUT_SECONDS = 300
 
 
 def with_secrets(compose: Compose, stack: Stack, options: Options) -> Options:
-    """Return the options with the secrets of the stack's own services, made where there are none yet.
+    """Return the options with the secrets of the stack's own services; generate missing ones and write them to a file.
 
     Raises:
-        CommandError: the file for them cannot be written, or the database was made with another one.
+        CommandError: the file cannot be written, or the database was created with a password that is missing now.
     """
     names = registry_services.secret_names(stack)
     missing = sorted(set(names) - set(options.texts(names)), key=names.index)
     if not missing:
         return options
     path = options.env_file
-    if _PASSWORD in missing and (volume := _database_volume(compose)):
+    if _PASSWORD_VARIABLE in missing and (volume := _database_volume(compose)):
         raise CommandError(
-            f"{_PASSWORD} is not in {path}, and the volume {volume} was made with one: bring the file back, "
-            "or delete the data with make clean"
+            f"{_PASSWORD_VARIABLE} is not in {path}, but the volume {volume} was created with one: restore the file, "
+            "or delete the data with: make clean"
         )
     try:
-        made = make_missing(path, missing)
+        generated = make_missing(path, missing)
     except OSError as error:
-        raise CommandError(f"secrets cannot be kept in {path}: {error.strerror}") from None
-    if made:
-        print(f"made {', '.join(made)} in {path}", flush=True)
+        raise CommandError(f"cannot write secrets to {path}: {error.strerror}") from None
+    if generated:
+        print(f"generated {', '.join(generated)} in {path}", flush=True)
     known = {name: value for name, value in dotenv_values(path).items() if value and name in missing}
-    return options.with_texts({**known, **made})
+    return options.with_texts({**known, **generated})
 
 
 def variables(stack: Stack, options: Options) -> dict[str, str]:
-    """Return what Compose fills in for the registry, and for those who ask one."""
+    """Return the variables of docker-compose.yml for the registry and its clients."""
     chosen = options.texts(registry_services.CLIENT_VARIABLES)
     if stack.full:
         chosen |= options.texts((*registry_services.secret_names(stack), "OBJECT_STORE_BYTES")) | stack.registry
@@ -57,23 +57,23 @@ def variables(stack: Stack, options: Options) -> dict[str, str]:
 
 
 def up(compose: Compose, stack: Stack) -> None:
-    """Run the registry's services, and wait until MLflow answers.
+    """Run the registry's services and wait until MLflow answers.
 
     Raises:
-        CommandError: one does not come up, with its reason.
+        CommandError: a service did not become ready, with the reason.
     """
     own = registry_services.own_services(stack)
-    stores = [one for one in own if one != registry_services.MLFLOW]
-    for services in (stores, [one for one in own if one == registry_services.MLFLOW]):
+    stores = [service for service in own if service != registry_services.MLFLOW]
+    for services in (stores, [service for service in own if service == registry_services.MLFLOW]):
         if services:
             compose.run("up", "--detach", "--no-deps", "--no-build", *services)
-            _wait(compose, services)
+            _wait_ready(compose, services)
 
 
 def _database_volume(compose: Compose) -> str:
-    """The name of the database's volume, if there is one."""
-    project, volume = f"project={compose.config()['name']}", f"volume={registry_services.DATABASE}"
-    filters = (part for one in (project, volume) for part in ("--filter", f"label=com.docker.compose.{one}"))
+    """Return the name of the database's volume, or an empty text if there is none."""
+    labels = f"project={compose.config()['name']}", f"volume={registry_services.DATABASE}"
+    filters = (word for label in labels for word in ("--filter", f"label=com.docker.compose.{label}"))
     return docker("volume", "ls", "--quiet", *filters).strip()
 
 
@@ -82,16 +82,16 @@ def remove(compose: Compose, stack: Stack) -> None:
     compose.run("rm", "--stop", "--force", *registry_services.own_services(stack))
 
 
-def _wait(compose: Compose, services: list[str]) -> None:
-    deadline = time.monotonic() + _READY_TIMEOUT
+def _wait_ready(compose: Compose, services: list[str]) -> None:
+    deadline = time.monotonic() + _READY_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
-        found = inspect([container.id for service in services for container in compose.containers(service)])
-        if failed := next((one for one in found if one.failed or one.health == "unhealthy"), None):
+        containers = inspect([container.id for service in services for container in compose.containers(service)])
+        if failed := next((c for c in containers if c.failed or c.health == "unhealthy"), None):
             raise CommandError(f"{failed.name} did not start: {reason(failed, compose)}")
-        if len(found) < len(services):
-            raise CommandError("a container of the registry was removed by somebody else before it was ready")
-        if all(container.well for container in found):
+        if len(containers) < len(services):
+            raise CommandError("a container of the registry was removed by another process before it was ready")
+        if all(container.is_ready for container in containers):
             return
         time.sleep(0.5)
-    ill = next(container for container in found if not container.well)
-    raise CommandError(f"{ill.name} was not well in {_READY_TIMEOUT} s: {reason(ill, compose)}")
+    waiting = next(container for container in containers if not container.is_ready)
+    raise CommandError(f"{waiting.name} was not ready within {_READY_TIMEOUT_SECONDS} s: {reason(waiting, compose)}")

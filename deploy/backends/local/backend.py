@@ -62,7 +62,7 @@ class LocalBackend(Backend):
     name = "local"
     default = Stack()
     registry_address = registry.ADDRESS
-    key_mode = 0o600
+    tls_key_mode = 0o600
     _limits_missing = "CPUS is missing: make resources CPUS=1"
 
     def __init__(self, layout: Layout, options: Options, parts: Parts | None = None) -> None:
@@ -128,7 +128,7 @@ class LocalBackend(Backend):
     def _running(self) -> Record | None:
         return Record.load(self._layout) if self._supervisord.pid is not None else None
 
-    def _limited(self, stack: Stack) -> Stack:
+    def _with_limits(self, stack: Stack) -> Stack:
         # SERVER_CPUS and SERVER_MEMORY are for containers, and may be in a file of settings for both.
         if self._options.memory and self._options.memory.variable == "MEMORY":
             raise CommandError("MEMORY= needs Docker: the local backend has no memory limits")
@@ -142,7 +142,7 @@ class LocalBackend(Backend):
             )
         return replace(stack, cpus=int(cpus.value))
 
-    def _prepared(self, stack: Stack, previous: Record | None) -> Stack:
+    def _prepare(self, stack: Stack, previous: Record | None) -> Stack:
         if previous is None:
             self._supervisord.stop_leftovers()
         _ = self._nginx  # installed before anything is started
@@ -163,7 +163,7 @@ class LocalBackend(Backend):
     def _restore_registry(self, _stack: Stack, previous: Record) -> None:
         self._converge(previous)
 
-    def _with_model(self, stack: Stack, _previous: Record | None) -> Record:
+    def _provide_model(self, stack: Stack, _previous: Record | None) -> Record:
         environment = self._environment(stack) | ({OWN_REGISTRY_VARIABLE: stack.tracking_uri} if stack.full else {})
         self._parts.ensure_model(ModelOptions.read(environment))
         return Record(stack)
@@ -194,7 +194,7 @@ class LocalBackend(Backend):
             self._readiness.wait_ready(name)
         self._run(record)
 
-    def _rollout(self, stack: Stack, previous: Record | None) -> tuple[Sequence[Replica], Registrar]:
+    def _replicas_and_registrar(self, stack: Stack, previous: Record | None) -> tuple[Sequence[Replica], Registrar]:
         info = self._supervisord.info() if previous else {}
         replicas = [LocalReplica(slot_of(name), info[name]["pid"], self._supervisord) for name in info if slot_of(name)]
         return replicas, self._parts.registrar(self._environment(stack))

@@ -77,7 +77,7 @@ class LocalRegistrar:
         return self._step("accept", document=candidate)
 
     def undo(self, previous: Mapping[str, Any]) -> None:
-        """Point them to what :meth:`accept` returned."""
+        """Restore what the candidate replaced; ``previous`` is the result of :meth:`accept`."""
         self._step("undo", document=previous)
 
     def _step(self, *arguments: str, document: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from deploy.backends.base import Backend
 from deploy.backends.docker import security_variables
 from deploy.backends.docker.engine import Compose, docker, docker_command, engine_cpus
-from deploy.backends.docker.topology import file, variables
+from deploy.backends.docker.topology import mountable_file, variables
 from deploy.backends.local.file_limits import WANTED
 from deploy.errors import CommandError
 from deploy.options import Options
@@ -72,7 +72,7 @@ class DockerLab:
 
     def generator(self, load: Load, ladder: Ladder, folder: Path, placement: Placement) -> Generator:
         """Locust in a container of its own in the stack's network, where no port of the host's is between."""
-        data = file("DATA", self._options.data)
+        data = mountable_file("DATA", self._options.data)
         mounts = [f"{folder}:{_FOLDER}", *([f"{data}:{_DATA}{''.join(data.suffixes)}:ro"] if data else [])]
         options = ["--rm", "-T", "--no-deps", "--name", self._generator, "--user", f"{os.getuid()}:{os.getgid()}"]
         for mount in mounts:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from deploy import cli
-from deploy.backends.docker.engine import MONITORING, SERVICES
+from deploy.backends.docker.engine import MONITORING_SERVICES, SERVICES
 from deploy.scaling.verbs import VERBS as LAB_VERBS
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.record import Record
@@ -55,7 +55,7 @@ MODEL = {"name": "hills", "version": "2", "digest": DIGEST, "engine": "compiled"
 CANDIDATE = {"copy": MODEL, "weight": {"needs": 9, "model": 5, "worker": 4}}
 HEALTH = {"model": MODEL, "reloads": 1, "workers": 1, "memory": {"used": 1, "limit": 2}}
 EXAMPLE = {"example": {"POST /predict": {"features": [1]}}}
-NAMES = {service: f"forkcast-{service}" for service in (*SERVICES, *REGISTRY, *MONITORING)}
+NAMES = {service: f"forkcast-{service}" for service in (*SERVICES, *REGISTRY, *MONITORING_SERVICES)}
 
 
 class Nginx(BaseHTTPRequestHandler):
@@ -111,7 +111,7 @@ def engine(docker: FakeDocker, tmp_path: Path) -> FakeDocker:
     docker.answer("exec", out=HEALTH)
     docker.answer("info", "{{json .DriverStatus}}", out="[]\n")
     docker.allow_scaling()
-    other_services = (*SERVICES[1:], *REGISTRY, *MONITORING)
+    other_services = (*SERVICES[1:], *REGISTRY, *MONITORING_SERVICES)
     docker.containers(
         *(container(number=number, folder=str(ROOT)) for number in (1, 2)),
         *(container(service, folder=str(ROOT)) for service in other_services),

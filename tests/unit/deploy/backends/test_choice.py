@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deploy.backends.base import Backend
-from deploy.backends.choice import choose, containers_used
+from deploy.backends.choice import choose, used_docker_backend
 from deploy.backends.docker.backend import DockerBackend
 from deploy.backends.docker.topology import DEFAULT
 from deploy.backends.local.backend import LocalBackend
@@ -78,7 +78,7 @@ def test_stack_that_is_up_decides(
             assert choose(layout, options(BACKEND=wanted), starting=starting).name == up
         else:
             told = refused_choice(layout, wanted, starting=starting)
-            assert told == f"BACKEND={wanted}: the stack that is up runs on {up}; make down first"
+            assert told == f"BACKEND={wanted}: the running stack uses {up}; stop it first with: make down"
     assert docker.calls == []
     assert capsys.readouterr().out == ""
 
@@ -236,7 +236,7 @@ def test_looking_without_the_packages(
 
 def test_clean_without_used_project_asks_no_engine(layout: Layout, docker: FakeDocker) -> None:
     """A checkout that has used no Compose project has none to delete, and no engine is asked."""
-    assert containers_used(layout, options(COMPOSE_PROJECT_NAME="other")) is None
+    assert used_docker_backend(layout, options(COMPOSE_PROJECT_NAME="other")) is None
     assert docker.calls == []
 
 
@@ -246,7 +246,7 @@ def test_clean_deletes_the_recorded_project(layout: Layout, engine: FakeDocker, 
     layout.make()
     layout.project.write_text("mine\n")
     engine.answer("compose", "down")
-    found = containers_used(layout, options(**environ))
+    found = used_docker_backend(layout, options(**environ))
     assert isinstance(found, DockerBackend)
     found.delete()
     (down,) = [call for call in engine.calls if "down" in call.arguments]
@@ -259,7 +259,7 @@ def test_clean_without_engine_names_the_project(layout: Layout) -> None:
     layout.make()
     layout.project.write_text("mine\n")
     with pytest.raises(CommandError) as caught:
-        containers_used(layout, options())
+        used_docker_backend(layout, options())
     assert str(caught.value) == (
         "the volumes of the Compose project 'mine' cannot be deleted: there is no docker command"
     )

@@ -139,12 +139,12 @@ def test_secrets_are_generated_once(tmp_path: Path, capsys: pytest.CaptureFixtur
     names = {"DATABASE_PASSWORD", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"}
     assert set(with_generated.texts(names)) == names
     output = capsys.readouterr().out
-    assert output.startswith("made DATABASE_PASSWORD, ")
+    assert output.startswith("generated DATABASE_PASSWORD, ")
     assert with_generated.environment["DATABASE_PASSWORD"] not in output
     assert with_secrets(Compose({}), FULL, with_generated) is with_generated
     assert with_secrets(Compose({}), FULL, settings).environment == with_generated.environment
     assert with_secrets(Compose({}), Stack(), settings) is settings
-    with pytest.raises(CommandError, match=r"^secrets cannot be kept in .*: "):
+    with pytest.raises(CommandError, match=r"^cannot write secrets to .*: "):
         with_secrets(Compose({}), FULL, options(ENV_FILE=str(tmp_path / "none/settings")))
 
 
@@ -152,7 +152,7 @@ def test_lost_database_password_is_reported(engine: FakeDocker, tmp_path: Path) 
     """If the password of an existing database is lost, no new one is generated and the error says so."""
     engine.answer("volume", "ls", out="forkcast_database\n")
     with pytest.raises(
-        CommandError, match=r"DATABASE_PASSWORD is not in .*, and the volume forkcast_database was made"
+        CommandError, match=r"DATABASE_PASSWORD is not in .*, but the volume forkcast_database was created"
     ):
         with_secrets(Compose({}), FULL, options(ENV_FILE=str(tmp_path / "settings")))
     assert not (tmp_path / "settings").exists()

@@ -120,10 +120,10 @@ def test_verbs_without_a_running_stack_suggest_make_up(
 def test_containers_of_another_checkout_are_not_ours(make: Make, engine: FakeDocker) -> None:
     """Containers of a project of the same name, but of another folder, are not this stack."""
     engine.containers(container(folder="/elsewhere"))
-    assert not make().is_there
+    assert not make().has_containers
     assert refused_verb(make().status) == NOTHING_RUNS
     engine.containers(container(folder=str(ROOT)))
-    assert make().is_there
+    assert make().has_containers
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_scale_is_refused(environ: dict[str, str], told: str, make: Make, engine
 @pytest.mark.parametrize(
     ("environ", "told"),
     [
-        ({}, "CPUS and MEMORY are missing: make resources CPUS=0.5 MEMORY=512M (one of them will do)"),
+        ({}, "CPUS and MEMORY are missing; expected at least one of them: make resources CPUS=0.5 MEMORY=512M"),
         ({"CPUS": "9"}, "CPUS='9': expected a number of CPUs from 0.01 to 8, such as 0.5"),
         ({"MEMORY": "1M"}, "MEMORY='1M': expected a size of at least 6M, such as 512M or 1.5G"),
         ({"CPUS": "1", "MEMORY": "lots"}, "MEMORY='lots': expected a size, such as 512M or 1.5G"),
@@ -173,9 +173,12 @@ def test_limits_are_refused(environ: dict[str, str], told: str, make: Make, engi
         ({"MLFLOW_TRACKING_URI": "http://mlflow:port"}, "MLFLOW_TRACKING_URI='http://mlflow:port': "),
         (
             {"MLFLOW_TRACKING_URI": "http://localhost:5000"},
-            "MLFLOW_TRACKING_URI='http://localhost:5000': in a container",
+            "MLFLOW_TRACKING_URI='http://localhost:5000': inside a container",
         ),
-        ({"MLFLOW_TRACKING_URI": "sqlite:////srv/mlflow.db"}, "MLFLOW_TRACKING_URI='sqlite:////srv/mlflow.db': a data"),
+        (
+            {"MLFLOW_TRACKING_URI": "sqlite:////srv/mlflow.db"},
+            "MLFLOW_TRACKING_URI='sqlite:////srv/mlflow.db': containers cannot",
+        ),
     ],
 )
 def test_invalid_value_stops_before_building(
@@ -323,7 +326,7 @@ def test_removed_container_ends_the_wait(engine: FakeDocker) -> None:
     """A container that goes while it is waited for is not waited for any longer."""
     engine.containers(container())
     told = refused_verb(lambda: wait_ready(Compose({}), [container()["Id"], "gone"]))
-    assert told == "a container was removed by somebody else before it was ready"
+    assert told == "a container was removed by another process before it was ready"
 
 
 def test_failed_container_is_reported_with_its_reason(engine: FakeDocker) -> None:

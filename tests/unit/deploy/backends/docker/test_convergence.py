@@ -41,6 +41,6 @@ def test_old_replica_stops_after_nginx_met_the_new_one(
 
     monkeypatch.setattr(replica_client, "listens", lambda _address: True)
     monkeypatch.setattr(replica_client, "identify", identify)
-    converge(Compose({}), Record(STACK), layout, anew=True)
+    converge(Compose({}), Record(STACK), layout, replace_all=True)
     assert answered_before_stop == [old.hostname, old.hostname, new.hostname]
     assert docker.ran("stop") == [["stop", old.id]]

@@ -53,7 +53,7 @@ def test_shown_command_prints_in_order_and_returns_status(
     """A command for the user's eyes prints where we do, after what we printed, and gives its status."""
     docker.answer("pull", out="pulled\n", err="warned\n", status=3)
     print("first")
-    assert engine.shown("pull", environ={**os.environ, "TAG": "v1"}) == 3
+    assert engine.run_visibly("pull", environ={**os.environ, "TAG": "v1"}) == 3
     assert capfd.readouterr() == ("first\npulled\n", "warned\n")
     assert docker.calls[0].environ["TAG"] == "v1"
 
@@ -126,11 +126,11 @@ def test_engine_of_this_machine(host: str, local: bool, docker: FakeDocker, monk
         if unset is not None:
             monkeypatch.setenv("DOCKER_HOST", unset)
         docker.answer("context", "inspect", out=f"{host}\n")
-        assert engine.is_local() is local
+        assert engine.is_engine_local() is local
     assert docker.ran("context") == [["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]] * 2
     docker.answer("context", "inspect", err="the context is not to be asked\n", status=1)
     monkeypatch.setenv("DOCKER_HOST", host)
-    assert engine.is_local() is local
+    assert engine.is_engine_local() is local
 
 
 def test_container_is_read() -> None:
@@ -145,9 +145,9 @@ def test_container_is_read() -> None:
         service="server",
         number=3,
         image="sha256:1",
-        config="c1",
-        code="0123456789abcdef",
-        folder="/home/me/forkcast",
+        config_label="c1",
+        code_digest="0123456789abcdef",
+        project_folder="/home/me/forkcast",
         state="running",
         health="healthy",
         oom_killed=False,
@@ -170,7 +170,7 @@ def test_container_without_optional_fields_is_read() -> None:
     document = container("nginx", Health=None)
     del document["Config"]["Labels"]["com.docker.compose.project.working_dir"]
     one = Container.parse(document)
-    assert (one.health, one.config, one.folder, one.cpus, one.memory) == ("none", "", "", 0, 0)
+    assert (one.health, one.config_label, one.project_folder, one.cpus, one.memory) == ("none", "", "", 0, 0)
     del document["State"]["Health"]
     assert Container.parse(document) == one
 
@@ -195,7 +195,7 @@ def test_container_without_optional_fields_is_read() -> None:
 def test_how_a_container_is(state: dict[str, Any], well: bool, failed: bool) -> None:
     """One is well that answers, failed that ended and does not answer; one that is on its way is neither."""
     one = Container.parse(container(**state))
-    assert (one.well, one.failed) == (well, failed)
+    assert (one.is_ready, one.failed) == (well, failed)
 
 
 def test_containers_are_ordered_by_service_and_number(docker: FakeDocker) -> None:
@@ -267,13 +267,15 @@ def test_compose_failure_is_one_line(docker: FakeDocker) -> None:
     docker.answer("compose", err="service server has no image\n", status=15)
     with pytest.raises(CommandError, match=r"^docker compose --env-file: service server has no image$"):
         Compose({}).run("up")
-    assert Compose({}).show("up") == 15
+    assert Compose({}).run_visibly("up") == 15
 
 
 def test_become_compose_passes_stack_variables(docker: FakeDocker) -> None:
     """A process can become Compose, with the stack's variables."""
     docker.answer("compose", "logs", out="lines\n")
-    script = "from deploy.backends.docker.engine import Compose; Compose({'TAG': 'v1'}).become('logs', 'server')"
+    script = (
+        "from deploy.backends.docker.engine import Compose; Compose({'TAG': 'v1'}).replace_process('logs', 'server')"
+    )
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout == "lines\n"
     assert docker.calls[0].environ["TAG"] == "v1"
@@ -281,7 +283,7 @@ def test_become_compose_passes_stack_variables(docker: FakeDocker) -> None:
 
 def digest(docker: FakeDocker, **server: object) -> str:
     docker.answer("compose", "config", out=config(**server))
-    return str(Compose({}).labelled("").config()["services"]["server"]["labels"]["forkcast.config"])
+    return str(Compose({}).with_config_label("").config()["services"]["server"]["labels"]["forkcast.config"])
 
 
 def test_digest_tells_configurations_apart(docker: FakeDocker) -> None:

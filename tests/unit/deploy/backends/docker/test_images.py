@@ -28,22 +28,22 @@ def engine(docker: FakeDocker) -> FakeDocker:
 
 def test_base_images_match_the_dockerfile() -> None:
     """The images that ours are built on are those of the Dockerfile, each with its tag."""
-    found = images.bases()
+    found = images.base_images()
     assert [re.fullmatch(r"(python|nginx):[a-z0-9.-]+", image) is not None for image in found] == [True, True]
 
 
 def test_present_base_images_are_not_pulled(engine: FakeDocker) -> None:
     """Images that the engine has are not asked of any registry."""
-    assert images.missing() is None
+    assert images.pull_base_images() is None
     assert engine.ran("pull") == []
 
 
 def test_only_missing_base_images_are_pulled(engine: FakeDocker) -> None:
     """Only what the engine lacks is pulled."""
-    python, nginx = images.bases()
+    python, nginx = images.base_images()
     engine.answer("image", "inspect", nginx, err="Error: No such image\n", status=1)
     engine.answer("pull")
-    assert images.missing() is None
+    assert images.pull_base_images() is None
     assert engine.ran("pull") == [["pull", "--quiet", nginx]]
     assert python != nginx
 
@@ -52,8 +52,8 @@ def test_failed_pull_names_the_base_image(engine: FakeDocker) -> None:
     """An image that cannot be pulled is named, with the engine's reason, and no other is tried."""
     engine.answer("image", "inspect", status=1)
     engine.answer("pull", err="retrying\nError: dial tcp: lookup registry-1.docker.io: no such host\n", status=1)
-    first = images.bases()[0]
-    assert images.missing() == (
+    first = images.base_images()[0]
+    assert images.pull_base_images() == (
         f"{first} cannot be pulled: docker pull --quiet: Error: dial tcp: lookup registry-1.docker.io: no such host"
     )
     assert len(engine.ran("pull")) == 1
@@ -93,7 +93,7 @@ def test_images_have_names_and_sizes_in_bytes(engine: FakeDocker) -> None:
     engine.answer("compose", "config", out=document)
     engine.answer("image", "inspect", "{{.Size}}", out="123456789\n")
     compose = Compose({"TAG": "v1"})  # COMPOSE may know another document by now
-    assert images.names(compose) == ["ours"]
+    assert images.built_images(compose) == ["ours"]
     assert images.sizes(compose) == [("ours", 123_456_789)]
 
 
@@ -101,7 +101,7 @@ def test_removes_each_project_image_once(engine: FakeDocker) -> None:
     """All that was built for this project is removed, each image once, with those that newer ones replaced."""
     engine.answer("image", "ls", out="sha256:2\nsha256:1\nsha256:2\n")
     engine.answer("image", "rm")
-    images.remove(COMPOSE)
+    images.remove_built_images(COMPOSE)
     (asked,) = engine.ran("image", "ls")
     assert {"--all", "--no-trunc", "label=com.docker.compose.project=forkcast"} < set(asked)
     assert engine.ran("image", "rm") == [["image", "rm", "--force", "sha256:2", "sha256:1"]]
@@ -109,7 +109,7 @@ def test_removes_each_project_image_once(engine: FakeDocker) -> None:
 
 def test_remove_without_images_runs_nothing(engine: FakeDocker) -> None:
     """Where nothing was built, nothing is removed."""
-    images.remove(COMPOSE)
+    images.remove_built_images(COMPOSE)
     assert engine.ran("image", "rm") == []
 
 
@@ -176,20 +176,20 @@ def test_failed_publish_is_one_line(engine: FakeDocker, capfd: pytest.CaptureFix
 
 def test_base_images_depend_on_requested_services() -> None:
     """A plain stack asks for no image of the registry's; a full one for those that the user names no other for."""
-    plain = images.bases()
+    plain = images.base_images()
     assert not any(image.startswith(("debian:", "mariadb:")) for image in plain)
-    assert images.bases(images.needed(options(), full=False)) == plain
-    more = set(images.bases(images.needed(options(), full=True))) - set(plain)
+    assert images.base_images(images.services_with_images(options(), full=False)) == plain
+    more = set(images.base_images(images.services_with_images(options(), full=True))) - set(plain)
     assert sorted(image.partition(":")[0] for image in more) == ["debian", "mariadb"]
     named = {"DATABASE_URL": "mysql://h/n", "S3_ENDPOINT_URL": "http://s3"}
-    assert images.bases(images.needed(options(**named), full=True)) == plain
+    assert images.base_images(images.services_with_images(options(**named), full=True)) == plain
 
 
 def test_dockerfile_is_where_it_is_read() -> None:
     """Every stage of the Dockerfile starts from a base that it names at its head, or from another stage."""
     text = (ROOT / "deploy/images/Dockerfile").read_text()
     arguments = dict(re.findall(r"^ARG (\w+)=(\S+)$", text, re.MULTILINE))
-    assert sorted(images.bases([OBJECT_STORE])) == sorted(arguments.values())
+    assert sorted(images.base_images([OBJECT_STORE])) == sorted(arguments.values())
     stages = re.findall(r"^FROM (?:--platform=\S+ )?(\S+) AS (\S+)$", text, re.MULTILINE)
     assert len(stages) == text.count("\nFROM ")
     known = {f"${{{name}}}" for name in arguments}

@@ -11,7 +11,7 @@ import pytest
 
 from deploy.backends.docker import monitoring
 from deploy.backends.docker.backend import DockerBackend
-from deploy.backends.docker.engine import MONITORING, Compose
+from deploy.backends.docker.engine import MONITORING_SERVICES, Compose
 from deploy.backends.local.backend import LocalBackend
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.record import Record
@@ -25,7 +25,7 @@ PORTS = ("PROMETHEUS_PORT", "GRAFANA_PORT")
 UP = Stack(1, "127.0.0.1", 8080, 8089, 1, {}, "1G", "docker")
 IMAGES = {"prometheus": "forkcast-prometheus", "nginx-exporter": "forkcast-prometheus", "grafana": "grafana/grafana:1"}
 STACK = [container(service, folder=str(ROOT)) for service in ("server", "nginx", "locust", "locust-worker")]
-WATCHING = [container(service, folder=str(ROOT)) for service in MONITORING]
+WATCHING = [container(service, folder=str(ROOT)) for service in MONITORING_SERVICES]
 
 
 def running(engine: FakeDocker, watching: list[dict[str, Any]]) -> None:
@@ -107,7 +107,7 @@ def test_prometheus_runs_without_grafana_image(
     assert list(DockerBackend(layout, options(**free)).monitoring()) == ["Prometheus"]
     assert started(engine) == [["prometheus", "nginx-exporter"]]
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "note: Grafana is left out, and Prometheus runs without it: docker pull --quiet: no such host"
+        "note: Prometheus runs without Grafana: docker pull --quiet: no such host"
     )
 
 
@@ -126,7 +126,7 @@ def test_failed_prometheus_leaves_the_stack_unchanged(engine: FakeDocker, layout
     engine.answer("compose", "up", err="no room\n", status=1)
     assert refusal(DockerBackend(layout, options(**free)).monitoring).endswith("no room")
     (removed,) = engine.ran("compose", "rm")
-    assert removed[5:] == ["rm", "--stop", "--force", *MONITORING]
+    assert removed[5:] == ["rm", "--stop", "--force", *MONITORING_SERVICES]
     assert Record.load(layout) == Record(UP)
 
 
@@ -157,7 +157,7 @@ def test_own_ports_are_not_in_use(layout: Layout, taken: str) -> None:
 def test_equal_prometheus_and_grafana_ports_are_refused(layout: Layout, taken: str) -> None:
     """Prometheus and Grafana cannot share a port."""
     told = refusal(DockerBackend(layout, options(**dict.fromkeys(PORTS, taken))).monitoring)
-    assert told == f"GRAFANA_PORT={taken}: Prometheus listens there; expected another port"
+    assert told == f"GRAFANA_PORT={taken}: Prometheus uses this port; expected another port"
 
 
 def test_invalid_port_is_named_with_its_value(layout: Layout) -> None:
@@ -201,7 +201,7 @@ def test_serving_does_not_wait_for_monitoring(
     backend._finish(UP)
     assert capsys.readouterr().out == ""
     backend._finish(replace(UP, monitoring=True))
-    assert capsys.readouterr().out.startswith("note: the stack serves, and is not watched: ")
+    assert capsys.readouterr().out.startswith("note: the stack serves without monitoring: ")
 
 
 def test_monitoring_started_by_compose_is_recognized(engine: FakeDocker, layout: Layout) -> None:
@@ -223,4 +223,4 @@ def test_stopped_with_the_stack(verb: str, engine: FakeDocker, layout: Layout) -
     engine.answer("image", "ls")
     getattr(DockerBackend(layout, options()), verb)()
     profiles = [call.environ["COMPOSE_PROFILES"] for call in engine.calls if "down" in call.arguments]
-    assert [set(MONITORING) <= set(one.split(",")) for one in profiles] == [True]
+    assert [set(MONITORING_SERVICES) <= set(one.split(",")) for one in profiles] == [True]

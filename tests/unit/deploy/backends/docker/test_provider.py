@@ -68,7 +68,7 @@ def test_train_runs_in_the_service_and_reports_failure(docker: FakeDocker) -> No
 def test_step_returns_what_the_program_printed(docker: FakeDocker) -> None:
     """Another program of the service reads a text and gives back what it printed."""
     docker.answer("compose", "run", "deploy.models.other", out="printed\n")
-    assert provider.step(COMPOSE, "deploy.models.other", "--loud", "7", text="{}") == "printed\n"
+    assert provider.run_program(COMPOSE, "deploy.models.other", "--loud", "7", text="{}") == "printed\n"
     assert ran(docker) == [[*ONCE, "python", "-m", "deploy.models.other", "--loud", "7"]]
 
 
@@ -84,13 +84,13 @@ def test_failed_step_reports_the_reason_of_the_program(docker: FakeDocker, err: 
     """Its own reason is told without what was said around it; else the engine's."""
     docker.answer("compose", "run", err=err, status=3)
     with pytest.raises(CommandError) as caught:
-        provider.step(COMPOSE, "deploy.models.other")
+        provider.run_program(COMPOSE, "deploy.models.other")
     assert str(caught.value) == told
 
 
 def test_identity_joins_digest_and_version() -> None:
     """One model is told from another by its files and by its version."""
-    assert provider.identity(RECORD["digest"], "3") == provider.provide(COMPOSE) == "0123456789ab-3"  # type: ignore[arg-type]
+    assert provider.model_id(RECORD["digest"], "3") == provider.provide(COMPOSE) == "0123456789ab-3"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -103,5 +103,5 @@ def test_current_model_is_empty_without_valid_record(
 ) -> None:
     """The record in the volume is read; where there is none, or none that is a record, it is empty."""
     docker.answer("compose", "run", "cat", out=printed, status=status)
-    assert provider.current(COMPOSE) == found
+    assert provider.current_record(COMPOSE) == found
     assert ran(docker) == [[*ONCE, "cat", "/var/lib/forkcast/models/current.json"]]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deploy.backends.docker.engine import Compose, Container
-from deploy.backends.docker.reasons import note, reason
+from deploy.backends.docker.reasons import container_note, reason
 from tests.support.fake_docker import FakeDocker, container
 
 COMPOSE = Compose({})
@@ -106,19 +106,19 @@ def test_oom_reason_omits_unknown_figures(engine: FakeDocker, memory: int, recor
 def test_healthy_container_has_no_note() -> None:
     """There is nothing to say of a container that is well, or on its way."""
     for one in (container(), container(Health={"Status": "starting"}), container("nginx")):
-        assert note(Container.parse(one), COMPOSE) is None
+        assert container_note(Container.parse(one), COMPOSE) is None
 
 
 def test_failed_container_note_counts_restarts(engine: FakeDocker) -> None:
     """A container that failed is named, with the reason and how often it was started again."""
     engine.answer("logs", out="forkcast: the model has no signature\n")
-    assert note(failed(), COMPOSE) == "forkcast-server-1 the model has no signature; started again 3 time(s)"
+    assert container_note(failed(), COMPOSE) == "forkcast-server-1: the model has no signature; restarted 3 time(s)"
 
 
 def test_note_of_lost_workers(engine: FakeDocker) -> None:
     """A replica that answers, and lost workers for their memory, is noted with how many, and the last one's words."""
     line = "[2026-01-02] [7] [ERROR] worker {} was killed: out of memory at {}; the model needs about 200M\n"
     engine.answer("logs", out=line.format(8, "256M") + "[INFO] Booting worker\n" + line.format(9, "128M"))
-    assert note(Container.parse(container(restarts=1)), COMPOSE) == (
-        "forkcast-server-1 lost 2 worker(s) of late: killed: out of memory at 128M; the model needs about 200M"
+    assert container_note(Container.parse(container(restarts=1)), COMPOSE) == (
+        "forkcast-server-1 lost 2 worker(s) recently: killed: out of memory at 128M; the model needs about 200M"
     )

@@ -97,10 +97,10 @@ def test_oom_kill_names_limit_and_required_memory(docker: FakeDocker, replica: C
 
 
 def test_removed_container_is_reported_as_failure(docker: FakeDocker, replica: ContainerReplica) -> None:
-    """One that is no longer there was removed by somebody else."""
+    """One that is no longer there was removed by another process."""
     docker.answer("inspect", out=[], err="no such object\n", status=1)
     docker.answer("inspect", container()["Id"], out=[], err="no such object\n", status=1)
-    assert replica.failure() == "the container was removed by somebody else"
+    assert replica.failure() == "the container was removed by another process"
 
 
 @pytest.mark.parametrize(

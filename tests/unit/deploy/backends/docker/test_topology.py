@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.backends.docker import topology
-from deploy.backends.docker.topology import DEFAULT, check, data, limited, variables
+from deploy.backends.docker.topology import DEFAULT, check_reachable, training_variables, variables, with_limits
 from deploy.errors import CommandError
 from deploy.options import MAX_REPLICAS
 from deploy.stack.paths import ROOT
@@ -30,8 +30,8 @@ def engine(docker: FakeDocker) -> FakeDocker:
 def requested(before: Stack, environ: dict[str, str]) -> Stack:
     """Return the stack that these variables ask for, as the backend makes it."""
     asked = options(**environ)
-    stack = limited(before.changed(asked), asked)
-    check(stack)
+    stack = with_limits(before.changed(asked), asked)
+    check_reachable(stack)
     return stack
 
 
@@ -82,16 +82,18 @@ def test_requested_settings_override_earlier_settings() -> None:
 def test_names_of_the_limits() -> None:
     """CPUS and MEMORY, and the names that the file has for them, mean the same; the short one comes first."""
     long = {"SERVER_CPUS": "2", "SERVER_MEMORY": "2G"}
-    assert limited(DEFAULT, options(**long)) == replace(DEFAULT, cpus=2, memory="2G")
-    assert limited(DEFAULT, options(**long | {"CPUS": "3", "MEMORY": "3G"})) == replace(DEFAULT, cpus=3, memory="3G")
-    assert limited(DEFAULT, options(**long | {"CPUS": "", "MEMORY": ""})) == replace(DEFAULT, cpus=2, memory="2G")
-    assert limited(DEFAULT, options()) == DEFAULT
+    assert with_limits(DEFAULT, options(**long)) == replace(DEFAULT, cpus=2, memory="2G")
+    assert with_limits(DEFAULT, options(**long | {"CPUS": "3", "MEMORY": "3G"})) == replace(
+        DEFAULT, cpus=3, memory="3G"
+    )
+    assert with_limits(DEFAULT, options(**long | {"CPUS": "", "MEMORY": ""})) == replace(DEFAULT, cpus=2, memory="2G")
+    assert with_limits(DEFAULT, options()) == DEFAULT
 
 
 @pytest.mark.parametrize(("value", "cpus", "shown"), [("0.01", 0.01, "0.01"), ("0.50", 0.5, "0.5"), ("8", 8, "8")])
 def test_cpus_accepts_fractions_up_to_engine_cpus(value: str, cpus: float, shown: str) -> None:
     """Parts of a CPU up to all that the engine's machine has are taken."""
-    stack = limited(DEFAULT, options(CPUS=value))
+    stack = with_limits(DEFAULT, options(CPUS=value))
     assert stack.cpus == cpus
     assert variables(stack)["SERVER_CPUS"] == shown
 
@@ -125,7 +127,7 @@ def test_invalid_cpus_are_named_with_expectation(value: str) -> None:
 )
 def test_memory_accepts_the_sizes_docker_accepts(value: str, memory: str) -> None:
     """Sizes are taken as Docker takes them, from the least that it takes."""
-    assert variables(limited(DEFAULT, options(MEMORY=value)))["SERVER_MEMORY"] == memory
+    assert variables(with_limits(DEFAULT, options(MEMORY=value)))["SERVER_MEMORY"] == memory
 
 
 @pytest.mark.parametrize("name", ["MEMORY", "SERVER_MEMORY"])
@@ -175,7 +177,7 @@ def test_training_data_is_mounted_for_one_command(relative: bool, tmp_path: Path
     path = ROOT / "README.md" if relative else tmp_path / "rows.csv"
     path.touch()
     given = "README.md" if relative else str(path)
-    assert data(options(COVERTYPE_PATH=given)) == {"COVERTYPE_PATH": str(path)}
+    assert training_variables(options(COVERTYPE_PATH=given)) == {"COVERTYPE_PATH": str(path)}
     assert "COVERTYPE_PATH" not in requested(DEFAULT, {"COVERTYPE_PATH": given}).environment
 
 
@@ -183,7 +185,7 @@ def test_training_data_is_mounted_for_one_command(relative: bool, tmp_path: Path
 def test_missing_training_data_is_refused(name: str, tmp_path: Path) -> None:
     """A data set that is no file is refused: Docker would make a folder of that name."""
     with pytest.raises(CommandError) as caught:
-        data(options(COVERTYPE_PATH=str(tmp_path / name)))
+        training_variables(options(COVERTYPE_PATH=str(tmp_path / name)))
     assert str(caught.value) == f"COVERTYPE_PATH={str(tmp_path / name)!r}: there is no such file"
 
 
@@ -233,27 +235,30 @@ def test_path_with_a_colon(tmp_path: Path) -> None:
     folder = tmp_path / "a:b"
     folder.mkdir()
     (folder / "MLmodel").touch()
-    why = f"{str(folder)!r}: expected a whole path without a colon, for a container to see it"
+    why = f"{str(folder)!r}: expected an absolute path without a colon, so that a container can mount it"
     assert (
         refused_stack({"MODEL_URI": str(folder)}) == refused_stack({"MODEL_URI": folder.as_uri()}) == f"MODEL_URI={why}"
     )
     with pytest.raises(CommandError) as caught:
-        data(options(COVERTYPE_PATH=str(folder / "MLmodel")))
+        training_variables(options(COVERTYPE_PATH=str(folder / "MLmodel")))
     assert str(caught.value) == (
-        f"COVERTYPE_PATH={str(folder / 'MLmodel')!r}: expected a whole path without a colon, for a container to see it"
+        f"COVERTYPE_PATH={str(folder / 'MLmodel')!r}: expected an absolute path without a colon, "
+        "so that a container can mount it"
     )
 
 
 def test_training_data_behind_a_link(tmp_path: Path) -> None:
     """A data set is mounted from where it really is."""
     (tmp_path / "a:b").symlink_to(ROOT / "README.md")
-    assert data(options(COVERTYPE_PATH=str(tmp_path / "a:b"))) == {"COVERTYPE_PATH": str(ROOT / "README.md")}
+    assert training_variables(options(COVERTYPE_PATH=str(tmp_path / "a:b"))) == {
+        "COVERTYPE_PATH": str(ROOT / "README.md")
+    }
 
 
 @pytest.mark.parametrize("environ", [{}, {"COVERTYPE_PATH": ""}, {"COVERTYPE_PATH_": "x"}])
 def test_training_without_data_mounts_nothing(environ: dict[str, str]) -> None:
     """Where no data set is named, none is mounted."""
-    assert data(options(**environ)) == {}
+    assert training_variables(options(**environ)) == {}
 
 
 @pytest.mark.parametrize(
@@ -270,7 +275,9 @@ def test_localhost_registry_is_refused_with_alternative(uri: str, instead: str) 
     """A registry at localhost is refused with the name under which a container reaches it."""
     message = refused_stack({"MLFLOW_TRACKING_URI": uri})
     shown = uri.replace("secret", "***")
-    assert message.startswith(f"MLFLOW_TRACKING_URI={shown!r}: in a container that is the container itself; use ")
+    assert message.startswith(
+        f"MLFLOW_TRACKING_URI={shown!r}: inside a container this address is the container itself; use "
+    )
     assert f"use {instead}, with" in message
     assert message.endswith("or BACKEND=local")
 
@@ -282,7 +289,7 @@ def test_registry_on_the_hosts_disk(uri: str) -> None:
         refused_stack({"MLFLOW_TRACKING_URI": uri}),
         refused_stack({}, replace(DEFAULT, environment={"MLFLOW_TRACKING_URI": uri})),
     ):
-        assert "a database or a folder of this machine is not seen in a container" in message
+        assert "containers cannot reach a database or a folder of this machine" in message
         assert message.endswith("serve it with `mlflow server`, or use BACKEND=local")
 
 
@@ -299,7 +306,7 @@ def test_invalid_registry_address_is_refused(uri: str) -> None:
     """A registry's address that is none is refused in words, with an example."""
     told = refused_stack({"MLFLOW_TRACKING_URI": uri})
     assert told.startswith(f"MLFLOW_TRACKING_URI={uri!r}: ")
-    assert told.endswith("; expected http://mlflow:5000 or alike")
+    assert told.endswith("; expected a URL such as http://mlflow:5000")
 
 
 def test_engine_is_asked_for_cpus_alone(docker: FakeDocker) -> None:
@@ -313,5 +320,5 @@ def test_engine_is_asked_for_cpus_alone(docker: FakeDocker) -> None:
 
 def test_least_is_the_engines() -> None:
     """The least that is taken is the engine's own least, no more."""
-    stack: Any = limited(DEFAULT, options(CPUS=str(topology._LEAST_CPUS), MEMORY=str(topology._LEAST_MEMORY)))
+    stack: Any = with_limits(DEFAULT, options(CPUS=str(topology._MIN_CPUS), MEMORY=str(topology._MIN_MEMORY_BYTES)))
     assert (stack.cpus, stack.memory) == (0.01, str(6 * 1024 * 1024))

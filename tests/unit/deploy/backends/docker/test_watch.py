@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from deploy.backends.docker.engine import MONITORING, SERVICES, Compose
+from deploy.backends.docker.engine import MONITORING_SERVICES, SERVICES, Compose
 from deploy.backends.docker.topology import DEFAULT
-from deploy.backends.docker.watch import become_stats, show_logs, status
+from deploy.backends.docker.watch import exec_stats, show_logs, status
 from deploy.errors import CommandError
 from deploy.stack.paths import ROOT, Layout
 from tests.support.fake_docker import FakeDocker, container
@@ -88,13 +88,13 @@ def test_status_notes_stale_copies_and_missing_services(engine: FakeDocker) -> N
     engine.containers(container())
     lines = status(DEFAULT, COMPOSE, LAYOUT)
     assert lines[lines.index("") + 3 :] == [
-        "forkcast-server-1 lost 1 worker(s) of late: killed: out of memory at 128M",
+        "forkcast-server-1 lost 1 worker(s) recently: killed: out of memory at 128M",
         "forkcast-server-1 serves the last good copy: no registry",
         "forkcast-server-1 refused to load another model and still serves the previous one: no signature",
         "forkcast-server-1 serves a model trained on SYNTHETIC data: its predictions mean nothing",
-        "nginx is not there: make up brings it back",
-        "locust is not there: make up brings it back",
-        "locust-worker is not there: make up brings it back",
+        "nginx is missing; start it with: make up",
+        "locust is missing; start it with: make up",
+        "locust-worker is missing; start it with: make up",
     ]
 
 
@@ -109,8 +109,8 @@ def test_status_includes_monitoring_services(engine: FakeDocker) -> None:
     assert lines[lines.index("") + 1 :] == [
         "service http://127.0.0.1:8080   Locust http://127.0.0.1:8089   Prometheus http://127.0.0.1:9191",
         "no API keys, no TLS, no limits per client",
-        f"forkcast-nginx-exporter-1 {told}; started again 3 time(s)",
-        "grafana is not there: make monitoring brings it back",
+        f"forkcast-nginx-exporter-1: {told}; restarted 3 time(s)",
+        "grafana is missing; start it with: make monitoring",
     ]
 
 
@@ -119,7 +119,7 @@ def test_manually_stopped_service_is_not_a_failure(engine: FakeDocker, service: 
     """What stands beside the stack and was stopped by hand is noted as that, and not as a failure."""
     engine.containers(container(), *OTHERS, container(service, Status="exited", Health=None))
     assert status(DEFAULT, COMPOSE, LAYOUT)[-1] == (
-        f"forkcast-{service}-1 is stopped: make up starts it; what is served is served on"
+        f"forkcast-{service}-1 is stopped, and the replicas go on serving; start it with: make up"
     )
 
 
@@ -129,7 +129,7 @@ def test_stopped_container_has_no_uptime(engine: FakeDocker) -> None:
     engine.containers(container(Status="exited", Health=None), *OTHERS)
     lines = status(DEFAULT, COMPOSE, LAYOUT)
     assert rows(lines)["forkcast-server-1"] == ["forkcast-server-1", "exited", "server100000"]
-    assert lines[-1] == "forkcast-server-1 the model has no signature; started again 0 time(s)"
+    assert lines[-1] == "forkcast-server-1: the model has no signature; restarted 0 time(s)"
     assert engine.ran("exec") == []
 
 
@@ -137,7 +137,7 @@ def test_stats_without_containers_is_refused(engine: FakeDocker) -> None:
     """Where no container runs there is nothing to measure."""
     engine.containers(container(Status="exited"))
     with pytest.raises(CommandError, match=r"^no container runs; see make status$"):
-        become_stats(COMPOSE)
+        exec_stats(COMPOSE)
 
 
 def test_stats_without_terminal_prints_a_snapshot(engine: FakeDocker) -> None:
@@ -145,8 +145,8 @@ def test_stats_without_terminal_prints_a_snapshot(engine: FakeDocker) -> None:
     engine.answer("stats", out="a table\n")
     engine.containers(container(), container(number=2, Status="exited"), container("nginx"))
     script = (
-        "from deploy.backends.docker.engine import Compose; from deploy.backends.docker.watch import become_stats; "
-        "become_stats(Compose({}))"
+        "from deploy.backends.docker.engine import Compose; from deploy.backends.docker.watch import exec_stats; "
+        "exec_stats(Compose({}))"
     )
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout == "a table\n"
@@ -165,7 +165,8 @@ def test_logs_of_an_unknown_service(service: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("service", "verb"), [(one, "up") for one in (*SERVICES, "all")] + [(one, "monitoring") for one in MONITORING]
+    ("service", "verb"),
+    [(one, "up") for one in (*SERVICES, "all")] + [(one, "monitoring") for one in MONITORING_SERVICES],
 )
 def test_logs_of_missing_container_are_one_line(engine: FakeDocker, service: str, verb: str) -> None:
     """A service without a container has no log, which is told in one line."""
@@ -207,7 +208,7 @@ def test_logs_start_with_what_is_wrong(engine: FakeDocker, capsys: pytest.Captur
     engine.answer("logs", out="forkcast: the model has no signature\n")
     told = shown(engine, "server", capsys, container(Status="exited", restarts=2))
     assert told.splitlines() == [
-        "forkcast-server-1 the model has no signature; started again 2 time(s)",
+        "forkcast-server-1: the model has no signature; restarted 2 time(s)",
         "forkcast-server-1 | forkcast: the model has no signature",
     ]
 

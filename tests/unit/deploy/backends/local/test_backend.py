@@ -295,7 +295,7 @@ def test_first_error_is_told_though_the_cleanup_fails(
     monkeypatch.setattr(backend, "down", fail)
     monkeypatch.setattr(backend, "_converge", fail)
     for before in (None, Record(Stack())):
-        with pytest.raises(CommandError, match=r"^the first error$"), backend._undone_on_failure(before):
+        with pytest.raises(CommandError, match=r"^the first error$"), backend._stack_restored_on_failure(before):
             raise CommandError("the first error")
 
 
@@ -608,7 +608,7 @@ def test_failing_registry_of_a_running_stack_is_a_note(local: Local, capsys: pyt
     assert happened[:2] == ["start mlflow", "model"]
     assert happened[-1] == "predict"
     assert (
-        "note: the registry did not come up, so that the last good copy is served: mlflow did not start: no room\n"
+        "note: the registry did not start, so the last good copy is served: mlflow did not start: no room\n"
         in capsys.readouterr().out
     )
 

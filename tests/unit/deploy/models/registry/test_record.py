@@ -127,7 +127,12 @@ def test_failed_container_reports_its_reason(docker: FakeDocker) -> None:
     """The Docker backend logs runs in a container, and passes on the reason if that fails."""
     docker.answer("compose", "run")
     provider.record(Compose({}), DOCUMENT)
-    assert docker.calls[0].arguments[5:] == [*provider._ONCE, "python", "-m", "deploy.models.registry.record"]
+    assert docker.calls[0].arguments[5:] == [
+        *provider._RUN_MODEL_SERVICE,
+        "python",
+        "-m",
+        "deploy.models.registry.record",
+    ]
     docker.answer("compose", "run", err=" Container m  Created\nerror: the registry at x: refused\n", status=1)
     with pytest.raises(CommandError, match=r"^no run was logged: the registry at x: refused$"):
         provider.record(Compose({}), DOCUMENT)
@@ -144,7 +149,7 @@ def test_container_backend_logs_large_runs_to_the_registry(tmp_path: Path) -> No
         compose.run("build", "model")
         backend.record(json.dumps({"experiment": "scaling", "runs": [big]}))
         find = "find /var/lib/forkcast/mlartifacts -name report.html -size +2900k"
-        assert len(compose.run(*provider._ONCE, "sh", "-c", find).split()) == 1
+        assert len(compose.run(*provider._RUN_MODEL_SERVICE, "sh", "-c", find).split()) == 1
         with pytest.raises(CommandError, match=r"^no run was logged: standard input: expected a JSON document"):
             backend.record("{}")
     finally:
