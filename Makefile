@@ -15,6 +15,8 @@ else
 RUNTIME := $(BIN)/.cli
 ENGINES := $(BIN)/.cli
 endif
+# pip's warnings are shown only if it fails.
+INSTALL = install() { printed=$$($(BIN)/python -m pip install --quiet --disable-pip-version-check -r "$$1" 2>&1) || { echo "$$printed" >&2; exit 1; }; }; install
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help up up-full monitoring scale resources status stats logs restart down build publish
@@ -156,32 +158,32 @@ $(BIN)/python:
 
 # What the verbs themselves need; containers bring the rest along.
 $(BIN)/.cli: $(BIN)/python $(LOCKS)/cli.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/cli.txt
+	@$(INSTALL) $(LOCKS)/cli.txt
 	@touch $@
 
 # What the scaling lab computes and draws with, where containers bring the rest.
 $(BIN)/.scaling: $(BIN)/.cli $(LOCKS)/scaling.txt
 	@echo "installing the packages of $(LOCKS)/scaling.txt into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/scaling.txt
+	@$(INSTALL) $(LOCKS)/scaling.txt
 	@touch $@
 
 # What the local backend runs. Asked for by deploy/backends/choice.py where it is missing.
 $(BIN)/.runtime: $(BIN)/.cli $(LOCKS)/local.txt
 	@echo "installing the packages of $(LOCKS)/local.txt into $(VENV) (a minute or two, once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/local.txt
+	@$(INSTALL) $(LOCKS)/local.txt
 	@touch $@
 
 # What the engine forest is compared with.
 $(BIN)/.engines: $(BIN)/.runtime $(LOCKS)/engines.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/engines.txt
+	@$(INSTALL) $(LOCKS)/engines.txt
 	@touch $@
 
 # The engine onnx, locally: make .venv/bin/.onnx. In containers: make up EXTRAS=onnx.
 $(BIN)/.onnx: $(BIN)/.runtime $(LOCKS)/onnx.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/onnx.txt
+	@$(INSTALL) $(LOCKS)/onnx.txt
 	@touch $@
 
 $(BIN)/.development: $(BIN)/.runtime $(LOCKS)/dev.txt
 	@echo "installing the packages of $(LOCKS)/dev.txt into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/dev.txt
+	@$(INSTALL) $(LOCKS)/dev.txt
 	@touch $@

@@ -25,7 +25,6 @@ def ensure_model(options: ModelOptions) -> Copy:
     except StartError as error:
         if not _may_train(error, options):
             raise CommandError(str(error)) from None
-        print("no model is registered yet: training one on Covertype", flush=True)
         _train(options)
         return resolve_in_child(options.environment)
 

@@ -138,12 +138,15 @@ class FakeDocker:
 
     @property
     def calls(self) -> list[Call]:
-        """All runs of the command, in order."""
+        """Every run of the command, in order, without the option that hides Compose's progress."""
         try:
             lines = (self.folder / "calls").read_text().splitlines()
         except FileNotFoundError:
             return []
-        return [Call(call[0], Path(call[1]), call[2]) for call in map(json.loads, lines)]
+        return [
+            Call([word for word in call[0] if word not in ("--progress", "quiet")], Path(call[1]), call[2])
+            for call in map(json.loads, lines)
+        ]
 
     def ran(self, *words: str) -> list[list[str]]:
         """Return the arguments of each run that contain all of these words."""

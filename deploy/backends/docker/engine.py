@@ -222,8 +222,8 @@ class Compose:
         return docker_command(*self._arguments, *arguments)
 
     def run_visibly(self, *arguments: str) -> int:
-        """Run `docker compose` with its output on this process's own; return its exit status."""
-        return run_visibly(*self._arguments, *arguments, environ=self.environ)
+        """Run `docker compose` with the output of its program on this process's own; return its exit status."""
+        return run_visibly(*self._arguments, "--progress", "quiet", *arguments, environ=self.environ)
 
     def replace_process(self, *arguments: str) -> None:
         """Replace this process by `docker compose`; does not return."""

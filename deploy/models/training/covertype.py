@@ -57,6 +57,7 @@ def load(given: Path | None, data_home: Path) -> Covertype:
     """
     if given:
         return from_file(given)
+    print("loading Covertype from scikit-learn (11 MB, downloaded once)", flush=True)
     try:
         return _fetched(data_home)
     except _UNREACHABLE as error:

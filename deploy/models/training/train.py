@@ -28,11 +28,9 @@ def train(options: ModelOptions, forest: BaseEstimator) -> str:
     from deploy.models.training import registration  # noqa: PLC0415
 
     experiment = open_experiment(settings, registration.NAME)
-    _say("loading Covertype")
     data = load(options.covertype_path, settings.var_dir / "data")
-    _say(f"fitting on {len(data.y):,} rows ({data.source})")
+    _say(f"training {registration.NAME} on {len(data.y):,} rows ({data.source})")
     fitted = fit(data, forest)
-    _say(f"fitted in {fitted.seconds:.0f} s; registering and checking")
     version = registration.publish(fitted, data, experiment, settings)
     return (
         f"{registration.NAME} version {version.number} is @{registration.ALIAS}: accuracy {fitted.accuracy:.3f},"
