@@ -14,7 +14,8 @@ MOST_ROWS = 100_000
 
 
 def add_options(parser: Any) -> None:
-    """Add them; each has a variable too, as Locust's own."""
+    """Add them; each has a variable too, as Locust's own. The page starts with a test that any machine can run."""
+    parser.set_defaults(num_users=100, spawn_rate=10)
 
     def option(name: str, default: object, meaning: str, **more: object) -> None:
         variable = f"LOCUST_{name.upper().replace('-', '_')}"

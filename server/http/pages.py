@@ -20,7 +20,9 @@ _SWAGGER_HTML = """<!doctype html>
 <link rel="icon" href="assets/swagger/images/swagger.svg">
 <link rel="stylesheet" href="assets/swagger/css/swagger-ui.css"></head>
 <body><div id="ui"></div><script src="assets/swagger/js/swagger-ui-bundle.js"></script>
-<script>SwaggerUIBundle({{url: "openapi.json", dom_id: "#ui", deepLinking: true}});</script></body></html>
+<script>/* Opens this operation: its tag and its operationId. */ location.hash ||= "#/predict/predict";
+SwaggerUIBundle({{url: "openapi.json", dom_id: "#ui", deepLinking: true, tryItOutEnabled: true}});</script>
+</body></html>
 """
 _REDOC_HTML = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>

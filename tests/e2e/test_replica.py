@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -20,6 +21,7 @@ import pytest
 
 from deploy.rollout.replica_client import request_json
 from tests.support.models import saved_models
+from tests.support.programs.browser import Browser
 from tests.support.stacks.local import Replica, StartReplica
 from tests.support.stress.load import Load
 from tests.support.waiting import wait_until
@@ -251,3 +253,14 @@ def test_incomplete_requests_do_not_block_others(start_replica: StartReplica, tm
 
     asyncio.run(hold())
     assert threading.active_count() < 20
+
+
+def test_docs_page_opens_predict_with_an_example(
+    start_replica: StartReplica, covertype_model: Path, tmp_path: Path
+) -> None:
+    """The page at /docs shows the call of /predict, ready to be sent with the example of the model."""
+    browser = Browser.find(tmp_path)
+    replica = start_replica(covertype_model)
+    page = browser.document(f"{replica.address}/docs", "--virtual-time-budget=10000")
+    assert re.search(r'<textarea[^>]*>\{\s*"elevation": \d+', page)
+    assert page.count('class="opblock-body"') == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -313,7 +314,10 @@ def test_access_log_has_both_clocks(stack: Stack) -> None:
 def test_locust_finds_the_service(stack: Stack, tmp_path: Path) -> None:
     """Locust's page answers, and all random rows of its users get predictions."""
     with urllib.request.urlopen(f"http://127.0.0.1:{stack.locust_port}/", timeout=10) as page:
-        assert "Locust" in page.read().decode()
+        text = page.read().decode()
+    assert "Locust" in text
+    assert re.search(r'"num_users": ?100\b', text)
+    assert re.search(r'"spawn_rate": ?10\b', text)
     ran = subprocess.run(
         [
             str(Path(sys.executable).parent / "locust"), "-f", str(ROOT / "locust/locustfile.py"), "--headless",

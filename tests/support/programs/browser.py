@@ -34,9 +34,9 @@ class Browser:
             pytest.fail("REQUIRE_BROWSER is set, but chromium is not on PATH")
         pytest.skip("needs a browser: chromium is not on PATH")
 
-    def document(self, page: Path) -> str:
-        """Return the HTML of a page after its scripts have run."""
-        return self._run(page, "--dump-dom")[0]
+    def document(self, page: Path | str, *flags: str) -> str:
+        """Return the HTML of a page, a file or an address, after its scripts have run."""
+        return self._run(page, "--dump-dom", *flags)[0]
 
     def complaints(self, page: Path) -> list[str]:
         """Return the lines of a page's console."""
@@ -47,10 +47,11 @@ class Browser:
         self._run(page, f"--screenshot={path}", f"--window-size={size[0]},{size[1]}", *flags)
         return path
 
-    def _run(self, page: Path, *flags: str) -> tuple[str, str]:
+    def _run(self, page: Path | str, *flags: str) -> tuple[str, str]:
         self._opened += 1
         profile = self._profiles / f"profile-{self._opened}"
-        command = [self._program, *_FLAGS, f"--user-data-dir={profile}", *flags, page.resolve().as_uri()]
+        address = page if isinstance(page, str) else page.resolve().as_uri()
+        command = [self._program, *_FLAGS, f"--user-data-dir={profile}", *flags, address]
         ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert ran.returncode == 0, ran.stderr
         return ran.stdout, ran.stderr
