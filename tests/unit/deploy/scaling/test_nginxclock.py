@@ -1,4 +1,4 @@
-"""What Nginx saw of the requests, by its log."""
+"""Tests of counting requests and latencies from Nginx's log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ USUAL = {
 
 
 def log_format() -> str:
-    """That of nginx/nginx.conf, in one piece."""
+    """Return the log format of nginx/nginx.conf on one line."""
     text = (ROOT / "nginx/nginx.conf").read_text()
     parts = re.search(r"log_format json escape=json\s+((?:'[^']*'\s*)+);", text)
     assert parts
@@ -33,26 +33,26 @@ FORMAT = log_format()
 
 
 def line(**fields: str) -> bytes:
-    """One of the log, as Nginx fills in its format."""
+    """Return a line of the log, as Nginx fills in its format."""
     values = USUAL | fields
     return re.sub(r"\$(\w+)", lambda name: values[name[1]], FORMAT).encode() + b"\n"
 
 
 def clock(*lines: bytes, target: str = "/predict") -> NginxClock:
-    """One that was given these lines."""
-    found = NginxClock(target)
-    for one in lines:
-        found.take(one)
-    return found
+    """Return a clock that has read these lines."""
+    nginx_clock = NginxClock(target)
+    for log_line in lines:
+        nginx_clock.take(log_line)
+    return nginx_clock
 
 
 def total(*lines: bytes, target: str = "/predict") -> int:
-    """How many requests these lines tell of."""
+    """Return the number of requests in these lines."""
     return clock(*lines, target=target).between(0, SECOND + 10**6).total
 
 
 def test_real_log_line_counts_in_its_second() -> None:
-    """A line of the real format counts with its time in whole milliseconds, in its second."""
+    """A line of the real format counts in its second with its time in milliseconds."""
     latency = clock(line()).between(SECOND, SECOND + 1)
     assert (latency.total, latency.mean) == (1, 12)
 
@@ -61,13 +61,13 @@ def test_real_log_line_counts_in_its_second() -> None:
     ("text", "ms"), [("0.000", 0), ("0.001", 1), ("0.029", 29), ("1.005", 1005), ("60.001", 60001)]
 )
 def test_request_times_are_exact_milliseconds(text: str, ms: int) -> None:
-    """Seconds with three digits are exactly so many milliseconds."""
+    """Seconds with three decimals become exact milliseconds."""
     assert clock(line(request_time=text)).between(SECOND, SECOND + 1).quantile(1) == ms
 
 
 @pytest.mark.parametrize("status", ["200", "400", "413", "499", "500", "502", "503", "504"])
 def test_request_counts_whatever_its_status(status: str) -> None:
-    """Whatever became of a request, it was one: also where a client hung up, or no replica took it."""
+    """A request counts whatever its status, even if the client closed or no replica accepted it."""
     without = {
         "upstream_response_time": "",
         "upstream_addr": "",
@@ -87,22 +87,22 @@ def test_request_counts_whatever_its_status(status: str) -> None:
     ],
 )  # fmt: skip
 def test_other_paths_and_methods_are_not_measured(fields: dict[str, str]) -> None:
-    """Other addresses, and other methods, are not measured."""
+    """Requests with other paths or methods are not counted."""
     assert total(line(**fields)) == 0
 
 
 def test_query_string_does_not_change_the_path() -> None:
-    """A query does not make another address."""
+    """A query string does not change the path of a request."""
     assert total(line(request_uri="/predict?a=1&b=/null")) == 1
 
 
 def test_null_requests_are_counted_separately() -> None:
-    """The calibration is measured at its own address."""
+    """Requests to /null, which calibrate the generator, are counted separately."""
     assert total(line(request_uri="/null"), line(), target="/null") == 1
 
 
 def test_retried_request_counts_once_with_total_time() -> None:
-    """A request that Nginx tried at several replicas is one, with the time of all of them."""
+    """A request that Nginx retried at several replicas counts once, with its total time."""
     tried = line(
         upstream_response_time="0.300, 0.004", upstream_addr="172.18.0.3:8000, 172.18.0.4:8000",
         upstream_status="502, 200", request_time="0.304",
@@ -119,7 +119,7 @@ def test_retried_request_counts_once_with_total_time() -> None:
     ],
 )  # fmt: skip
 def test_unrelated_log_lines_are_ignored(junk: bytes) -> None:
-    """Anything else in the log is passed over, and what follows counts."""
+    """Unrelated lines in the log are ignored, and later lines count."""
     assert total(line(), junk, line()) == 2
 
 
@@ -138,33 +138,33 @@ def test_unrelated_log_lines_are_ignored(junk: bytes) -> None:
     ids=["torn", "torn at its time", "no time", "no such time", "two points", "a point", "letter", "no text"],
 )
 def test_interleaved_log_lines_do_not_stop_reading(torn: bytes) -> None:
-    """Two processes of Nginx may write into each other's lines: such a line does not end the reading of the log."""
+    """A line into which two Nginx processes wrote does not stop the reading."""
     assert total(line(), torn, line()) in {2, 3}
 
 
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_raise_nothing(junk: bytes) -> None:
-    """No line whatever raises anything."""
+    """No line raises an error."""
     assert total(junk, line()[:60] + junk, line()) >= 1
 
 
 def test_window_includes_first_second_excludes_last() -> None:
-    """A window has its first second and not its last: two windows share no request."""
+    """A window includes its first second and excludes its last, so that adjacent windows share no request."""
     lines = [line(time_iso8601=f"2026-01-02T03:04:{second:02}+00:00") for second in (4, 5, 5, 6, 7, 8)]
-    found = clock(*lines)
-    assert found.between(SECOND, SECOND + 2).total == 3
-    assert [found.between(SECOND + n, SECOND + n + 1).total for n in range(-1, 4)] == [1, 2, 1, 1, 1]
-    assert found.between(SECOND, SECOND).total == 0
-    assert found.between(SECOND + 0.1, SECOND + 2).total == 1
+    nginx_clock = clock(*lines)
+    assert nginx_clock.between(SECOND, SECOND + 2).total == 3
+    assert [nginx_clock.between(SECOND + n, SECOND + n + 1).total for n in range(-1, 4)] == [1, 2, 1, 1, 1]
+    assert nginx_clock.between(SECOND, SECOND).total == 0
+    assert nginx_clock.between(SECOND + 0.1, SECOND + 2).total == 1
 
 
 def test_window_ends_within_a_second() -> None:
-    """A second that goes on after the window's end does not lie in it as a whole."""
+    """A second that extends beyond the window's end is not counted."""
     assert clock(line()).between(SECOND, SECOND + 0.5).total == 0
 
 
 @pytest.mark.parametrize("hours", [-11, -3.5, 0, 5.75, 14])
 def test_time_zone_offset_is_applied(hours: float) -> None:
-    """Nginx tells the time of its zone, with its offset: it is the same second everywhere."""
-    there = datetime.fromtimestamp(SECOND, timezone(timedelta(hours=hours)))
-    assert clock(line(time_iso8601=there.isoformat())).between(SECOND, SECOND + 1).total == 1
+    """The offset in Nginx's time stamps is applied, so that equal times are equal seconds."""
+    local_time = datetime.fromtimestamp(SECOND, timezone(timedelta(hours=hours)))
+    assert clock(line(time_iso8601=local_time.isoformat())).between(SECOND, SECOND + 1).total == 1

@@ -1,4 +1,4 @@
-"""Which CPUs the service has, and which the generator."""
+"""Tests of dividing CPUs between the service and the load generator."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from tests.support import macos
     ],
 )  # fmt: skip
 def test_cpus_are_divided_between_service_and_generator(cpus: int, service_cpus: float, placement: Placement) -> None:
-    """The service has what it needs, and one more for Nginx if two are left; the generator has the rest."""
+    """The service gets its CPUs and one more for Nginx if two are left; the generator gets the rest."""
     assert Placement.of(range(cpus), service_cpus) == placement
 
 
 def test_generator_uses_at_most_eight_cpus() -> None:
-    """The generator takes eight CPUs at most, right after the service's."""
+    """The generator gets at most eight CPUs, right after the service's."""
     placement = Placement.of(range(64), 4)
     assert placement == Placement("0,1,2,3,4", "5,6,7,8,9,10,11,12", 8)
 
 
-def test_cpus_by_their_numbers() -> None:
-    """CPUs that are not this machine's first are named by their own numbers."""
+def test_cpus_are_named_by_their_own_numbers() -> None:
+    """CPUs are named by their own numbers, even if they are not the machine's first."""
     assert Placement.of([2, 3, 8, 9], 1) == Placement("2,3", "8,9", 2)
 
 
 @given(st.sets(st.integers(0, 255), min_size=1, max_size=64).map(sorted), st.floats(0.01, 80))
-def test_nothing_is_shared(cpus: list[int], service_cpus: float) -> None:
-    """No CPU is in both lists; either both have some of the machine's, and the service enough, or neither has any."""
+def test_service_and_generator_share_no_cpu(cpus: list[int], service_cpus: float) -> None:
+    """Service and generator share no CPU; either both have CPUs and the service enough, or neither has any."""
     placement = Placement.of(cpus, service_cpus)
     service, generator = (
         [int(cpu) for cpu in text.split(",") if cpu] for text in (placement.service, placement.generator)
@@ -56,12 +56,12 @@ def test_nothing_is_shared(cpus: list[int], service_cpus: float) -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 16])
 @pytest.mark.parametrize("total", [1, 2, 3])
 def test_equal_totals_are_placed_alike(total: int, count: int) -> None:
-    """However many replicas share the CPUs, they get the same ones as a single replica."""
-    assert len({Placement.of(range(8), one.total_cpus) for one in pairs(float(total), None, (count,))}) == 1
+    """Replicas that share CPUs get the same ones as a single replica with that total."""
+    assert len({Placement.of(range(8), topology.total_cpus) for topology in pairs(float(total), None, (count,))}) == 1
 
 
-def test_instruments_are_beside_the_generator() -> None:
-    """While a service is measured, what this thread starts runs on the generator's CPUs; afterwards on all again."""
+def test_child_processes_run_on_the_generators_cpus() -> None:
+    """During a measurement this thread's child processes run on the generator's CPUs, and afterwards on all."""
     usable = os.sched_getaffinity(0)
     last = max(usable)
     with Placement(service="", generator=str(last)).beside():
@@ -74,13 +74,13 @@ def test_instruments_are_beside_the_generator() -> None:
 
 
 def test_placement_description_fits_one_line() -> None:
-    """It can be said in a line."""
+    """The description of a placement fits one line."""
     assert Placement("0,1", "2", 1).words == "replicas and Nginx on CPU 0,1, the generator on CPU 2"
     assert Placement().words.startswith("the generator and the service share all CPUs")
 
 
-def test_words_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where processes cannot be kept to CPUs, containers still are, and a line says what is not."""
+def test_description_on_macos_says_what_is_not_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where processes cannot be pinned to CPUs, containers still are, and the description says so."""
     macos.pretend(monkeypatch)
     assert Placement("0,1", "2", 1).words == (
         "replicas and Nginx on CPU 0,1, the generator on CPU 2; to keep the lab itself to CPUs takes Linux"

@@ -1,4 +1,4 @@
-"""How far the lab is, on a terminal of the test's own and where there is none."""
+"""Tests of the lab's progress on a terminal and without one."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ MISSED = replace(STEP, users=1000, verdict=FAIL, reason="P95 1.2e+03 ms", memory
 
 @dataclass
 class Terminal:
-    """A terminal: what is written to it can be read, and it can go away."""
+    """A pseudo-terminal whose output can be read, and which can be closed."""
 
     screen: int
     stream: TextIO
 
     def shown(self) -> str:
-        """All that was written since the last time."""
+        """Return the output since the last call."""
         self.stream.flush()
         os.set_blocking(self.screen, False)
         text = b""
@@ -44,14 +44,14 @@ class Terminal:
         return text.decode()
 
     def plain(self) -> list[str]:
-        """The same in lines, without what moves the cursor or colours the words."""
+        """Return the output since the last call as lines without control sequences."""
         text = re.sub(r"\x1b\[[0-9?;]*[A-Za-z]", "", self.shown())
         return [line for line in re.split(r"[\r\n]+", text) if line]
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """One of 80 columns."""
+    """A terminal with 80 columns."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("LINES", "24")
@@ -63,7 +63,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Time that passes when the test says so."""
+    """A clock that advances only when the test says so."""
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
@@ -73,8 +73,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return passes
 
 
-def told(progress: Progress) -> None:
-    """Everything that can be told, once."""
+def report_everything(progress: Progress) -> None:
+    """Report every type of progress once."""
     progress.note("a note")
     progress.run("4x0.25/300M:1", 2, 8)
     progress.step(500, 30)
@@ -86,7 +86,7 @@ def told(progress: Progress) -> None:
 
 
 def test_output_without_terminal_is_rate_limited_lines(clock: Callable[[float], None]) -> None:
-    """Where there is no terminal, each event is a line, and what happens now is one in ten seconds at the most."""
+    """Without a terminal each event is a line, and the live state a line every ten seconds at most."""
     stream = io.StringIO()
     with Progress(stream) as progress:
         progress.run("4x0.25/300M:1", 2, 8)
@@ -115,7 +115,7 @@ def test_output_without_terminal_is_rate_limited_lines(clock: Callable[[float], 
 
 
 def test_terminal_shows_a_table_above_a_live_line(terminal: Terminal, clock: Callable[[float], None]) -> None:
-    """On a terminal the steps are rows of a table, above one line that is written anew each second."""
+    """On a terminal the steps are rows of a table above one line that is rewritten each second."""
     with Progress(terminal.stream) as progress:
         progress.run("4x0.25/300M:1", 2, 8)
         assert terminal.plain() == ["[2/8] 4x0.25/300M:1"]
@@ -138,8 +138,8 @@ def test_terminal_shows_a_table_above_a_live_line(terminal: Terminal, clock: Cal
         assert terminal.plain()[-1] == "4x0.25/300M:1: missed the SLO twice"
 
 
-def test_terminal_is_left_as_it_was(terminal: Terminal) -> None:
-    """However it ends, the cursor is shown again and the line that changes is gone."""
+def test_terminal_is_restored_after_any_end(terminal: Terminal) -> None:
+    """After any end, the cursor is visible and the live line is gone."""
 
     def interrupted(progress: Progress) -> None:
         with progress:
@@ -154,8 +154,8 @@ def test_terminal_is_left_as_it_was(terminal: Terminal) -> None:
     assert left.endswith("\x1b[2K")
 
 
-def test_words_of_the_run_are_no_markup(terminal: Terminal) -> None:
-    """What a reason holds is shown as it is."""
+def test_markup_in_reasons_is_shown_as_text(terminal: Terminal) -> None:
+    """Markup in the reason of a step is shown as text."""
     with Progress(terminal.stream) as progress:
         progress.note("see [bold]this[/bold] :smile: 3.14")
     assert terminal.shown() == "see [bold]this[/bold] :smile: 3.14\r\n"
@@ -165,10 +165,10 @@ def test_words_of_the_run_are_no_markup(terminal: Terminal) -> None:
 def test_narrow_terminal_keeps_the_live_line_short(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
-    """A terminal of a few columns is written to all the same, and what changes stays on one line."""
+    """On a narrow terminal the live state stays on one line."""
     monkeypatch.setenv("COLUMNS", columns)
     with Progress(terminal.stream) as progress:
-        told(progress)
+        report_everything(progress)
         progress.live(500, 249.6, 12.4, 1, 700)
         terminal.shown()
         progress.live(500, 249.6, 12.4, 1, 700)
@@ -176,41 +176,41 @@ def test_narrow_terminal_keeps_the_live_line_short(
 
 
 def test_dumb_terminal_gets_plain_lines(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal that cannot move its cursor has plain lines."""
+    """A terminal that cannot move its cursor gets plain lines."""
     monkeypatch.setenv("TERM", "dumb")
     with Progress(terminal.stream) as progress:
-        told(progress)
+        report_everything(progress)
     assert "\x1b" not in terminal.shown()
 
 
 def test_closed_terminal_raises_nothing(terminal: Terminal) -> None:
-    """Nothing is raised when the terminal is closed meanwhile, in a step or before the first one."""
+    """A terminal that is closed during or before a step raises no error."""
     screen, line = pty.openpty()
     stream = os.fdopen(line, "w")
     with Progress(stream) as progress:
         progress.live(500, 249.6, 12.4, 1, 700)
         os.close(screen)
-        told(progress)
+        report_everything(progress)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         stream.close()
-    told(Progress(stream))
+    report_everything(Progress(stream))
     terminal.stream.close()
-    told(Progress(terminal.stream))
+    report_everything(Progress(terminal.stream))
 
 
-def test_pipe_whose_reader_has_gone() -> None:
-    """Nothing is raised when nobody reads any more."""
+def test_closed_pipe_raises_nothing() -> None:
+    """A pipe whose reader has closed raises no error."""
     reader, writer = os.pipe()
     os.close(reader)
     stream = os.fdopen(writer, "w")
     with Progress(stream) as progress:
-        told(progress)
+        report_everything(progress)
     with pytest.raises(BrokenPipeError):
         stream.close()
 
 
-def test_stream_of_few_letters() -> None:
-    """A stream that cannot say all letters says the others."""
+def test_unencodable_characters_are_replaced() -> None:
+    """A stream that cannot encode all characters gets the others."""
     buffer = io.BytesIO()
     with Progress(io.TextIOWrapper(buffer, encoding="ascii")) as progress:
         progress.note("500 µs")
@@ -218,16 +218,16 @@ def test_stream_of_few_letters() -> None:
 
 
 def test_progress_defaults_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    """Unless told otherwise, it tells on standard error."""
+    """Progress goes to stderr by default."""
     with Progress() as progress:
         progress.note("a note")
     assert capsys.readouterr() == ("", "a note\n")
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "text"),
     [(0, "0 s"), (89.4, "89 s"), (90, "2 min"), (700, "12 min"), (5300, "88 min"), (5400, "1 h 30 min")],
 )  # fmt: skip
-def test_durations_are_rounded_for_readers(seconds: float, words: str) -> None:
-    """Times are told as roughly as one wants to know them."""
-    assert duration(seconds) == words
+def test_durations_are_rounded_for_readers(seconds: float, text: str) -> None:
+    """Durations are rounded for readers."""
+    assert duration(seconds) == text

@@ -1,4 +1,4 @@
-"""What the generator tells, line by line."""
+"""Tests of the generator's records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deploy.scaling.records import Records
 
 
 def second(time: int, **fields: Any) -> bytes:
-    """One as locust/recorder.py writes it."""
+    """Return the record of a second in the form of locust/recorder.py."""
     usual: dict[str, Any] = {
         "kind": "second", "time": time, "users": 10, "requests": 2, "failures": {}, "latency": {"1.2": 1, "4": 1},
         "cpu": {"host/7": 0.25},
@@ -21,8 +21,8 @@ def second(time: int, **fields: Any) -> bytes:
     return json.dumps(usual | fields).encode() + b"\n"
 
 
-def told(*lines: bytes) -> Records:
-    """Records of these lines."""
+def records_of(*lines: bytes) -> Records:
+    """Return the records of these lines."""
     records = Records()
     for line in lines:
         records.take(line)
@@ -30,8 +30,8 @@ def told(*lines: bytes) -> Records:
 
 
 def test_step_full_and_stop_events_are_timestamped() -> None:
-    """Steps, when their users were there, and the end are kept with their times."""
-    records = told(
+    """The times of steps, of full user counts and of the end are kept."""
+    records = records_of(
         b'{"kind": "step", "time": 10.5, "users": 5}\n',
         b'{"kind": "full", "time": 11.25, "users": 5}\n',
         b'{"kind": "step", "time": 20.5, "users": 10}\n',
@@ -45,7 +45,7 @@ def test_step_full_and_stop_events_are_timestamped() -> None:
 
 
 def test_empty_records_have_no_last_second() -> None:
-    """Before the first line there is nothing, and no second is the last."""
+    """Without lines there are no steps and no last second."""
     records = Records()
     assert (records.steps, records.stopped, records.last) == ([], None, 0)
     window = records.between(100, 110)
@@ -53,8 +53,8 @@ def test_empty_records_have_no_last_second() -> None:
 
 
 def test_window_sums_requests_failures_and_latencies() -> None:
-    """Requests, failures by their kind, and latencies of all seconds of a window add up."""
-    records = told(
+    """The requests, failures by name, and latencies of a window's seconds are summed."""
+    records = records_of(
         second(99, requests=50),
         second(100, requests=3, failures={"timeout": 1}, latency={"1.2": 2, "10000": 1}),
         second(101, requests=2, failures={"timeout": 1, "status 503": 1}, latency={"1.2": 1, "3": 1}),
@@ -69,14 +69,14 @@ def test_window_sums_requests_failures_and_latencies() -> None:
 
 def test_process_cpu_is_averaged_over_the_window() -> None:
     """The CPU of each process is its mean over the window."""
-    records = told(second(100, cpu={"a/1": 0.5, "a/2": 1.0}), second(101, cpu={"a/1": 0.7, "a/2": 0.8}))
+    records = records_of(second(100, cpu={"a/1": 0.5, "a/2": 1.0}), second(101, cpu={"a/1": 0.7, "a/2": 0.8}))
     cpu = records.between(100, 102).cpu
     assert cpu == {"a/1": pytest.approx(0.6), "a/2": pytest.approx(0.9)}
 
 
 def test_seconds_without_records_still_count() -> None:
-    """A second in which nothing was answered has no record, and is one all the same."""
-    window = told(second(100), second(104)).between(100, 105)
+    """A second without answers has no record but still counts."""
+    window = records_of(second(100), second(104)).between(100, 105)
     assert (window.seconds, window.requests) == (5, 4)
 
 
@@ -92,20 +92,20 @@ def test_seconds_without_records_still_count() -> None:
     ],
 )
 def test_only_complete_seconds_count(start: float, end: float, seconds: int, requests: int) -> None:
-    """Only seconds that lie in the window as a whole count, and so the rate is right."""
-    window = told(*(second(time) for time in range(98, 106))).between(start, end)
+    """Only complete seconds of a window count, so that the rate is correct."""
+    window = records_of(*(second(time) for time in range(98, 106))).between(start, end)
     assert (window.seconds, window.requests) == (seconds, requests)
 
 
 def test_window_ends_within_a_second() -> None:
-    """A second that goes on after the window's end does not lie in it as a whole."""
-    window = told(second(100), second(101)).between(100, 101.5)
+    """A second that extends beyond the window's end is not counted."""
+    window = records_of(second(100), second(101)).between(100, 101.5)
     assert (window.seconds, window.requests) == (1, 2)
 
 
 def test_repeated_second_replaces_the_earlier_record() -> None:
-    """A second that a late process changed is told again, whole: the newer one counts."""
-    records = told(second(100, requests=2), second(100, requests=7, latency={"1": 7}))
+    """A repeated record of a second, which a late process changed, replaces the earlier one."""
+    records = records_of(second(100, requests=2), second(100, requests=7, latency={"1": 7}))
     window = records.between(100, 101)
     assert (window.requests, window.latency.total) == (7, 7)
 
@@ -118,20 +118,20 @@ def test_repeated_second_replaces_the_earlier_record() -> None:
     ],
 )  # fmt: skip
 def test_unrelated_output_is_ignored(junk: bytes) -> None:
-    """Whatever else the program prints is passed over."""
-    assert told(junk, second(100), junk).last == 100
-    assert not told(junk).seconds
+    """Other output of the program is ignored."""
+    assert records_of(junk, second(100), junk).last == 100
+    assert not records_of(junk).seconds
 
 
 @pytest.mark.parametrize(
     "cut", [b'{"kind": "second"}\n', b'{"kind": "step", "time": 3}\n', b'{"kind": "full"}\n', b'{"kind": "stop"}\n']
 )
 def test_incomplete_records_are_ignored(cut: bytes) -> None:
-    """A record without its fields is none, and does not end the reading."""
-    assert told(cut, second(100)).last == 100
+    """A record with missing fields is ignored, and reading continues."""
+    assert records_of(cut, second(100)).last == 100
 
 
 @given(st.binary(max_size=100))
 def test_arbitrary_bytes_raise_nothing(line: bytes) -> None:
-    """No line whatever raises anything."""
-    assert told(line, second(100)).last >= 100
+    """No line raises an error."""
+    assert records_of(line, second(100)).last >= 100

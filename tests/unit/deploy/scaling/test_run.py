@@ -1,4 +1,4 @@
-"""A topology taken up a ladder, by programs that tell what they are told to."""
+"""Tests of taking a topology up a ladder, with programs that print prepared lines."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ END = b"end of the log\n"
 
 @dataclass
 class Rung:
-    """What both clocks have of one: milliseconds of every request, and failures a second."""
+    """The measurements of both clocks at a step: latencies (ms) of all requests, and failures per second."""
 
     locust: float = 5
     nginx: float = 4
@@ -55,12 +55,12 @@ GOOD, SLOW, STARVED, LATE = Rung(), Rung(2000, 2000), Rung(2000, 4), Rung(12, 4)
 
 
 def users_at(number: int) -> int:
-    """On this rung: two more each."""
+    """Return the number of users at a step: two more at each."""
     return 2 * (number + 1)
 
 
 def generator_lines(rungs: list[Rung]) -> list[str]:
-    """What Locust tells of these; each step's seconds before the step, so that who sees the step has all of it."""
+    """Return Locust's lines for these steps, each step's seconds before the step itself."""
     lines: list[dict[str, Any]] = []
     for number, rung in enumerate(rungs):
         begun, users = BEGUN + EVERY * number, users_at(number)
@@ -74,7 +74,7 @@ def generator_lines(rungs: list[Rung]) -> list[str]:
 
 
 def nginx_line(second: int, ms: float) -> str:
-    """One of its log."""
+    """Return a line of Nginx's log."""
     at = datetime.fromtimestamp(second, UTC).isoformat()
     return (
         f'{{"time":"{at}","client":"10.0.0.1","method":"POST","uri":"/predict","status":200,"bytes":81,'
@@ -84,7 +84,7 @@ def nginx_line(second: int, ms: float) -> str:
 
 
 def nginx_lines(rungs: list[Rung]) -> list[str]:
-    """What Nginx has in its log of these."""
+    """Return the lines of Nginx's log for these steps."""
     return [
         nginx_line(second, rung.nginx)
         for number, rung in enumerate(rungs)
@@ -94,15 +94,15 @@ def nginx_lines(rungs: list[Rung]) -> list[str]:
 
 
 def readings(*replicas: float, limit: float = 1.0) -> list[Reading]:
-    """Replicas that used so many CPUs each, Nginx and Locust, read once a second."""
-    found = []
+    """Return readings, one per second, of replicas with this CPU usage each, and of Nginx and Locust."""
+    all_readings = []
     for second in range(60):
         at = int(BEGUN) + second
         for number, cpus in enumerate(replicas):
-            found.append(Reading(f"server-{number}", "server", at, cpus * second, 100 << 20, limit, 200 << 20))
-        found.append(Reading("nginx", "nginx", at, 0.1 * second, 1 << 20))
-        found.append(Reading("locust", "locust", at, 0.3 * second, 1 << 20, 1.0))
-    return found
+            all_readings.append(Reading(f"server-{number}", "server", at, cpus * second, 100 << 20, limit, 200 << 20))
+        all_readings.append(Reading("nginx", "nginx", at, 0.1 * second, 1 << 20))
+        all_readings.append(Reading("locust", "locust", at, 0.3 * second, 1 << 20, 1.0))
+    return all_readings
 
 
 PROGRAM = """
@@ -117,7 +117,7 @@ sys.exit(end or 0) if end != "stay" else time.sleep(60)
 
 
 class FakeLab:
-    """A backend whose Locust and Nginx are programs that print lines; Locust begins when all else is told."""
+    """A backend whose Locust and Nginx are programs that print lines; Locust starts after everything else was read."""
 
     def __init__(self, folder: Path, locust: list[str], nginx: list[str], read: list[Reading], end: str) -> None:
         self._folder, self._read, self._end = folder, read, end
@@ -128,23 +128,23 @@ class FakeLab:
         self.made: list[Generator] = []
 
     def log_command(self) -> list[str]:
-        """What prints the log, as Nginx's."""
+        """Return a command that prints the log, as Nginx's does."""
         return [sys.executable, "-c", PROGRAM, str(self._folder / "nginx.txt"), "", "stay"]
 
     def generator(self, load: Load, ladder: Ladder, folder: Path, placement: Placement) -> Generator:
-        """Not yet started."""
+        """Return a generator that has not started."""
         assert (load, placement) == (Load(), Placement())
         command = [sys.executable, "-c", PROGRAM, str(self._folder / "locust.txt"), str(self._folder / "go"), self._end]
         self.made.append(Generator(command, folder / "locust.log", subprocess.Popen.terminate, os.environ))
         return self.made[-1]
 
     def reader(self, generator: Generator) -> Callable[[], list[Reading]]:
-        """What gives all readings at once, and then lets Locust begin."""
+        """Return a reader that gives all readings at once and then lets Locust start."""
         assert generator is self.made[-1]
         return self._next
 
     def clear(self) -> None:
-        """Leave nothing behind."""
+        """Remove everything that the run started."""
         self.cleared += 1
 
     def _next(self) -> list[Reading]:
@@ -157,8 +157,8 @@ class FakeLab:
 
 
 @dataclass
-class Told:
-    """A run, and all that it went with."""
+class Outcome:
+    """A run together with everything that was reported about it."""
 
     run: Run
     lab: FakeLab
@@ -167,14 +167,14 @@ class Told:
     error: BaseException | None = None
 
 
-Taken = Callable[..., Told]
+Taken = Callable[..., Outcome]
 
 
 @pytest.fixture
 def take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Taken:
-    """A run up a ladder of so many rungs, of which these were reached."""
+    """A function that runs up a ladder of ``count`` steps, of which the given ones were reached."""
 
-    def one(
+    def run_ladder(
         *rungs: Rung,
         top: int | None = None,
         slo: Slo | None = None,
@@ -183,13 +183,13 @@ def take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Taken:
         end: str = "stay",
         saved: Callable[[], None] | None = None,
         progress: Progress | None = None,
-    ) -> Told:
+    ) -> Outcome:
         reached = list(rungs)
         more = readings(0.2, 0.5) if read is None else read
         lab = FakeLab(tmp_path, generator_lines(reached), nginx_lines(reached), more, end)
 
         class Log(NginxClock):
-            """Tells when it has read all."""
+            """A log reader that signals when it has read all lines."""
 
             def take(self, line: bytes) -> None:
                 super().take(line)
@@ -197,36 +197,36 @@ def take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Taken:
                     lab.log_is_told.set()
 
         monkeypatch.setattr(run_module, "NginxClock", Log)
-        told = Told(Run(Topology.parse("2x1/200M:1")), lab, io.StringIO(), [])
+        outcome = Outcome(Run(Topology.parse("2x1/200M:1")), lab, io.StringIO(), [])
 
         def save() -> None:
-            told.saves.append(len(told.run.steps))
+            outcome.saves.append(len(outcome.run.steps))
             if saved:
                 saved()
 
         ladder = Ladder(2 * (top or len(reached)), 2, 2, STEP, SETTLE)
-        climb = Climb(ladder, Load(), slo or Slo(), null or (lambda _: None), progress or Progress(told.stream))
+        climb = Climb(ladder, Load(), slo or Slo(), null or (lambda _: None), progress or Progress(outcome.stream))
         try:
-            climb.take(told.run, lab, tmp_path, Placement(), save)
+            climb.take(outcome.run, lab, tmp_path, Placement(), save)
         except (CommandError, KeyboardInterrupt) as error:
-            told.error = error
+            outcome.error = error
         assert lab.cleared == 2  # before, as somebody may have been killed, and after
-        assert all(is_gone(one.pid) for one in lab.made)
-        return told
+        assert all(is_gone(generator.pid) for generator in lab.made)
+        return outcome
 
-    return one
+    return run_ladder
 
 
-def verdicts(told: Told) -> list[str]:
-    """Of all steps."""
-    return [step.verdict for step in told.run.steps]
+def verdicts(outcome: Outcome) -> list[str]:
+    """Return the verdicts of all steps."""
+    return [step.verdict for step in outcome.run.steps]
 
 
 def test_steps_record_both_clocks_and_the_sampler(take: Taken) -> None:
-    """Each step has what both clocks and the sampler saw in its whole seconds after settling."""
-    told = take(GOOD, Rung(12, 11, {"timeout": 1}))
-    first, second = told.run.steps
-    assert (told.run.done, told.run.ended, told.error) == (True, "", None)
+    """Each step has the figures of both clocks and the sampler for its complete seconds after settling."""
+    outcome = take(GOOD, Rung(12, 11, {"timeout": 1}))
+    first, second = outcome.run.steps
+    assert (outcome.run.done, outcome.run.ended, outcome.error) == (True, "", None)
     assert (first.topology, first.users, first.seconds) == ("2x1/200M:1", 2, 3)
     assert (first.requests, first.failures, first.rps, first.failure_kinds) == (6, 0, 2, "")
     assert (first.locust_mean, first.locust_p50, first.locust_p95, first.locust_p99) == (5, 5, 5, 5)
@@ -237,51 +237,51 @@ def test_steps_record_both_clocks_and_the_sampler(take: Taken) -> None:
     assert (first.null_p95, first.null_rps, first.verdict, first.reason) == (None, None, PASS, "")
     assert (second.users, second.requests, second.failures, second.failure_kinds) == (4, 12, 3, "timeout 3")
     assert (second.verdict, second.reason) == (FAIL, "failures 25 %, failed: timeout 3")
-    assert told.saves == [1, 2]
-    lines = told.stream.getvalue().splitlines()
+    assert outcome.saves == [1, 2]
+    lines = outcome.stream.getvalue().splitlines()
     assert [line.split()[0] for line in lines] == ["2", "4"]
     assert lines[0].endswith(": pass")
 
 
 def test_two_consecutive_misses_end_the_run(take: Taken) -> None:
-    """Two steps in a row that miss the SLO end the run; one that holds between them does not let it end."""
-    told = take(SLOW, GOOD, SLOW, SLOW, top=9)
-    assert verdicts(told) == [FAIL, PASS, FAIL, FAIL]
-    assert told.run.ended == "missed the SLO twice in a row, at 6 and 8 users"
-    assert told.run.done
+    """Two consecutive steps that miss the SLO end the run; a passed step between them prevents this."""
+    outcome = take(SLOW, GOOD, SLOW, SLOW, top=9)
+    assert verdicts(outcome) == [FAIL, PASS, FAIL, FAIL]
+    assert outcome.run.ended == "missed the SLO twice in a row, at 6 and 8 users"
+    assert outcome.run.done
 
 
 def test_third_generator_bound_miss_ends_the_run(take: Taken) -> None:
-    """Three steps in a row that the generator alone made miss the SLO end the run, and two do not."""
-    told = take(STARVED, STARVED, GOOD, STARVED, STARVED, STARVED, top=9)
-    assert verdicts(told) == [GENERATOR_BOUND] * 2 + [PASS] + [GENERATOR_BOUND] * 3
-    assert told.run.ended == "the generator was the limit 3 times in a row, up to 12 users"
-    assert told.run.steps[0].reason.startswith("P95 is ")
-    assert told.run.done
+    """Three consecutive generator-bound steps that miss the SLO end the run, and two do not."""
+    outcome = take(STARVED, STARVED, GOOD, STARVED, STARVED, STARVED, top=9)
+    assert verdicts(outcome) == [GENERATOR_BOUND] * 2 + [PASS] + [GENERATOR_BOUND] * 3
+    assert outcome.run.ended == "the generator was the limit 3 times in a row, up to 12 users"
+    assert outcome.run.steps[0].reason.startswith("P95 is ")
+    assert outcome.run.done
 
 
-def test_generator_a_little_late(take: Taken) -> None:
-    """Steps on which the clocks disagree by less than the SLO do not end the run: more users may be measured well."""
-    told = take(LATE, LATE, LATE, LATE, top=4)
-    assert verdicts(told) == [GENERATOR_BOUND] * 4
-    assert told.run.ended == ""
+def test_small_clock_difference_does_not_end_the_run(take: Taken) -> None:
+    """Steps on which the clocks differ by less than the SLO do not end the run."""
+    outcome = take(LATE, LATE, LATE, LATE, top=4)
+    assert verdicts(outcome) == [GENERATOR_BOUND] * 4
+    assert outcome.run.ended == ""
 
 
-def test_miss_between_two_bounds(take: Taken) -> None:
-    """A step of either kind breaks the row of the other, up to the top."""
-    told = take(SLOW, STARVED, SLOW, STARVED)
-    assert verdicts(told) == [FAIL, GENERATOR_BOUND, FAIL, GENERATOR_BOUND]
-    assert (told.run.done, told.run.ended) == (True, "")
+def test_miss_between_generator_bound_steps_restarts_the_count(take: Taken) -> None:
+    """A miss between generator-bound steps, and the reverse, restarts the count of consecutive steps."""
+    outcome = take(SLOW, STARVED, SLOW, STARVED)
+    assert verdicts(outcome) == [FAIL, GENERATOR_BOUND, FAIL, GENERATOR_BOUND]
+    assert (outcome.run.done, outcome.run.ended) == (True, "")
 
 
-def test_bound_is_not_judged(take: Taken) -> None:
-    """What the generator limited misses no objective, whatever its figures are."""
-    told = take(Rung(5000, 4, {"timeout": 2}))
-    assert verdicts(told) == [GENERATOR_BOUND]
+def test_generator_bound_step_misses_no_objective(take: Taken) -> None:
+    """A generator-bound step misses no objective, whatever its figures."""
+    outcome = take(Rung(5000, 4, {"timeout": 2}))
+    assert verdicts(outcome) == [GENERATOR_BOUND]
 
 
 def test_busiest_generator_process_decides(take: Taken) -> None:
-    """The busiest process of the generator counts where it is nearer to its limit than all are to theirs."""
+    """The busiest process of the generator decides if it is nearer to its limit than all processes together."""
     (step,) = take(Rung(cpu=0.95)).run.steps
     assert (step.locust_cpu_percent, step.verdict) == (95, GENERATOR_BOUND)
 
@@ -293,90 +293,94 @@ def test_most_loaded_replica_decides(take: Taken) -> None:
 
 
 def test_missing_readings_leave_usage_unknown(take: Taken) -> None:
-    """Without a reading, CPU and memory are not known, and the rest is."""
+    """Without readings, CPU and memory are unknown, and other figures are not affected."""
     (step,) = take(GOOD, read=[]).run.steps
     assert (step.cpus, step.cpu_percent, step.memory, step.nginx_cpus, step.locust_cpus) == (None,) * 5
     assert (step.locust_cpu_percent, step.verdict) == (20, PASS)
 
 
 def test_each_step_is_compared_with_its_calibration(take: Taken) -> None:
-    """Each step is compared with as many users against a constant answer."""
-    asked: list[int] = []
+    """Each step is compared with the calibration of the same number of users."""
+    requested_users: list[int] = []
 
     def null(users: int) -> Null | None:
-        asked.append(users)
+        requested_users.append(users)
         return Null(users, 4.0, 700.0, "it was slow") if users == 4 else None
 
-    told = take(GOOD, GOOD, null=null)
-    assert asked == [2, 4]
-    assert [(step.null_p95, step.null_rps) for step in told.run.steps] == [(None, None), (700, 4)]
-    assert verdicts(told) == [PASS, GENERATOR_BOUND]
+    outcome = take(GOOD, GOOD, null=null)
+    assert requested_users == [2, 4]
+    assert [(step.null_p95, step.null_rps) for step in outcome.run.steps] == [(None, None), (700, 4)]
+    assert verdicts(outcome) == [PASS, GENERATOR_BOUND]
 
 
 def test_user_defined_slo_decides_the_verdict(take: Taken) -> None:
-    """The objective is the user's."""
-    told = take(GOOD, GOOD, top=5, slo=Slo(p95_ms=5))
-    assert verdicts(told) == [FAIL, FAIL]
-    assert told.run.steps[0].reason == "P95 5 ms"
+    """The user's objective decides the verdict."""
+    outcome = take(GOOD, GOOD, top=5, slo=Slo(p95_ms=5))
+    assert verdicts(outcome) == [FAIL, FAIL]
+    assert outcome.run.steps[0].reason == "P95 5 ms"
 
 
-def test_interrupted_as_it_is_saved(take: Taken) -> None:
-    """What was measured until somebody interrupts is there, each step once, and the run is not done."""
+def test_interrupt_while_saving_keeps_each_step_once(take: Taken) -> None:
+    """After an interrupt while saving, each measured step is saved once, and the run is not done."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    told = take(GOOD, GOOD, saved=interrupt)
-    assert isinstance(told.error, KeyboardInterrupt)
-    assert [step.users for step in told.run.steps] == [2]
-    assert not told.run.done
+    outcome = take(GOOD, GOOD, saved=interrupt)
+    assert isinstance(outcome.error, KeyboardInterrupt)
+    assert [step.users for step in outcome.run.steps] == [2]
+    assert not outcome.run.done
 
 
 class Interrupting(Progress):
-    """Somebody who interrupts as soon as something is to be seen."""
+    """A progress display that interrupts the run on its first update."""
 
     def live(self, users: int, rps: float, p95_ms: float, failures: int, seconds_left_total: float | None) -> None:
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("told_of", "kept"), [(20, 1), (3, 0)])
-def test_interrupted_in_a_step(take: Taken, monkeypatch: pytest.MonkeyPatch, told_of: int, kept: int) -> None:
-    """Of a step that was under way, what was seen so far is kept if it is enough to tell percentiles of."""
-    monkeypatch.setattr("tests.unit.deploy.scaling.test_run.BEGUN", int(time.time()) - told_of + 0.25)
-    monkeypatch.setattr("tests.unit.deploy.scaling.test_run.EVERY", told_of)
+@pytest.mark.parametrize(("reported_seconds", "kept"), [(20, 1), (3, 0)])
+def test_interrupted_step_is_kept_with_enough_requests(
+    take: Taken, monkeypatch: pytest.MonkeyPatch, reported_seconds: int, kept: int
+) -> None:
+    """An interrupted step is kept if its requests are enough for percentiles."""
+    monkeypatch.setattr("tests.unit.deploy.scaling.test_run.BEGUN", int(time.time()) - reported_seconds + 0.25)
+    monkeypatch.setattr("tests.unit.deploy.scaling.test_run.EVERY", reported_seconds)
     monkeypatch.setattr("tests.unit.deploy.scaling.test_run.STEP", 300)
-    told = take(GOOD, top=2, progress=Interrupting(io.StringIO()))
-    assert isinstance(told.error, KeyboardInterrupt)
-    assert [(step.seconds in {17, 18}, step.requests / step.seconds) for step in told.run.steps] == [(True, 2)] * kept
-    assert told.saves == [1] * kept
-    assert (told.run.ended, told.run.done) == ("interrupted at 2 users", False)
+    outcome = take(GOOD, top=2, progress=Interrupting(io.StringIO()))
+    assert isinstance(outcome.error, KeyboardInterrupt)
+    assert [(step.seconds in {17, 18}, step.requests / step.seconds) for step in outcome.run.steps] == [
+        (True, 2)
+    ] * kept
+    assert outcome.saves == [1] * kept
+    assert (outcome.run.ended, outcome.run.done) == ("interrupted at 2 users", False)
 
 
 def test_early_locust_end_keeps_earlier_steps(take: Taken) -> None:
-    """A Locust that ends before the top is told of, with where it tells more; the steps so far are there."""
-    told = take(GOOD, top=3, end="")
-    assert isinstance(told.error, CommandError)
-    assert "Locust ended before 4 users were measured; see " in str(told.error)
-    assert str(told.error).endswith("/locust.log")
-    assert (verdicts(told), told.saves, told.run.done) == ([PASS], [1], False)
+    """If Locust ends before the maximum, the steps so far are kept, and the reason says where it ended."""
+    outcome = take(GOOD, top=3, end="")
+    assert isinstance(outcome.error, CommandError)
+    assert "Locust ended before 4 users were measured; see " in str(outcome.error)
+    assert str(outcome.error).endswith("/locust.log")
+    assert (verdicts(outcome), outcome.saves, outcome.run.done) == ([PASS], [1], False)
 
 
 def test_failed_locust_is_reported_by_its_last_line(take: Taken) -> None:
-    """One that ends with an error is told of by its own last line."""
-    told = take(end="127.0.0.1:1 takes no connection: refused", top=1)
-    assert str(told.error) == "Locust ended: 127.0.0.1:1 takes no connection: refused"
-    assert (told.run.steps, told.run.done) == ([], False)
+    """A Locust that ends with an error is reported with its last line."""
+    outcome = take(end="127.0.0.1:1 takes no connection: refused", top=1)
+    assert str(outcome.error) == "Locust ended: 127.0.0.1:1 takes no connection: refused"
+    assert (outcome.run.steps, outcome.run.done) == ([], False)
 
 
 def test_generator_without_users_times_out(take: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that brings no users is not waited for without end."""
+    """A generator that starts no users times out."""
     monkeypatch.setattr(run_module, "_START", 2.0)
-    told = take(top=1)
-    assert str(told.error).startswith("Locust brought no users in 2 s; see ")
+    outcome = take(top=1)
+    assert str(outcome.error).startswith("Locust brought no users in 2 s; see ")
 
 
 def test_unreadable_nginx_log_starts_nothing(take: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where Nginx's log cannot be followed, nothing was started, and nothing is left."""
+    """If Nginx's log cannot be followed, nothing is started and nothing remains."""
     monkeypatch.setattr(FakeLab, "log_command", lambda _: ["no-such-program-anywhere"])
     with pytest.raises(FileNotFoundError):
         take(GOOD)
@@ -384,12 +388,12 @@ def test_unreadable_nginx_log_starts_nothing(take: Taken, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("begun", [0.0, 0.25, 0.999])
 def test_shortest_step_is_measured(begun: float, take: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shortest step that a ladder may have is measured, whenever in a second it begins."""
+    """The shortest allowed step is measured, whenever in a second it begins."""
     monkeypatch.setattr("tests.unit.deploy.scaling.test_run.BEGUN", int(BEGUN) + begun)
     monkeypatch.setattr("tests.unit.deploy.scaling.test_run.STEP", 3)
-    told = take(GOOD)
-    assert told.error is None
-    (step,) = told.run.steps
+    outcome = take(GOOD)
+    assert outcome.error is None
+    (step,) = outcome.run.steps
     assert step.seconds >= 1
     assert step.requests == 2 * step.seconds
 
@@ -414,11 +418,11 @@ for second in range(int(time.time()), int(time.time()) + 20):
 
 
 def test_steps_are_reported_live_and_when_complete(tmp_path: Path) -> None:
-    """A step is measured when it is over and everybody has told of it, and shown as it goes on."""
+    """A step is reported live while it runs, and measured once all sources have covered it."""
     shown: list[tuple[int, int]] = []
 
     class Shown(Progress):
-        """Keeps what it is told of the moment."""
+        """A progress display that keeps the live updates."""
 
         def live(self, users: int, rps: float, p95_ms: float, failures: int, seconds_left_total: float | None) -> None:
             shown.append((users, round(rps)))
@@ -427,7 +431,7 @@ def test_steps_are_reported_live_and_when_complete(tmp_path: Path) -> None:
     line = nginx_line(0, 4).replace("1970-01-01T00:00:00+00:00", "TIME")
 
     class Live(FakeLab):
-        """Programs that tell of each second after it."""
+        """A lab whose programs report each second after it has passed."""
 
         def log_command(self) -> list[str]:
             return [sys.executable, "-c", LIVE_LOG, line]

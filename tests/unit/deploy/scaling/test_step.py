@@ -1,4 +1,4 @@
-"""Steps as lines of a file."""
+"""Tests of steps as lines of a CSV file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deploy.errors import CommandError
 from deploy.scaling.results import Results, Run
 from deploy.scaling.step import FAIL, GENERATOR_BOUND, PASS, Step, read_steps, write_steps
 from deploy.scaling.topology import Topology
-from tests.support.lab_results import a_step
+from tests.support.lab_results import make_step
 
 BARE = Step(
     topology="1x1:1", users=10, seconds=2, requests=12, failures=0, rps=6, locust_mean=1.5, locust_p50=1, locust_p95=2,
@@ -23,26 +23,26 @@ BARE = Step(
 )  # fmt: skip
 
 numbers = st.floats(0, 1e12, allow_nan=False)
-words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
 steps = st.builds(
     Step,
-    topology=words,
-    failure_kinds=words,
-    reason=words,
+    topology=texts,
+    failure_kinds=texts,
+    reason=texts,
     verdict=st.sampled_from([PASS, FAIL, GENERATOR_BOUND]),
     users=st.integers(1, 10**6),
     requests=st.integers(10**6, 10**9),
     failures=st.integers(0, 10**6),
     nginx_requests=st.integers(0, 10**9),
     memory=st.none() | st.integers(0, 1 << 50),
-    **{one.name: numbers for one in fields(Step) if one.type == "float"},
-    **{one.name: st.none() | numbers for one in fields(Step) if one.type == "float | None"},
+    **{column.name: numbers for column in fields(Step) if column.type == "float"},
+    **{column.name: st.none() | numbers for column in fields(Step) if column.type == "float | None"},
 )
 
 
 @given(written=st.lists(steps, max_size=5))
 def test_steps_survive_a_csv_round_trip(tmp_path_factory: pytest.TempPathFactory, written: list[Step]) -> None:
-    """What was written is read the same, to the last digit, whatever the words hold and whatever is not known."""
+    """Steps are read exactly as they were written, whatever their texts and unknown values."""
     path = tmp_path_factory.mktemp("steps") / "steps.csv"
     write_steps(path, written)
     assert read_steps(path) == written
@@ -56,20 +56,20 @@ def test_steps_survive_a_csv_round_trip(tmp_path_factory: pytest.TempPathFactory
     ],
 )  # fmt: skip
 def test_impossible_figures_are_refused(tmp_path: Path, wrong: dict[str, float]) -> None:
-    """A file whose figures no measurement can have is refused, so that no report concludes from it."""
+    """A file with impossible figures is refused, so that no report is based on it."""
     path = tmp_path / "steps.csv"
     write_steps(path, [replace(BARE, **wrong)])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cannot have been measured"):
         read_steps(path)
 
 
-def test_unknown_is_empty(tmp_path: Path) -> None:
-    """What was not measured is an empty field, and None again."""
+def test_unknown_value_is_an_empty_field(tmp_path: Path) -> None:
+    """An unknown value is an empty field, which is read as None."""
     path = tmp_path / "steps.csv"
     write_steps(path, [BARE])
     with path.open(newline="") as file:
         (row,) = csv.DictReader(file)
-    assert list(row) == [one.name for one in fields(Step)]
+    assert list(row) == [column.name for column in fields(Step)]
     assert (row["memory"], row["null_p95"], row["reason"], row["verdict"]) == ("", "", "", "pass")
     assert read_steps(path) == [BARE]
 
@@ -78,20 +78,20 @@ def test_unknown_is_empty(tmp_path: Path) -> None:
     ("requests", "failures", "percent"), [(200, 0, 0), (200, 2, 1), (200, 200, 100), (0, 0, 100), (3, 1, 100 / 3)]
 )
 def test_failure_percent_of_no_requests_is_100(requests: int, failures: int, percent: float) -> None:
-    """Failures are a part of the requests; where there was none at all, nothing was answered."""
+    """Failures are a percentage of requests, and 100 % if there were none."""
     assert replace(BARE, requests=requests, failures=failures).failure_percent == pytest.approx(percent)
 
 
 def damaged(folder: Path, content: bytes) -> Path:
-    """Results with two steps, whose file of steps is another."""
+    """Write results with two steps and replace their file of steps."""
     results = Results.new(folder, "compare", {})
-    results.runs.append(Run(Topology(1, 1, 1.0), [a_step(500), a_step(1000)], True))
+    results.runs.append(Run(Topology(1, 1, 1.0), [make_step(500), make_step(1000)], True))
     results.save()
     (results.folder / "steps.csv").write_bytes(content)
     return results.folder
 
 
-HEAD = ",".join(one.name for one in fields(Step))
+HEAD = ",".join(column.name for column in fields(Step))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ HEAD = ",".join(one.name for one in fields(Step))
     ids=["other", "short", "words", "shorter", "field", "binary", "json", "long"],
 )
 def test_unrelated_steps_file_error_names_its_folder(tmp_path: Path, content: bytes) -> None:
-    """A file that is none of ours is refused by the name of its folder, unless it has no line that could be read."""
+    """A file of steps with unrelated content is refused with the name of its folder."""
     folder = damaged(tmp_path, content)
     if b"\n" not in content:
         assert not Results.load(folder).steps
@@ -119,17 +119,17 @@ def test_unrelated_steps_file_error_names_its_folder(tmp_path: Path, content: by
     assert str(caught.value).startswith(str(folder))
 
 
-def test_cut_off_file(tmp_path: Path) -> None:
-    """A file whose last line was cut off is refused too, rather than read as if less had been measured."""
+def test_cut_off_file_is_refused(tmp_path: Path) -> None:
+    """A file whose last line is cut off is refused, not read as fewer measurements."""
     path = damaged(tmp_path, b"") / "steps.csv"
-    write_steps(path, [a_step(500), a_step(1000)])
+    write_steps(path, [make_step(500), make_step(1000)])
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(CommandError, match="holds no results of the scaling lab"):
         Results.load(path.parent)
 
 
 def test_missing_steps_file_is_refused(tmp_path: Path) -> None:
-    """Nor does a folder without it hold results."""
+    """A folder without a file of steps is refused."""
     folder = damaged(tmp_path, b"")
     (folder / "steps.csv").unlink()
     with pytest.raises(CommandError, match="holds no results of the scaling lab"):

@@ -1,4 +1,4 @@
-"""Results as a document for MLflow."""
+"""Tests of the document with which results are logged to MLflow."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ STEP = Step(
 
 
 def results(folder: Path) -> Results:
-    """Of two topologies, of which one went two steps up and the other none."""
+    """Return results of two topologies, one with two steps and one without steps."""
     up = Run(Topology.parse("2x0.5/300M:1"), [STEP, replace(STEP, users=1000, verdict=FAIL)], True, "two misses")
     return Results(folder, dict(CONDITIONS), [up, Run(Topology.parse("1x1:1"))])
 
 
 def test_document_has_a_run_per_measured_topology(tmp_path: Path) -> None:
-    """A run a topology that was measured: its conditions, and its figures by the number of users."""
+    """Each measured topology is a run with its conditions and its figures by number of users."""
     (run,) = document(results(tmp_path))["runs"]
     assert run["name"] == "2x0.5/300M:1"
     assert run["params"] == {
@@ -53,7 +53,7 @@ def test_document_has_a_run_per_measured_topology(tmp_path: Path) -> None:
 
 
 def test_existing_reports_become_artifacts(tmp_path: Path) -> None:
-    """The reports and the steps go along, where they are."""
+    """The existing reports and the file of steps become artifacts."""
     assert document(results(tmp_path))["runs"][0]["artifacts"] == {}
     (tmp_path / "report.md").write_text("# Report\n")
     (tmp_path / "steps.csv").write_text("topology\n")
@@ -62,8 +62,8 @@ def test_existing_reports_become_artifacts(tmp_path: Path) -> None:
     assert artifacts == {"report.md": "# Report\n", "steps.csv": "topology\n"}
 
 
-def test_document_is_read(tmp_path: Path) -> None:
-    """What is written is what the program that logs it reads; what was not measured is left out there."""
+def test_logging_program_reads_the_document(tmp_path: Path) -> None:
+    """The logging program reads the document that was written, and skips unknown values."""
     experiment, (run,) = read(json.dumps(document(results(tmp_path))))
     assert (experiment, run.name) == ("scaling", "2x0.5/300M:1")
     users, figures = run.metrics[0]
@@ -72,7 +72,7 @@ def test_document_is_read(tmp_path: Path) -> None:
 
 
 def test_unknown_conditions_become_empty_parameters(tmp_path: Path) -> None:
-    """Conditions that nobody could find out are empty words, and a run that was cut off says so."""
+    """Unknown conditions become empty parameters, and an interrupted run is marked as such."""
     bare = Results(tmp_path, {}, [Run(Topology.parse("1x1:1"), [STEP])])
     (run,) = document(bare)["runs"]
     assert (run["params"]["commit"], run["params"]["model"], run["params"]["memory"]) == ("", "", "")

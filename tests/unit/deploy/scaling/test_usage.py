@@ -1,4 +1,4 @@
-"""CPU and memory over windows of time, from readings that a test made up and from real processes."""
+"""Tests of CPU and memory usage over time windows, from made-up readings and real processes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ PATIENCE = 30  # seconds until a test that hangs fails instead
 
 
 def series(name: str, service: str, cpus: float, memory: int = 100, **more: Any) -> list[Reading]:
-    """Eleven readings a second apart, from 0 to 10, of something that uses so many CPUs."""
+    """Return eleven readings, one per second, of a process with this CPU usage."""
     return [Reading(name, service, t, t * cpus, memory + t, **more) for t in range(11)]
 
 
 def test_replica_usage_is_summed_and_services_are_separate() -> None:
-    """Replicas add up, per cent are of the one nearest to its limit, and Nginx and Locust are told apart."""
+    """Usage of replicas is summed, percentages are of the replica nearest to its limit, and services are separate."""
     usage = Usage.of(
         [
             *series("a", "server", 0.25, cpu_limit=0.5, memory_limit=1000),
@@ -48,39 +48,39 @@ def test_replica_usage_is_summed_and_services_are_separate() -> None:
 
 
 def test_no_readings_give_unknown_usage() -> None:
-    """Where nothing was read, or nothing in the window, nothing is told."""
+    """Without readings in the window the usage is unknown."""
     assert Usage.of([], 0, 10) == Usage()
     assert Usage.of(series("a", "server", 1, cpu_limit=1), 11, 12) == Usage()
     assert Usage.of(series("a", "server", 1)[:1], 0, 10) == Usage(memory=100, throttled=0)
 
 
 def test_usage_without_limit_has_no_percentage() -> None:
-    """What has no limit has no per cent of it."""
+    """Usage without a limit has no percentage."""
     usage = Usage.of(series("a", "server", 1), 0, 10)
     assert (usage.cpus, usage.cpu_percent, usage.memory_percent) == (1, None, None)
 
 
 def test_short_window_interpolates_between_readings() -> None:
-    """A window that is shorter than the time between two readings has its share of what lies between them."""
+    """A window shorter than the interval of readings gets its share of the difference."""
     usage = Usage.of(series("a", "server", 0.5, cpu_limit=1, memory_limit=1000), 2.25, 2.75)
     assert (usage.cpus, usage.cpu_percent, usage.memory, usage.memory_percent) == (0.5, 50, 103, 10.3)
 
 
 def test_missed_readings_do_not_reduce_the_sum() -> None:
-    """Readings that failed leave a gap, and no hole in the sum."""
-    readings = [one for one in series("a", "server", 0.5) if one.time not in (3, 4, 5)]
+    """Failed readings do not reduce the sum."""
+    readings = [reading for reading in series("a", "server", 0.5) if reading.time not in (3, 4, 5)]
     assert Usage.of(readings, 0, 10).cpus == 0.5
     assert Usage.of(readings, 4, 10).cpus == 0.5
 
 
-def test_one_takes_over_from_another() -> None:
-    """A replica that takes another's place within the window does not count as a second one beside it."""
+def test_replacing_replica_is_not_counted_twice() -> None:
+    """A replica that replaces another within the window does not count as a second replica."""
     old, new = series("a", "server", 0.5)[:6], series("b", "server", 0.5)[5:]
     assert Usage.of([*old, *new], 0, 10).cpus == 0.5
 
 
 def test_restarted_container_keeps_its_earlier_cpu_time() -> None:
-    """A container that was started again counts from zero, and takes nothing away from what it had used."""
+    """A restarted container, which counts from zero, keeps its earlier CPU time."""
     readings = [Reading("a", "server", t, (100 + t if t < 5 else t - 5) * 0.5, 100, cpu_limit=1) for t in range(11)]
     usage = Usage.of(readings, 0, 10)
     assert usage.cpus == pytest.approx(0.45)
@@ -88,13 +88,13 @@ def test_restarted_container_keeps_its_earlier_cpu_time() -> None:
 
 
 def test_throttled_seconds_are_those_of_the_window() -> None:
-    """The seconds that limits made replicas wait are those of the window."""
+    """Throttled seconds are those within the window."""
     readings = [Reading("a", "server", t, t, 1, throttled=10 + 0.25 * t) for t in range(11)]
     assert Usage.of(readings, 2, 6).throttled == 1
 
 
 def test_sampler_keeps_readings_and_ends_its_thread() -> None:
-    """What is read once and again is kept, and the thread ends with the block."""
+    """The sampler keeps its readings, and its thread ends with the block."""
     ticks = iter(range(1000))
     threads = threading.active_count()
     with Sampler(lambda: [Reading("a", "server", tick := next(ticks), tick * 0.5, 7)], 0.001) as sampler:
@@ -105,7 +105,7 @@ def test_sampler_keeps_readings_and_ends_its_thread() -> None:
 
 
 def test_permanently_failed_reader_reports_its_error() -> None:
-    """A read that fails now and then is left out; one that always fails says why, and nothing is told of it."""
+    """An occasional failure is skipped; a reader that always fails reports its error and no usage."""
     ticks = iter(range(1000))
 
     def sometimes() -> list[Reading]:
@@ -128,7 +128,7 @@ def test_permanently_failed_reader_reports_its_error() -> None:
 
 
 class FakeSupervisord(Supervisord):
-    """Knows of the programs that a test started."""
+    """A supervisord that knows the programs which a test started."""
 
     def __init__(self, layout: Layout, programs: dict[str, int]) -> None:
         super().__init__(layout)
@@ -160,7 +160,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def family() -> Iterator[subprocess.Popen[str]]:
-    """A program with a child that keeps a CPU busy until a byte is written to the program."""
+    """A program with a child that keeps a CPU busy until a byte is written to the program's stdin."""
     pipe = subprocess.PIPE
     process = subprocess.Popen([sys.executable, "-IS", "-c", FAMILY], stdin=pipe, stdout=pipe, text=True)
     assert process.stdout
@@ -172,11 +172,11 @@ def family() -> Iterator[subprocess.Popen[str]]:
 
 
 def test_program_usage_includes_ended_children(tmp_path: Path, family: subprocess.Popen[str]) -> None:
-    """A program's CPU is that of all its processes, also of a child that has ended; its memory is theirs as well."""
+    """A program's CPU is that of all its processes, including ended children, and its memory that of running ones."""
     programs = {"replica-1": family.pid, "nginx": os.getpid(), "locust": os.getpid(), "replica-2": 0}
     statistics = Statistics(FakeSupervisord(Layout(tmp_path), programs), 2)
-    (first, *_) = before = statistics.read()
-    assert [(one.name, one.service, one.cpu_limit, one.memory_limit) for one in before] == [
+    (first, *_) = first_readings = statistics.read()
+    assert [(reading.name, reading.service, reading.cpu_limit, reading.memory_limit) for reading in first_readings] == [
         (f"replica-1 {family.pid}", "server", 2, None),
         (f"nginx {os.getpid()}", "nginx", None, None),
     ]
@@ -194,13 +194,13 @@ def test_program_usage_includes_ended_children(tmp_path: Path, family: subproces
 
 
 def test_each_generator_process_has_a_reading(tmp_path: Path, family: subprocess.Popen[str]) -> None:
-    """Each process of a generator has a reading of its own, of one CPU, from when there is one until it has gone."""
+    """Each process of a generator has a separate reading with a limit of one CPU while it runs."""
     pids: list[int] = []
     statistics = Statistics(FakeSupervisord(Layout(tmp_path), {}), None, lambda: pids)
     assert statistics.read() == []
     pids.append(family.pid)
     statistics = Statistics(FakeSupervisord(Layout(tmp_path), {}), None, lambda: pids)
-    wait_until(lambda: sum(one.cpu_seconds for one in statistics.read()) > 0.2)
+    wait_until(lambda: sum(reading.cpu_seconds for reading in statistics.read()) > 0.2)
     parent, child = statistics.read()
     assert (parent.service, parent.cpu_limit, child.cpu_limit) == ("locust", 1, 1)
     assert parent.cpu_seconds < child.cpu_seconds

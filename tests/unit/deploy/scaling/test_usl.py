@@ -1,4 +1,4 @@
-"""The fit of the Universal Scalability Law."""
+"""Tests of fitting the Universal Scalability Law."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 
 from deploy.scaling.step import GENERATOR_BOUND
 from deploy.scaling.usl import Point, fit, points, why_not
-from tests.support.lab_results import a_folder, a_ladder, a_run
+from tests.support.lab_results import make_ladder, make_results, make_run
 
 
 def law(n: float, rate: float = 1000, contention: float = 0.05, coherence: float = 0.01) -> float:
     return rate * n / (1 + contention * (n - 1) + coherence * n * (n - 1))
 
 
-def some(*across: float) -> list[Point]:
+def points_at(*across: float) -> list[Point]:
     return [Point(n, law(n), f"1x{n}") for n in across]
 
 
 def test_fit_recovers_known_coefficients() -> None:
-    """Points on a law give its coefficients back, certain of them, and its peak."""
-    fitted = fit(some(1, 2, 3, 4, 8, 16))
+    """Points on a known law give its coefficients and its peak with certainty."""
+    fitted = fit(points_at(1, 2, 3, 4, 8, 16))
     assert fitted is not None
     assert fitted.rate.value == pytest.approx(1000, rel=1e-3)
     assert fitted.contention.value == pytest.approx(0.05, rel=1e-3)
@@ -39,7 +39,7 @@ def test_fit_recovers_known_coefficients() -> None:
 
 
 def test_noise_widens_the_confidence_intervals() -> None:
-    """Noise leaves the true coefficients within intervals that have a width, the same each time."""
+    """With noise, the confidence intervals contain the true coefficients and are reproducible."""
     random = np.random.default_rng(3)
     noisy = [Point(n, law(n) * random.uniform(0.95, 1.05), "") for n in (1, 1, 2, 2, 4, 4, 8, 8, 12, 12)]
     fitted, again = fit(noisy), fit(noisy)
@@ -51,8 +51,8 @@ def test_noise_widens_the_confidence_intervals() -> None:
     assert low < law(8) < high
 
 
-def test_linear_has_no_peak() -> None:
-    """What grows with the CPUs has no contention, no coherence and no peak; parts of a CPU are units then."""
+def test_linear_scaling_has_no_peak() -> None:
+    """Linear scaling has no contention, no coherence and no peak, also with fractions of CPUs."""
     fitted = fit([Point(n, 100 * n, "") for n in (0.25, 0.5, 1, 1, 2, 4)])
     assert fitted is not None
     assert fitted.unit == 0.25
@@ -62,18 +62,25 @@ def test_linear_has_no_peak() -> None:
     assert fitted.at(4) == pytest.approx(400)
 
 
-@pytest.mark.parametrize("found", [[], some(1, 2, 3, 4, 5), some(1, 1, 1, 2, 2, 2)])
-def test_too_few_points_are_refused_with_a_reason(found: list[Point]) -> None:
-    """Five points are too few, and so are six on two numbers of CPUs; a sentence says so."""
-    assert fit(found) is None
-    assert f"there are {len(found)}" in why_not(found)
+@pytest.mark.parametrize("too_few", [[], points_at(1, 2, 3, 4, 5), points_at(1, 1, 1, 2, 2, 2)])
+def test_too_few_points_are_refused_with_a_reason(too_few: list[Point]) -> None:
+    """Five points, or six points at two numbers of CPUs, are too few, and the reason says so."""
+    assert fit(too_few) is None
+    assert f"there are {len(too_few)}" in why_not(too_few)
 
 
 def test_only_topologies_with_measured_limits_count(tmp_path: Path) -> None:
-    """A topology counts with the most that it held, if it missed the SLO after that; results may be many."""
-    one = a_folder(tmp_path, a_ladder("1x1/1G", 1000), a_ladder("2x1/1G", 10_000), a_run("4x1/1G"))
-    other = a_folder(tmp_path, a_ladder("1x1/1G", 2000), a_ladder("2x1/1G", 500, GENERATOR_BOUND), a_ladder("8x1", 0))
-    assert [(point.cpus, round(point.rps), point.topology) for point in points([one, other])] == [
+    """A topology counts with its held maximum only if it missed the SLO after that; several results may count."""
+    first_results = make_results(
+        tmp_path, make_ladder("1x1/1G", 1000), make_ladder("2x1/1G", 10_000), make_run("4x1/1G")
+    )
+    second_results = make_results(
+        tmp_path,
+        make_ladder("1x1/1G", 2000),
+        make_ladder("2x1/1G", 500, GENERATOR_BOUND),
+        make_ladder("8x1", 0),
+    )
+    assert [(point.cpus, round(point.rps), point.topology) for point in points([first_results, second_results])] == [
         (1, 571, "1x1/1G:1"), (1, 1143, "1x1/1G:1"),
     ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What containers use, as an engine tells it: a stand-in on a Unix socket, and a real one where there is one."""
+"""Tests of usage statistics from Docker's engine, with a fake engine on a Unix socket and with a real one."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ ENDED = {"read": "0001-01-01T00:00:00Z", "cpu_stats": {"cpu_usage": {"total_usag
 
 
 class Engine(socketserver.ThreadingUnixStreamServer):
-    """Answers from the containers that a test gives it, and remembers what it was asked."""
+    """A fake engine that answers from its containers and records the requested targets."""
 
     daemon_threads = True
 
@@ -67,7 +67,7 @@ class Engine(socketserver.ThreadingUnixStreamServer):
         self.status = 200
 
     def run(self, key: str, name: str, document: object, **more: Any) -> None:
-        """A container that runs: a service of project p, unless it has a name alone."""
+        """Add a running container: of a service in project p if ``service`` is given, else with only a name."""
         service = more.pop("service", None)
         labels = {"com.docker.compose.project": "p", "com.docker.compose.service": service} if service else {}
         limits = {"NanoCpus": 0, "CpuQuota": 0, "CpuPeriod": 0, "Memory": 0} | more
@@ -80,17 +80,24 @@ class Engine(socketserver.ThreadingUnixStreamServer):
             return self.status, {"message": "out of order"}
         if parts.path == "/containers/json":
             return 200, self._listed(json.loads(parse_qs(parts.query)["filters"][0]))
-        _, _, key, what = parts.path.split("/")
-        one = self.containers.get(key)
-        if not one:
+        _, _, key, resource = parts.path.split("/")
+        container = self.containers.get(key)
+        if not container:
             return 404, {"message": f"No such container: {key}"}
-        return 200, one["stats"] if what == "stats" else {"Name": one["Names"][0], "HostConfig": one["limits"]}
+        return 200, container["stats"] if resource == "stats" else {
+            "Name": container["Names"][0],
+            "HostConfig": container["limits"],
+        }
 
     def _listed(self, filters: dict[str, list[str]]) -> list[dict[str, Any]]:
         if names := filters.get("name"):
-            return [one for one in self.containers.values() if any(re.match(name, one["Names"][0]) for name in names)]
+            return [
+                container
+                for container in self.containers.values()
+                if any(re.match(name, container["Names"][0]) for name in names)
+            ]
         assert filters == {"label": ["com.docker.compose.project=p", "com.docker.compose.oneoff=False"]}
-        return [one for one in self.containers.values() if one["Labels"]]
+        return [container for container in self.containers.values() if container["Labels"]]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -124,7 +131,7 @@ def statistics(engine: Engine) -> Statistics:
 
 
 def test_statistics_of_both_cgroup_versions_are_read(engine: Engine, statistics: Statistics) -> None:
-    """CPU, time, memory without idle pages of files and limits are read from either version's documents."""
+    """CPU time, memory without inactive file pages, and limits are read from the documents of cgroup v1 and v2."""
     engine.run("a" * 64, "p-server-1", V1, service="server", NanoCpus=500000000, Memory=1 << 28)
     engine.run("b" * 64, "p-server-2", V2, service="server", CpuQuota=150000, CpuPeriod=100000)
     assert statistics.read() == [
@@ -136,7 +143,7 @@ def test_statistics_of_both_cgroup_versions_are_read(engine: Engine, statistics:
 
 
 def test_only_project_containers_and_generator_are_read(engine: Engine, statistics: Statistics) -> None:
-    """Replicas and Nginx of the project are read, the generator by its name, and nothing else that runs."""
+    """Only replicas and Nginx of the project, and the generator by its name, are read."""
     for key, name, service in (
         ("1", "p-server-1", "server"),
         ("2", "p-nginx-1", "nginx"),
@@ -145,7 +152,7 @@ def test_only_project_containers_and_generator_are_read(engine: Engine, statisti
         engine.run(key, name, V1, service=service)
     engine.run("4", "lab", V2)
     engine.run("5", "lab-of-another", V2)
-    assert [(one.name, one.service) for one in statistics.read()] == [
+    assert [(reading.name, reading.service) for reading in statistics.read()] == [
         ("p-server-1 1", "server"),
         ("p-nginx-1 2", "nginx"),
         ("lab 4", "locust"),
@@ -155,7 +162,7 @@ def test_only_project_containers_and_generator_are_read(engine: Engine, statisti
 def test_container_list_is_refreshed_after_changes(
     engine: Engine, statistics: Statistics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list is asked for again when one has gone, or after seconds; limits are asked for once."""
+    """The list of containers is requested again after one ended or some seconds passed; limits are requested once."""
     engine.run("1", "p-server-1", V1, service="server")
     engine.run("2", "p-server-2", V1, service="server")
     assert len(statistics.read()) == 2
@@ -165,15 +172,15 @@ def test_container_list_is_refreshed_after_changes(
     engine.containers["2"]["stats"] = ENDED
     assert statistics.read() == []
     del engine.containers["2"]
-    assert [one.name for one in statistics.read()] == ["p-server-3 3"]
+    assert [reading.name for reading in statistics.read()] == ["p-server-3 3"]
     engine.run("4", "lab", V1)
     monkeypatch.setattr(time, "monotonic", lambda: 1e9)
-    assert [one.name for one in statistics.read()] == ["p-server-3 3", "lab 4"]
+    assert [reading.name for reading in statistics.read()] == ["p-server-3 3", "lab 4"]
     assert [target for target in engine.targets if target == "/containers/3/json"] == ["/containers/3/json"]
 
 
 def test_failed_engine_raises_and_recovers(engine: Engine, statistics: Statistics) -> None:
-    """An engine that is out of order, or gone, is an error, and one that is back is asked again."""
+    """An engine that fails or is missing raises an OSError, and an engine that recovers is read again."""
     engine.run("1", "p-server-1", V1, service="server")
     assert len(statistics.read()) == 1
     engine.status = 500
@@ -186,7 +193,7 @@ def test_failed_engine_raises_and_recovers(engine: Engine, statistics: Statistic
 
 
 def test_engine_socket_comes_from_host_or_context(docker: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The socket is DOCKER_HOST's, else that of Docker's context; an engine far away has none."""
+    """The socket comes from DOCKER_HOST, else from Docker's context; a remote engine has no socket."""
     docker.answer("context", "inspect", out="unix:///var/run/docker.sock\n")
     assert engine_socket() == "/var/run/docker.sock"
     monkeypatch.setenv("DOCKER_HOST", "unix:///run/user/1000/docker.sock")
@@ -198,7 +205,7 @@ def test_engine_socket_comes_from_host_or_context(docker: FakeDocker, monkeypatc
 
 @pytest.fixture
 def busy(tmp_path: Path) -> Iterator[str]:
-    """A container that wants a whole CPU and gets half; the name of the project that it is a replica of."""
+    """The project of a container whose busy process is limited to half a CPU."""
     require_engine()
     project = f"forkcast-test-{os.getpid()}"
     labels = {"project": project, "service": "server", "oneoff": "False", "container-number": "1"}
@@ -216,15 +223,15 @@ def busy(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.e2e
 def test_readings_of_a_real_container_are_plausible(busy: str) -> None:
-    """A container that is held to half a CPU is read as one that uses about that, and memory as `docker stats` does."""
+    """A busy container limited to half a CPU is read with about that usage, and with the memory of `docker stats`."""
     started = time.time()
     statistics = Statistics(engine_socket(), busy)
     with Sampler(statistics.read, 0.2) as sampler:
 
         def used() -> Usage | None:
-            """The usage since the start, once it is a second of CPU."""
-            found = sampler.between(started, time.time())
-            return found if found.cpus is not None and found.cpus * (time.time() - started) >= 1 else None
+            """Return the usage since the start once it exceeds a second of CPU time."""
+            usage = sampler.between(started, time.time())
+            return usage if usage.cpus is not None and usage.cpus * (time.time() - started) >= 1 else None
 
         usage = wait_until(used, pause=0.2, describe=lambda: sampler.fault)
         (reading,) = statistics.read()
