@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES_WITH_COMMANDS = [page for page in PAGES if any(block.commands() for block in console.blocks(page))]
-# The ports that the pages write, by the variable that chooses them; 80 and 443 are also left out of addresses.
+# The ports in the pages, by their variables. Addresses in the pages may omit 80 and 443.
 DEFAULT_PORTS = {
     "HTTP_PORT": "80",
     "HTTPS_PORT": "443",
@@ -36,7 +36,7 @@ PAGE_TIMEOUT_SECONDS = 240
 
 @dataclass(frozen=True)
 class Checkout:
-    """A copy of the checkout with a stack in containers of its own."""
+    """A copy of the checkout with its own stack in containers."""
 
     folder: Path
     environ: dict[str, str]
@@ -91,7 +91,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> I
 
 @pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=lambda page: page.stem)
 def test_commands_of_a_page_print_what_it_shows(checkout: Checkout, page: Path) -> None:
-    """Every command of a page succeeds and prints what the page shows, but for numbers."""
+    """Every command of a page succeeds and prints what the page shows, except for numbers."""
     commands = [command for block in console.blocks(page) for command in block.commands()]
     problems = checkout.run(commands)
     assert not problems, "\n\n".join(problems)

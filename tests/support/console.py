@@ -1,6 +1,6 @@
 """Console blocks of a Markdown page: read from the page, run in one shell, compared with the output that it shows.
 
-In a fenced block ``console`` a line that starts with ``$ `` is a command, which goes on while a quote or a
+In a fenced block ``console`` a line that starts with ``$ `` is a command, which continues while a quote or a
 here-document is open or the line ends with a backslash; the lines below it are its expected output. A comment directly
 above a block changes how it is treated: ``<!-- not run: REASON -->`` leaves the block out, and
 ``<!-- file: NAME -->`` saves it as a file.
@@ -89,7 +89,7 @@ def _commands(lines: list[str], first: int) -> Iterator[Command]:
     while start < len(lines):
         end = start + 1
         text = lines[start].removeprefix(_PROMPT)
-        while end < len(lines) and _goes_on(text):
+        while end < len(lines) and _continues(text):
             text += "\n" + lines[end]
             end += 1
         output_end = end
@@ -99,7 +99,7 @@ def _commands(lines: list[str], first: int) -> Iterator[Command]:
         start = output_end
 
 
-def _goes_on(text: str) -> bool:
+def _continues(text: str) -> bool:
     here_document = _HERE_DOCUMENT.search(text)
     if here_document:
         return text.splitlines()[-1] != here_document[1]
@@ -113,10 +113,10 @@ def _goes_on(text: str) -> bool:
 
 
 def run(commands: list[Command], folder: Path, environ: Mapping[str, str], timeout_seconds: float) -> list[str]:
-    """Run commands one after another in one Bash, and return what went otherwise than the page says.
+    """Run commands one after another in one Bash, and return the differences from the page.
 
-    A command fails where it should succeed, or prints other text than expected: see :func:`matches`. Those that show an
-    error in their output must fail.
+    A difference is a wrong exit status, or output that does not match (see :func:`matches`). Commands whose expected
+    output shows an error must fail; all others must succeed.
 
     Raises:
         subprocess.TimeoutExpired: the commands did not end in time.
@@ -156,7 +156,7 @@ def _difference(command: Command, output: str, status: int) -> str:
 
 
 def matches(expected: str, output: str) -> bool:
-    """Tell whether an output is the expected one.
+    """Return whether an output matches the expected one.
 
     ``...`` stands for any text; every number equals any other, as does every short identifier of a container; and
     white space, so also where lines break, and the ports of 127.0.0.1 do not matter.

@@ -70,16 +70,16 @@ def seconds_until_status(port: int, key: str, status: int, *, times: int, worker
 
     The answers must include all ``workers``. Fail after 30 seconds.
     """
-    started, since = time.monotonic(), 0.0
-    seen: list[str] = []
-    while len(seen) < times or not workers <= {*seen}:
+    started, first_success = time.monotonic(), 0.0
+    answered_by: list[str] = []
+    while len(answered_by) < times or not workers <= {*answered_by}:
         answer_status, worker = predict(port, key)
         if answer_status == status:
-            seen, since = [*seen, worker], since or time.monotonic() - started
+            answered_by, first_success = [*answered_by, worker], first_success or time.monotonic() - started
         else:
-            seen, since = [], 0.0
+            answered_by, first_success = [], 0.0
         assert time.monotonic() - started < 30, f"after 30 s, requests with the key do not all get {status}"
-    return since
+    return first_success
 
 
 @dataclass

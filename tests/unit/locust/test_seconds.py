@@ -11,12 +11,12 @@ from seconds import Book, Meter, rounded
 
 
 @pytest.mark.parametrize(
-    ("milliseconds", "kept"),
+    ("milliseconds", "expected"),
     [(0.04, 0.0), (1.26, 1.3), (9.94, 9.9), (9.96, 10.0), (10.4, 10), (999.4, 999), (1004, 1000), (12345.6, 12350)],
 )
-def test_latency_resolution_decreases_with_size(milliseconds: float, kept: float) -> None:
+def test_latency_resolution_decreases_with_size(milliseconds: float, expected: float) -> None:
     """Latencies are rounded to 0.1 ms below 10 ms, to 1 ms below a second, and to 10 ms above."""
-    assert rounded(milliseconds) == kept
+    assert rounded(milliseconds) == expected
 
 
 def test_meter_reports_every_request_once(monkeypatch: pytest.MonkeyPatch) -> None:

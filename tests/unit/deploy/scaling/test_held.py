@@ -68,7 +68,7 @@ def test_users_that_passed_and_missed_are_not_held() -> None:
     [
         (make_held(5000), make_held(5000), SAME),
         (make_held(5000), make_held(5500), SAME),
-        (make_held(5000), make_held(6000), SAME),  # it may hold 5,499, and the other no more than 6,000
+        (make_held(5000), make_held(6000), SAME),  # the first may hold 5,499, and the second at most 6,000
         (make_held(5000), make_held(6500), LESS),
         (make_held(6500), make_held(5000), MORE),
         (make_held(10_000), make_held(10_000), SAME),

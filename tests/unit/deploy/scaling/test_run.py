@@ -35,7 +35,7 @@ from tests.support.waiting import is_gone
 
 pytestmark = pytest.mark.e2e
 
-# Long ago, so that every step is over when it is told of. The ladders here are held for 5 s, of which 1 is thrown away.
+# Long ago, so that every step is over when it is reported. Steps here last 5 s, of which the first is discarded.
 BEGUN = int(time.time()) - 1000 + 0.25
 STEP, SETTLE, EVERY = 5, 1, 6
 END = b"end of the log\n"
@@ -210,7 +210,7 @@ def take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Taken:
             climb.take(outcome.run, lab, tmp_path, Placement(), save)
         except (CommandError, KeyboardInterrupt) as error:
             outcome.error = error
-        assert lab.cleared == 2  # before, as somebody may have been killed, and after
+        assert lab.cleared == 2  # before the start, since an earlier run may have been killed, and at the end
         assert all(is_gone(generator.pid) for generator in lab.made)
         return outcome
 

@@ -20,7 +20,7 @@ from deploy.scaling.usage import Reading, Sampler, Usage
 from deploy.stack.paths import Layout
 from tests.support.waiting import wait_until
 
-PATIENCE = 30  # seconds until a test that hangs fails instead
+PATIENCE = 30  # seconds
 
 
 def series(name: str, service: str, cpus: float, memory: int = 100, **more: Any) -> list[Reading]:

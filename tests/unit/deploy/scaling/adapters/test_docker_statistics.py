@@ -24,7 +24,7 @@ from tests.support.servers import serving_thread
 from tests.support.stacks.containers import require_engine
 from tests.support.waiting import wait_until
 
-# What engine 26.1.5 answered on cgroup v1, and what engines answer on v2, without the parts that nobody reads.
+# Answers of engine 26.1.5 on cgroup v1, and of engines on v2, without the fields that the code does not read.
 V1: dict[str, Any] = {
     "read": "2026-11-21T14:35:13.227664541Z",
     "cpu_stats": {
