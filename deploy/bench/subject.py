@@ -106,5 +106,5 @@ def _draw(column: Column, draw: random.Random, example: Mapping[str, object]) ->
         return example.get(column.name) or "string"  # others might be categories that the model does not know
     if column.type == "boolean":
         return draw.random() < 0.5
-    low, high = (column.low, column.high) if column.limited else (0, 1)
-    return draw.randint(int(low), int(high)) if column.is_whole else draw.uniform(low, high)
+    low, high = (column.low, column.high) if column.has_range else (0, 1)
+    return draw.randint(int(low), int(high)) if column.is_integer else draw.uniform(low, high)

@@ -160,7 +160,7 @@ def _prediction_fault(model: Model) -> str:
     A replica logs such an error and serves the model all the same.
     """
     try:
-        model.engine.predict(model.schema.rows([model.example_row]))
+        model.engine.predict(model.schema.to_rows([model.example_row]))
     except Exception as error:  # A model may raise anything.
         return " ".join(f"{type(error).__name__}: {error}".split())
     return ""

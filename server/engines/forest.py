@@ -32,7 +32,7 @@ class ForestEngine:
     """Random forests, extra trees and decision trees, behind one-hot, pass-through and scaling steps."""
 
     name = "forest"
-    frames = False
+    uses_pandas = False
 
     def __init__(self, forest: PackedForest, schema: InputSchema, walk: native.Function) -> None:
         self._forest = forest

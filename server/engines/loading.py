@@ -49,7 +49,7 @@ def load_model(copy: Copy, engine: str, kernels: Path | None = None) -> Model:
         engine=load_engine(mlmodel, engine, kernels),
         example=example or {column.name: _typical(column) for column in mlmodel.schema.columns},
         needs=copy.needs,
-        example_made_up=example is None,
+        example_is_synthetic=example is None,
         params=mlmodel.params,
     )
 
@@ -121,5 +121,5 @@ def _typical(column: Column) -> object:
         return "string"
     if column.type == "boolean":
         return False
-    middle = (column.low + column.high) / 2 if column.limited else 0.0
-    return int(np.floor(middle)) if column.is_whole else middle
+    middle = (column.low + column.high) / 2 if column.has_range else 0.0
+    return int(np.floor(middle)) if column.is_integer else middle

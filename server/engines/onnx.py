@@ -32,7 +32,7 @@ class OnnxEngine:
     """
 
     name = "onnx"
-    frames = False
+    uses_pandas = False
 
     def __init__(
         self, session: Any, schema: InputSchema, inputs: Mapping[str, str], classes: Sequence[Any] | None

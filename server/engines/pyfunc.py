@@ -20,7 +20,7 @@ class PyfuncEngine:
     """Calls ``mlflow.pyfunc`` on a DataFrame; there are no confidences in its contract."""
 
     name = "pyfunc"
-    frames = True
+    uses_pandas = True
 
     def __init__(self, model: Any, schema: InputSchema) -> None:
         self._model = model

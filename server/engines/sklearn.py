@@ -40,7 +40,7 @@ class SklearnEngine:
         self.estimator = estimator
         self._schema = schema
         # Fitted on a DataFrame, it finds its columns by name; string columns have no place in a float64 block.
-        self.frames = hasattr(estimator, "feature_names_in_") or any(c.is_string for c in schema.columns)
+        self.uses_pandas = hasattr(estimator, "feature_names_in_") or any(c.is_string for c in schema.columns)
         self._answer = self._way(estimator)
 
     def predict(self, rows: Rows) -> Prediction:
@@ -56,7 +56,7 @@ class SklearnEngine:
         return np.asarray(self.estimator.predict(x), np.float64).reshape(len(rows), -1)
 
     def _input(self, rows: Rows) -> Any:
-        return to_frame(rows, self._schema) if self.frames else rows.numbers
+        return to_frame(rows, self._schema) if self.uses_pandas else rows.numbers
 
     def _way(self, estimator: Any) -> Callable[[Any], Prediction]:
         # A mixture has probabilities of its components, but no classes that they belong to.

@@ -134,7 +134,7 @@ class ServiceRoutes:
             "links": links,
             "example": {"POST /predict": self._model.example},
         }
-        if self._model.example_made_up:
+        if self._model.example_is_synthetic:
             document["note"] = "the example was generated: the model was logged without input_example"
         return Response(json_codec.encode(document), media_type=json_codec.JSON)
 

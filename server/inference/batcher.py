@@ -1,10 +1,10 @@
-"""Many waiting requests, one predict call. Knows neither HTTP nor MLflow.
+"""The queue of a worker, which batches waiting requests into one predict call. It knows neither HTTP nor MLflow.
 
-Rows that wait while a predict call runs are taken together by the next one. There is no timer: a lone request never
-waits for company, and the busier the worker, the fuller its batches.
+Rows that arrive while a predict call runs are predicted together by the next call. There is no timer: a lone request
+never waits for others, and the busier the worker, the larger its batches.
 
-A call that takes a few milliseconds at most runs in the event loop itself, without a hand-over to a thread and back;
-one that would keep the loop from its other work runs in a thread. What calls took at the warm-up tells which.
+A call of a few milliseconds runs in the event loop itself, which saves the hand-over to a thread and back. A longer one
+would block the loop and runs in a thread. The durations measured at the warm-up decide between the two.
 """
 
 from __future__ import annotations
@@ -21,103 +21,104 @@ from typing import Protocol
 from server.errors import Draining, QueueFull, Unavailable
 from server.inference.rows import Prediction, Row
 
-# The longest that a predict call may keep the event loop from everything else (seconds).
-INLINE = 0.005
-# After a call in the loop that took ten times as long, so many calls run in the thread: some rows may be slow.
-_SLOW = 10 * INLINE
-_WARY = 1000
-# How a model is timed: calls of one row and of many, the fastest of a few, within this time (seconds).
-_MANY = 64
-_TRIES = 5
-_PATIENCE = 0.25
+# The longest time that a predict call may block the event loop.
+INLINE_LIMIT_SECONDS = 0.005
+# After a call in the loop that took ten times as long, the next calls run in the thread: some rows may be slow.
+_SLOW_CALL_SECONDS = 10 * INLINE_LIMIT_SECONDS
+_CAUTIOUS_CALLS = 1000
+# A model is timed with calls of one row and of this many; of up to 5 calls within a quarter second the fastest counts.
+_TIMED_ROWS = 64
+_TIMED_CALLS = 5
+_TIMING_SECONDS = 0.25
 
 PredictCall = Callable[[Sequence[Row]], Prediction]
 
 
 class Observer(Protocol):
-    """Who is told what happens to requests in the queue."""
+    """The events of a queue that metrics count."""
 
     def request_refused(self, reason: str) -> None:
-        """A request was not taken, or not kept: "full" or "draining"."""
+        """Note a refused request; the reason is "full" or "draining"."""
         ...
 
     def requests_dequeued(self, seconds: Sequence[float]) -> None:
-        """The rows of so many requests came to their predict call."""
+        """Note requests whose predict call begins; ``seconds`` holds the time that each spent in the queue."""
         ...
 
     def predict_called(self, rows: int, seconds: float) -> None:
-        """A predict call ended. Told in the thread that it ran in."""
+        """Note a predict call that has ended. This is called in the thread that the call ran in."""
         ...
 
 
 class NullObserver:
-    """An observer that ignores what it is told."""
+    """An observer that ignores all events."""
 
     def request_refused(self, reason: str) -> None:
-        """Nothing."""
+        """Ignore a refused request."""
 
     def requests_dequeued(self, seconds: Sequence[float]) -> None:
-        """Nothing."""
+        """Ignore requests whose call begins."""
 
     def predict_called(self, rows: int, seconds: float) -> None:
-        """Nothing."""
+        """Ignore a predict call."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """What predict calls cost: seconds for a call of one row, and for each row more."""
+class CallCost:
+    """The duration of a predict call of one row, and of each further row in the call (seconds)."""
 
-    call: float
-    row: float
+    call_seconds: float
+    row_seconds: float
 
-    def seconds(self, rows: int, most: int) -> float:
-        """Estimate the seconds needed to predict rows in calls of at most ``most`` rows."""
-        calls = -(-rows // most)
-        return calls * self.call + (rows - calls) * self.row
+    def estimate(self, rows: int, max_rows: int) -> float:
+        """Estimate the seconds needed to predict rows in calls of at most ``max_rows`` rows."""
+        calls = -(-rows // max_rows)
+        return calls * self.call_seconds + (rows - calls) * self.row_seconds
 
     @classmethod
-    def measure(cls, predict: PredictCall, row: Row) -> Pace:
-        """By calling ``predict`` on copies of ``row``; the first call, which makes things on demand, is not counted.
+    def measure(cls, predict: PredictCall, row: Row) -> CallCost:
+        """Measure ``predict`` on copies of ``row``, without its first call, which may initialize the model.
 
         Raises:
-            Exception: whatever ``predict`` raises.
+            Exception: any exception of ``predict``.
         """
         predict([row])
-        one = _fastest(predict, [row])
-        if one > INLINE:  # what a row more costs makes no difference any more
-            return cls(one, 0.0)
-        many = _fastest(predict, [row] * _MANY)
-        return cls(one, max(many - one, 0.0) / (_MANY - 1))
+        call_seconds = _fastest_call(predict, [row])
+        if call_seconds > INLINE_LIMIT_SECONDS:  # all calls run in the thread, whatever further rows cost
+            return cls(call_seconds, 0.0)
+        batch_seconds = _fastest_call(predict, [row] * _TIMED_ROWS)
+        return cls(call_seconds, max(batch_seconds - call_seconds, 0.0) / (_TIMED_ROWS - 1))
 
 
-def _fastest(predict: PredictCall, rows: Sequence[Row]) -> float:
-    fastest, ends = float("inf"), time.perf_counter() + _PATIENCE
-    for _ in range(_TRIES):
+def _fastest_call(predict: PredictCall, rows: Sequence[Row]) -> float:
+    fastest, deadline = float("inf"), time.perf_counter() + _TIMING_SECONDS
+    for _ in range(_TIMED_CALLS):
         started = time.perf_counter()
         predict(rows)
         fastest = min(fastest, time.perf_counter() - started)
-        if time.perf_counter() > ends:
+        if time.perf_counter() > deadline:
             break
     return fastest
 
 
-# Until a model was timed, and of one that cannot predict its own example.
-_UNKNOWN = Pace(float("inf"), 0.0)
+# The cost before a model is timed, and of a model that cannot predict its own example: calls run in the thread.
+_UNKNOWN_COST = CallCost(float("inf"), 0.0)
 
 
 @dataclass(slots=True)
-class _Item:
+class _WaitingRequest:
     rows: Sequence[Row]
     answer: asyncio.Future[Prediction]
-    since: float
+    queued_at: float
+    # Set if a batch with these rows has failed: they get a predict call of their own.
     alone: bool = False
 
 
 class Batcher:
-    """The queue of one worker, and the one predict call that may run at a time.
+    """The queue of one worker, which runs one predict call at a time.
 
-    ``predict`` is called in the event loop or in ``executor``. ``max_batch_rows`` bounds the rows of one call,
-    ``max_pending`` the rows waiting for one. ``observer`` is told of requests, and not of the warm-up.
+    ``predict`` is called in the event loop or in ``executor``. ``max_batch_rows`` limits the rows of one call, and
+    ``max_pending`` the waiting rows. ``observer`` receives the events of requests, but not those of the warm-up.
     """
 
     def __init__(
@@ -135,171 +136,173 @@ class Batcher:
         self._max_batch_rows = max_batch_rows
         self._max_pending = max_pending
         self._loop = asyncio.get_running_loop()
-        self._pace = _UNKNOWN
-        self._waiting: deque[_Item] = deque()
+        self._cost = _UNKNOWN_COST
+        self._waiting: deque[_WaitingRequest] = deque()
         self._pending = 0
         self._busy = False
-        self._wary = 0
+        self._cautious_calls = 0
         self._closed = False
-        self._called = 0.0
+        self._call_started = 0.0
 
     @property
     def call_seconds(self) -> float:
-        """How long the predict call that runs now has been running (seconds); 0 if none does."""
-        return time.monotonic() - self._called if self._busy and self._called else 0.0
+        """The time that the current predict call in the thread has been running (seconds); 0 if there is none."""
+        return time.monotonic() - self._call_started if self._busy and self._call_started else 0.0
 
     @property
     def pending(self) -> int:
-        """The rows that wait for a predict call."""
+        """The number of rows that wait for a predict call."""
         return self._pending
 
     async def warm_up(self, row: Row) -> Prediction:
-        """Time the model, before the first request; what it predicts for ``row``.
+        """Time the model, before the first request, and return its prediction for ``row``.
 
         Raises:
-            Exception: whatever ``predict`` raises; its calls will then run in the thread.
+            Exception: any exception of ``predict``. All later calls then run in the thread.
         """
-        call = partial(self._call, predict=self._predict)
+        call = partial(self._predict_in_chunks, predict=self._predict)
         prediction = await self._loop.run_in_executor(self._executor, call, [row])
-        self._pace = await self._loop.run_in_executor(self._executor, Pace.measure, call, row)
+        self._cost = await self._loop.run_in_executor(self._executor, CallCost.measure, call, row)
         return prediction
 
     def submit(self, rows: Sequence[Row]) -> asyncio.Future[Prediction]:
-        """Queue rows; the future gets their prediction, or what ``predict`` raised. Cancel it to leave the queue.
+        """Queue rows, and return the future of their prediction. Cancel the future to remove the rows from the queue.
+
+        The future gets any exception of ``predict``.
 
         Raises:
-            QueueFull: the rows do not fit beside those that wait.
+            QueueFull: more than ``max_pending`` rows would wait.
             Draining: the batcher is closed.
         """
         if self._closed:
             raise self._refusal(Draining("this worker is stopping; try again"))
         if self._pending + len(rows) > self._max_pending:
-            words = f"{self._pending} rows are waiting, at most {self._max_pending} may; try again"
-            raise self._refusal(QueueFull(words))
-        item = _Item(rows, self._loop.create_future(), time.perf_counter())
-        self._waiting.append(item)
+            limit = f"{len(rows)} more would exceed the limit of {self._max_pending}"
+            raise self._refusal(QueueFull(f"{self._pending} rows are waiting, and {limit}; try again"))
+        request = _WaitingRequest(rows, self._loop.create_future(), time.perf_counter())
+        self._waiting.append(request)
         self._pending += len(rows)
         if not self._busy:
-            # Not at once: what else this turn of the loop reads from the sockets comes along.
+            # The call starts in the next turn of the loop, with all requests that this turn reads from the sockets.
             self._busy = True
-            self._loop.call_soon(self._start)
-        return item.answer
+            self._loop.call_soon(self._start_call)
+        return request.answer
 
     def close(self) -> None:
-        """Refuse new rows, and those that still wait."""
+        """Refuse the rows that wait, and all new ones."""
         self._closed = True
         self._refuse(self._waiting)
         self._waiting.clear()
         self._pending = 0
 
-    def _refuse(self, items: Iterable[_Item]) -> None:
-        for item in items:
-            if not item.answer.done():
-                item.answer.set_exception(self._refusal(Draining("this worker is stopping; try again")))
+    def _refuse(self, requests: Iterable[_WaitingRequest]) -> None:
+        for request in requests:
+            if not request.answer.done():
+                request.answer.set_exception(self._refusal(Draining("this worker is stopping; try again")))
 
     def _refusal(self, error: Unavailable) -> Unavailable:
         self._observer.request_refused(error.reason)
         return error
 
-    def _start(self) -> None:
-        items = self._take()
-        self._busy = bool(items)
-        if not items:
+    def _start_call(self) -> None:
+        requests = self._take_batch()
+        self._busy = bool(requests)
+        if not requests:
             return
-        self._tell_waits(items)
-        rows = items[0].rows if len(items) == 1 else [row for item in items for row in item.rows]
-        if not self._wary and self._pace.seconds(len(rows), self._max_batch_rows) <= INLINE:
-            self._finish_inline(items, rows)
+        self._report_waits(requests)
+        rows = requests[0].rows if len(requests) == 1 else [row for request in requests for row in request.rows]
+        if not self._cautious_calls and self._cost.estimate(len(rows), self._max_batch_rows) <= INLINE_LIMIT_SECONDS:
+            self._call_inline(requests, rows)
             return
-        self._wary = max(0, self._wary - 1)
-        self._called = time.monotonic()
-        call = self._loop.run_in_executor(self._executor, self._call, rows)
-        call.add_done_callback(partial(self._finish, items))
+        self._cautious_calls = max(0, self._cautious_calls - 1)
+        self._call_started = time.monotonic()
+        call = self._loop.run_in_executor(self._executor, self._predict_in_chunks, rows)
+        call.add_done_callback(partial(self._finish_call, requests))
 
-    def _take(self) -> list[_Item]:
-        """The next batch, in order of arrival, without those whose caller has left."""
-        items: list[_Item] = []
+    def _take_batch(self) -> list[_WaitingRequest]:
+        """Take the requests of the next batch from the queue, in order, without those that were cancelled."""
+        batch: list[_WaitingRequest] = []
         size = 0
         while self._waiting:
-            item = self._waiting[0]
-            if items and (item.alone or items[0].alone or size + len(item.rows) > self._max_batch_rows):
+            request = self._waiting[0]
+            if batch and (request.alone or batch[0].alone or size + len(request.rows) > self._max_batch_rows):
                 break
             self._waiting.popleft()
-            self._pending -= len(item.rows)
-            if not item.answer.done():
-                items.append(item)
-                size += len(item.rows)
-        return items
+            self._pending -= len(request.rows)
+            if not request.answer.done():
+                batch.append(request)
+                size += len(request.rows)
+        return batch
 
-    def _tell_waits(self, items: Iterable[_Item]) -> None:
+    def _report_waits(self, requests: Iterable[_WaitingRequest]) -> None:
         now = time.perf_counter()
-        # Those that are alone have waited before, for the call that failed.
-        self._observer.requests_dequeued([now - item.since for item in items if not item.alone])
+        # The wait of a request that is retried alone was reported before the call that failed.
+        self._observer.requests_dequeued([now - request.queued_at for request in requests if not request.alone])
 
-    def _observed(self, rows: Sequence[Row]) -> Prediction:
+    def _predict_observed(self, rows: Sequence[Row]) -> Prediction:
         started = time.perf_counter()
         try:
             return self._predict(rows)
         finally:
             self._observer.predict_called(len(rows), time.perf_counter() - started)
 
-    def _call(self, rows: Sequence[Row], predict: PredictCall | None = None) -> Prediction:
-        """One prediction of any number of rows; without ``predict``, as requests get it."""
-        most, predict = self._max_batch_rows, predict or self._observed
+    def _predict_in_chunks(self, rows: Sequence[Row], predict: PredictCall | None = None) -> Prediction:
+        """Predict any number of rows in calls of at most ``max_batch_rows``, which by default the observer counts."""
+        max_rows, predict = self._max_batch_rows, predict or self._predict_observed
         try:
-            if len(rows) <= most:
+            if len(rows) <= max_rows:
                 prediction = predict(rows)
             else:
-                chunks = [rows[start : start + most] for start in range(0, len(rows), most)]
+                chunks = [rows[start : start + max_rows] for start in range(0, len(rows), max_rows)]
                 prediction = Prediction.concatenate([predict(chunk) for chunk in chunks])
         except BaseException as error:
-            # These mean something to the loop (leave, cancel, end of iteration); from a model they are its failure.
+            # SystemExit, CancelledError or StopIteration of a model would stop the event loop, a task or an iteration.
             if isinstance(error, Exception) and not isinstance(error, StopIteration):
                 raise
             raise RuntimeError(f"the model raised {type(error).__name__}") from error
         if len(prediction.labels) != len(rows):
-            raise RuntimeError(f"the model answered {len(prediction.labels)} labels for {len(rows)} rows")
+            raise RuntimeError(f"expected one label per row from the model: {len(rows)}, got {len(prediction.labels)}")
         return prediction
 
-    def _finish_inline(self, items: list[_Item], rows: Sequence[Row]) -> None:
+    def _call_inline(self, requests: list[_WaitingRequest], rows: Sequence[Row]) -> None:
         started = time.perf_counter()
         try:
-            prediction = self._call(rows)
+            prediction = self._predict_in_chunks(rows)
         except Exception as error:
-            self._fail(items, error)
+            self._fail(requests, error)
         else:
-            self._deliver(items, prediction)
-        if time.perf_counter() - started > _SLOW:
-            self._wary = _WARY
-        # The loop has its turn before the next call; those that came meanwhile are taken by it.
-        self._loop.call_soon(self._start)
+            self._deliver(requests, prediction)
+        if time.perf_counter() - started > _SLOW_CALL_SECONDS:
+            self._cautious_calls = _CAUTIOUS_CALLS
+        # The loop first handles other events. Requests that it receives meanwhile join the next batch.
+        self._loop.call_soon(self._start_call)
 
-    def _finish(self, items: list[_Item], call: asyncio.Future[Prediction]) -> None:
-        self._called = 0.0
+    def _finish_call(self, requests: list[_WaitingRequest], call: asyncio.Future[Prediction]) -> None:
+        self._call_started = 0.0
         error = call.exception()
         if error is None:
-            self._deliver(items, call.result())
+            self._deliver(requests, call.result())
         else:
-            self._fail(items, error)
-        self._start()
+            self._fail(requests, error)
+        self._start_call()
 
-    def _deliver(self, items: list[_Item], prediction: Prediction) -> None:
+    def _deliver(self, requests: list[_WaitingRequest], prediction: Prediction) -> None:
         start = 0
-        for item in items:
-            stop = start + len(item.rows)
-            if not item.answer.done():
-                item.answer.set_result(prediction.part(start, stop))
+        for request in requests:
+            stop = start + len(request.rows)
+            if not request.answer.done():
+                request.answer.set_result(prediction.part(start, stop))
             start = stop
 
-    def _fail(self, items: list[_Item], error: BaseException) -> None:
-        """One request's rows broke the call of all: each gets a call of its own, so only the guilty one fails."""
-        if len(items) == 1:
-            if not items[0].answer.done():
-                items[0].answer.set_exception(error)
+    def _fail(self, requests: list[_WaitingRequest], error: BaseException) -> None:
+        """Fail a lone request; queue those of a batch again, each alone, so that only the one at fault fails."""
+        if len(requests) == 1:
+            if not requests[0].answer.done():
+                requests[0].answer.set_exception(error)
         elif self._closed:
-            self._refuse(items)
+            self._refuse(requests)
         else:
-            for item in reversed(items):
-                item.alone = True
-                self._waiting.appendleft(item)
-                self._pending += len(item.rows)
+            for request in reversed(requests):
+                request.alone = True
+                self._waiting.appendleft(request)
+                self._pending += len(request.rows)

@@ -1,7 +1,7 @@
-"""One feature of a model: its MLflow type, and what a value of it may be under each of the two policies.
+"""The features of a model: their MLflow types, and the values that they accept under each of the two policies.
 
-Strict, which is ``/predict``'s: a value is of the column's type, and in its range. Lenient, which is MLflow's scoring
-server's: a value that can be made one of the type is made one; see :func:`cast`.
+The strict policy, of ``/predict``, accepts only values of the column's type and within its range. The lenient policy,
+of MLflow's scoring server, also converts values of other types; see :func:`cast`.
 """
 
 from __future__ import annotations
@@ -16,144 +16,151 @@ import numpy as np
 
 from server.errors import ModelError
 
-# float64 holds every whole number up to here, and rows are float64.
-_EXACT = 2**53
+# Rows are float64, which represents every whole number up to this one exactly.
+_LARGEST_EXACT_INTEGER = 2**53
 _FLOAT32 = float(np.finfo(np.float32).max)
 _FLOAT64 = float(np.finfo(np.float64).max)
 
-# MLflow's column types that are served, with the widest range each holds.
-_NUMBERS: Mapping[str, tuple[float, float]] = {
+# MLflow's number types that are served, with the range of values that each can hold.
+_TYPE_RANGES: Mapping[str, tuple[float, float]] = {
     "integer": (-(2**31), 2**31 - 1),
-    "long": (-_EXACT, _EXACT),
+    "long": (-_LARGEST_EXACT_INTEGER, _LARGEST_EXACT_INTEGER),
     "float": (-_FLOAT32, _FLOAT32),
     "double": (-_FLOAT64, _FLOAT64),
 }
 _SCALARS = (int, float, bool)
-_WHOLE = frozenset({"integer", "long"})
+_INTEGER_TYPES = frozenset({"integer", "long"})
 
 
 class Policy(Enum):
-    """What becomes of a value that is not of its column's type, and of a column that the model has not."""
+    """The treatment of values of another type than their column's, and of columns that the model does not have.
 
-    STRICT = "refused"
-    LENIENT = "made one of its column's where MLflow does so; passed over"
+    STRICT refuses both. LENIENT converts values as MLflow does, and ignores unknown columns.
+    """
+
+    STRICT = "strict"
+    LENIENT = "lenient"
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One feature: its MLflow type and, for numbers, the range it may lie in (inclusive)."""
+    """A feature with its MLflow type and, for numbers, its range (inclusive).
+
+    ``has_range`` is whether the model's metadata limit the range; otherwise it is that of the type.
+    """
 
     name: str
     type: str
     required: bool = True
     low: float = -math.inf
     high: float = math.inf
-    limited: bool = False
+    has_range: bool = False
 
     @property
     def is_string(self) -> bool:
-        """Whether its values are strings; all others become float64."""
+        """Whether the values are strings; all others become float64."""
         return self.type == "string"
 
     @property
-    def is_whole(self) -> bool:
-        """Whether its values are whole numbers; 3000.0 is one."""
-        return self.type in _WHOLE
+    def is_integer(self) -> bool:
+        """Whether the values are whole numbers; 3000.0 is one."""
+        return self.type in _INTEGER_TYPES
 
     @property
     def expected(self) -> str:
-        """What a value must be, in words."""
+        """A description of valid values for error messages, such as "a whole number from 1 to 40"."""
         if self.type == "string":
             return "a string"
         if self.type == "boolean":
             return "true or false"
-        kind = "a whole number" if self.is_whole else "a number"
-        return f"{kind} from {show(self.low)} to {show(self.high)}" if self.limited else kind
+        number = "a whole number" if self.is_integer else "a number"
+        return f"{number} from {show(self.low)} to {show(self.high)}" if self.has_range else number
 
     def accepts(self, value: object) -> bool:
-        """Whether a JSON value is one of this column's. A bool is no number, though Python says so."""
-        kind = type(value)
-        if kind is float or kind is int:
-            if self.type not in _NUMBERS or not self.low <= value <= self.high:  # type: ignore[operator]
+        """Return whether a JSON value is valid for this column. A bool is not a number here, although Python's is."""
+        value_type = type(value)
+        if value_type is float or value_type is int:
+            if self.type not in _TYPE_RANGES or not self.low <= value <= self.high:  # type: ignore[operator]
                 return False
-            return kind is int or not self.is_whole or value.is_integer()  # type: ignore[attr-defined]
-        if kind is str:
+            return value_type is int or not self.is_integer or value.is_integer()  # type: ignore[attr-defined]
+        if value_type is str:
             return self.type == "string"
-        if kind is bool:
+        if value_type is bool:
             return self.type == "boolean"
         return value is None and not self.required
 
-    def unlimited(self) -> Column:
-        """The same column without a range of its own: what its type holds is its limit."""
-        if not self.limited:
+    def without_range(self) -> Column:
+        """Return this column without the range of the model's metadata, limited only by its type."""
+        if not self.has_range:
             return self
-        low, high = _NUMBERS[self.type]
-        return replace(self, low=low, high=high, limited=False)
+        low, high = _TYPE_RANGES[self.type]
+        return replace(self, low=low, high=high, has_range=False)
 
 
 def cast(column: Column, value: object) -> object:
-    """A JSON value as one of the column's, where MLflow's scoring server makes it one; any other as it is.
+    """Convert a JSON value to the column's type if MLflow's scoring server does so, else return it unchanged.
 
-    So do NumPy and pandas there, by ``astype``: fractions of whole numbers are cut off, text that is a number becomes
-    one, booleans are 0 and 1, and anything else may be text. Not taken over: text as a boolean, where "false" is true.
+    MLflow converts with ``astype`` of NumPy and pandas: it truncates fractions in integer columns, reads numbers in
+    text, takes booleans as 0 and 1, and writes scalars as text. Text is never converted to a boolean here, unlike in
+    MLflow, where "false" becomes True.
     """
-    kind = type(value)
+    value_type = type(value)
     if column.is_string:
-        return str(value) if kind in _SCALARS else value
+        return str(value) if value_type in _SCALARS else value
     if column.type == "boolean":
-        return bool(value) if kind in (int, float) else value
-    if kind not in _SCALARS and kind is not str:
+        return bool(value) if value_type in (int, float) else value
+    if value_type not in _SCALARS and value_type is not str:
         return value
     try:
-        return int(value) if column.is_whole else float(value)  # type: ignore[call-overload, arg-type]
+        return int(value) if column.is_integer else float(value)  # type: ignore[call-overload, arg-type]
     except (ValueError, OverflowError):
         return value
 
 
-def column_of(place: int, spec: Mapping[str, Any], ranges: Mapping[str, Any]) -> Column:
-    """The column that stands at ``place`` of a signature, with its range, if any, from the model's metadata.
+def parse_column(index: int, spec: Mapping[str, Any], ranges: Mapping[str, Any]) -> Column:
+    """Return the column at ``index`` of an MLflow signature, with the range for it in the model's metadata, if any.
 
     Raises:
-        ModelError: its type is not served, or its range is malformed.
+        ModelError: the column's type is not served, or its range is malformed.
     """
     if spec.get("type") == "tensor":
         raise ModelError(
             "the model has a tensor signature; expected named columns (log it with a DataFrame's signature)"
         )
-    name, kind = str(spec.get("name", place)), str(spec.get("type"))
+    name, type_name = str(spec.get("name", index)), str(spec.get("type"))
     required = bool(spec.get("required", True))
-    if kind in ("string", "boolean"):
+    if type_name in ("string", "boolean"):
         if name in ranges:
-            raise ModelError(f"the model's metadata has a range for {name!r}, which is a {kind} column")
-        return Column(name, kind, required)
-    if kind not in _NUMBERS:
-        served = ", ".join([*_NUMBERS, "boolean", "string"])
-        raise ModelError(f"column {name!r} of the model has the type {kind}; served are {served}")
+            raise ModelError(f"the model's metadata has a range for {name!r}, which is a {type_name} column")
+        return Column(name, type_name, required)
+    if type_name not in _TYPE_RANGES:
+        served = ", ".join([*_TYPE_RANGES, "boolean", "string"])
+        raise ModelError(f"column {name!r} of the model has the type {type_name}; expected one of {served}")
     if name not in ranges:
-        return Column(name, kind, required, *_NUMBERS[kind])
-    return Column(name, kind, required, *_range(name, kind, ranges[name]), limited=True)
+        return Column(name, type_name, required, *_TYPE_RANGES[type_name])
+    return Column(name, type_name, required, *_parse_range(name, type_name, ranges[name]), has_range=True)
 
 
-def _range(name: str, kind: str, value: object) -> tuple[float, float]:
-    """A range of the metadata, as far as the column's type holds it."""
-    lowest, highest = _NUMBERS[kind]
+def _parse_range(name: str, type_name: str, value: object) -> tuple[float, float]:
+    """Return a range of the metadata, reduced to the values that the column's type can hold."""
+    lowest, highest = _TYPE_RANGES[type_name]
     match value:
         case [int() | float() as low, int() | float() as high] if max(low, lowest) <= min(high, highest):
             return max(low, lowest), min(high, highest)
     raise ModelError(f"the model's metadata has the range {value!r} for {name!r}; expected [low, high]")
 
 
-def mismatch(column: Column, value: object) -> str:
-    """What is wrong with a value that the column does not accept."""
+def describe_mismatch(column: Column, value: object) -> str:
+    """Return the error text for a value that the column does not accept."""
     expected = column.expected
-    if column.type in _NUMBERS and not column.limited and type(value) in (int, float):
-        # In range for JSON, but not for the column's type.
+    if column.type in _TYPE_RANGES and not column.has_range and type(value) in (int, float):
+        # The number exceeds the range of the column's type, which `expected` does not mention.
         expected += f" from {show(column.low)} to {show(column.high)}"
     return f"must be {expected}, got {show(value)}"
 
 
-def show(value: object) -> str:  # noqa: PLR0911  (one return a kind)
-    """A JSON value as an error may echo it: short, whatever was sent."""
+def show(value: object) -> str:  # noqa: PLR0911  (one return per type)
+    """Return a short text for a JSON value in an error message, however long the value is."""
     match value:
         case None:
             return "null"

@@ -11,24 +11,26 @@ from server.inference.schema import InputSchema
 
 
 class Engine(Protocol):
-    """A loaded model that predicts. Made in the master, called only in workers, by one thread at a time.
+    """A loaded model that predicts. It is created in the master and called only in workers, by one thread at a time.
 
-    ``frames`` is whether it computes on DataFrames, and so has pandas in memory.
+    ``uses_pandas`` is whether it computes on DataFrames, and so has pandas in memory.
     """
 
     name: str
-    frames: bool
+    uses_pandas: bool
 
     def predict(self, rows: Rows) -> Prediction:
-        """Return a label, and a confidence where there are probabilities, for each row."""
+        """Return a label for each row, and its confidence if the model has probabilities."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One loaded model. ``example`` is one row of it, by name; ``stale`` and ``needs`` are those of its copy.
+    """A loaded model with its engine and its metadata.
 
-    An example that is made up from the columns may be one that the model does not take: a category it does not know.
+    ``example`` is a row, by name. If the model has no example, one is made up from its columns
+    (``example_is_synthetic``), which the model may refuse, as with a category that it does not know. ``stale`` and
+    ``needs`` are those of :class:`server.model_store.copies.Copy`.
     """
 
     name: str
@@ -41,12 +43,12 @@ class Model:
     engine: Engine
     example: dict[str, object]
     needs: int | None = None
-    example_made_up: bool = False
+    example_is_synthetic: bool = False
     params: frozenset[str] = frozenset()
 
     @property
     def source(self) -> str:
-        """Where this model came from at the start, in words."""
+        """The place that this model was loaded from: a text for `/health`."""
         if self.stale is not None:
             return "the last good copy"
         return "the registry" if "models:/" in self.uri else "MODEL_URI"
@@ -57,5 +59,5 @@ class Model:
         return self.schema.parse(self.example, 1).values[0]
 
     def predict(self, rows: Sequence[Row]) -> Prediction:
-        """Return the prediction for valid rows: their block of numbers is made once, then the engine is called."""
-        return self.engine.predict(self.schema.rows(rows))
+        """Return the prediction for valid rows, which become one array for one call of the engine."""
+        return self.engine.predict(self.schema.to_rows(rows))

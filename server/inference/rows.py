@@ -1,4 +1,4 @@
-"""The two values that cross the boundary of an engine: rows in, a prediction out."""
+"""The input and the output of an engine: rows and a prediction."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# One valid row as JSON brought it: a value a column, in the signature's order; None where an optional one is missing.
+# A valid row with its values as they were in JSON, in the signature's order; a missing optional value is None.
 Row = Sequence[object]
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Valid rows of one model, in the order of its signature.
+    """Valid rows of one model, as arrays with columns in the order of its signature.
 
-    ``numbers`` is n x k float64: the number and boolean columns, NaN where an optional one is missing. ``objects`` is
-    n x m: the string columns, None where missing. Either may have no columns.
+    ``numbers`` is n x k float64 with the number and boolean columns; a missing optional value is NaN. ``objects`` is
+    n x m with the string columns; a missing one is None. Either may have no columns.
     """
 
     numbers: NDArray[np.float64]
@@ -28,14 +28,14 @@ class Rows:
         return len(self.numbers)
 
     def chunks(self, size: int) -> Iterator[Rows]:
-        """The same rows in pieces of at most ``size``."""
+        """Yield the rows in chunks of at most ``size`` rows."""
         for start in range(0, len(self), size):
             stop = start + size
             yield Rows(self.numbers[start:stop], self.objects[start:stop])
 
     @staticmethod
     def concatenate(parts: Sequence[Rows]) -> Rows:
-        """All rows of ``parts``, in order."""
+        """Return all rows of ``parts``, in order."""
         if len(parts) == 1:
             return parts[0]
         return Rows(
@@ -45,10 +45,10 @@ class Rows:
 
 
 class Prediction(NamedTuple):
-    """What an engine answers for n rows: n labels and, where the model has probabilities, n confidences.
+    """The prediction for n rows: n labels and, if the model has probabilities, n confidences.
 
-    A label is a JSON value, or a list of them where the model has several outputs; a confidence is the probability of
-    that label, from 0 to 1, in the same shape. Where the model named its outputs, ``columns`` has their names.
+    A label is a JSON value, or a list of values if the model has several outputs. A confidence is the probability of
+    the label, from 0 to 1, in the same shape. ``columns`` are the names of the outputs, if the model has named them.
     """
 
     labels: list[Any]
@@ -61,13 +61,13 @@ class Prediction(NamedTuple):
         return self.labels[0], self.confidences[0] if self.confidences else None
 
     def part(self, start: int, stop: int) -> Prediction:
-        """The prediction of the rows from ``start`` up to ``stop``."""
+        """Return the prediction for the rows from ``start`` up to, but not including, ``stop``."""
         confidences = self.confidences[start:stop] if self.confidences else None
         return Prediction(self.labels[start:stop], confidences, self.columns)
 
     @staticmethod
     def concatenate(parts: Sequence[Prediction]) -> Prediction:
-        """The predictions of ``parts`` as one, in order."""
+        """Return the predictions of ``parts`` as one, in order."""
         if len(parts) == 1:
             return parts[0]
         labels = [label for part in parts for label in part.labels]

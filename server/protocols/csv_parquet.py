@@ -10,7 +10,7 @@ from typing import Any
 
 from server.errors import InvalidBody, RequestError, first_line
 from server.inference.columns import Column
-from server.inference.schema import RowTable, check_count
+from server.inference.schema import RowTable, check_row_count
 
 # The default na_values of pandas.read_csv, with which MLflow's server reads CSV.
 _MISSING = frozenset([
@@ -33,7 +33,7 @@ def read_csv(body: bytes, columns: Sequence[Column], max_rows: int) -> RowTable:
         InvalidRows: there are too many rows.
     """
     header, *lines = _lines(body)
-    check_count(len(lines), "#", max_rows)
+    check_row_count(len(lines), "#", max_rows)
     for i, line in enumerate(lines):
         if len(line) > len(header):
             raise InvalidBody(f"row {i + 1} of the CSV must have at most {len(header)} values, got {len(line)}")
@@ -69,7 +69,7 @@ def _cell(column: Column, text: str) -> object:
         return _BOOLEANS[stripped]
     if column.type == "boolean" and stripped in ("0", "1"):
         return stripped == "1"
-    return _int_or_text(stripped) if column.is_whole else text
+    return _int_or_text(stripped) if column.is_integer else text
 
 
 def _int_or_text(text: str) -> object:
@@ -110,7 +110,7 @@ def _read_columns(body: bytes, columns: Sequence[Column], max_rows: int) -> dict
     from pyarrow import parquet  # noqa: PLC0415
 
     metadata = parquet.read_metadata(BytesIO(body))
-    check_count(metadata.num_rows, "#", max_rows)
+    check_row_count(metadata.num_rows, "#", max_rows)
     _check_size(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
     paths = {metadata.schema.column(i).path for i in range(metadata.num_columns)}
     # With dictionary encoding, a string that many rows share is in memory once.

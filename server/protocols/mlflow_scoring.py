@@ -41,7 +41,7 @@ class ScoringProtocol:
         self._params = model.params
         self._max_rows = max_rows
         self._readers: dict[str, Callable[[bytes], Sequence[Row]]] = {json_codec.JSON: self._json, CSV: self._csv}
-        if model.engine.frames and csv_parquet.can_read_parquet():
+        if model.engine.uses_pandas and csv_parquet.can_read_parquet():
             self._readers[PARQUET] = self._parquet
 
     def owns(self, path: str) -> bool:
@@ -98,21 +98,25 @@ class ScoringProtocol:
         of records, an object of columns, or a list of values if the model has one column.
         """
         if form == "dataframe_split":
-            return self._schema.table(_split(data), self._max_rows)
+            return self._schema.parse_table(_split(data), self._max_rows)
         if form == "dataframe_records" or (isinstance(data, list) and any(isinstance(item, dict) for item in data)):
-            return self._schema.records(data, f"#/{form}", self._max_rows)
+            return self._schema.parse_records(data, f"#/{form}", self._max_rows)
         if isinstance(data, list) and len(self._schema.columns) == 1:
             data = {self._schema.columns[0].name: data}
         if not isinstance(data, dict):
             got = f"got {show(data)}; values without names cannot be assigned to columns"
             raise SchemaMismatch(f"{form} must be a list of records, or lists of values by column, {got}")
-        return self._schema.table(_columns(form, data), self._max_rows)
+        return self._schema.parse_table(_columns(form, data), self._max_rows)
 
     def _csv(self, body: bytes) -> Sequence[Row]:
-        return self._schema.table(csv_parquet.read_csv(body, self._schema.columns, self._max_rows), self._max_rows)
+        return self._schema.parse_table(
+            csv_parquet.read_csv(body, self._schema.columns, self._max_rows), self._max_rows
+        )
 
     def _parquet(self, body: bytes) -> Sequence[Row]:
-        return self._schema.table(csv_parquet.read_parquet(body, self._schema.columns, self._max_rows), self._max_rows)
+        return self._schema.parse_table(
+            csv_parquet.read_parquet(body, self._schema.columns, self._max_rows), self._max_rows
+        )
 
     def render_error(self, error: RequestError) -> ErrorAnswer:
         """Return MLflow's error document, plain text for a 415, or a problem document for a wrong method."""

@@ -69,7 +69,7 @@ class InferProtocol:
             raise InvalidBody(f"inputs must be a list of at least one tensor, got {show(inputs)}")
         tensors = [Tensor.parse(tensor, f"inputs.{i}") for i, tensor in enumerate(inputs)]
         output_names = _output_names(document.get("outputs"))
-        values = self._schema.table(to_table(tensors, self._schema.columns), self._max_rows)
+        values = self._schema.parse_table(to_table(tensors, self._schema.columns), self._max_rows)
         return PredictionRequest(values, partial(self._write, request_id, output_names))
 
     def _write(self, request_id: str | None, output_names: Sequence[str], prediction: Prediction) -> bytes:

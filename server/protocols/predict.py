@@ -42,7 +42,7 @@ class PredictProtocol:
 
     def _read(self, body: bytes) -> PredictionRequest:
         query = self._parse(json_codec.decode(body), self._max_rows)
-        return PredictionRequest(query.values, self._encode_many if query.many else self._encode_single)
+        return PredictionRequest(query.values, self._encode_many if query.has_instances else self._encode_single)
 
     def render_error(self, error: RequestError) -> ErrorAnswer:
         """Return a problem document (RFC 9457)."""

@@ -67,7 +67,7 @@ def _compile(folder: Path, copy: Copy, settings: Settings, data: Path | None) ->
     given = samples.from_file(data, model.schema) if data else None
 
     def rows(forest: PackedForest | None) -> Rows:
-        return given or samples.drawn(model.schema, model.schema.rows([model.example_row]), forest)
+        return given or samples.drawn(model.schema, model.schema.to_rows([model.example_row]), forest)
 
     against = f"file: {data.name}" if data else "the example, and rows drawn across what the model tells apart"
     ways = {"forest": companion.add_forest, "onnx": companion.add_onnx}

@@ -31,7 +31,7 @@ _UNREADABLE = (
 
 def from_file(path: Path, schema: InputSchema) -> Rows:
     """The rows of a CSV, as :func:`documents` reads them."""
-    return schema.rows(documents(path, schema))
+    return schema.to_rows(documents(path, schema))
 
 
 def documents(path: Path, schema: InputSchema) -> Sequence[Row]:
@@ -106,11 +106,11 @@ def _numbers(
         features = enumerate(forest.features)
         around = [_around(forest, index, feature) for index, feature in features if feature.column == place]
         values = np.concatenate([[typical], *around])
-    elif column.limited:
+    elif column.has_range:
         values = rng.uniform(column.low, column.high, DRAWN)
     else:
         values = typical + rng.normal(0, max(abs(typical), 1.0), DRAWN)
-    if column.is_whole:
+    if column.is_integer:
         values = np.concatenate([np.floor(values), np.floor(values) + 1])
     valid = np.unique(values[(values >= column.low) & (values <= column.high)])
     return valid if len(valid) else np.array([typical])

@@ -60,7 +60,7 @@ def paths(model: Model) -> dict[str, Any]:
 
 def schemas(model: Model, max_rows: int) -> dict[str, Any]:
     """Return the schemas of the four request forms, the response and the error."""
-    columns = [column.unlimited() for column in model.schema.columns]
+    columns = [column.without_range() for column in model.schema.columns]
     rows: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": max_rows}
     records = {**rows, "items": ref("Record")}
     by_column = _columns(columns, {column.name: {**rows, "items": column_schema(column)} for column in columns})

@@ -44,7 +44,7 @@ def column_schema(column: Column) -> dict[str, Any]:
     """Return the schema of a column's values."""
     schema: dict[str, Any] = {**_TYPES[column.type]}
     # "format" limits nothing, so bounds are given: 2**53 for int64, and the largest finite number for float32.
-    if column.limited or column.is_whole or column.type == "float":
+    if column.has_range or column.is_integer or column.type == "float":
         schema |= {"minimum": column.low, "maximum": column.high}
     if not column.required:
         schema["type"] = [schema["type"], "null"]

@@ -60,7 +60,7 @@ def numeric_rows(x: npt.ArrayLike) -> Rows:
 def rows_of(schema: InputSchema, frame: pd.DataFrame) -> Rows:
     """Parse the rows of a frame with a schema, as the server does with a request."""
     document = {"instances": frame.astype(object).to_numpy().tolist()}
-    return schema.rows(schema.parse(document, len(frame)).values)
+    return schema.to_rows(schema.parse(document, len(frame)).values)
 
 
 def trees_of(estimator: Any) -> list[Any]:

@@ -30,7 +30,7 @@ class Mirror:
     """An engine whose label of a row is the row itself, in the order n, x, b, o, s."""
 
     name = "mirror"
-    frames = True
+    uses_pandas = True
 
     def __init__(self, columns: tuple[str, ...] | None = None) -> None:
         self.columns = columns

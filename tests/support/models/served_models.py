@@ -19,7 +19,7 @@ class FakeEngine:
     """An engine that predicts with a function, by default the elevation in hundreds of metres."""
 
     name = "fake"
-    frames = False
+    uses_pandas = False
 
     def __init__(self, answer: Callable[[Rows], Prediction] | None = None) -> None:
         self._answer = answer

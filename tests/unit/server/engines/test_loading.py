@@ -96,7 +96,7 @@ def save(folder: Path, estimator: Any, frame: pd.DataFrame = X, form: str = "clo
 def rows_of(mlmodel: MLmodel, frame: pd.DataFrame) -> Rows:
     """A frame's rows as the server gets them: through JSON and the schema."""
     body = json.dumps({"instances": frame.to_numpy(dtype=object).tolist()}).encode()
-    return mlmodel.schema.rows(mlmodel.schema.parse(decode(body), len(frame)).values)
+    return mlmodel.schema.to_rows(mlmodel.schema.parse(decode(body), len(frame)).values)
 
 
 def predict(mlmodel: MLmodel, frame: pd.DataFrame, engine: str = "auto") -> Prediction:
@@ -491,7 +491,7 @@ def test_types_of_a_frame(tmp_path: Path) -> None:
         signature,
     )
     query = mlmodel.schema.parse({"d": 0.5, "f": 1.5, "n": 2**53, "i": -1, "b": True, "s": "é"}, 1)
-    assert load_engine(mlmodel, "auto").predict(mlmodel.schema.rows(query.values)).labels == [
+    assert load_engine(mlmodel, "auto").predict(mlmodel.schema.to_rows(query.values)).labels == [
         ["bool", "int32", "int64", "float32", "float64"],
         ["é", True, -1, 2**53, 1.5, 0.5],
     ]
@@ -502,7 +502,7 @@ def test_missing_optional_string_is_a_missing_value(tmp_path: Path) -> None:
     signature = ModelSignature(inputs=Schema([ColSpec("string", "s", required=False), ColSpec("double", "d")]))
     mlmodel = custom(tmp_path / "model", lambda frame: frame["s"].isna().tolist(), signature)
     query = mlmodel.schema.parse({"instances": [{"d": 1}, {"s": "a", "d": 1}]}, 2)
-    assert load_engine(mlmodel, "auto").predict(mlmodel.schema.rows(query.values)).labels == [True, False]
+    assert load_engine(mlmodel, "auto").predict(mlmodel.schema.to_rows(query.values)).labels == [True, False]
 
 
 OWN_CODE = """

@@ -301,7 +301,8 @@ def test_up_to_twenty_faults_are_listed(client: TestClient) -> None:
 
 def test_full_queue_is_a_503_until_it_drains(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request over MAX_PENDING rows is a 503 with Retry-After, at once, until the queue has room again."""
-    monkeypatch.setattr("server.inference.batcher.INLINE", -1.0)  # All calls run in the thread, as for a slow model.
+    # All calls run in the thread, as for a slow model.
+    monkeypatch.setattr("server.inference.batcher.INLINE_LIMIT_SECONDS", -1.0)
     gate, entered = threading.Event(), threading.Event()
     gate.set()
 
@@ -325,7 +326,7 @@ def test_full_queue_is_a_503_until_it_drains(monkeypatch: pytest.MonkeyPatch) ->
         assert post(client, ROW).status_code == 200
         assert client.get("/health").json()["pending_rows"] == 0
     problem = assert_problem(refused, 503, "Service Unavailable")
-    assert problem["detail"] == "8 rows are waiting, at most 8 may; try again"
+    assert problem["detail"] == "8 rows are waiting, and 1 more would exceed the limit of 8; try again"
     assert refused.headers["retry-after"] == "1"
 
 
@@ -407,7 +408,7 @@ def test_warm_up_predicts_only_the_example() -> None:
 @pytest.mark.parametrize(("inline", "in_loop"), [(float("inf"), True), (-1.0, False)])
 def test_fast_calls_run_in_the_event_loop(monkeypatch: pytest.MonkeyPatch, inline: float, in_loop: bool) -> None:
     """A fast predict call runs in the event loop and a slow one in the thread; the answers are the same."""
-    monkeypatch.setattr("server.inference.batcher.INLINE", inline)
+    monkeypatch.setattr("server.inference.batcher.INLINE_LIMIT_SECONDS", inline)
     threads: list[str] = []
 
     def answer(rows: Rows) -> Prediction:

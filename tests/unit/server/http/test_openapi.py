@@ -49,7 +49,7 @@ class Engine:
     """A fake engine that predicts 7, and has no confidences for rows with ``wild``."""
 
     name = "fake"
-    frames = False
+    uses_pandas = False
 
     def predict(self, rows: Rows) -> Prediction:
         if (rows.numbers[:, 0] == 1859).any():

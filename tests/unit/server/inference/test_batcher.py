@@ -1,4 +1,4 @@
-"""The queue of one worker, with fake models that record their calls, wait at a gate, or take a made-up time."""
+"""Tests of a worker's queue, with fake models that record their calls, block until opened, or run on a fake clock."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import Draining, QueueFull
-from server.inference.batcher import INLINE, Batcher, Pace, PredictCall
+from server.inference.batcher import INLINE_LIMIT_SECONDS, Batcher, CallCost, PredictCall
 from server.inference.rows import Prediction, Row
 
 pytestmark = pytest.mark.anyio
 
 POISON = -1.0
-PATIENCE = 20  # seconds until a test that hangs fails instead
-IN_LOOP, IN_THREAD = Pace(0.0, 0.0), Pace(float("inf"), 0.0)
+TIMEOUT_SECONDS = 20  # a test that hangs fails after this time
+INLINE_COST, THREAD_COST = CallCost(0.0, 0.0), CallCost(float("inf"), 0.0)
 
 
-class Gate:
-    """A model whose label is the row's own number. While shut, a predict call waits in it."""
+class GatedModel:
+    """A model that returns each row's number, raises for POISON, and blocks while ``open`` is not set."""
 
     def __init__(self) -> None:
         self.calls: list[list[float]] = []
@@ -37,17 +37,17 @@ class Gate:
         numbers = numbers_of(rows)
         self.calls.append(numbers)
         self._entered.set()
-        assert self.open.wait(PATIENCE), "nobody opened the gate"
+        assert self.open.wait(TIMEOUT_SECONDS), "the test did not open the model in time"
         if POISON in numbers:
             raise ValueError("poison")
         return Prediction(numbers, [number / 100 for number in numbers])
 
-    async def hold(self, batcher: Batcher, number: float = 0) -> asyncio.Future[Prediction]:
-        """Shut the gate behind a lone request that is in its predict call when this returns."""
+    async def block(self, batcher: Batcher, number: float = 0) -> asyncio.Future[Prediction]:
+        """Submit a lone request, and return its answer when its predict call has begun and blocks."""
         self.open.clear()
         self._entered.clear()
         answer = batcher.submit(rows_of(number))
-        assert await asyncio.to_thread(self._entered.wait, PATIENCE)
+        assert await asyncio.to_thread(self._entered.wait, TIMEOUT_SECONDS)
         return answer
 
 
@@ -60,7 +60,7 @@ def numbers_of(rows: Sequence[Row]) -> list[float]:
 
 
 async def labels(answer: asyncio.Future[Prediction]) -> list[float]:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         return list((await answer).labels)
 
 
@@ -76,191 +76,192 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.fixture
-def gate() -> Gate:
-    return Gate()
+def model() -> GatedModel:
+    return GatedModel()
 
 
 @pytest.fixture
-async def batcher(gate: Gate, executor: ThreadPoolExecutor) -> Batcher:
-    """One that never timed its model, and so calls it in the thread, where it can be held."""
-    return Batcher(gate.predict, executor, max_batch_rows=4, max_pending=6)
+async def batcher(model: GatedModel, executor: ThreadPoolExecutor) -> Batcher:
+    """A batcher whose calls run in the thread, because it never timed its model, and so may block."""
+    return Batcher(model.predict, executor, max_batch_rows=4, max_pending=6)
 
 
-@pytest.fixture(params=[IN_LOOP, IN_THREAD], ids=["loop", "thread"])
-def pace(request: pytest.FixtureRequest) -> Pace:
-    """What a model was found to take, so that its calls run in the one place or in the other."""
-    found: Pace = request.param
-    return found
+@pytest.fixture(params=[INLINE_COST, THREAD_COST], ids=["loop", "thread"])
+def cost(request: pytest.FixtureRequest) -> CallCost:
+    """A measured cost that makes all calls run in the event loop, or all in the thread."""
+    cost: CallCost = request.param
+    return cost
 
 
-Make = Callable[[PredictCall], Batcher]
+MakeBatcher = Callable[[PredictCall], Batcher]
 
 
 @pytest.fixture
-def make(executor: ThreadPoolExecutor, pace: Pace) -> Make:
-    def make(predict: PredictCall) -> Batcher:
+def make_batcher(executor: ThreadPoolExecutor, cost: CallCost) -> MakeBatcher:
+    def make_batcher(predict: PredictCall) -> Batcher:
         batcher = Batcher(predict, executor, max_batch_rows=4, max_pending=6)
-        batcher._pace = pace
+        batcher._cost = cost
         return batcher
 
-    return make
+    return make_batcher
 
 
 @pytest.fixture
-async def either(gate: Gate, make: Make) -> Batcher:
-    """One over the gate, which must stay open: its calls run in the loop or in the thread."""
-    return make(gate.predict)
+async def paced_batcher(model: GatedModel, make_batcher: MakeBatcher) -> Batcher:
+    """A batcher whose calls run in the event loop or in the thread; its model must stay open."""
+    return make_batcher(model.predict)
 
 
-async def test_lone_request_goes_at_once(gate: Gate, batcher: Batcher) -> None:
-    """A lone request is taken in the next turn of the loop, with no timer, and predicted alone."""
+async def test_lone_request_is_called_in_the_next_turn(model: GatedModel, batcher: Batcher) -> None:
+    """A lone request is predicted in the next turn of the event loop, without waiting for others."""
     answer = batcher.submit(rows_of(1))
     assert batcher.pending == 1
     await asyncio.sleep(0)
     assert batcher.pending == 0
     assert await labels(answer) == [1]
-    assert gate.calls == [[1]]
+    assert model.calls == [[1]]
     assert answer.result().confidences == [0.01]
 
 
-async def test_one_turn_is_one_call(gate: Gate, either: Batcher) -> None:
-    """Requests that arrive in the same turn of the loop share a call, and each gets its own part."""
-    first, second = either.submit(rows_of(1)), either.submit(rows_of(2, 3))
+async def test_requests_of_one_turn_share_a_call(model: GatedModel, paced_batcher: Batcher) -> None:
+    """Requests that arrive in the same turn of the event loop share a call, and each gets its own labels."""
+    first, second = paced_batcher.submit(rows_of(1)), paced_batcher.submit(rows_of(2, 3))
     assert await labels(first) == [1]
     assert await labels(second) == [2, 3]
-    assert gate.calls == [[1, 2, 3]]
+    assert model.calls == [[1, 2, 3]]
 
 
-async def test_waiting_requests_go_together(gate: Gate, batcher: Batcher) -> None:
-    """What arrives while a call runs waits for it to end, and is taken by the next call in order."""
-    held = await gate.hold(batcher)
+async def test_waiting_requests_share_the_next_call(model: GatedModel, batcher: Batcher) -> None:
+    """Requests that arrive during a call share the next one, in order of arrival."""
+    running = await model.block(batcher)
     answers = [batcher.submit(rows_of(number)) for number in (1, 2, 3)]
     assert batcher.pending == 3
-    gate.open.set()
-    assert await labels(held) == [0]
+    model.open.set()
+    assert await labels(running) == [0]
     assert [await labels(answer) for answer in answers] == [[1], [2], [3]]
-    assert gate.calls == [[0], [1, 2, 3]]
+    assert model.calls == [[0], [1, 2, 3]]
     assert batcher.pending == 0
 
 
-async def test_next_request_after_a_rest(gate: Gate, either: Batcher) -> None:
-    """A batcher that has run dry starts again with the next request."""
+async def test_idle_batcher_starts_again(model: GatedModel, paced_batcher: Batcher) -> None:
+    """A batcher whose queue was empty predicts the next request."""
     for number in (1, 2, 3):
-        assert await labels(either.submit(rows_of(number))) == [number]
-    assert gate.calls == [[1], [2], [3]]
+        assert await labels(paced_batcher.submit(rows_of(number))) == [number]
+    assert model.calls == [[1], [2], [3]]
 
 
-async def test_most_rows_in_a_call(gate: Gate, batcher: Batcher) -> None:
-    """A call takes at most MAX_BATCH_ROWS rows, splits no request over two calls and overtakes none."""
-    held = await gate.hold(batcher)
+async def test_batch_is_limited_and_keeps_the_order(model: GatedModel, batcher: Batcher) -> None:
+    """A batch has at most MAX_BATCH_ROWS rows, does not split a request, and keeps the order of requests."""
+    running = await model.block(batcher)
     answers = [batcher.submit(rows) for rows in (rows_of(1, 2, 3), rows_of(4, 5), rows_of(6))]
-    gate.open.set()
-    assert [await labels(answer) for answer in [held, *answers]] == [[0], [1, 2, 3], [4, 5], [6]]
-    assert gate.calls == [[0], [1, 2, 3], [4, 5, 6]]
+    model.open.set()
+    assert [await labels(answer) for answer in [running, *answers]] == [[0], [1, 2, 3], [4, 5], [6]]
+    assert model.calls == [[0], [1, 2, 3], [4, 5, 6]]
 
 
-async def test_large_request_is_split_and_answered_completely(gate: Gate, either: Batcher) -> None:
-    """A request of more than MAX_BATCH_ROWS rows is predicted in pieces and answered whole."""
-    answer = either.submit(rows_of(1, 2, 3, 4, 5, 6))
+async def test_large_request_is_split_and_answered_completely(model: GatedModel, paced_batcher: Batcher) -> None:
+    """A request of more than MAX_BATCH_ROWS rows is predicted in several calls and gets one answer."""
+    answer = paced_batcher.submit(rows_of(1, 2, 3, 4, 5, 6))
     assert await labels(answer) == [1, 2, 3, 4, 5, 6]
     assert answer.result().confidences == [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]
-    assert gate.calls == [[1, 2, 3, 4], [5, 6]]
-    assert either.pending == 0
+    assert model.calls == [[1, 2, 3, 4], [5, 6]]
+    assert paced_batcher.pending == 0
 
 
-async def test_full_queue_refuses_until_there_is_room(gate: Gate, batcher: Batcher) -> None:
-    """Past MAX_PENDING waiting rows a request is refused at once; afterwards there is room again."""
-    held = await gate.hold(batcher)
+async def test_full_queue_refuses_until_there_is_room(model: GatedModel, batcher: Batcher) -> None:
+    """A request that would make more than MAX_PENDING rows wait is refused at once, until the queue has room."""
+    running = await model.block(batcher)
     waiting = batcher.submit(rows_of(1, 2, 3, 4, 5))
-    with pytest.raises(QueueFull, match="5 rows are waiting, at most 6 may"):
+    with pytest.raises(QueueFull, match="5 rows are waiting, and 2 more would exceed the limit of 6; try again"):
         batcher.submit(rows_of(6, 7))
     last = batcher.submit(rows_of(8))
     assert batcher.pending == 6
-    gate.open.set()
-    assert [await labels(answer) for answer in (held, waiting, last)] == [[0], [1, 2, 3, 4, 5], [8]]
+    model.open.set()
+    assert [await labels(answer) for answer in (running, waiting, last)] == [[0], [1, 2, 3, 4, 5], [8]]
     assert await labels(batcher.submit(rows_of(1, 2, 3, 4, 5, 6))) == [1, 2, 3, 4, 5, 6]
     assert batcher.pending == 0
 
 
-async def test_cancelled_waiting_request_is_not_predicted(gate: Gate, batcher: Batcher) -> None:
-    """A request that was cancelled while it waited costs no prediction, and its neighbours keep their own answers."""
-    held = await gate.hold(batcher)
-    first, gone, last = (batcher.submit(rows_of(number)) for number in (1, 2, 3))
-    gone.cancel()
-    gate.open.set()
-    assert [await labels(answer) for answer in (held, first, last)] == [[0], [1], [3]]
-    assert gate.calls == [[0], [1, 3]]
+async def test_cancelled_waiting_request_is_not_predicted(model: GatedModel, batcher: Batcher) -> None:
+    """A request that is cancelled while it waits is not predicted, and the others get their own answers."""
+    running = await model.block(batcher)
+    first, cancelled, last = (batcher.submit(rows_of(number)) for number in (1, 2, 3))
+    cancelled.cancel()
+    model.open.set()
+    assert [await labels(answer) for answer in (running, first, last)] == [[0], [1], [3]]
+    assert model.calls == [[0], [1, 3]]
     assert batcher.pending == 0
 
 
-async def test_batch_without_callers_is_not_predicted(gate: Gate, batcher: Batcher) -> None:
-    """When everybody who waited has left, there is no call at all, and the next request starts one."""
-    held = await gate.hold(batcher)
+async def test_batch_without_callers_is_not_predicted(model: GatedModel, batcher: Batcher) -> None:
+    """If all waiting requests are cancelled, no call is made for them, and the next request starts one."""
+    running = await model.block(batcher)
     for number in (1, 2):
         batcher.submit(rows_of(number)).cancel()
-    gate.open.set()
-    assert await labels(held) == [0]
+    model.open.set()
+    assert await labels(running) == [0]
     assert await labels(batcher.submit(rows_of(3))) == [3]
-    assert gate.calls == [[0], [3]]
+    assert model.calls == [[0], [3]]
     assert batcher.pending == 0
 
 
-async def test_cancelling_a_running_call_affects_no_other_request(gate: Gate, batcher: Batcher) -> None:
-    """A request that is cancelled while its call runs stops nobody, whether the call succeeds or fails."""
+async def test_cancelling_a_running_call_affects_no_other_request(model: GatedModel, batcher: Batcher) -> None:
+    """Cancelling a request during its call does not affect the next one, whether the call succeeds or fails."""
     for number in (0.0, POISON):
-        held = await gate.hold(batcher, number)
-        held.cancel()
-        gate.open.set()
+        running = await model.block(batcher, number)
+        running.cancel()
+        model.open.set()
         assert await labels(batcher.submit(rows_of(1))) == [1]
-    assert gate.calls == [[0], [1], [POISON], [1]]
+    assert model.calls == [[0], [1], [POISON], [1]]
     assert batcher.pending == 0
 
 
-async def test_poison_fails_alone(gate: Gate, either: Batcher) -> None:
-    """A request that breaks the call of all fails with the model's error; the others get their answers."""
-    answers = [either.submit(rows_of(number)) for number in (1, POISON, 3)]
-    late = asyncio.gather(*answers, return_exceptions=True)
-    async with asyncio.timeout(PATIENCE):
-        first, poisoned, last = await late
+async def test_only_the_request_at_fault_fails(model: GatedModel, paced_batcher: Batcher) -> None:
+    """A request that makes a shared call fail gets the model's error, and the others get their answers."""
+    answers = [paced_batcher.submit(rows_of(number)) for number in (1, POISON, 3)]
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        first, poisoned, last = await asyncio.gather(*answers, return_exceptions=True)
     assert isinstance(poisoned, ValueError)
     assert [first, last] == [Prediction([1], [0.01]), Prediction([3], [0.03])]
-    assert gate.calls == [[1, POISON, 3], [1], [POISON], [3]]
-    assert either.pending == 0
+    assert model.calls == [[1, POISON, 3], [1], [POISON], [3]]
+    assert paced_batcher.pending == 0
 
 
-async def test_retries_stay_in_front(gate: Gate, batcher: Batcher) -> None:
-    """After a broken call its requests are tried alone, before whatever came later, which is batched again."""
-    held = await gate.hold(batcher)
-    broken = [batcher.submit(rows_of(number)) for number in (1, POISON)]
-    gate.open.set()
-    assert await labels(held) == [0]
+async def test_retries_precede_later_requests(model: GatedModel, batcher: Batcher) -> None:
+    """Requests of a failed call are retried one by one before later requests, which are batched again."""
+    running = await model.block(batcher)
+    valid, poisoned = (batcher.submit(rows_of(number)) for number in (1, POISON))
+    model.open.set()
+    assert await labels(running) == [0]
     later = [batcher.submit(rows_of(number)) for number in (3, 4)]
-    assert [await labels(answer) for answer in (broken[0], *later)] == [[1], [3], [4]]
+    assert [await labels(answer) for answer in (valid, *later)] == [[1], [3], [4]]
     with pytest.raises(ValueError, match="poison"):
-        await labels(broken[1])
-    assert gate.calls == [[0], [1, POISON], [1], [POISON], [3, 4]]
+        await labels(poisoned)
+    assert model.calls == [[0], [1, POISON], [1], [POISON], [3, 4]]
     assert batcher.pending == 0
 
 
 @pytest.mark.parametrize("answered", [0, 1, 3])
-async def test_wrong_number_of_labels(make: Make, answered: int) -> None:
-    """A model that answers fewer or more labels than rows is an error for the request, never a shifted answer."""
-    batcher = make(lambda _: Prediction([7] * answered, None))
-    with pytest.raises(RuntimeError, match=f"the model answered {answered} labels for 2 rows"):
+async def test_wrong_number_of_labels_is_an_error(make_batcher: MakeBatcher, answered: int) -> None:
+    """A request fails if the model returns fewer or more labels than rows, so that no row gets another's label."""
+    batcher = make_batcher(lambda _: Prediction([7] * answered, None))
+    with pytest.raises(RuntimeError, match=f"one label per row from the model: 2, got {answered}"):
         await labels(batcher.submit(rows_of(1, 2)))
     assert batcher.pending == 0
 
 
 @pytest.mark.parametrize("error", [StopIteration, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
-async def test_control_flow_exception_fails_only_its_request(make: Make, error: type[BaseException]) -> None:
-    """What would end a loop, a task or the process fails just its request, and leaves the batcher running."""
+async def test_control_flow_exception_fails_only_its_request(
+    make_batcher: MakeBatcher, error: type[BaseException]
+) -> None:
+    """A model's exception that would end the event loop, a task or the process only fails its request."""
 
     def predict(rows: Sequence[Row]) -> Prediction:
         if POISON in numbers_of(rows):
             raise error
         return Prediction(numbers_of(rows), None)
 
-    batcher = make(predict)
+    batcher = make_batcher(predict)
     answers = [batcher.submit(rows_of(number)) for number in (1, POISON, 3)]
     assert await labels(answers[0]) == [1]
     with pytest.raises(RuntimeError, match=f"the model raised {error.__name__}"):
@@ -271,12 +272,12 @@ async def test_control_flow_exception_fails_only_its_request(make: Make, error: 
     assert await labels(batcher.submit(rows_of(1))) == [1]
 
 
-async def test_model_without_probabilities_gives_no_confidences(make: Make) -> None:
-    """A model without probabilities gives none, in pieces as well as in parts."""
-    batcher = make(lambda rows: Prediction([1] * len(rows), None))
+async def test_model_without_probabilities_gives_no_confidences(make_batcher: MakeBatcher) -> None:
+    """A model without probabilities gives no confidences, for batched and for split requests."""
+    batcher = make_batcher(lambda rows: Prediction([1] * len(rows), None))
     answers = [batcher.submit(rows_of(*numbers)) for numbers in ((1, 2), (3,), (4,))]
-    larger = make(lambda rows: Prediction([1] * len(rows), None)).submit(rows_of(1, 2, 3, 4, 5))
-    assert await larger == Prediction([1] * 5, None)
+    split = make_batcher(lambda rows: Prediction([1] * len(rows), None)).submit(rows_of(1, 2, 3, 4, 5))
+    assert await split == Prediction([1] * 5, None)
     assert [await answer for answer in answers] == [
         Prediction([1, 1], None),
         Prediction([1], None),
@@ -284,46 +285,46 @@ async def test_model_without_probabilities_gives_no_confidences(make: Make) -> N
     ]
 
 
-async def test_close_refuses_waiting_and_new_requests(gate: Gate, batcher: Batcher) -> None:
-    """Closing refuses those that wait and those that come; the call that runs still gives its answer."""
-    held = await gate.hold(batcher)
-    waiting, gone = batcher.submit(rows_of(1)), batcher.submit(rows_of(2))
-    gone.cancel()
+async def test_close_refuses_waiting_and_new_requests(model: GatedModel, batcher: Batcher) -> None:
+    """Closing the batcher refuses waiting and new requests, and the running call still gives its answer."""
+    running = await model.block(batcher)
+    waiting, cancelled = batcher.submit(rows_of(1)), batcher.submit(rows_of(2))
+    cancelled.cancel()
     batcher.close()
     assert batcher.pending == 0
     with pytest.raises(Draining):
         await labels(waiting)
     with pytest.raises(Draining):
         batcher.submit(rows_of(3))
-    gate.open.set()
-    assert await labels(held) == [0]
-    assert gate.calls == [[0]]
+    model.open.set()
+    assert await labels(running) == [0]
+    assert model.calls == [[0]]
     assert batcher.pending == 0
 
 
-async def test_close_before_the_first_turn(gate: Gate, either: Batcher) -> None:
-    """A request submitted and refused in the same turn of the loop costs no call."""
-    waiting = either.submit(rows_of(1))
-    either.close()
+async def test_close_in_the_turn_of_a_request_makes_no_call(model: GatedModel, paced_batcher: Batcher) -> None:
+    """A request that is submitted and refused in the same turn of the event loop causes no call."""
+    waiting = paced_batcher.submit(rows_of(1))
+    paced_batcher.close()
     with pytest.raises(Draining):
         await labels(waiting)
-    assert gate.calls == []
+    assert model.calls == []
 
 
-async def test_loop_stays_free(gate: Gate, batcher: Batcher) -> None:
-    """The event loop runs on while a predict call blocks; it is the loop itself that ends the call."""
-    held = await gate.hold(batcher)
+async def test_call_in_the_thread_does_not_block_the_loop(model: GatedModel, batcher: Batcher) -> None:
+    """The event loop keeps running while a predict call blocks in the thread."""
+    running = await model.block(batcher)
     turns = 0
     while turns < 100:
         await asyncio.sleep(0)
         turns += 1
-    assert not held.done()
-    asyncio.get_running_loop().call_soon(gate.open.set)
-    assert await labels(held) == [0]
+    assert not running.done()
+    asyncio.get_running_loop().call_soon(model.open.set)
+    assert await labels(running) == [0]
 
 
-class Timed:
-    """A model on a clock of its own: each call takes as long as it is said to, and is recorded with its thread."""
+class ClockedModel:
+    """A model with a fake clock that each call advances; calls are recorded with their size and thread."""
 
     def __init__(self, call: float, row: float, first: float = 0.0) -> None:
         self.now = 0.0
@@ -350,110 +351,110 @@ class Timed:
             raise ValueError("poison")
         return Prediction(numbers, None)
 
-    def start_anew(self) -> None:
+    def forget_calls(self) -> None:
         self.sizes.clear()
         self.threads.clear()
 
 
-MakeTimed = Callable[..., Timed]
+MakeClockedModel = Callable[..., ClockedModel]
 
 
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> MakeTimed:
-    """Makes a model, and lets the batcher go by its clock."""
+def make_clocked_model(monkeypatch: pytest.MonkeyPatch) -> MakeClockedModel:
+    """A function that creates a model, and makes the batcher use the model's clock."""
 
-    def timed(call: float, row: float, first: float = 0.0) -> Timed:
-        model = Timed(call, row, first)
+    def make_clocked_model(call: float, row: float, first: float = 0.0) -> ClockedModel:
+        model = ClockedModel(call, row, first)
         monkeypatch.setattr("server.inference.batcher.time", model)
         return model
 
-    return timed
+    return make_clocked_model
 
 
-def test_pace_of_a_model(timed: MakeTimed) -> None:
-    """A model's costs are those of a call and of each row more, without what its first call makes on demand."""
-    model = timed(call=0.002, row=0.0001, first=9.0)
-    pace = Pace.measure(model.predict, [1.0])
-    assert [pace.call, pace.row] == pytest.approx([0.002, 0.0001])
-    assert [pace.seconds(rows, 10) for rows in (1, 2, 10, 11, 20)] == pytest.approx(
+def test_cost_excludes_the_first_call(make_clocked_model: MakeClockedModel) -> None:
+    """The cost of a call and of each further row is measured without the model's first call, which may be slow."""
+    model = make_clocked_model(call=0.002, row=0.0001, first=9.0)
+    cost = CallCost.measure(model.predict, [1.0])
+    assert [cost.call_seconds, cost.row_seconds] == pytest.approx([0.002, 0.0001])
+    assert [cost.estimate(rows, 10) for rows in (1, 2, 10, 11, 20)] == pytest.approx(
         [0.002, 0.0021, 0.0029, 0.0049, 0.0058]
     )
     assert set(model.sizes) == {1, 64}
 
 
-def test_fastest_call_is_the_one_that_counts(timed: MakeTimed) -> None:
-    """What else the machine does during a call is not the model's: of a few calls of a size the fastest counts."""
-    model = timed(call=0.001, row=0.0001)
+def test_cost_is_that_of_the_fastest_call(make_clocked_model: MakeClockedModel) -> None:
+    """The fastest of a few calls of a size counts, because others are delayed by other work of the machine."""
+    model = make_clocked_model(call=0.001, row=0.0001)
     delays = iter([0.0, 0.03, 0.02, 0.0, 0.01, 0.04, 0.05, 0.0, 0.01, 0.02, 0.04])
 
     def predict(rows: Sequence[Row]) -> Prediction:
         model.now += next(delays, 0.0)
         return model.predict(rows)
 
-    pace = Pace.measure(predict, [1.0])
-    assert [pace.call, pace.row] == pytest.approx([0.001, 0.0001])
+    cost = CallCost.measure(predict, [1.0])
+    assert [cost.call_seconds, cost.row_seconds] == pytest.approx([0.001, 0.0001])
 
 
-def test_many_rows_are_never_cheaper_than_one(timed: MakeTimed) -> None:
-    """Where many rows happened to take less than one, a row more costs nothing."""
-    pace = Pace.measure(timed(call=0.004, row=-0.00005).predict, [1.0])
-    assert [pace.call, pace.row] == pytest.approx([0.004, 0.0])
+def test_cost_of_a_row_is_never_negative(make_clocked_model: MakeClockedModel) -> None:
+    """The cost of a further row is 0 if a call of many rows was measured to be faster than a call of one."""
+    cost = CallCost.measure(make_clocked_model(call=0.004, row=-0.00005).predict, [1.0])
+    assert [cost.call_seconds, cost.row_seconds] == pytest.approx([0.004, 0.0])
 
 
 @pytest.mark.parametrize(
     ("call", "sizes"),
     [
-        (10.0, [1, 1]),  # the first call, and the one that is timed
+        (10.0, [1, 1]),  # the first call, and one that is timed
         (0.3, [1, 1]),
-        (0.1, [1, 1, 1, 1]),  # the third that is timed ends past the patience
+        (0.1, [1, 1, 1, 1]),  # the third timed call ends after the time limit
     ],
 )
-def test_slow_model_is_called_seldom(timed: MakeTimed, call: float, sizes: list[int]) -> None:
-    """A model too slow for the loop is called no more once the patience is over, and never with many rows."""
-    model = timed(call=call, row=0.0)
-    pace = Pace.measure(model.predict, [1.0])
+def test_timing_of_a_slow_model_ends_early(make_clocked_model: MakeClockedModel, call: float, sizes: list[int]) -> None:
+    """A slow model is timed within a time limit and only with single rows."""
+    model = make_clocked_model(call=call, row=0.0)
+    cost = CallCost.measure(model.predict, [1.0])
     assert model.sizes == sizes
-    assert [pace.call, pace.row] == pytest.approx([call, 0.0])
+    assert [cost.call_seconds, cost.row_seconds] == pytest.approx([call, 0.0])
 
 
-def test_copies_of_the_row() -> None:
-    """A model is timed by copies of the row that it is given, and nothing else."""
-    gate = Gate()
-    Pace.measure(gate.predict, [7.0])
-    assert {number for call in gate.calls for number in call} == {7.0}
+def test_model_is_timed_with_copies_of_the_given_row() -> None:
+    """A model is timed only with copies of the row that it is given."""
+    model = GatedModel()
+    CallCost.measure(model.predict, [7.0])
+    assert {number for call in model.calls for number in call} == {7.0}
 
 
 def test_failed_warm_up_is_not_repeated() -> None:
-    """What a model raises at its first call is raised, and it is not called again."""
-    gate = Gate()
+    """An exception of the model's first call is raised, and the model is not called again."""
+    model = GatedModel()
     with pytest.raises(ValueError, match="poison"):
-        Pace.measure(gate.predict, [POISON])
-    assert gate.calls == [[POISON]]
+        CallCost.measure(model.predict, [POISON])
+    assert model.calls == [[POISON]]
 
 
-async def warmed_up(model: Timed, executor: ThreadPoolExecutor, max_batch_rows: int = 1000) -> Batcher:
+async def warmed_up_batcher(model: ClockedModel, executor: ThreadPoolExecutor, max_batch_rows: int = 1000) -> Batcher:
     batcher = Batcher(model.predict, executor, max_batch_rows=max_batch_rows, max_pending=10_000)
     await batcher.warm_up([0.0])
     assert set(model.threads) == {executor.submit(threading.get_ident).result()}
     assert batcher.pending == 0
-    model.start_anew()
+    model.forget_calls()
     return batcher
 
 
-async def test_quick_call_runs_in_the_loop(timed: MakeTimed, executor: ThreadPoolExecutor) -> None:
-    """The calls of a model that was found quick run in the loop's own thread, once it has been timed in the other."""
-    model = timed(call=0.001, row=0.0)
-    batcher = await warmed_up(model, executor)
+async def test_fast_call_runs_in_the_loop(make_clocked_model: MakeClockedModel, executor: ThreadPoolExecutor) -> None:
+    """The calls of a model that was measured to be fast run in the event loop's thread."""
+    model = make_clocked_model(call=0.001, row=0.0)
+    batcher = await warmed_up_batcher(model, executor)
     for number in (1, 2):
         assert await labels(batcher.submit(rows_of(number))) == [number]
     assert model.threads == [threading.get_ident()] * 2
     assert batcher.call_seconds == 0
 
 
-async def test_slow_call_runs_in_the_thread(timed: MakeTimed, executor: ThreadPoolExecutor) -> None:
-    """The calls of a model that was found slow run in the executor's thread, and never in the loop's."""
-    model = timed(call=2 * INLINE, row=0.0)
-    batcher = await warmed_up(model, executor)
+async def test_slow_call_runs_in_the_thread(make_clocked_model: MakeClockedModel, executor: ThreadPoolExecutor) -> None:
+    """The calls of a model that was measured to be slow run in the executor's thread."""
+    model = make_clocked_model(call=2 * INLINE_LIMIT_SECONDS, row=0.0)
+    batcher = await warmed_up_batcher(model, executor)
     for number in (1, 2):
         assert await labels(batcher.submit(rows_of(number))) == [number]
     assert len(model.threads) == 2
@@ -463,13 +464,13 @@ async def test_slow_call_runs_in_the_thread(timed: MakeTimed, executor: ThreadPo
 @pytest.mark.parametrize(
     ("sizes", "in_loop"), [([1], True), ([40], True), ([60], False), ([20, 20], True), ([30, 30], False)]
 )
-async def test_size_of_a_call_decides(
-    timed: MakeTimed, executor: ThreadPoolExecutor, sizes: list[int], in_loop: bool
+async def test_number_of_rows_decides_where_a_call_runs(
+    make_clocked_model: MakeClockedModel, executor: ThreadPoolExecutor, sizes: list[int], in_loop: bool
 ) -> None:
-    """So many rows of a quick model that their call would keep the loop too long run in the thread, in one batch."""
-    model = timed(call=INLINE / 5, row=INLINE / 60)
-    batcher = await warmed_up(model, executor)
-    for _ in range(2):  # which of the two is chosen anew for each call
+    """A batch of a fast model runs in the thread if its number of rows would block the event loop for too long."""
+    model = make_clocked_model(call=INLINE_LIMIT_SECONDS / 5, row=INLINE_LIMIT_SECONDS / 60)
+    batcher = await warmed_up_batcher(model, executor)
+    for _ in range(2):  # loop or thread is chosen for each call anew
         answers = [batcher.submit(rows_of(*range(size))) for size in sizes]
         assert [await labels(answer) for answer in answers] == [list(range(size)) for size in sizes]
         lone = batcher.submit(rows_of(1))
@@ -478,8 +479,8 @@ async def test_size_of_a_call_decides(
     assert [thread == threading.get_ident() for thread in model.threads] == [in_loop, True] * 2
 
 
-class Notes:
-    """An observer that writes everything down."""
+class RecordingObserver:
+    """An observer that records all events."""
 
     def __init__(self) -> None:
         self.refusals: list[str] = []
@@ -497,48 +498,51 @@ class Notes:
         self.calls.append(rows)
 
 
-async def test_observer_receives_each_call_and_wait(gate: Gate, executor: ThreadPoolExecutor, pace: Pace) -> None:
-    """An observer is told each call, failed or not, and one wait a request; not the warm-up, nor callers that left."""
-    notes = Notes()
-    batcher = Batcher(gate.predict, executor, max_batch_rows=4, max_pending=6, observer=notes)
+async def test_observer_receives_each_call_and_wait(
+    model: GatedModel, executor: ThreadPoolExecutor, cost: CallCost
+) -> None:
+    """An observer gets each call, also a failed one, and one wait per request, but no warm-up or cancelled request."""
+    observer = RecordingObserver()
+    batcher = Batcher(model.predict, executor, max_batch_rows=4, max_pending=6, observer=observer)
     await batcher.warm_up([1.0])
-    batcher._pace = pace
-    left = batcher.submit(rows_of(0))
-    left.cancel()
+    batcher._cost = cost
+    batcher.submit(rows_of(0)).cancel()
     answers = [batcher.submit(rows_of(*numbers)) for numbers in ((1,), (POISON,), (3,))]
     await asyncio.gather(*answers, return_exceptions=True)
-    assert notes.calls == [3, 1, 1, 1]
-    assert len(notes.waits) == 3
-    assert all(0 < wait < PATIENCE for wait in notes.waits)
+    assert observer.calls == [3, 1, 1, 1]
+    assert len(observer.waits) == 3
+    assert all(0 < wait < TIMEOUT_SECONDS for wait in observer.waits)
     assert await labels(batcher.submit(rows_of(*range(6)))) == list(range(6))
-    assert notes.calls[4:] == [4, 2]
-    assert len(notes.waits) == 4
-    assert notes.refusals == []
+    assert observer.calls[4:] == [4, 2]
+    assert len(observer.waits) == 4
+    assert observer.refusals == []
 
 
-async def test_observer_receives_the_reason_of_refusals(gate: Gate, executor: ThreadPoolExecutor) -> None:
-    """An observer is told why a request was not taken, or not kept; of one whose caller has left, nothing."""
-    notes = Notes()
-    batcher = Batcher(gate.predict, executor, max_batch_rows=4, max_pending=6, observer=notes)
-    held = await gate.hold(batcher)
+async def test_observer_receives_the_reason_of_refusals(model: GatedModel, executor: ThreadPoolExecutor) -> None:
+    """An observer gets the reason of each refusal, except of requests that were cancelled before."""
+    observer = RecordingObserver()
+    batcher = Batcher(model.predict, executor, max_batch_rows=4, max_pending=6, observer=observer)
+    running = await model.block(batcher)
     waiting = [batcher.submit(rows_of(1)) for _ in range(6)]
     with pytest.raises(QueueFull):
         batcher.submit(rows_of(2))
-    assert notes.refusals == ["full"]
+    assert observer.refusals == ["full"]
     waiting[0].cancel()
     batcher.close()
     with pytest.raises(Draining):
         batcher.submit(rows_of(2))
-    gate.open.set()
-    assert await labels(held) == [0]
+    model.open.set()
+    assert await labels(running) == [0]
     results = await asyncio.gather(*waiting[1:], return_exceptions=True)
     assert all(isinstance(result, Draining) for result in results)
-    assert notes.refusals == ["full", *["draining"] * 6]
+    assert observer.refusals == ["full", *["draining"] * 6]
 
 
-async def test_calls_run_in_thread_without_warm_up(timed: MakeTimed, executor: ThreadPoolExecutor) -> None:
-    """Before a warm-up, and after one that failed, every call runs in the thread."""
-    model = timed(call=0.0, row=0.0)
+async def test_calls_run_in_thread_without_warm_up(
+    make_clocked_model: MakeClockedModel, executor: ThreadPoolExecutor
+) -> None:
+    """Every call runs in the thread before a warm-up, and after one that failed."""
+    model = make_clocked_model(call=0.0, row=0.0)
     batcher = Batcher(model.predict, executor, max_batch_rows=4, max_pending=6)
     assert await labels(batcher.submit(rows_of(1))) == [1]
     with pytest.raises(ValueError, match="poison"):
@@ -550,7 +554,7 @@ async def test_calls_run_in_thread_without_warm_up(timed: MakeTimed, executor: T
 
 @pytest.mark.parametrize("error", [StopIteration, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
 def test_control_flow_exception_in_warm_up_is_an_ordinary_error(error: type[BaseException]) -> None:
-    """What would end a loop, a task or the process is an error of the warm-up like any other."""
+    """A model's exception that would end the event loop, a task or the process fails the warm-up as RuntimeError."""
 
     def predict(_rows: Sequence[Row]) -> Prediction:
         raise error
@@ -569,173 +573,179 @@ def test_control_flow_exception_in_warm_up_is_an_ordinary_error(error: type[Base
     assert isinstance(raised, RuntimeError)
 
 
-async def test_pieces_of_a_large_request_count(timed: MakeTimed, executor: ThreadPoolExecutor) -> None:
-    """A request that is predicted in so many pieces that they would keep the loop too long runs in the thread."""
-    model = timed(call=INLINE / 5, row=0.0)
-    batcher = await warmed_up(model, executor, max_batch_rows=1)
+async def test_number_of_calls_decides_where_a_large_request_runs(
+    make_clocked_model: MakeClockedModel, executor: ThreadPoolExecutor
+) -> None:
+    """A request that is split into many calls runs in the thread if they would block the event loop for too long."""
+    model = make_clocked_model(call=INLINE_LIMIT_SECONDS / 5, row=0.0)
+    batcher = await warmed_up_batcher(model, executor, max_batch_rows=1)
     assert await labels(batcher.submit(rows_of(*range(100)))) == list(range(100))
     assert model.sizes == [1] * 100
     assert threading.get_ident() not in model.threads
 
 
 @pytest.fixture
-async def inline(gate: Gate, executor: ThreadPoolExecutor) -> Batcher:
-    """One whose calls run in the loop; the gate must stay open."""
-    batcher = Batcher(gate.predict, executor, max_batch_rows=4, max_pending=6)
-    batcher._pace = IN_LOOP
+async def inline_batcher(model: GatedModel, executor: ThreadPoolExecutor) -> Batcher:
+    """A batcher whose calls run in the event loop; its model must stay open."""
+    batcher = Batcher(model.predict, executor, max_batch_rows=4, max_pending=6)
+    batcher._cost = INLINE_COST
     return batcher
 
 
-async def test_lone_request_is_answered_in_the_next_turn(gate: Gate, inline: Batcher) -> None:
-    """A lone request of a quick model has its answer after one turn of the loop; after another the batcher rests."""
+async def test_lone_request_is_answered_in_the_next_turn(model: GatedModel, inline_batcher: Batcher) -> None:
+    """A lone request of a fast model is answered after one turn of the event loop, and after another it is idle."""
     for number in (1, 2):
-        answer = inline.submit(rows_of(number))
-        assert inline.pending == 1
+        answer = inline_batcher.submit(rows_of(number))
+        assert inline_batcher.pending == 1
         assert not answer.done()
         await asyncio.sleep(0)
         assert answer.done()
         assert answer.result() == Prediction([number], [number / 100])
-        assert inline.pending == 0
+        assert inline_batcher.pending == 0
         await asyncio.sleep(0)
-        assert not inline._busy
-    assert gate.calls == [[1], [2]]
+        assert not inline_batcher._busy
+    assert model.calls == [[1], [2]]
 
 
-async def test_loop_has_its_turn_between_calls(gate: Gate, inline: Batcher) -> None:
-    """Between two calls in the loop all else has a turn, and what was submitted meanwhile goes with the next."""
+async def test_loop_handles_other_events_between_calls(model: GatedModel, inline_batcher: Batcher) -> None:
+    """The event loop has a turn between two calls, and requests submitted in it join the next call."""
     for numbers in ((1, 2, 3), (4, 5)):
-        inline.submit(rows_of(*numbers))
+        inline_batcher.submit(rows_of(*numbers))
     await asyncio.sleep(0)
-    assert gate.calls == [[1, 2, 3]]
-    assert inline.pending == 2
-    inline.submit(rows_of(6))
+    assert model.calls == [[1, 2, 3]]
+    assert inline_batcher.pending == 2
+    inline_batcher.submit(rows_of(6))
     await asyncio.sleep(0)
-    assert gate.calls == [[1, 2, 3], [4, 5, 6]]
-    assert inline.pending == 0
+    assert model.calls == [[1, 2, 3], [4, 5, 6]]
+    assert inline_batcher.pending == 0
 
 
-async def test_poison_in_the_loop(gate: Gate, inline: Batcher) -> None:
-    """After a call in the loop that failed, each of its requests has a call of its own, before any that came later."""
-    first, poisoned, last = (inline.submit(rows_of(number)) for number in (1, POISON, 3))
+async def test_failed_call_in_the_loop_is_retried_row_by_row(model: GatedModel, inline_batcher: Batcher) -> None:
+    """Requests of a failed call in the event loop are retried one by one, before later requests."""
+    first, poisoned, last = (inline_batcher.submit(rows_of(number)) for number in (1, POISON, 3))
     await asyncio.sleep(0)
-    assert gate.calls == [[1, POISON, 3]]
-    assert inline.pending == 3
-    later = [inline.submit(rows_of(number)) for number in (4, 5)]
+    assert model.calls == [[1, POISON, 3]]
+    assert inline_batcher.pending == 3
+    later = [inline_batcher.submit(rows_of(number)) for number in (4, 5)]
     for _ in range(4):
         assert not all(answer.done() for answer in later)
         await asyncio.sleep(0)
-    assert gate.calls == [[1, POISON, 3], [1], [POISON], [3], [4, 5]]
+    assert model.calls == [[1, POISON, 3], [1], [POISON], [3], [4, 5]]
     assert isinstance(poisoned.exception(), ValueError)
     assert [answer.result().labels for answer in (first, last, *later)] == [[1], [3], [4], [5]]
 
 
-async def test_callers_that_left_cost_no_call_in_the_loop(gate: Gate, inline: Batcher) -> None:
-    """Whoever leaves before the call costs no prediction; when all have left there is none, and the next one starts."""
-    first, gone, last = (inline.submit(rows_of(number)) for number in (1, 2, 3))
-    gone.cancel()
+async def test_cancelled_requests_are_not_predicted_in_the_loop(model: GatedModel, inline_batcher: Batcher) -> None:
+    """Requests that are cancelled before their call are not predicted, and without others no call is made."""
+    first, cancelled, last = (inline_batcher.submit(rows_of(number)) for number in (1, 2, 3))
+    cancelled.cancel()
     assert [await labels(answer) for answer in (first, last)] == [[1], [3]]
-    alone = inline.submit(rows_of(4))
-    alone.cancel()
+    inline_batcher.submit(rows_of(4)).cancel()
     for _ in range(2):
         await asyncio.sleep(0)
-    assert inline.pending == 0
-    assert await labels(inline.submit(rows_of(5))) == [5]
-    assert gate.calls == [[1, 3], [5]]
+    assert inline_batcher.pending == 0
+    assert await labels(inline_batcher.submit(rows_of(5))) == [5]
+    assert model.calls == [[1, 3], [5]]
 
 
-async def test_cancelled_requests_are_not_retried_after_failure(gate: Gate, inline: Batcher) -> None:
-    """Whoever leaves between a call that failed and its own costs no second one."""
-    answers = [inline.submit(rows_of(number)) for number in (1, POISON, 3)]
+async def test_cancelled_requests_are_not_retried_after_failure(model: GatedModel, inline_batcher: Batcher) -> None:
+    """A request that is cancelled after its shared call failed is not retried."""
+    answers = [inline_batcher.submit(rows_of(number)) for number in (1, POISON, 3)]
     await asyncio.sleep(0)
     answers[0].cancel()
     answers[1].cancel()
     assert await labels(answers[2]) == [3]
-    assert gate.calls == [[1, POISON, 3], [3]]
-    assert inline.pending == 0
+    assert model.calls == [[1, POISON, 3], [3]]
+    assert inline_batcher.pending == 0
 
 
-async def test_close_between_calls_in_the_loop(gate: Gate, inline: Batcher) -> None:
-    """Closing between two calls refuses those that wait, those of a call that failed among them, and calls no more."""
-    answered = inline.submit(rows_of(1, 2, 3))
-    waiting = inline.submit(rows_of(4, 5))
+async def test_close_between_calls_refuses_waiting_requests(model: GatedModel, inline_batcher: Batcher) -> None:
+    """Closing the batcher between two calls in the event loop refuses waiting requests and makes no more calls."""
+    answered = inline_batcher.submit(rows_of(1, 2, 3))
+    waiting = inline_batcher.submit(rows_of(4, 5))
     await asyncio.sleep(0)
-    inline.close()
+    inline_batcher.close()
     assert answered.result().labels == [1, 2, 3]
     with pytest.raises(Draining):
         await labels(waiting)
     for _ in range(2):
         await asyncio.sleep(0)
-    assert gate.calls == [[1, 2, 3]]
-    assert (inline.pending, inline.call_seconds) == (0, 0)
+    assert model.calls == [[1, 2, 3]]
+    assert (inline_batcher.pending, inline_batcher.call_seconds) == (0, 0)
 
 
-async def test_close_after_a_broken_call_in_the_loop(gate: Gate, inline: Batcher) -> None:
-    """Requests that were to be tried alone are refused when the batcher is closed before."""
-    answers = [inline.submit(rows_of(number)) for number in (1, POISON)]
+async def test_close_after_a_failed_call_refuses_its_retries(model: GatedModel, inline_batcher: Batcher) -> None:
+    """Requests that wait for their retry after a failed call are refused when the batcher is closed."""
+    answers = [inline_batcher.submit(rows_of(number)) for number in (1, POISON)]
     await asyncio.sleep(0)
-    inline.close()
+    inline_batcher.close()
     for answer in answers:
         with pytest.raises(Draining):
             await labels(answer)
     for _ in range(2):
         await asyncio.sleep(0)
-    assert gate.calls == [[1, POISON]]
-    assert inline.pending == 0
+    assert model.calls == [[1, POISON]]
+    assert inline_batcher.pending == 0
 
 
-async def test_close_during_a_failing_call_refuses_its_requests(gate: Gate, batcher: Batcher) -> None:
-    """Requests of a call that fails after the close are refused, for none of them may have been the guilty one."""
-    waiting = batcher.submit(rows_of(1))
-    guilty = await gate.hold(batcher, POISON)  # submitted in the same turn
+async def test_close_during_a_failing_call_refuses_its_requests(model: GatedModel, batcher: Batcher) -> None:
+    """Requests of a batch that fails after the batcher is closed are refused, because any of them may be at fault."""
+    valid = batcher.submit(rows_of(1))
+    poisoned = await model.block(batcher, POISON)  # submitted in the same turn
     batcher.close()
-    gate.open.set()
-    for answer in (waiting, guilty):
+    model.open.set()
+    for answer in (valid, poisoned):
         with pytest.raises(Draining):
             await labels(answer)
-    assert gate.calls == [[1, POISON]]
+    assert model.calls == [[1, POISON]]
 
 
 @settings(max_examples=50, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 9), max_size=12),
-    most=st.integers(1, 7),
-    gone=st.sets(st.integers(0, 11)),
-    pace=st.sampled_from([IN_LOOP, IN_THREAD, Pace(0.0, INLINE / 4)]),  # the last: small calls in the loop only
+    max_batch_rows=st.integers(1, 7),
+    cancelled=st.sets(st.integers(0, 11)),
+    # With the last cost, only small calls run in the loop.
+    cost=st.sampled_from([INLINE_COST, THREAD_COST, CallCost(0.0, INLINE_LIMIT_SECONDS / 4)]),
 )
-def test_everybody_gets_their_own(sizes: Sequence[int], most: int, gone: set[int], pace: Pace) -> None:
-    """Whatever the sizes and whoever leaves, each gets the answer to its own rows, in calls that are not too large."""
-    gate = Gate()
+def test_each_request_gets_the_labels_of_its_own_rows(
+    sizes: Sequence[int], max_batch_rows: int, cancelled: set[int], cost: CallCost
+) -> None:
+    """Each request gets the labels of its own rows, whatever the sizes and whichever requests are cancelled."""
+    model = GatedModel()
     starts = np.cumsum([0, *sizes]).tolist()
-    wanted = [[float(n) for n in range(start, start + size)] for start, size in zip(starts, sizes, strict=False)]
+    requests = [[float(n) for n in range(start, start + size)] for start, size in zip(starts, sizes, strict=False)]
 
     async def answers() -> list[list[float]]:
         with ThreadPoolExecutor(max_workers=1) as executor:
-            batcher = Batcher(gate.predict, executor, max_batch_rows=most, max_pending=1000)
-            batcher._pace = pace
-            waiting = [batcher.submit(rows_of(*numbers)) for numbers in wanted]
+            batcher = Batcher(model.predict, executor, max_batch_rows=max_batch_rows, max_pending=1000)
+            batcher._cost = cost
+            waiting = [batcher.submit(rows_of(*numbers)) for numbers in requests]
             for i, answer in enumerate(waiting):
-                if i in gone:
+                if i in cancelled:
                     answer.cancel()
-            got = [await labels(answer) for answer in waiting if not answer.cancelled()]
+            answered = [await labels(answer) for answer in waiting if not answer.cancelled()]
             await asyncio.sleep(0)
             assert batcher.pending == 0
-            return got
+            return answered
 
-    kept = [numbers for i, numbers in enumerate(wanted) if i not in gone]
+    kept = [numbers for i, numbers in enumerate(requests) if i not in cancelled]
     assert asyncio.run(answers()) == kept
-    assert [number for call in gate.calls for number in call] == [number for numbers in kept for number in numbers]
-    assert all(1 <= len(call) <= most for call in gate.calls)
+    assert [number for call in model.calls for number in call] == [number for numbers in kept for number in numbers]
+    assert all(1 <= len(call) <= max_batch_rows for call in model.calls)
 
 
-async def test_slow_call_in_the_loop_makes_wary(timed: MakeTimed, executor: ThreadPoolExecutor) -> None:
-    """After a call in the loop that took ten times as long as one may, the next thousand run in the thread."""
-    model = timed(call=INLINE / 10, row=0.0)
-    batcher = await warmed_up(model, executor)
-    own = threading.get_ident()
-    model.now, slow = 0.0, model._call
-    model._call = 11 * INLINE
+async def test_very_slow_call_in_the_loop_moves_calls_to_the_thread(
+    make_clocked_model: MakeClockedModel, executor: ThreadPoolExecutor
+) -> None:
+    """After a call in the event loop that took more than ten times the limit, 1,000 calls run in the thread."""
+    model = make_clocked_model(call=INLINE_LIMIT_SECONDS / 10, row=0.0)
+    batcher = await warmed_up_batcher(model, executor)
+    loop_thread = threading.get_ident()
+    model.now, fast_call_seconds = 0.0, model._call
+    model._call = 11 * INLINE_LIMIT_SECONDS
     await labels(batcher.submit(rows_of(1)))
-    model._call = slow
+    model._call = fast_call_seconds
     for _ in range(1001):
         await labels(batcher.submit(rows_of(1)))
-    assert [thread == own for thread in model.threads] == [True, *[False] * 1000, True]
+    assert [thread == loop_thread for thread in model.threads] == [True, *[False] * 1000, True]

@@ -1,4 +1,4 @@
-"""A column's values: what is one, and what MLflow's leniency makes of what is none."""
+"""Tests of the values that a column accepts, and of their conversion under MLflow's lenient policy."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.inference.columns import Column, cast, column_of
+from server.inference.columns import Column, cast, parse_column
 
-KINDS = ("integer", "long", "float", "double", "boolean", "string")
+TYPES = ("integer", "long", "float", "double", "boolean", "string")
 VALUES = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.integers(), max_size=2)
 )
 
 
-def column(kind: str, *, required: bool = True) -> Column:
-    return column_of(0, {"name": "x", "type": kind, "required": required}, {})
+def column(type_name: str, *, required: bool = True) -> Column:
+    return parse_column(0, {"name": "x", "type": type_name, "required": required}, {})
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "made"),
+    ("type_name", "value", "converted"),
     [
         ("integer", 2596.5, 2596),
         ("integer", -3.9, -3),
@@ -37,14 +37,14 @@ def column(kind: str, *, required: bool = True) -> Column:
         ("string", True, "True"),
     ],
 )
-def test_lenient_conversion_follows_numpy(kind: str, value: object, made: object) -> None:
-    """What NumPy would make one of the column's values becomes one."""
-    assert cast(column(kind), value) == made
-    assert type(cast(column(kind), value)) is type(made)
+def test_lenient_conversion_follows_numpy(type_name: str, value: object, converted: object) -> None:
+    """A value of another type is converted to the column's type as NumPy does it."""
+    assert cast(column(type_name), value) == converted
+    assert type(cast(column(type_name), value)) is type(converted)
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"),
+    ("type_name", "value"),
     [
         ("integer", "3.5"),
         ("integer", "tall"),
@@ -59,25 +59,25 @@ def test_lenient_conversion_follows_numpy(kind: str, value: object, made: object
         ("string", {"a": 1}),
     ],
 )
-def test_left_as_it_is(kind: str, value: object) -> None:
-    """What cannot be made one is left as it is, and is refused."""
-    assert cast(column(kind), value) is value
-    assert not column(kind).accepts(value)
+def test_value_that_cannot_be_converted_is_refused(type_name: str, value: object) -> None:
+    """A value that cannot be converted is returned unchanged, and the column does not accept it."""
+    assert cast(column(type_name), value) is value
+    assert not column(type_name).accepts(value)
 
 
-@given(st.sampled_from(KINDS), VALUES)
-def test_leniency_refuses_nothing_that_is_good(kind: str, value: Any) -> None:
-    """A value that strictness accepts means the same under leniency, and nothing makes it fail."""
-    one = column(kind)
-    made = cast(one, value)
-    if one.accepts(value):
-        assert np.array([made]).astype(np.float64 if kind not in ("string",) else object).tolist() == [value]
+@given(st.sampled_from(TYPES), VALUES)
+def test_conversion_keeps_valid_values(type_name: str, value: Any) -> None:
+    """Converting any value raises no exception, and a value that the strict policy accepts keeps its meaning."""
+    tested = column(type_name)
+    converted = cast(tested, value)
+    if tested.accepts(value):
+        assert np.array([converted]).astype(np.float64 if type_name != "string" else object).tolist() == [value]
 
 
-def test_unlimited_column_accepts_its_type_range() -> None:
-    """A column without its range takes all that its type holds; one that had none is itself."""
-    limited = column_of(0, {"name": "x", "type": "integer"}, {"x": [1, 4]})
+def test_column_without_range_accepts_the_range_of_its_type() -> None:
+    """A column without its range accepts all values of its type; a column that had no range is unchanged."""
+    limited = parse_column(0, {"name": "x", "type": "integer"}, {"x": [1, 4]})
     assert not limited.accepts(5)
-    assert limited.unlimited().accepts(2**31 - 1)
-    assert not limited.unlimited().accepts(2**31)
-    assert column("double").unlimited() == column("double")
+    assert limited.without_range().accepts(2**31 - 1)
+    assert not limited.without_range().accepts(2**31)
+    assert column("double").without_range() == column("double")

@@ -1,4 +1,4 @@
-"""What a model takes: every fault is named with its place, and valid rows are the numbers that were sent."""
+"""Tests of the input schema: every fault has a detail and a JSON pointer, and valid rows keep the numbers sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from server.errors import Fault, InvalidRows, ModelError
 from server.inference.columns import Column
-from server.inference.schema import MAX_FAULTS, InputSchema, Query, RowTable
+from server.inference.schema import MAX_FAULTS, InputSchema, ParsedRequest, RowTable
 from server.protocols.json_codec import decode, encode_problem
 
 COVERTYPE = InputSchema.from_signature(
@@ -34,7 +34,7 @@ MIXED = InputSchema.from_signature(
 )
 GOOD = {"elevation": 2596, "slope": 3, "soil_type": 29}
 HOME = {"city": "Oslo", "area": 71.5, "new": True}
-WIDEST = {
+TYPE_RANGES = {
     "integer": (-(2**31), 2**31 - 1),
     "long": (-(2**53), 2**53),
     "float": (-float(np.finfo(np.float32).max), float(np.finfo(np.float32).max)),
@@ -42,9 +42,9 @@ WIDEST = {
 }
 
 
-def one_column(kind: str, limits: list[float] | None = None, required: bool = True) -> InputSchema:
+def single_column_schema(type_name: str, limits: list[float] | None = None, required: bool = True) -> InputSchema:
     return InputSchema.from_signature(
-        [{"type": kind, "name": "x", "required": required}], {} if limits is None else {"x": limits}
+        [{"type": type_name, "name": "x", "required": required}], {} if limits is None else {"x": limits}
     )
 
 
@@ -56,26 +56,26 @@ def invalid_rows(schema: InputSchema, document: object, max_rows: int = 10) -> I
     return caught.value
 
 
-def faults(schema: InputSchema, document: object, max_rows: int = 10) -> list[tuple[str, str]]:
+def faults_of(schema: InputSchema, document: object, max_rows: int = 10) -> list[tuple[str, str]]:
     return [(fault.pointer, fault.detail) for fault in invalid_rows(schema, document, max_rows).faults]
 
 
-def parsed(schema: InputSchema, document: object) -> Query | InvalidRows:
+def parse_or_error(schema: InputSchema, document: object) -> ParsedRequest | InvalidRows:
     try:
         return schema.parse(document, 3)
     except InvalidRows as error:
         return error
 
 
-def numbers(schema: InputSchema, document: object, max_rows: int = 10) -> list[list[float]]:
-    """A valid document's rows, as the block of numbers that engines take."""
-    rows = schema.rows(schema.parse(document, max_rows).values)
+def numbers_of(schema: InputSchema, document: object, max_rows: int = 10) -> list[list[float]]:
+    """Return the rows of a valid document as the array of numbers that engines take."""
+    rows = schema.to_rows(schema.parse(document, max_rows).values)
     assert rows.numbers.dtype == np.float64
     return rows.numbers.tolist()  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
-    ("document", "many"),
+    ("document", "has_instances"),
     [
         (GOOD, False),
         (dict(reversed(GOOD.items())), False),
@@ -85,21 +85,21 @@ def numbers(schema: InputSchema, document: object, max_rows: int = 10) -> list[l
         ({"instances": [[2596, 3, 29]]}, True),
     ],
 )
-def test_all_request_forms_parse_to_the_same_row(document: object, many: bool) -> None:
-    """The three forms, by name or by place, lead to the same row in the signature's order."""
-    query = COVERTYPE.parse(document, 1)
-    assert query.many is many
-    assert query.values == [[2596, 3, 29]]
-    rows = COVERTYPE.rows(query.values)
+def test_all_request_forms_parse_to_the_same_row(document: object, has_instances: bool) -> None:
+    """All request forms, by name or by position, give the same row in the signature's order."""
+    request = COVERTYPE.parse(document, 1)
+    assert request.has_instances is has_instances
+    assert request.values == [[2596, 3, 29]]
+    rows = COVERTYPE.to_rows(request.values)
     assert rows.numbers.tolist() == [[2596, 3, 29]]
     assert rows.numbers.dtype == np.float64
     assert rows.objects.shape == (1, 0)
 
 
 def test_named_and_positional_rows_can_be_mixed() -> None:
-    """Rows by name and rows by place may stand in one request, and keep their order."""
+    """Rows by name and rows by position may be mixed in one request, and keep their order."""
     document = {"instances": [[2000, 1, 1], GOOD, [3000.0, -5, 40]]}
-    assert numbers(COVERTYPE, document, 3) == [[2000, 1, 1], [2596, 3, 29], [3000, -5, 40]]
+    assert numbers_of(COVERTYPE, document, 3) == [[2000, 1, 1], [2596, 3, 29], [3000, -5, 40]]
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_named_and_positional_rows_can_be_mixed() -> None:
     ],
 )
 def test_each_fault_has_a_detail_and_json_pointer(document: object, pointer: str, detail: str) -> None:
-    """Each thing that can be wrong is one fault that says what and, as a JSON pointer, where."""
-    assert faults(COVERTYPE, document) == [(pointer, detail)]
+    """Each kind of invalid input gives one fault with its detail and its JSON pointer."""
+    assert faults_of(COVERTYPE, document) == [(pointer, detail)]
 
 
 @pytest.mark.parametrize(
@@ -169,15 +169,15 @@ def test_each_fault_has_a_detail_and_json_pointer(document: object, pointer: str
         ({}, "elevation is missing; must be a whole number from 1859 to 3858 (and 2 more)"),
     ],
 )
-def test_detail_of_a_refusal(document: object, detail: str) -> None:
-    """The error as a whole names its first fault and counts the others."""
+def test_error_names_the_first_fault_and_counts_the_others(document: object, detail: str) -> None:
+    """The detail of the error is its first fault, with the number of the other faults."""
     assert invalid_rows(COVERTYPE, document).detail == detail
 
 
-def test_all_faults_of_a_request() -> None:
-    """Every fault of every row is listed, in order, so that a client is mended at once."""
+def test_all_faults_of_all_rows_are_listed() -> None:
+    """Every fault of every row is listed in order, so that a client can be fixed in one step."""
     rows = [{"elevation": 1, "slope": 2, "x": 3}, [2000, "a", 50], GOOD]
-    assert [pointer for pointer, _ in faults(COVERTYPE, {"instances": rows})] == [
+    assert [pointer for pointer, _ in faults_of(COVERTYPE, {"instances": rows})] == [
         "#/instances/0/x",
         "#/instances/0/elevation",
         "#/instances/0/soil_type",
@@ -197,7 +197,7 @@ def test_all_faults_of_a_request() -> None:
     ],
 )
 def test_at_most_20_faults_are_listed(document: object) -> None:
-    """Past 20 faults no more are listed, whatever was sent."""
+    """An error lists at most 20 faults, however many the request has."""
     error = invalid_rows(COVERTYPE, document, 1000)
     assert len(error.faults) == 20
     assert error.detail.endswith(" (and 19 more)")
@@ -217,7 +217,7 @@ def test_at_most_20_faults_are_listed(document: object) -> None:
     ],
 )
 def test_long_keys_and_values_are_truncated(document: object) -> None:
-    """What a client sent is never echoed whole: keys are cut at 100 characters, values at 40."""
+    """Errors repeat at most 100 characters of a key and 40 of a value."""
     error = invalid_rows(COVERTYPE, document)
     for fault in error.faults:
         assert len(fault.pointer) < 220
@@ -227,59 +227,59 @@ def test_long_keys_and_values_are_truncated(document: object) -> None:
     assert "v" * 41 not in error.detail
 
 
-@pytest.mark.parametrize("kind", WIDEST)
-def test_numbers_are_accepted_up_to_type_limits(kind: str) -> None:
-    """A number column takes what its type holds exactly, up to both ends and no further."""
-    schema = one_column(kind)
-    low, high = WIDEST[kind]
+@pytest.mark.parametrize("type_name", TYPE_RANGES)
+def test_numbers_are_accepted_up_to_type_limits(type_name: str) -> None:
+    """A number column accepts the range of its type, including both ends, and nothing beyond it."""
+    schema = single_column_schema(type_name)
+    low, high = TYPE_RANGES[type_name]
     for value in (low, 0, high):
-        assert numbers(schema, {"x": value}) == [[value]]
+        assert numbers_of(schema, {"x": value}) == [[value]]
     for value in (int(low) * 2, int(high) * 2, math.inf, -math.inf, math.nan):
-        ((pointer, detail),) = faults(schema, {"x": value})
+        ((pointer, detail),) = faults_of(schema, {"x": value})
         assert pointer == "#/x"
         assert detail.startswith("must be a ")
         assert f" number from {str(low).removesuffix('.0')} to " in detail
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"), [("integer", 2**31), ("integer", -(2**31) - 1), ("long", 2**53 + 1), ("long", -(2**53) - 1)]
+    ("type_name", "value"), [("integer", 2**31), ("integer", -(2**31) - 1), ("long", 2**53 + 1), ("long", -(2**53) - 1)]
 )
-def test_integer_just_too_large(kind: str, value: int) -> None:
-    """An integer one past what its column holds is out of range, not rounded or wrapped."""
-    low, high = WIDEST[kind]
-    assert faults(one_column(kind), {"x": value}) == [
+def test_integer_just_outside_its_type_is_refused(type_name: str, value: int) -> None:
+    """An integer just outside the range of its type is refused, not rounded or wrapped."""
+    low, high = TYPE_RANGES[type_name]
+    assert faults_of(single_column_schema(type_name), {"x": value}) == [
         ("#/x", f"must be a whole number from {low} to {high}, got {value}")
     ]
 
 
-def test_range_wider_than_the_type() -> None:
-    """A range in the metadata does not widen what the column's type holds."""
-    assert faults(one_column("integer", [0, 2**40]), {"x": 2**31}) == [
+def test_range_wider_than_the_type_is_reduced() -> None:
+    """A range in the metadata that exceeds that of the column's type is reduced to it."""
+    assert faults_of(single_column_schema("integer", [0, 2**40]), {"x": 2**31}) == [
         ("#/x", f"must be a whole number from 0 to {2**31 - 1}, got {2**31}")
     ]
-    assert one_column("double", [0, math.inf]).columns[0].high == WIDEST["double"][1]
+    assert single_column_schema("double", [0, math.inf]).columns[0].high == TYPE_RANGES["double"][1]
 
 
 @pytest.mark.parametrize("value", [3000, 3000.0, -0.0, 1e3])
 def test_float_without_fraction_is_an_integer(value: float) -> None:
-    """A float without a fraction is a good integer."""
-    assert numbers(one_column("integer"), {"x": value}) == [[value]]
+    """An integer column accepts a float without a fraction."""
+    assert numbers_of(single_column_schema("integer"), {"x": value}) == [[value]]
 
 
 @pytest.mark.parametrize("value", [0.5, 1e-300, 2999.9999999])
 def test_integer_columns_reject_fractions(value: float) -> None:
-    """A number column takes a fraction only where its type does."""
-    assert faults(one_column("long"), {"x": value})[0][0] == "#/x"
-    assert numbers(one_column("double", [0, 3000]), {"x": value}) == [[value]]
+    """An integer column refuses a fraction, and a double column accepts it."""
+    assert faults_of(single_column_schema("long"), {"x": value})[0][0] == "#/x"
+    assert numbers_of(single_column_schema("double", [0, 3000]), {"x": value}) == [[value]]
 
 
 def test_strings_stay_separate_and_booleans_become_numbers() -> None:
-    """String columns keep their strings apart, boolean ones become 0 and 1, in the signature's order."""
-    query = MIXED.parse(
+    """String columns become an array of objects, and boolean columns 0 and 1 among the numbers."""
+    request = MIXED.parse(
         {"instances": [HOME | {"rooms": 3, "lift": False, "note": ""}, ["é", 1, False, "n", 2.0, True]]}, 2
     )
-    assert query.values == [["Oslo", 71.5, True, "", 3, False], ["é", 1, False, "n", 2.0, True]]
-    rows = MIXED.rows(query.values)
+    assert request.values == [["Oslo", 71.5, True, "", 3, False], ["é", 1, False, "n", 2.0, True]]
+    rows = MIXED.to_rows(request.values)
     assert rows.numbers.tolist() == [[71.5, 1, 3, 0], [1, 0, 2, 1]]
     assert rows.objects.tolist() == [["Oslo", ""], ["é", "n"]]
     assert rows.numbers.dtype == np.float64
@@ -288,20 +288,20 @@ def test_strings_stay_separate_and_booleans_become_numbers() -> None:
 
 @pytest.mark.parametrize("document", [HOME, HOME | {"note": None, "rooms": None, "lift": None}])
 def test_missing_optional_value_becomes_nan_or_none(document: dict[str, object]) -> None:
-    """An optional value that is missing or null becomes NaN in a number or boolean column, None in a string one."""
-    query = MIXED.parse(document, 1)
-    assert query.values == [["Oslo", 71.5, True, None, None, None]]
-    rows = MIXED.rows(query.values)
+    """A missing or null optional value becomes NaN in a number or boolean column and None in a string column."""
+    request = MIXED.parse(document, 1)
+    assert request.values == [["Oslo", 71.5, True, None, None, None]]
+    rows = MIXED.to_rows(request.values)
     assert rows.numbers[0, :2].tolist() == [71.5, 1]
     assert np.isnan(rows.numbers[0, 2:]).all()
     assert rows.objects.tolist() == [["Oslo", None]]
 
 
-def test_missing_optional_values_without_strings() -> None:
-    """A model of numbers alone has NaN for what is missing, in each of the three forms."""
-    schema = one_column("double", required=False)
+def test_missing_optional_number_is_nan_in_all_forms() -> None:
+    """A missing optional number becomes NaN in every request form if the model has only number columns."""
+    schema = single_column_schema("double", required=False)
     for document in ({}, {"x": None}, {"features": [None]}, {"instances": [{}, [None]]}):
-        assert np.isnan(numbers(schema, document)).all()
+        assert np.isnan(numbers_of(schema, document)).all()
 
 
 @pytest.mark.parametrize(
@@ -320,26 +320,26 @@ def test_missing_optional_values_without_strings() -> None:
         ({"rooms": 2.5}, "#/rooms", f"must be a whole number from {-(2**53)} to {2**53}, got 2.5"),
     ],
 )
-def test_wrong_type_in_a_mixed_row(change: dict[str, object], pointer: str, detail: str) -> None:
-    """No value is converted from one type to another; an optional column is as strict as any."""
-    assert faults(MIXED, HOME | change) == [(pointer, detail)]
+def test_strict_policy_converts_no_types(change: dict[str, object], pointer: str, detail: str) -> None:
+    """The strict policy converts no value to another type, also in optional columns."""
+    assert faults_of(MIXED, HOME | change) == [(pointer, detail)]
 
 
 @pytest.mark.parametrize("name", ["features", "instances"])
-def test_feature_named_like_a_form(name: str) -> None:
-    """A model's own feature wins over the form of that name, and the other form still works."""
+def test_feature_named_like_a_wrapper_key_is_a_feature(name: str) -> None:
+    """A feature called `features` or `instances` is read as a feature, and the other wrapper key still works."""
     schema = InputSchema.from_signature([{"type": "double", "name": name}, {"type": "double", "name": "y"}], {})
-    assert numbers(schema, {name: 1, "y": 2}) == [[1, 2]]
-    other = {"features": {"instances": [[1, 2]]}, "instances": {"features": [1, 2]}}[name]
-    assert numbers(schema, other) == [[1, 2]]
-    assert faults(schema, {name: [1, 2]}) == [
+    assert numbers_of(schema, {name: 1, "y": 2}) == [[1, 2]]
+    wrapped = {"features": {"instances": [[1, 2]]}, "instances": {"features": [1, 2]}}[name]
+    assert numbers_of(schema, wrapped) == [[1, 2]]
+    assert faults_of(schema, {name: [1, 2]}) == [
         (f"#/{name}", "must be a number, got a list of 2"),
         ("#/y", "is missing; must be a number"),
     ]
 
 
 def test_unnamed_columns_are_called_by_position() -> None:
-    """A column without a name is called by its place, and columns keep the signature's order."""
+    """A column without a name is named after its index, and columns keep the signature's order."""
     schema = InputSchema.from_signature([{"type": "double"}, {"type": "long", "name": "b"}], {})
     assert schema.names == ("0", "b")
     assert [column.required for column in schema.columns] == [True, True]
@@ -351,13 +351,13 @@ def test_unnamed_columns_are_called_by_position() -> None:
         (None, {}, "the model has no signature"),
         ([], {}, "the model has no signature"),
         ([{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 3]}}], {}, "tensor signature"),
-        ([{"type": "datetime", "name": "when"}], {}, "column 'when' of the model has the type datetime; served are"),
+        ([{"type": "datetime", "name": "when"}], {}, "column 'when' of the model has the type datetime; expected one"),
         ([{"type": "binary", "name": "x"}], {}, "the type binary"),
         ([{"type": "array", "items": {"type": "double"}, "name": "x"}], {}, "the type array"),
         ([{"type": "object", "properties": {}, "name": "x"}], {}, "the type object"),
         ([{"name": "x"}], {}, "the type None"),
         ([{"type": "double", "name": "x"}, {"type": "long", "name": "x"}], {}, "names a column twice"),
-        ([{"type": "double", "name": "x"}], {"y": [0, 1]}, "has a range for 'y', which is none of its columns"),
+        ([{"type": "double", "name": "x"}], {"y": [0, 1]}, "has a range for 'y', which is not one of its columns"),
         ([{"type": "string", "name": "x"}], {"x": [0, 1]}, "has a range for 'x', which is a string column"),
         ([{"type": "boolean", "name": "x"}], {"x": [0, 1]}, "has a range for 'x', which is a boolean column"),
         *(
@@ -370,7 +370,7 @@ def test_unnamed_columns_are_called_by_position() -> None:
     ],
 )
 def test_unsupported_signature_stops_the_start(inputs: list[dict[str, Any]] | None, ranges: Any, message: str) -> None:
-    """A signature or a range that cannot be served stops the start with one line that names the reason."""
+    """A signature or a range that cannot be served raises ModelError with a one-line reason."""
     with pytest.raises(ModelError, match=message) as caught:
         InputSchema.from_signature(inputs, ranges)
     assert "\n" not in str(caught.value)
@@ -388,16 +388,16 @@ JSON = st.recursive(
 
 @given(JSON | st.fixed_dictionaries({"instances": st.lists(JSON)}) | st.fixed_dictionaries({"features": JSON}))
 def test_arbitrary_document_is_valid_or_refused(document: object) -> None:
-    """Whatever is sent is either valid rows or refused as such, in an answer of bounded size."""
+    """Any JSON document either gives valid rows or is refused with an answer of limited size."""
     for schema in (COVERTYPE, MIXED):
-        outcome = parsed(schema, document)
-        if isinstance(outcome, InvalidRows):
-            assert 1 <= len(outcome.faults) <= MAX_FAULTS
-            assert all(isinstance(fault, Fault) and fault.pointer.startswith("#") for fault in outcome.faults)
-            assert len(encode_problem(422, outcome.detail, outcome.faults)) < 50_000
+        result = parse_or_error(schema, document)
+        if isinstance(result, InvalidRows):
+            assert 1 <= len(result.faults) <= MAX_FAULTS
+            assert all(isinstance(fault, Fault) and fault.pointer.startswith("#") for fault in result.faults)
+            assert len(encode_problem(422, result.detail, result.faults)) < 50_000
         else:
-            assert 1 <= len(outcome.values) <= 3
-            assert len(schema.rows(outcome.values)) == len(outcome.values)
+            assert 1 <= len(result.values) <= 3
+            assert len(schema.to_rows(result.values)) == len(result.values)
 
 
 ROWS = st.lists(
@@ -414,73 +414,79 @@ ROWS = st.lists(
 
 @given(ROWS)
 def test_all_forms_preserve_the_sent_numbers(rows: list[list[float]]) -> None:
-    """Valid rows are exactly the numbers that were sent, in all three forms, through JSON."""
-    kinds = {"whole": "long", "limited": "integer", "real": "double", "single": "float"}
+    """Parsed rows are exactly the numbers that were sent as JSON, in every request form."""
+    types = {"whole": "long", "limited": "integer", "real": "double", "single": "float"}
     schema = InputSchema.from_signature(
-        [{"type": kind, "name": name} for name, kind in kinds.items()], {"limited": [0, 100]}
+        [{"type": type_name, "name": name} for name, type_name in types.items()], {"limited": [0, 100]}
     )
-    named = [dict(zip(kinds, row, strict=True)) for row in rows]
+    named = [dict(zip(types, row, strict=True)) for row in rows]
     for instances in (rows, named):
         document = decode(json.dumps({"instances": instances}).encode())
-        assert schema.parse(document, 5).many
-        assert numbers(schema, document, 5) == rows
+        assert schema.parse(document, 5).has_instances
+        assert numbers_of(schema, document, 5) == rows
     for row, by_name in zip(rows, named, strict=True):
-        for one in (by_name, {"features": row}):
-            document = decode(json.dumps(one).encode())
-            assert not schema.parse(document, 1).many
-            assert numbers(schema, document, 1) == [row]
+        for form in (by_name, {"features": row}):
+            document = decode(json.dumps(form).encode())
+            assert not schema.parse(document, 1).has_instances
+            assert numbers_of(schema, document, 1) == [row]
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.integers(-50, 50).map(float)
 
 
-@given(st.sampled_from(list(WIDEST)), st.tuples(st.integers(-50, 50), st.integers(-50, 50)) | st.none(), SCALARS)
-def test_accepts_agrees_with_the_ranges(kind: str, limits: tuple[int, int] | None, value: object) -> None:
-    """A number column accepts exactly the finite numbers of its range, and whole ones alone where it is whole."""
-    schema = one_column(kind, None if limits is None else sorted(map(float, limits)))
+@given(st.sampled_from(list(TYPE_RANGES)), st.tuples(st.integers(-50, 50), st.integers(-50, 50)) | st.none(), SCALARS)
+def test_accepts_agrees_with_the_ranges(type_name: str, limits: tuple[int, int] | None, value: object) -> None:
+    """A number column accepts exactly the finite numbers of its range, and only whole ones if its type is integer."""
+    schema = single_column_schema(type_name, None if limits is None else sorted(map(float, limits)))
     (column,) = schema.columns
-    low, high = WIDEST[kind] if limits is None else sorted(limits)
+    low, high = TYPE_RANGES[type_name] if limits is None else sorted(limits)
     expected = (
         isinstance(value, int | float)
         and not isinstance(value, bool)
         and low <= value <= high
-        and (kind in ("float", "double") or value == math.floor(value))
+        and (type_name in ("float", "double") or value == math.floor(value))
     )
     assert column.accepts(value) is expected
 
 
-@given(st.sampled_from(["string", "boolean", *WIDEST]), SCALARS)
-def test_optional_adds_only_null(kind: str, value: object) -> None:
+@given(st.sampled_from(["string", "boolean", *TYPE_RANGES]), SCALARS)
+def test_optional_adds_only_null(type_name: str, value: object) -> None:
     """An optional column accepts what a required one accepts, and null."""
-    required = one_column(kind).columns[0]
-    optional = one_column(kind, required=False).columns[0]
+    required = single_column_schema(type_name).columns[0]
+    optional = single_column_schema(type_name, required=False).columns[0]
     assert optional.accepts(value) is (value is None or required.accepts(value))
     assert Column("x", "string").accepts(value) is isinstance(value, str)
     assert Column("x", "boolean").accepts(value) is isinstance(value, bool)
 
 
-# Small numbers, as most values are, and what one type takes and another does not.
+# Small numbers, which most columns accept, and values that some types accept and others do not.
 VALUES = st.integers(-60, 60) | st.integers(-60, 60).map(float) | SCALARS
 EDGES = st.sampled_from(
     [0, -0.0, 0.5, -50, 50.0, 51, -51.0, 2**31 - 1, 2**31, -(2**31) - 1, 2**53 + 1, 10**400, -(10**400), 1e-300]
-    + [factor * edge for widest in WIDEST.values() for edge in widest for factor in (1, 2)]
+    + [factor * edge for widest in TYPE_RANGES.values() for edge in widest for factor in (1, 2)]
     + [math.nan, math.inf, -math.inf, True, False, None, "", "0"]
 )
 
 
 @st.composite
 def schema_and_values(draw: st.DrawFn) -> tuple[InputSchema, list[object]]:
-    """Columns of any type, some optional and some of the numbers limited, and a value for each."""
-    kinds = draw(st.lists(st.sampled_from([*WIDEST, "string", "boolean"]) | st.just("long"), min_size=1, max_size=5))
-    inputs = [{"type": kind, "name": f"c{i}", "required": draw(st.booleans())} for i, kind in enumerate(kinds)]
-    ranges = {f"c{i}": [-50, 50] for i, kind in enumerate(kinds) if kind in WIDEST and draw(st.booleans())}
+    """Draw columns of any type, some optional and some with a range, and a value for each."""
+    types = draw(
+        st.lists(st.sampled_from([*TYPE_RANGES, "string", "boolean"]) | st.just("long"), min_size=1, max_size=5)
+    )
+    inputs = [
+        {"type": type_name, "name": f"c{i}", "required": draw(st.booleans())} for i, type_name in enumerate(types)
+    ]
+    ranges = {
+        f"c{i}": [-50, 50] for i, type_name in enumerate(types) if type_name in TYPE_RANGES and draw(st.booleans())
+    }
     values = draw(st.sampled_from([VALUES, VALUES | EDGES | JSON]))
-    return InputSchema.from_signature(inputs, ranges), [draw(values) for _ in kinds]
+    return InputSchema.from_signature(inputs, ranges), [draw(values) for _ in types]
 
 
 @given(schema_and_values())
-def test_row_is_taken_as_its_columns_accept_it(case: tuple[InputSchema, list[object]]) -> None:
-    """In every form a row is taken, unchanged, where each column accepts its value; each other value is a fault."""
+def test_each_value_that_its_column_refuses_is_a_fault(case: tuple[InputSchema, list[object]]) -> None:
+    """A row is parsed unchanged, in every form, if its columns accept all values; each refused value is a fault."""
     schema, values = case
     refused = [i for i, column in enumerate(schema.columns) if not column.accepts(values[i])]
     by_name = [schema.names[i] for i in refused]
@@ -492,53 +498,53 @@ def test_row_is_taken_as_its_columns_accept_it(case: tuple[InputSchema, list[obj
         ({"instances": [values]}, "#/instances/0", refused),
         ({"instances": [named]}, "#/instances/0", by_name),
     ]
-    for document, pointer, places in forms:
-        outcome = parsed(schema, document)
-        if isinstance(outcome, InvalidRows):
-            assert [fault.pointer for fault in outcome.faults] == [f"{pointer}/{place}" for place in places]
-            assert places
+    for document, pointer, tokens in forms:
+        result = parse_or_error(schema, document)
+        if isinstance(result, InvalidRows):
+            assert [fault.pointer for fault in result.faults] == [f"{pointer}/{token}" for token in tokens]
+            assert tokens
         else:
-            assert not places
-            (row,) = outcome.values
-            assert all(taken is sent for taken, sent in zip(row, values, strict=True))
-            assert len(schema.rows(outcome.values)) == 1
+            assert not tokens
+            (row,) = result.values
+            assert all(parsed is sent for parsed, sent in zip(row, values, strict=True))
+            assert len(schema.to_rows(result.values)) == 1
 
 
 @pytest.mark.parametrize("missing", [["slope"], ["elevation", "soil_type"], list(GOOD)])
-def test_other_key_in_place_of_a_feature(missing: list[str]) -> None:
-    """A row with as many keys as there are features, one of which is another's, is no row."""
+def test_unknown_key_instead_of_a_feature_is_refused(missing: list[str]) -> None:
+    """A row with the right number of keys but unknown ones among them gives faults for unknown and missing keys."""
     document = {name if name not in missing else f"other {name}": value for name, value in GOOD.items()}
     assert len(document) == len(GOOD)
-    assert {detail.split(";")[0] for _, detail in faults(COVERTYPE, document)} == {
+    assert {detail.split(";")[0] for _, detail in faults_of(COVERTYPE, document)} == {
         "is not a feature of this model",
         "is missing",
     }
-    assert len(faults(COVERTYPE, document)) == 2 * len(missing)
+    assert len(faults_of(COVERTYPE, document)) == 2 * len(missing)
 
 
-def test_values_are_the_request_s_own() -> None:
-    """What was parsed is not what the client's document holds: to change the one leaves the other as it was."""
+def test_parsed_rows_do_not_alias_the_document() -> None:
+    """Changing a list in the document after parsing does not change the parsed rows."""
     document = {"features": [2596, 3, 29]}
-    query = COVERTYPE.parse(document, 1)
+    request = COVERTYPE.parse(document, 1)
     document["features"][0] = 0
-    assert query.values == [[2596, 3, 29]]
+    assert request.values == [[2596, 3, 29]]
 
 
-def test_first_of_two_columns_counts() -> None:
-    """Of two columns of a table that have the same name, the first is the model's, and a fault is told there."""
+def test_first_of_two_table_columns_with_the_same_name_counts() -> None:
+    """The first of two table columns with the same name is read, and faults point to it."""
     table = RowTable(["x", "y", "x"], [[1, 2, "no number"]], "#", lambda i, j: f"#/{i}/{j}")
-    assert one_column("double").table(table, 1) == [[1]]
+    assert single_column_schema("double").parse_table(table, 1) == [[1]]
     with pytest.raises(InvalidRows) as caught:
-        one_column("string").table(table, 1)
+        single_column_schema("string").parse_table(table, 1)
     assert [fault.pointer for fault in caught.value.faults] == ["#/0/0"]
 
 
-def test_rows_of_several_requests() -> None:
-    """Rows of any number of requests become one block, each row as it would be alone."""
-    one, other = (COVERTYPE.parse({"features": [elevation, 3, 29]}, 1).values for elevation in (2000, 3000))
-    assert COVERTYPE.rows([*one, *other]).numbers.tolist() == [[2000, 3, 29], [3000, 3, 29]]
+def test_rows_of_several_requests_form_one_array() -> None:
+    """Rows of several requests are combined into one array, each as it would be alone."""
+    first, second = (COVERTYPE.parse({"features": [elevation, 3, 29]}, 1).values for elevation in (2000, 3000))
+    assert COVERTYPE.to_rows([*first, *second]).numbers.tolist() == [[2000, 3, 29], [3000, 3, 29]]
     homes = [*MIXED.parse(HOME, 1).values, *MIXED.parse(HOME | {"rooms": 3, "note": "n"}, 1).values]
-    block = MIXED.rows(homes)
-    assert len(block) == 2
-    assert block.objects.tolist() == [["Oslo", None], ["Oslo", "n"]]
-    assert np.array_equal(block.numbers, [[71.5, 1, math.nan, math.nan], [71.5, 1, 3, math.nan]], equal_nan=True)
+    rows = MIXED.to_rows(homes)
+    assert len(rows) == 2
+    assert rows.objects.tolist() == [["Oslo", None], ["Oslo", "n"]]
+    assert np.array_equal(rows.numbers, [[71.5, 1, math.nan, math.nan], [71.5, 1, 3, math.nan]], equal_nan=True)

@@ -56,7 +56,7 @@ class GatedEngine:
     """An engine that returns each row's number, raises for 13, and blocks while ``open`` is not set."""
 
     name = "fake"
-    frames = False
+    uses_pandas = False
 
     def __init__(self) -> None:
         self.open, self.entered = threading.Event(), threading.Event()
@@ -197,7 +197,8 @@ def test_waits_count_requests_and_calls_count_rows(client: TestClient) -> None:
 
 def test_refusals_count_by_reason(engine: GatedEngine, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused requests count by reason, and waiting rows are a gauge."""
-    monkeypatch.setattr("server.inference.batcher.INLINE", -1.0)  # as for a slow model: its calls run in the thread
+    # All calls run in the thread, as for a slow model.
+    monkeypatch.setattr("server.inference.batcher.INLINE_LIMIT_SECONDS", -1.0)
     engine.open.clear()
     engine.entered.clear()
     with ThreadPoolExecutor(2) as threads:

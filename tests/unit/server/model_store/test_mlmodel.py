@@ -74,7 +74,7 @@ def test_mlflow_model_folder_is_read(saved: Path) -> None:
     assert set(mlmodel.flavors) == {"sklearn", "python_function"}
     assert mlmodel.schema.names == ("width", "height")
     width = mlmodel.schema.columns[0]
-    assert (width.limited, width.low, width.high) == (True, 0, 10)
+    assert (width.has_range, width.low, width.high) == (True, 0, 10)
     assert mlmodel.trained_on == "file: rows.csv"
     assert mlmodel.example == {"width": 1.5, "height": 2.0}
 
@@ -92,7 +92,7 @@ def test_read_without_mlflow(saved: Path) -> None:
 def test_by_its_signature_alone(tmp_path: Path) -> None:
     """A model without metadata and without an example is served by its signature."""
     mlmodel = MLmodel.read(write(tmp_path))
-    assert [(column.name, column.required, column.limited) for column in mlmodel.schema.columns] == [
+    assert [(column.name, column.required, column.has_range) for column in mlmodel.schema.columns] == [
         ("rooms", True, False),
         ("area", False, False),
     ]
@@ -102,7 +102,7 @@ def test_by_its_signature_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("metadata", [None, {}, {"ranges": None}, {"other": 1}])
 def test_unrelated_metadata_sets_no_ranges(tmp_path: Path, metadata: object) -> None:
     """Metadata that says nothing of ranges limits nothing."""
-    assert not any(column.limited for column in MLmodel.read(write(tmp_path, metadata=metadata)).schema.columns)
+    assert not any(column.has_range for column in MLmodel.read(write(tmp_path, metadata=metadata)).schema.columns)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_loaded_model_predicts_its_own_example(saved: Path) -> None:
     )
     assert model.example == {"width": 1.5, "height": 2.0}
     assert model.example_row == [1.5, 2.0]
-    assert model.engine.predict(model.schema.rows([model.example_row])).labels == pytest.approx([1.0], abs=0.5)
+    assert model.engine.predict(model.schema.to_rows([model.example_row])).labels == pytest.approx([1.0], abs=0.5)
 
 
 @pytest.mark.parametrize(

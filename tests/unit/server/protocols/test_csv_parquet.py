@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 
 from server.errors import InvalidBody, InvalidRows
-from server.inference.columns import column_of
+from server.inference.columns import parse_column
 from server.protocols.csv_parquet import can_read_parquet, read_csv, read_parquet
 
 SIGNATURE = [
     {"name": name, "type": column_type}
     for name, column_type in {"n": "long", "x": "double", "b": "boolean", "s": "string"}.items()
 ]
-COLUMNS = [column_of(i, column, {}) for i, column in enumerate(SIGNATURE)]
+COLUMNS = [parse_column(i, column, {}) for i, column in enumerate(SIGNATURE)]
 
 
 def rows(text: str) -> list[list[object]]:
@@ -79,7 +79,7 @@ def test_first_of_two_csv_columns_counts() -> None:
 
 def test_csv_fault_names_row_and_column() -> None:
     """The place of a fault names the row and the column."""
-    assert read_csv(b"n,x\n1,2\n", COLUMNS, 9).place(0, 1) == "#/row 1/x"
+    assert read_csv(b"n,x\n1,2\n", COLUMNS, 9).value_pointer(0, 1) == "#/row 1/x"
 
 
 def parquet(**columns: object) -> bytes:

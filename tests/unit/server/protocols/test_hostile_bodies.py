@@ -207,7 +207,7 @@ def test_short_csv_rows_are_not_padded_to_a_wide_header() -> None:
     values = ",".join(str(ROW[name] if ROW[name] is not None else "") for name in NAMES)
     table = csv_parquet.read_csv((",".join(wide) + f"\n{values}" * 50).encode(), COLUMNS, MAX_ROWS)
     assert {len(row) for row in table.rows} == {WIDTH}
-    assert MODEL.schema.lenient().table(table, MAX_ROWS)[49] == [ROW[name] for name in NAMES]
+    assert MODEL.schema.lenient().parse_table(table, MAX_ROWS)[49] == [ROW[name] for name in NAMES]
 
 
 def test_split_columns_must_be_names_or_numbers(client: TestClient) -> None:

@@ -155,7 +155,7 @@ def test_parquet_requires_an_engine_with_pandas(client: TestClient) -> None:
     media_type = "application/vnd.apache.parquet"
     assert post(client, file.getvalue(), media_type).json() == {"predictions": [MIRRORED]}
     engine = Mirror()
-    engine.frames = False
+    engine.uses_pandas = False
     with client_of(engine) as client_without_pandas:
         answer = post(client_without_pandas, file.getvalue(), media_type)
         assert answer.status_code == 415
@@ -192,7 +192,7 @@ class Failing:
     """An engine that fails."""
 
     name = "failing"
-    frames = False
+    uses_pandas = False
 
     def predict(self, _rows: Rows) -> Prediction:
         raise ValueError("secret")

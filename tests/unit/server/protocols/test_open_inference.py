@@ -27,7 +27,7 @@ class Sum:
     """An engine that predicts the sum of a row, with a confidence."""
 
     name = "sum"
-    frames = False
+    uses_pandas = False
 
     def predict(self, rows: Rows) -> Prediction:
         totals = rows.numbers.sum(axis=1).tolist()

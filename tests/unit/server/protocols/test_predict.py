@@ -59,7 +59,7 @@ class Double:
     """An engine that predicts twice the value of a row, or a fixed label, or raises an error."""
 
     name = "double"
-    frames = False
+    uses_pandas = False
 
     def __init__(self, error: Exception | None = None, label: object = None) -> None:
         self.error = error
@@ -89,7 +89,7 @@ def double(engine: Double) -> Model:
 def endpoint(engine: Double) -> tuple[Endpoint, Callable[[Sequence[Row]], Prediction]]:
     model = double(engine)
     return Endpoint(PredictProtocol(model, SETTINGS.max_pending), LIMIT_BYTES), lambda values: engine.predict(
-        model.schema.rows(values)
+        model.schema.to_rows(values)
     )
 
 
@@ -329,7 +329,7 @@ def test_full_or_closed_queue_is_a_503() -> None:
 
     async def ask(predict: Endpoint, batcher: Batcher) -> None:
         waiting = batcher.submit([[1.0], [2.0]])
-        for reason in ("2 rows are waiting, at most 3 may", "this worker is stopping"):
+        for reason in ("2 rows are waiting, and 2 more would exceed the limit of 3", "this worker is stopping"):
             client = Client([b'{"instances": [[1], [2]]}'])
             await predict(client.scope(batcher), client.receive, client.send)
             assert reason in problem(client.answer, 503)["detail"]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from server.errors import InvalidBody
-from server.inference.columns import column_of
+from server.inference.columns import parse_column
 from server.inference.rows import Prediction
 from server.protocols.tensors import DATATYPES, Tensor, output_tensors, to_table
 
 SIGNATURE = [{"name": name, "type": column_type} for name, column_type in {"a": "long", "b": "double"}.items()]
-COLUMNS = [column_of(i, column, {}) for i, column in enumerate(SIGNATURE)]
+COLUMNS = [parse_column(i, column, {}) for i, column in enumerate(SIGNATURE)]
 
 
 def tensor(**changes: Any) -> Tensor:
@@ -108,7 +108,7 @@ def test_tensors_per_column_may_be_in_any_order() -> None:
     """Tensors per column may be in any order, of shape [n] or [n, 1]."""
     table = to_table([tensor(name="b", shape=[2, 1]), tensor(name="a", data=[3, 4])], COLUMNS)
     assert (list(table.names), [list(row) for row in table.rows]) == (["b", "a"], [[1, 3], [2, 4]])
-    assert table.place(1, 0) == "#/inputs/0/data/1"
+    assert table.value_pointer(1, 0) == "#/inputs/0/data/1"
 
 
 def test_single_tensor_has_columns_in_signature_order() -> None:

@@ -123,7 +123,7 @@ class GatedEngine:
     """An engine that returns each row's number, raises for 13, and blocks while ``open`` is not set."""
 
     name = "gate"
-    frames = False
+    uses_pandas = False
 
     def __init__(self) -> None:
         self.calls: list[list[float]] = []
@@ -281,7 +281,7 @@ async def listening(
     server = DrainingServer(worker)  # type: ignore[arg-type]
     with socket.socket() as listener, pytest.MonkeyPatch.context() as patch:
         patch.setattr("server.workers.drain.HttpConnection", recording_protocol(writes))
-        patch.setattr("server.inference.batcher.INLINE", inline)
+        patch.setattr("server.inference.batcher.INLINE_LIMIT_SECONDS", inline)
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         listener.setblocking(False)

@@ -230,7 +230,7 @@ from server.engines.loading import load_engine
 from server.model_store.mlmodel import MLmodel
 mlmodel = MLmodel.read(Path(sys.argv[1]))
 engine = load_engine(mlmodel, "auto", Path(sys.argv[2]))
-rows = mlmodel.schema.rows(mlmodel.schema.parse(json.loads(sys.argv[3]), 1000).values)
+rows = mlmodel.schema.to_rows(mlmodel.schema.parse(json.loads(sys.argv[3]), 1000).values)
 answer = engine.predict(rows)
 print(json.dumps([engine.name, answer.labels, answer.confidences, sorted({m.split(".")[0] for m in sys.modules})]))
 """

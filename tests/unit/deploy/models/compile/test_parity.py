@@ -28,7 +28,7 @@ class Fixed:
     labels: list[Any]
 
     name = "fixed"
-    frames = False
+    uses_pandas = False
 
     def predict(self, rows: Rows) -> Prediction:
         places = rows.numbers[:, 0].astype(int)

@@ -59,7 +59,7 @@ def documents(schema: InputSchema, rows: Rows) -> list[list[object]]:
 
 def assert_valid(schema: InputSchema, rows: Rows) -> None:
     query = schema.parse({"instances": documents(schema, rows)}, len(rows))
-    assert schema.rows(query.values).numbers.tobytes() == rows.numbers.tobytes()
+    assert schema.to_rows(query.values).numbers.tobytes() == rows.numbers.tobytes()
 
 
 MODELS = {
