@@ -11,7 +11,7 @@ from typing import Any
 from deploy.errors import CommandError
 from deploy.options import MAX_REPLICAS, Options
 from deploy.rollout import replica_client
-from deploy.scaling.adapters.adapter import WANTED, Adapter, adapter_of, connections
+from deploy.scaling.adapters.adapter import OPEN_FILES, Adapter, adapter_of, worker_connections
 from deploy.scaling.placement import Placement
 from deploy.scaling.run import Lab
 from deploy.scaling.topology import Topology, size
@@ -118,9 +118,9 @@ class Service:
             CommandError: it cannot.
         """
         files = self._adapter.open_files()
-        most = connections(files) * math.ceil(len(self.cpus) / 4) * 5 // 6
+        most = worker_connections(files) * math.ceil(len(self.cpus) / 4) * 5 // 6
         if users > most:
-            remedy = f"; or first, as root: ulimit -n {WANTED}" if files < WANTED else ""
+            remedy = f"; or first, as root: ulimit -n {OPEN_FILES}" if files < OPEN_FILES else ""
             raise CommandError(
                 f"USERS={users}: Nginx can hold {most} users' connections, with {files} open files a process{remedy}"
             )

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
-from deploy.backends.local.watch import family
+from deploy.backends.local.watch import process_tree
 from deploy.models.training.form import FEATURES
 from deploy.models.training.synthetic import generate
 from tests.support.models import saved_models
@@ -145,7 +145,7 @@ def memory_of_replicas(stack: Stack) -> list[int]:
     """Wait until old workers have exited, and return the proportional set size (bytes) of each replica."""
 
     def master_and_worker(pid: int) -> list[psutil.Process] | None:
-        processes = family(pid)
+        processes = process_tree(pid)
         return processes if len(processes) == 2 else None
 
     families = [wait_until(partial(master_and_worker, pid)) for pid in replicas(stack).values()]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from deploy.backends.base import Client
-from deploy.backends.local.backend import LocalBackend, Parts
+from deploy.backends.local.backend import Dependencies, LocalBackend
 from deploy.backends.local.readiness import Readiness, Timings
 from deploy.errors import CommandError
 from deploy.options import ModelOptions
@@ -90,12 +90,12 @@ class Local:
 
     def backend(self, **environ: str) -> LocalBackend:
         """Return the backend as a command with these environment variables would build it."""
-        probe, timings = FakeProbe(self.supervisord), Timings(5, 5, 5, introductions=1, pause=0)
+        probe, timings = FakeProbe(self.supervisord), Timings(5, 5, 5, warmup_requests=1, pause=0)
         readiness = Readiness(self.layout, self.supervisord, probe, timings)
-        parts = Parts(
+        dependencies = Dependencies(
             self.supervisord, readiness, self.client, self.find_nginx, self._ensure_model, self.registrar, self._run
         )
-        return LocalBackend(self.layout, options(**environ), parts)
+        return LocalBackend(self.layout, options(**environ), dependencies)
 
     def up(self, *, full: bool = False, **environ: str) -> list[str]:
         """Run `make up` and return its events."""

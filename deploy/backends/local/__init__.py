@@ -1,1 +1,1 @@
-"""The no-Docker backend: replicas on Unix sockets under supervisord, with Nginx in front."""
+"""The local backend: replicas on Unix sockets under supervisord behind Nginx, without Docker."""

@@ -1,4 +1,4 @@
-"""The steps of the verbs on the local backend: each computes what should run and lets supervisord converge to it."""
+"""The local backend: each step computes what should run, and lets supervisord converge to it."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ from server.system.platform import usable_cpus
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What the local backend works with. Tests hand in others."""
+class Dependencies:
+    """The objects and functions that the local backend uses. Tests pass fakes."""
 
     supervisord: Supervisord
     readiness: Readiness
     client: Client | None = None
-    # Returns the path of the program Nginx, installed where it is missing and may be.
+    # Returns the path of Nginx, which it may install.
     find_nginx: Callable[[], str] = nginx.find_nginx
-    # Resolves the model once, or trains the default one.
+    # Resolves the model, or trains the default one.
     ensure_model: Callable[[ModelOptions], object] = ensure_model
     registrar: Callable[[Mapping[str, str]], Registrar] = LocalRegistrar
     run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run
 
     @classmethod
     def of(cls, layout: Layout) -> Self:
-        """Return the real ones of the stack in this folder."""
+        """Return the real dependencies for the stack in this folder."""
         supervisord = Supervisord(layout)
         return cls(supervisord, Readiness(layout, supervisord))
 
 
 class LocalBackend(Backend):
-    """One stack under one ``var``. Its process works in that folder: socket paths are relative to it."""
+    """The stack in one ``var``, which becomes the working directory since socket paths are relative to it."""
 
     name = "local"
     default = Stack()
@@ -65,14 +65,18 @@ class LocalBackend(Backend):
     tls_key_mode = 0o600
     _limits_missing = "CPUS is missing: make resources CPUS=1"
 
-    def __init__(self, layout: Layout, options: Options, parts: Parts | None = None) -> None:
-        self._parts = parts or Parts.of(layout)
-        self._supervisord, self._readiness = self._parts.supervisord, self._parts.readiness
-        super().__init__(layout, options, self._parts.client)
+    def __init__(self, layout: Layout, options: Options, dependencies: Dependencies | None = None) -> None:
+        self._dependencies = dependencies or Dependencies.of(layout)
+        self._supervisord, self._readiness = self._dependencies.supervisord, self._dependencies.readiness
+        super().__init__(layout, options, self._dependencies.client)
         os.chdir(layout.var)
 
     def monitoring(self) -> Mapping[str, str]:
-        """Refuse, and say how to read by hand what would be read."""
+        """Refuse monitoring; the error says how to read the metrics of a replica by hand.
+
+        Raises:
+            CommandError: always.
+        """
         if self._options.backend != "local":
             self._require_running()
         raise CommandError(
@@ -81,29 +85,30 @@ class LocalBackend(Backend):
         )
 
     def train(self) -> None:
-        """Become the trainer. Does not return."""
-        self._become("deploy.models.training.train")
+        """Replace this process by the training program; does not return."""
+        self._replace_process("deploy.models.training.train")
 
     def compile(self) -> None:
-        """Become the compiler of models. Does not return."""
-        self._become("deploy.models.compile.compile_model")
+        """Replace this process by the compiler of models; does not return."""
+        self._replace_process("deploy.models.compile.compile_model")
 
     def record(self, document: str) -> None:
         """Log measured runs in the stack's registry."""
-        ran = self._parts.run(
+        completed = self._dependencies.run(
             [sys.executable, "-m", "deploy.models.registry.record"],
-            cwd=ROOT, env=self._environment(self._stack()), input=document, capture_output=True, text=True, check=False,
+            cwd=ROOT, env=self._program_environment(self._stack()), input=document, capture_output=True, text=True,
+            check=False,
         )  # fmt: skip
-        if ran.returncode:
-            reason = last_line(ran.stderr, f"status {ran.returncode}")
+        if completed.returncode:
+            reason = last_line(completed.stderr, f"status {completed.returncode}")
             raise CommandError(f"no run was logged: {reason.removeprefix('error: ')}")
 
     def status(self) -> list[str]:
-        """Return a line for each program, and where to reach the stack."""
+        """Return a line for each program, and notes on problems."""
         return status(self._require_running().wanted, self._supervisord, self._layout)
 
     def stats(self) -> None:
-        """Show CPU and memory; again and again while there is a terminal."""
+        """Print the CPU and memory of each program; at a terminal, refresh until Ctrl-C."""
         stack = self._require_running().wanted
         while True:
             lines = stats(stack, self._supervisord)
@@ -113,7 +118,7 @@ class LocalBackend(Backend):
             print("\033[2J\033[H" + "\n".join(lines), flush=True)
 
     def logs(self) -> None:
-        """Show what a service printed. Does not return."""
+        """Replace this process by `tail` of a service's log; does not return."""
         follow_logs(self._layout, self._options.service)
 
     def down(self) -> None:
@@ -129,23 +134,23 @@ class LocalBackend(Backend):
         return Record.load(self._layout) if self._supervisord.pid is not None else None
 
     def _with_limits(self, stack: Stack) -> Stack:
-        # SERVER_CPUS and SERVER_MEMORY are for containers, and may be in a file of settings for both.
+        # SERVER_CPUS and SERVER_MEMORY apply to containers only, but one settings file may serve both backends.
         if self._options.memory and self._options.memory.variable == "MEMORY":
             raise CommandError("MEMORY= needs Docker: the local backend has no memory limits")
-        cpus, most = self._options.cpus, len(usable_cpus())
+        cpus, max_cpus = self._options.cpus, len(usable_cpus())
         if cpus is None or cpus.variable != "CPUS":
             return stack
-        if cpus.value % 1 or not 1 <= cpus.value <= most:
+        if cpus.value % 1 or not 1 <= cpus.value <= max_cpus:
             raise CommandError(
-                f"{cpus.variable}={cpus.text!r}: expected a whole number from 1 to {most}; "
-                "for parts of a CPU use Docker"
+                f"{cpus.variable}={cpus.text!r}: expected a whole number from 1 to {max_cpus}; "
+                "fractions of a CPU need Docker"
             )
         return replace(stack, cpus=int(cpus.value))
 
     def _prepare(self, stack: Stack, previous: Record | None) -> Stack:
         if previous is None:
             self._supervisord.stop_leftovers()
-        _ = self._nginx  # installed before anything is started
+        _ = self._nginx  # Nginx is installed before anything starts.
         if stack.http_port is None:
             stack = replace(stack, http_port=ports.default(stack.http_host, *ports.HTTP))
         if stack.has_tls and stack.https_port is None:
@@ -164,8 +169,10 @@ class LocalBackend(Backend):
         self._converge(previous)
 
     def _provide_model(self, stack: Stack, _previous: Record | None) -> Record:
-        environment = self._environment(stack) | ({OWN_REGISTRY_VARIABLE: stack.tracking_uri} if stack.full else {})
-        self._parts.ensure_model(ModelOptions.read(environment))
+        environment = self._program_environment(stack) | (
+            {OWN_REGISTRY_VARIABLE: stack.tracking_uri} if stack.full else {}
+        )
+        self._dependencies.ensure_model(ModelOptions.read(environment))
         return Record(stack)
 
     def _start(self, record: Record) -> None:
@@ -174,51 +181,51 @@ class LocalBackend(Backend):
         self._converge(record)
 
     def _converge(self, record: Record) -> None:
-        """Converge; a lone replica that has to be replaced gets company first, so that there is one that answers."""
+        """Converge; before a single replica is replaced, start a second one, so that one always answers."""
         self._supervisord.write(programs(record.wanted, self._layout, self._nginx))
-        _, changed, removed = self._supervisord.difference()
-        is_lone = record.wanted.replicas == 1 and not any(map(slot_of, removed))
-        if is_lone and replica_name(1) in changed:
-            self._run(record.with_wanted(replace(record.wanted, replicas=2)))
-        self._run(record)
+        _, changed, removed = self._supervisord.config_changes()
+        is_single = record.wanted.replicas == 1 and not any(map(slot_of, removed))
+        if is_single and replica_name(1) in changed:
+            self._run_programs(record.with_wanted(replace(record.wanted, replicas=2)))
+        self._run_programs(record)
 
     def _replace_replicas(self, record: Record) -> None:
         stack = record.wanted
         names = [replica_name(slot) for slot in range(1, stack.replicas + 1)]
-        current = [name for name in names if self._supervisord.sets(name, CODE_DIGEST, code_digest())]
+        current = [name for name in names if self._supervisord.has_variable(name, CODE_DIGEST, code_digest())]
         if stack.replicas == 1:
-            self._run(record.with_wanted(replace(stack, replicas=2)))
-        for name in current:  # _run replaces those of other code
-            self._wait_for_others(name)
+            self._run_programs(record.with_wanted(replace(stack, replicas=2)))
+        for name in current:  # _run_programs replaces the replicas with other code.
+            self._wait_for_other_replicas(name)
             self._supervisord.restart(name)
             self._readiness.wait_ready(name)
-        self._run(record)
+        self._run_programs(record)
 
     def _replicas_and_registrar(self, stack: Stack, previous: Record | None) -> tuple[Sequence[Replica], Registrar]:
         info = self._supervisord.info() if previous else {}
         replicas = [LocalReplica(slot_of(name), info[name]["pid"], self._supervisord) for name in info if slot_of(name)]
-        return replicas, self._parts.registrar(self._environment(stack))
+        return replicas, self._dependencies.registrar(self._program_environment(stack))
 
     @cached_property
     def _nginx(self) -> str:
-        """The path of the program Nginx."""
-        return self._parts.find_nginx()
+        """The path of the nginx executable."""
+        return self._dependencies.find_nginx()
 
-    def _run(self, record: Record) -> None:
-        """Make supervisord run exactly this: new replicas first, then changed programs one by one, then the rest.
+    def _run_programs(self, record: Record) -> None:
+        """Make supervisord run exactly this stack: new replicas first, then changed programs one by one, then others.
 
         Raises:
-            CommandError: something did not come up.
+            CommandError: a program did not start, with the reason.
         """
         stack = record.wanted
         self._supervisord.write(programs(stack, self._layout, self._nginx))
-        added, changed, removed = self._supervisord.difference()
+        added, changed, removed = self._supervisord.config_changes()
         self._supervisord.add(*filter(slot_of, added))
-        self._revive()
+        self._start_ended_programs()
         self._readiness.wait_ready(*filter(slot_of, added))
         for name in changed:
             if slot_of(name):
-                self._wait_for_others(name)
+                self._wait_for_other_replicas(name)
             self._supervisord.replace(name)
             self._readiness.wait_ready(*filter(slot_of, [name]))
         self._supervisord.add(*(name for name in added if not slot_of(name)))
@@ -227,25 +234,25 @@ class LocalBackend(Backend):
         self._readiness.wait_ready(*(replica_name(slot) for slot in range(1, stack.replicas + 1)))
         self._readiness.wait_for_addresses(stack)
         if added:
-            self._readiness.introduce(stack)
+            self._readiness.warm_up_nginx(stack)
 
-    def _wait_for_others(self, name: str) -> None:
-        """Wait until the other replicas answer that can: this one is about to go."""
-        for other in filter(slot_of, self._supervisord.info()):
-            if other != name:
-                with suppress(CommandError):  # a replica that cannot start is none to wait for
-                    self._readiness.wait_ready(other)
+    def _wait_for_other_replicas(self, name: str) -> None:
+        """Wait until the other replicas are ready, since this one is about to stop; skip those that cannot start."""
+        for replica in filter(slot_of, self._supervisord.info()):
+            if replica != name:
+                with suppress(CommandError):
+                    self._readiness.wait_ready(replica)
 
-    def _revive(self) -> None:
+    def _start_ended_programs(self) -> None:
         for name, process in self._supervisord.info().items():
-            # One that a command was stopping when it was interrupted is started again, too.
+            # A stopping program was left behind by an interrupted command.
             if process["statename"] in ("STOPPING", "STOPPED", "EXITED", "FATAL"):
                 self._supervisord.revive(name)
-            elif process["statename"] == "RUNNING" and _cannot_be_reached(name):
+            elif process["statename"] == "RUNNING" and _has_lost_its_socket(name):
                 self._supervisord.restart(name)
 
     def _write_client_key(self, stack: Stack) -> None:
-        """Write the key for Locust's page, which reads it before each test."""
+        """Write the API key to the file that Locust reads before each test."""
         path = self._layout.client_key
         path.unlink(missing_ok=True)
         if key := api_keys.client_key(stack, self._options):
@@ -253,7 +260,7 @@ class LocalBackend(Backend):
             path.write_text(key)
 
     def _start_supervisord(self) -> None:
-        """Start it with what every program of the stack may know."""
+        """Start supervisord with the environment that every program of the stack may read."""
         hidden = {*SERVER_ONLY_VARIABLES, "API_KEY"}
         self._supervisord.start({name: text for name, text in self._options.environment.items() if name not in hidden})
 
@@ -261,18 +268,18 @@ class LocalBackend(Backend):
         running = self._running()
         return running.wanted if running else self.default
 
-    def _environment(self, stack: Stack) -> dict[str, str]:
-        """Return the environment of a program that works on the stack's models and registry."""
+    def _program_environment(self, stack: Stack) -> dict[str, str]:
+        """Return the environment of a program that uses the models and the registry of a stack."""
         return {**self._options.environment, **stack.environment, "VAR_DIR": str(self._layout.var)}
 
-    def _become(self, program: str) -> None:
-        asked = self._options.texts(self._options.environment)
-        environment = {**self._stack().environment, **asked, "VAR_DIR": str(self._layout.var)}
+    def _replace_process(self, module: str) -> None:
+        option_texts = self._options.texts(self._options.environment)
+        environment = {**self._stack().environment, **option_texts, "VAR_DIR": str(self._layout.var)}
         os.chdir(ROOT)
-        os.execve(sys.executable, [sys.executable, "-m", program], environment)  # noqa: S606
+        os.execve(sys.executable, [sys.executable, "-m", module], environment)  # noqa: S606
 
 
-def _cannot_be_reached(name: str) -> bool:
-    """Return whether it is a replica whose socket somebody has deleted."""
+def _has_lost_its_socket(name: str) -> bool:
+    """Return whether this is a replica whose socket file was deleted."""
     slot = slot_of(name)
     return slot > 0 and not Path(replica_socket(slot)).exists()

@@ -1,19 +1,19 @@
-"""How many files a process may have open: each connection is one."""
+"""The limit of open files of a process; each connection counts as one."""
 
 from __future__ import annotations
 
 import resource
 from contextlib import suppress
 
-# As many as Nginx is given, where the machine allows it; docker-compose.yml has the same number.
-WANTED = 65536
+# The limit for Nginx, if the machine allows it; docker-compose.yml has the same number.
+OPEN_FILES = 65536
 
 
-def allow_files(wanted: int = WANTED) -> int:
-    """Let this process, and so those that it starts, open so many, or as many as it may; how many that is."""
+def raise_file_limit(wanted: int = OPEN_FILES) -> int:
+    """Raise the limit of this process and its children to ``wanted``, or as far as allowed; return the new limit."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < wanted:
-        with suppress(ValueError, OSError):  # root may, others may not
+        with suppress(ValueError, OSError):  # Only root may raise the hard limit.
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
             return wanted
         wanted = hard

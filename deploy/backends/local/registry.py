@@ -1,4 +1,4 @@
-"""MLflow's server as a local program: on the SQLite file and the folder of `make up`, or on what the user names."""
+"""MLflow's server as a local program, with a SQLite file and a folder, or the stores that the user names."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
 from server.system.files import write_atomically
 
-# Where everything on this machine reaches the stack's own MLflow.
+# The address of the stack's own MLflow on this machine.
 ADDRESS = "http://127.0.0.1:{port}"
 
 
 def programs(stack: Stack, layout: Layout) -> list[Program]:
-    """MLflow's server; none where the stack has no registry of its own."""
+    """Return the program of MLflow's server; empty if the stack does not have its own registry."""
     if not stack.full:
         return []
     path, settings = layout.run / "mlflow.json", json.dumps(_settings(stack, layout))
@@ -26,9 +26,9 @@ def programs(stack: Stack, layout: Layout) -> list[Program]:
         "PYTHONPATH": str(ROOT),
         "HOST": "127.0.0.1",
         "PORT": str(stack.mlflow_port),
-        # By a file: what `env` is told, everybody may see.
+        # The settings are in a file, since every user can read the arguments of `env`.
         "SETTINGS_FILE": str(path),
-        # Other settings make another program, which supervisord then starts anew.
+        # The digest makes supervisord restart the program when its settings change.
         "CONFIG_DIGEST": sha256(settings.encode()).hexdigest(),
     }
     return [
@@ -42,10 +42,10 @@ def programs(stack: Stack, layout: Layout) -> list[Program]:
 
 
 def start(supervisord: Supervisord, stack: Stack, layout: Layout) -> None:
-    """Run MLflow as this stack asks for it, beside the programs that there are, whose files are left as they are."""
+    """Start or update MLflow for this stack; the files of the other programs are not changed."""
     for program in programs(stack, layout):
-        supervisord.write_one(program)
-    added, changed, _ = supervisord.difference()
+        supervisord.write_program(program)
+    added, changed, _ = supervisord.config_changes()
     if registry_services.MLFLOW in added:
         supervisord.add(registry_services.MLFLOW)
     elif registry_services.MLFLOW in changed:
@@ -55,7 +55,7 @@ def start(supervisord: Supervisord, stack: Stack, layout: Layout) -> None:
 
 
 def _settings(stack: Stack, layout: Layout) -> dict[str, str]:
-    """What the server is to work on."""
+    """Return the addresses of the database and the artifact store that the server uses."""
     own = registry_services.own_services(stack)
     settings = dict(stack.registry)
     if registry_services.DATABASE in own:

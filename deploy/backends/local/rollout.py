@@ -1,4 +1,4 @@
-"""Replicas under supervisord as :mod:`deploy.rollout.promotion` sees them, and its registrar: a process beside them."""
+"""The replicas and the registrar of a promotion (:mod:`deploy.rollout.promotion`) under supervisord."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from server.errors import last_line
 
 @dataclass(slots=True)
 class LocalReplica:
-    """The program in a slot; ``pid`` is its master's."""
+    """The replica in a slot; ``pid`` is the process id of its Gunicorn master."""
 
     slot: int
     pid: int
@@ -30,21 +30,25 @@ class LocalReplica:
 
     @property
     def name(self) -> str:
-        """As `make status` calls it."""
+        """The name of the replica, as `make status` shows it."""
         return replica_name(self.slot)
 
     def runs_code(self, digest: str) -> bool:
-        """Return whether its program was written for this code."""
-        return self.supervisord.sets(self.name, CODE_DIGEST, digest)
+        """Return whether the replica was started with this code."""
+        return self.supervisord.has_variable(self.name, CODE_DIGEST, digest)
 
     def health(self) -> Mapping[str, Any]:
-        """What it says of itself."""
+        """Return the replica's `/health` document; empty if it does not answer."""
         status, document = replica_client.get_json_over_socket(replica_socket(self.slot), "/health")
         return document if status == 200 else {}
 
     def send_sighup(self) -> None:
-        """Tell Gunicorn's master to reload."""
-        self.pid = self._now()
+        """Send SIGHUP to the Gunicorn master, so that it reloads.
+
+        Raises:
+            CommandError: there is no master.
+        """
+        self.pid = self._master_pid()
         try:
             if self.pid:
                 os.kill(self.pid, signal.SIGHUP)
@@ -54,40 +58,40 @@ class LocalReplica:
         raise CommandError(f"{self.name}: its master has ended; see make logs")
 
     def failure(self) -> str | None:
-        """Whether the master has ended meanwhile."""
-        return None if self._now() == self.pid else "its master has ended; see make logs"
+        """Return why the master ended or was replaced since the reload, or None."""
+        return None if self._master_pid() == self.pid else "its master has ended; see make logs"
 
-    def _now(self) -> int:
+    def _master_pid(self) -> int:
         return int(self.supervisord.info().get(self.name, {}).get("pid", 0))
 
 
 @dataclass(frozen=True, slots=True)
 class LocalRegistrar:
-    """The steps of :mod:`deploy.models.promote`, each in a process that is thrown away."""
+    """The steps of :mod:`deploy.models.promote`, each in its own process."""
 
     environment: Mapping[str, str]
 
     def check(self, version: str | None, served: str | None, *, force: bool) -> dict[str, Any]:
-        """Bring the candidate to this machine, and try it."""
+        """Copy the candidate to this machine and test it."""
         options = [*(["--served", served] if served else []), *(["--force"] if force else [])]
-        return self._step("check", *options, *(["--", version] if version else ["--before"]))
+        return self._run_step("check", *options, *(["--", version] if version else ["--before"]))
 
     def accept(self, candidate: Mapping[str, Any]) -> dict[str, Any]:
-        """Let the registry's alias lead to it."""
-        return self._step("accept", document=candidate)
+        """Point the registry's alias to the candidate."""
+        return self._run_step("accept", document=candidate)
 
     def undo(self, previous: Mapping[str, Any]) -> None:
         """Restore what the candidate replaced; ``previous`` is the result of :meth:`accept`."""
-        self._step("undo", document=previous)
+        self._run_step("undo", document=previous)
 
-    def _step(self, *arguments: str, document: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        ran = subprocess.run(
+    def _run_step(self, *arguments: str, document: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        completed = subprocess.run(
             [sys.executable, "-m", "deploy.models.promote", *arguments],
             cwd=ROOT, env=dict(self.environment), input=json.dumps(document or {}), capture_output=True, text=True,
             check=False,
         )  # fmt: skip
-        if ran.returncode:
-            reason = last_line(ran.stderr, f"status {ran.returncode}")
+        if completed.returncode:
+            reason = last_line(completed.stderr, f"status {completed.returncode}")
             raise CommandError(reason.removeprefix("error: "))
-        answer: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+        answer: dict[str, Any] = json.loads(completed.stdout.splitlines()[-1])
         return answer

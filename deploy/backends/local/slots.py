@@ -1,4 +1,4 @@
-"""The places that replicas of the local backend take: numbered from 1, each with a name and a socket."""
+"""The slots of local replicas: numbered from 1, each with a program name and a socket."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ SLOTS = MAX_REPLICAS["local"]
 
 
 def replica_name(slot: int) -> str:
-    """The program in a slot; also the replica's part of ``X-Served-By``."""
+    """Return the name of the program in a slot; ``X-Served-By`` begins with it."""
     return f"replica-{slot}"
 
 
 def replica_socket(slot: int) -> str:
-    """Where the replica in a slot listens, relative to ``var``."""
+    """Return the path of the socket of the replica in a slot, relative to ``var``."""
     return f"run/{slot}.sock"
 
 
 def slot_of(name: str) -> int:
-    """The slot of a replica's program; 0 for any other."""
-    kind, _, number = name.partition("-")
-    return int(number) if kind == "replica" else 0
+    """Return the slot of a replica's program, or 0 for another program."""
+    prefix, _, number = name.partition("-")
+    return int(number) if prefix == "replica" else 0

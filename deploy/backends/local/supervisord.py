@@ -1,4 +1,4 @@
-"""A thin client of supervisord: start it, tell it which programs there are, stop it."""
+"""A client of supervisord: starting it, configuring and controlling its programs, and stopping it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 from deploy.errors import CommandError
 from deploy.stack.paths import Layout
 
-# Seconds after which a process has become another program.
-_BECOMING_SECONDS = 0.1
-# In the environment of everything that a stack starts: tells its processes from any other's.
-MARK = "FORKCAST_VAR"
+# How long after fork() a process may need to replace itself by another program.
+_EXEC_SECONDS = 0.1
+# The environment variable that marks every process of a stack; its value is the stack's ``var``.
+STACK_MARKER = "FORKCAST_VAR"
 
-# The module that starts Nginx, and the name by which older code did; see deploy/local.py.
-LAUNCHER, _OLD_LAUNCHER = "deploy.backends.local.takeover", "deploy.local.takeover"
+# The module that starts Nginx, and the name that it had in earlier versions; see deploy/local.py.
+NGINX_LAUNCHER, _OLD_NGINX_LAUNCHER = "deploy.backends.local.takeover", "deploy.local.takeover"
 
 _CONFIG = """\
 [supervisord]
@@ -35,7 +35,7 @@ logfile = log/supervisord.log
 pidfile = run/supervisord.pid
 minfds = {files}
 [unix_http_server]
-; Through the working directory: a deep checkout's own path could be longer than a socket's may be.
+; The path of a checkout could be longer than the path of a socket may be; the working directory shortens it.
 file = /proc/self/cwd/run/supervisord.sock
 chmod = 0700
 [rpcinterface:supervisor]
@@ -62,7 +62,7 @@ stdout_logfile_backups = 2
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One supervised program. ``stop_seconds`` is how long it may take to stop before it is killed."""
+    """A program that supervisord runs; it is killed if it takes longer than ``stop_seconds`` to stop."""
 
     name: str
     command: Sequence[str]
@@ -70,52 +70,52 @@ class Program:
     stop_seconds: int
 
     def render(self) -> str:
-        """Its file in supervisord's format; `env` sets the variables, as supervisord's list of them has no escapes."""
+        """Return the program's file for supervisord; `env` sets the variables, since supervisord cannot escape them."""
         variables = (f"{key}={value}" for key, value in sorted(self.environment.items()))
         command = " ".join(_quote(word) for word in ("env", *variables, *self.command))
         return _PROGRAM.format(name=self.name, command=command, stop_seconds=self.stop_seconds)
 
 
 def _quote(word: str) -> str:
-    """A word as supervisord reads it: a ; or # after a space would start a comment, and a % is expanded."""
+    """Quote a word for supervisord: a ; or # after a space starts a comment, and a % is expanded."""
     return re.sub(r"([\s%])(?=[;#(])", r"\1''", shlex.quote(word)).replace("%", "%%")
 
 
 def _differs_only_in_launcher(path: Path, text: str) -> bool:
-    """Return whether a file names Nginx's launcher by its old module: to replace Nginx for that would cost requests."""
-    return path.is_file() and path.read_text().replace(_OLD_LAUNCHER, LAUNCHER) == text
+    """Return whether a file differs only in the old name of Nginx's launcher, so that Nginx need not be replaced."""
+    return path.is_file() and path.read_text().replace(_OLD_NGINX_LAUNCHER, NGINX_LAUNCHER) == text
 
 
 class Supervisord:
-    """The supervisord of one stack. The process that uses this class has ``var`` as its working directory."""
+    """The supervisord of one stack. The working directory of this process must be ``var``."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
     @property
     def pid(self) -> int | None:
-        """Its process id, if it runs."""
+        """The process id of the supervisord, or None if it does not run."""
         try:
             pid = int((self._layout.run / "supervisord.pid").read_text())
-            return pid if psutil.Process(pid).environ().get(MARK) == str(self._layout.var) else None
+            return pid if psutil.Process(pid).environ().get(STACK_MARKER) == str(self._layout.var) else None
         except (OSError, ValueError, psutil.Error):
             return None
 
     def start(self, environ: Mapping[str, str]) -> None:
-        """Start it with no programs, unless it runs.
+        """Start supervisord without programs, unless it runs.
 
         Raises:
-            CommandError: it did not come up.
+            CommandError: supervisord did not start, with the reason.
         """
         if self.pid is not None:
             return
-        self.write([])  # those of the last time are not to run as they were then
+        self.write([])  # Program files of an earlier stack must not start.
         config = self._layout.var / "supervisord.conf"
         config.write_text(_CONFIG.format(files=min(4096, os.sysconf("SC_OPEN_MAX"))))
         binary = Path(sys.executable).parent / "supervisord"
         started = subprocess.run(
             [str(binary), "-c", str(config)],
-            env={**environ, MARK: str(self._layout.var)},
+            env={**environ, STACK_MARKER: str(self._layout.var)},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if started.returncode or not self._wait_for_socket():
@@ -134,7 +134,7 @@ class Supervisord:
         return False
 
     def shut_down(self) -> None:
-        """Stop every program, then supervisord, then whatever was left behind by one that was killed."""
+        """Stop every program, then supervisord, then processes that a killed supervisord left behind."""
         pid = self.pid
         if pid is not None:
             self._rpc("shutdown")
@@ -142,95 +142,95 @@ class Supervisord:
         self.stop_leftovers()
 
     def stop_leftovers(self) -> None:
-        """Stop what a supervisord that is gone left running, by process id, and nothing of anyone else.
+        """Stop the processes of this stack that a killed supervisord left running.
 
-        A process that becomes another program at the moment has no environment, hence no mark: it is looked for twice.
+        The search is repeated, since a process has no environment, and so no marker, while it executes a new program.
         """
         for _ in range(2):
-            left = list(self.processes())
-            for process in left:
+            leftovers = list(self.processes())
+            for process in leftovers:
                 with suppress(psutil.NoSuchProcess):
                     process.terminate()
-            for process in psutil.wait_procs(left, timeout=10)[1]:
+            for process in psutil.wait_procs(leftovers, timeout=10)[1]:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
-            time.sleep(_BECOMING_SECONDS)
+            time.sleep(_EXEC_SECONDS)
 
     def processes(self) -> Iterator[psutil.Process]:
-        """Every process of this stack, by its mark; Nginx, whose title overwrites its environment, by its folder."""
+        """Yield the processes of this stack by their marker; Nginx, which overwrites its environment, by its folder."""
         var = str(self._layout.var)
         for process in psutil.process_iter():
             try:
-                if process.environ().get(MARK) == var or (process.name() == "nginx" and process.cwd() == var):
+                if process.environ().get(STACK_MARKER) == var or (process.name() == "nginx" and process.cwd() == var):
                     yield process
             except psutil.Error:
                 continue
 
     def write(self, programs: Sequence[Program]) -> None:
-        """Make the folder of programs say exactly this."""
+        """Write the files of exactly these programs, and delete all others."""
         wanted = {f"{program.name}.conf" for program in programs}
         for path in self._layout.programs.glob("*.conf"):
             if path.name not in wanted:
                 path.unlink()
         for program in programs:
-            self.write_one(program)
+            self.write_program(program)
 
-    def write_one(self, program: Program) -> None:
-        """Make the file of one program say this, and leave those of all others."""
+    def write_program(self, program: Program) -> None:
+        """Write the file of one program, and leave all other files."""
         path, text = self._layout.programs / f"{program.name}.conf", program.render()
         if not _differs_only_in_launcher(path, text):
             path.write_text(text)
 
-    def sets(self, name: str, variable: str, value: str) -> bool:
-        """Return whether a program's file sets a variable to this value, which has no special characters."""
+    def has_variable(self, name: str, variable: str, value: str) -> bool:
+        """Return whether a program's file sets a variable to this value, which must not need quotes."""
         path = self._layout.programs / f"{name}.conf"
         return path.is_file() and f" {variable}={value} " in path.read_text()
 
-    def difference(self) -> tuple[list[str], list[str], list[str]]:
-        """The names of the programs that were added, changed and removed since supervisord last looked."""
+    def config_changes(self) -> tuple[list[str], list[str], list[str]]:
+        """Return the names of the programs whose files were added, changed and removed, compared with supervisord."""
         added, changed, removed = self._rpc("reloadConfig")[0]
         return sorted(added), sorted(changed), sorted(removed)
 
     def add(self, *names: str) -> None:
-        """Start programs whose files are new."""
+        """Start programs that supervisord does not know yet."""
         for name in names:
             self._rpc("addProcessGroup", name)
 
     def remove(self, *names: str) -> None:
-        """Stop programs, all at once, and forget them."""
+        """Stop programs at the same time, and remove them from supervisord."""
         for name in names:
-            self._tolerant("stopProcessGroup", name, False)
+            self._call_unless_done("stopProcessGroup", name, False)
         for name in names:
-            self._tolerant("stopProcessGroup", name, True)
+            self._call_unless_done("stopProcessGroup", name, True)
             self._wait_until_stopped(name)
-            self._tolerant("removeProcessGroup", name)
+            self._call_unless_done("removeProcessGroup", name)
 
     def replace(self, name: str) -> None:
-        """Stop a program and start it as its file now says."""
+        """Stop a program and start it with its changed file."""
         self.remove(name)
         self.add(name)
 
     def restart(self, name: str) -> None:
         """Stop a program and start it again."""
-        self._tolerant("stopProcess", name, True)
+        self._call_unless_done("stopProcess", name, True)
         self._wait_until_stopped(name)
         self._rpc("startProcess", name, False)
 
     def revive(self, name: str) -> None:
-        """Start a program that was stopped, is being stopped, or was given up."""
+        """Start a program that was stopped, is stopping, or failed too often."""
         self._wait_until_stopped(name)
-        self._tolerant("startProcess", name, False)
+        self._call_unless_done("startProcess", name, False)
 
     def info(self) -> dict[str, dict[str, Any]]:
-        """What supervisord knows of each program: statename, pid, start, now, .."""
+        """Return the state of each program by name, with statename, pid, start, now and more."""
         return {process["name"]: process for process in self._rpc("getAllProcessInfo")}
 
     def _wait_until_stopped(self, name: str) -> None:
         while self.info().get(name, {}).get("statename") == "STOPPING":
             time.sleep(0.05)
 
-    def _tolerant(self, method: str, *arguments: object) -> None:
-        """Call, where the wished-for state may be there already."""
+    def _call_unless_done(self, method: str, *arguments: object) -> None:
+        """Call a method of supervisord; ignore that the program is already in the wanted state, or gone."""
         try:
             self._call(method, *arguments)
         except Fault as fault:
@@ -240,14 +240,14 @@ class Supervisord:
                 Faults.ALREADY_STARTED,
                 Faults.STILL_RUNNING,
             ):
-                raise _refused(fault, method, *arguments) from None
+                raise _refusal(fault, method, *arguments) from None
 
     def _rpc(self, method: str, *arguments: object) -> Any:
-        """Call; what supervisord refuses is a CommandError."""
+        """Call a method of supervisord; a refusal raises a CommandError."""
         try:
             return self._call(method, *arguments)
         except Fault as fault:
-            raise _refused(fault, method, *arguments) from None
+            raise _refusal(fault, method, *arguments) from None
 
     def _call(self, method: str, *arguments: object) -> Any:
         with self._connection() as supervisor:
@@ -260,7 +260,7 @@ class Supervisord:
             yield proxy.supervisor
 
 
-def _refused(fault: Fault, method: str, *arguments: object) -> CommandError:
-    """Return the error for a call that supervisord refused, such as one on a program that it cannot start."""
+def _refusal(fault: Fault, method: str, *arguments: object) -> CommandError:
+    """Return the error for a call that supervisord refused, such as to start a program that it cannot start."""
     call = " ".join(map(str, [method, *arguments]))
     return CommandError(f"supervisord refused {call}: {fault.faultString}")

@@ -1,7 +1,7 @@
-"""`python -m deploy.backends.local.takeover nginx ...`: become Nginx, once the workers of one that was killed are gone.
+"""`python -m deploy.backends.local.takeover nginx ...`: stop the orphaned workers of a killed Nginx, then run Nginx.
 
-Workers of a master that was killed with -9 live on and hold the port: the next Nginx could not bind it. Nor could it
-bind the socket of its status, which stays behind as a file.
+Workers of a master that was killed with SIGKILL keep running and hold the port, and its status socket stays as a file.
+The next Nginx could bind neither.
 """
 
 from __future__ import annotations
@@ -17,26 +17,27 @@ import psutil
 
 from deploy.backends.local.nginx import STATUS_SOCKET
 
-_PATIENCE = 2.0  # seconds; they let go of the port at once, and of their connections when those are done
+# How long to wait for the workers: they close the listening port at once, and connections after their requests.
+_ORPHAN_TIMEOUT_SECONDS = 2.0
 
 
 def orphans(folder: Path) -> Iterator[psutil.Process]:
-    """Nginx processes that work in ``folder`` and have no Nginx above them."""
+    """Yield the Nginx processes with this working directory whose parent is not an Nginx."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             parent = process.parent()
-            leads = parent is None or parent.name() != "nginx"
-            if process.name() == "nginx" and process.cwd() == str(folder) and leads:
+            is_orphan = parent is None or parent.name() != "nginx"
+            if process.name() == "nginx" and process.cwd() == str(folder) and is_orphan:
                 yield process
 
 
 def main(command: list[str]) -> None:
-    """Let orphans finish, then run ``command`` in this process's place."""
-    left = list(orphans(Path.cwd()))
-    for process in left:
+    """Let orphaned workers finish, then replace this process by ``command``."""
+    workers = list(orphans(Path.cwd()))
+    for process in workers:
         with suppress(psutil.Error):
             process.send_signal(signal.SIGQUIT)
-    psutil.wait_procs(left, timeout=_PATIENCE)
+    psutil.wait_procs(workers, timeout=_ORPHAN_TIMEOUT_SECONDS)
     Path(STATUS_SOCKET).unlink(missing_ok=True)
     os.execv(command[0], command)  # noqa: S606
 

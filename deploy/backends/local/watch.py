@@ -1,4 +1,4 @@
-"""Looking at a local stack: `make status`, `make stats`, `make logs`."""
+"""The output of `make status`, `make stats` and `make logs` for a local stack."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from deploy.stack.registry_services import MLFLOW, mlflow_address
 from deploy.stack.specification import Stack
 from deploy.stack.text_table import table
 
-_MB = 1_000_000
-_LOGS = {
+_BYTES_PER_MB = 1_000_000
+_LOG_PATTERNS = {
     "server": "replica-*.log",
     "nginx": "nginx.log access.log",
     "locust": "locust.log",
@@ -34,7 +34,7 @@ _LOGS = {
 
 
 def status(stack: Stack, supervisord: Supervisord, layout: Layout) -> list[str]:
-    """A line a program, and where to reach the stack."""
+    """Return a table of the programs, the addresses of the stack, and notes on problems."""
     info = supervisord.info()
     rows = [("NAME", "STATE", "PID", "UPTIME", "READY", "MODEL", "ENGINE", "WORKERS")]
     lines = []
@@ -44,26 +44,32 @@ def status(stack: Stack, supervisord: Supervisord, layout: Layout) -> list[str]:
         ready = get_json_over_socket(replica_socket(slot), "/ready")[0] == 200
         health = get_json_over_socket(replica_socket(slot), "/health")[1] or {}
         healths.append(health)
-        rows.append((*_process(name, info.get(name, {}), ready=ready), "yes" if ready else "no", *_model(health)))
+        rows.append(
+            (
+                *_process_columns(name, info.get(name, {}), ready=ready),
+                "yes" if ready else "no",
+                *_model_columns(health),
+            )
+        )
         lines.extend(health_notes(name, health))
     lines.extend(mixed_models_note(healths))
-    others = ("nginx", "locust", *([MLFLOW] if stack.full else []))
-    rows.extend((*_process(name, info.get(name, {})), "", "", "", "") for name in others)
+    programs = ("nginx", "locust", *([MLFLOW] if stack.full else []))
+    rows.extend((*_process_columns(name, info.get(name, {})), "", "", "", "") for name in programs)
     mlflow = f"   MLflow {mlflow_address(stack)}" if stack.full else ""
-    places = f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}{mlflow}"
-    return [*table(rows), "", places, description(stack, layout), *lines]
+    addresses = f"service {stack.address}   Locust http://127.0.0.1:{stack.locust_port}{mlflow}"
+    return [*table(rows), "", addresses, description(stack, layout), *lines]
 
 
-def _process(name: str, process: dict[str, object], *, ready: bool = True) -> tuple[str, str, str, str]:
+def _process_columns(name: str, process: dict[str, object], *, ready: bool = True) -> tuple[str, str, str, str]:
     state, pid = str(process.get("statename", "MISSING")), process.get("pid")
     if state in ("RUNNING", "STARTING"):
-        # supervisord calls it starting for its first seconds, whatever it does.
+        # supervisord reports a program as starting in its first seconds even if it is ready.
         state = "running" if ready else "starting"
         return name, state, str(pid), f"{int(process['now']) - int(process['start'])} s"  # type: ignore[call-overload]
     return name, state.lower(), "", ""
 
 
-def _model(health: dict[str, object]) -> tuple[str, str, str]:
+def _model_columns(health: dict[str, object]) -> tuple[str, str, str]:
     model = health.get("model")
     if not isinstance(model, dict):
         return "", "", ""
@@ -72,7 +78,7 @@ def _model(health: dict[str, object]) -> tuple[str, str, str]:
 
 @dataclass(frozen=True, slots=True)
 class ProgramUsage:
-    """What a program's processes use. Memory in bytes: ``pss`` counts a shared page once over its sharers."""
+    """The resources that a program's processes use. Memory is in bytes; ``pss`` divides shared pages by their users."""
 
     name: str
     cpu_percent: float
@@ -83,22 +89,23 @@ class ProgramUsage:
 
 
 def stats(stack: Stack, supervisord: Supervisord, seconds: float = 1.0) -> list[str]:
-    """The local form of `docker stats`: CPU over ``seconds``, and memory, shared pages counted once."""
+    """Return a table like that of `docker stats`: CPU over ``seconds``, and memory with shared pages counted once."""
     rows = [("NAME", "CPU %", "MEMORY", "SHARED", "PRIVATE", "LARGEST WORKER'S OWN", "PROCESSES")]
     usages = list(usage(supervisord, seconds))
-    for one in usages:
-        shared = one.pss - one.private
-        rows.append((one.name, f"{one.cpu_percent:.1f}", _mb(one.pss), _mb(shared), _mb(one.private),
-                     _mb(one.largest_worker) if one.largest_worker else "", str(one.processes)))  # fmt: skip
-    total = sum(one.pss for one in usages)
+    for program in usages:
+        shared = program.pss - program.private
+        largest_worker = _mb(program.largest_worker) if program.largest_worker else ""
+        rows.append((program.name, f"{program.cpu_percent:.1f}", _mb(program.pss), _mb(shared), _mb(program.private),
+                     largest_worker, str(program.processes)))  # fmt: skip
+    total = sum(program.pss for program in usages)
     note = "MEMORY is proportional: a page shared by n processes counts 1/n in each, so that the rows add up."
     return [*table(rows), "", f"total {_mb(total)}, {stack.replicas} replica(s). {note}"]
 
 
 def usage(supervisord: Supervisord, seconds: float) -> Iterator[ProgramUsage]:
-    """The usage of each program, its child processes included, in the order of their names."""
-    trees = {name: family(int(process["pid"])) for name, process in supervisord.info().items() if process["pid"]}
-    before = {name: _cpu_seconds(tree) for name, tree in trees.items()}
+    """Yield the usage of each program with its child processes, ordered by name."""
+    trees = {name: process_tree(int(process["pid"])) for name, process in supervisord.info().items() if process["pid"]}
+    start_cpu_seconds = {name: _cpu_seconds(tree) for name, tree in trees.items()}
     started = time.monotonic()
     time.sleep(seconds)
     elapsed = time.monotonic() - started
@@ -106,7 +113,7 @@ def usage(supervisord: Supervisord, seconds: float) -> Iterator[ProgramUsage]:
         memory = [_memory(process) for process in tree]
         yield ProgramUsage(
             name=name,
-            cpu_percent=100 * max(0.0, _cpu_seconds(tree) - before[name]) / elapsed,
+            cpu_percent=100 * max(0.0, _cpu_seconds(tree) - start_cpu_seconds[name]) / elapsed,
             pss=sum(pss for pss, _ in memory),
             private=sum(private for _, private in memory),
             largest_worker=max((private for _, private in memory[1:]), default=0),
@@ -114,7 +121,7 @@ def usage(supervisord: Supervisord, seconds: float) -> Iterator[ProgramUsage]:
         )
 
 
-def family(pid: int) -> list[psutil.Process]:
+def process_tree(pid: int) -> list[psutil.Process]:
     """A process, first, and all its descendants."""
     try:
         process = psutil.Process(pid)
@@ -135,7 +142,7 @@ def _cpu_seconds(tree: Sequence[psutil.Process]) -> float:
 
 
 def _memory(process: psutil.Process) -> tuple[int, int]:
-    """Proportional and private bytes."""
+    """Return the proportional and the private memory of a process in bytes; zeros if it ended."""
     try:
         memory = process.memory_full_info()
     except psutil.Error:
@@ -144,18 +151,18 @@ def _memory(process: psutil.Process) -> tuple[int, int]:
 
 
 def _mb(size: int) -> str:
-    return f"{size / _MB:.1f} MB"
+    return f"{size / _BYTES_PER_MB:.1f} MB"
 
 
 def follow_logs(layout: Layout, service: str) -> None:
-    """Show the last lines of a service's logs, and go on while there is a terminal. Does not return.
+    """Replace this process by `tail` of a service's logs, which follows them at a terminal.
 
     Raises:
         CommandError: there is no such service, or it has no log.
     """
-    if service not in _LOGS:
-        raise CommandError(f"S={service!r}: expected one of {', '.join(_LOGS)}")
-    files = [path for pattern in _LOGS[service].split() for path in sorted(layout.logs.glob(pattern))]
+    if service not in _LOG_PATTERNS:
+        raise CommandError(f"S={service!r}: expected one of {', '.join(_LOG_PATTERNS)}")
+    files = [path for pattern in _LOG_PATTERNS[service].split() for path in sorted(layout.logs.glob(pattern))]
     if not files:
         raise CommandError(f"{service} has no log yet; start it with: make up")
     follow = ["-F"] if sys.stdout.isatty() else []

@@ -6,15 +6,15 @@ from typing import Protocol
 
 from deploy.backends.base import Backend
 from deploy.backends.choice import choose
-from deploy.backends.local.file_limits import WANTED
-from deploy.backends.local.nginx import connections
+from deploy.backends.local.file_limits import OPEN_FILES
+from deploy.backends.local.nginx import worker_connections
 from deploy.options import Options
 from deploy.scaling.adapters.docker_lab import DockerAdapter
 from deploy.scaling.run import Lab
 from deploy.stack.paths import Layout
 from deploy.stack.specification import Stack
 
-__all__ = ["WANTED", "Adapter", "adapter_of", "connections"]
+__all__ = ["OPEN_FILES", "Adapter", "adapter_of", "worker_connections"]
 
 
 class Adapter(Protocol):

@@ -12,7 +12,7 @@ from deploy.backends.base import Backend
 from deploy.backends.docker import security_variables
 from deploy.backends.docker.engine import Compose, docker, docker_command, engine_cpus
 from deploy.backends.docker.topology import mountable_file, variables
-from deploy.backends.local.file_limits import WANTED
+from deploy.backends.local.file_limits import OPEN_FILES
 from deploy.errors import CommandError
 from deploy.options import Options
 from deploy.scaling.adapters.docker_statistics import Statistics, engine_socket
@@ -42,7 +42,7 @@ class DockerAdapter:
 
     def open_files(self) -> int:
         """Return how many files a process of Nginx may open: docker-compose.yml says so."""
-        return WANTED
+        return OPEN_FILES
 
     def lab(self, layout: Layout, stack: Stack, options: Options) -> DockerLab:
         """Return what measures this stack."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy.backends.base import Backend
-from deploy.backends.local.file_limits import allow_files
+from deploy.backends.local.file_limits import raise_file_limit
 from deploy.backends.local.supervisord import Supervisord
 from deploy.errors import CommandError
 from deploy.options import Options
@@ -39,7 +39,7 @@ class LocalAdapter:
 
     def open_files(self) -> int:
         """Return how many files a process of Nginx may open, after raising this process's limit as far as it goes."""
-        return allow_files()
+        return raise_file_limit()
 
     def lab(self, layout: Layout, stack: Stack, options: Options) -> LocalLab:
         """Return what measures this stack."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import psutil
 
 from deploy.backends.local.supervisord import Supervisord
-from deploy.backends.local.watch import family
+from deploy.backends.local.watch import process_tree
 from deploy.scaling.usage import LOCUST, NGINX, SERVER, Reading
 
 # Seconds after which programs, their children and their memory are looked at anew: that costs far more than their CPU.
@@ -57,9 +57,11 @@ class Statistics:
         for name, program in self._supervisord.info().items():
             service = SERVER if name.startswith("replica-") else name
             if program["pid"] and service in (SERVER, NGINX):
-                yield from _group(name, service, family(program["pid"]), self._cpus if service == SERVER else None)
+                yield from _group(
+                    name, service, process_tree(program["pid"]), self._cpus if service == SERVER else None
+                )
         for parent in self._generators():
-            for process in family(parent):
+            for process in process_tree(parent):
                 yield from _group(LOCUST, LOCUST, [process], 1.0)
 
     def _reading(self, group: _Group) -> Reading | None:

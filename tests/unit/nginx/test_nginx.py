@@ -128,8 +128,8 @@ def test_words_of_newer_versions(layout: Layout) -> None:
 
 def test_unknown_nginx_version_counts_as_oldest(binary: str) -> None:
     """The version is the one that Nginx tells; of what tells none, the oldest."""
-    assert nginx.version_of(binary) >= nginx.OLDEST
-    assert nginx.version_of("true") == nginx.OLDEST
+    assert nginx.version_of(binary) >= nginx.OLDEST_VERSION
+    assert nginx.version_of("true") == nginx.OLDEST_VERSION
 
 
 def test_broken_configuration_is_refused(layout: Layout, binary: str) -> None:

@@ -312,8 +312,8 @@ def test_up_takes_cpus_as_resources_does(local: Local) -> None:
 
 @pytest.mark.parametrize("cpus", ["0.5", "1.5", "1000"])
 def test_cpus_that_cannot_be_had_are_refused(local: Local, cpus: str) -> None:
-    """Parts of a CPU, and more than there are, are refused by up before anything is started."""
-    expected = f"expected a whole number from 1 to {len(usable_cpus())}; for parts of a CPU use Docker"
+    """Dependencies of a CPU, and more than there are, are refused by up before anything is started."""
+    expected = f"expected a whole number from 1 to {len(usable_cpus())}; fractions of a CPU need Docker"
     assert local.refused_up(CPUS=cpus) == f"CPUS={cpus!r}: {expected}"
     assert local.events == []
 

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.backends.local import programs as module
 from deploy.backends.local.programs import _cpu_list, programs
-from deploy.backends.local.supervisord import LAUNCHER, Program
+from deploy.backends.local.supervisord import NGINX_LAUNCHER, Program
 from deploy.stack.code import code_digest
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
@@ -48,7 +48,7 @@ def test_programs_are_real_ones(layout: Layout) -> None:
     """Each program is the executable, and reads the file, that it is meant to."""
     found = named(STACK, layout)
     assert words(found["replica-1"]) == ["gunicorn", "-c", "gunicorn.conf.py"]
-    assert words(found["nginx"])[1:4] == ["-m", LAUNCHER, "true"]
+    assert words(found["nginx"])[1:4] == ["-m", NGINX_LAUNCHER, "true"]
     assert found["nginx"].command[4:] == [
         "-p", f"{layout.var}/", "-c", f"{layout.var}/nginx/nginx.conf", "-e", "stderr",
     ]  # fmt: skip

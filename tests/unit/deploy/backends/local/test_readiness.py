@@ -15,7 +15,7 @@ from tests.support.refusals import refusal
 # No pause: a wait takes as long as what is waited for.
 UNHURRIED = Timings(5, 5, 5, pause=0)
 # For what never comes.
-BRIEF = Timings(replica_ready=0.02, registry_ready=0.02, listening=0.02, introduction=0.3, introductions=3, pause=0)
+BRIEF = Timings(replica_ready=0.02, registry_ready=0.02, listening=0.02, warmup_timeout=0.3, warmup_requests=3, pause=0)
 STACK = Stack(replicas=2, http_port=8080, full=True)
 PROGRAMS = ("replica-1", "replica-2", "nginx", "locust", "mlflow")
 
@@ -57,7 +57,7 @@ def supervisord(layout: Layout) -> FakeSupervisord:
     fake = FakeSupervisord(layout)
     fake.start({})
     fake.write([Program(name, ["sleep", "600"], {}, 5) for name in PROGRAMS])
-    fake.difference()
+    fake.config_changes()
     return fake
 
 
@@ -205,7 +205,7 @@ def test_introduction_reaches_every_replica(
     """Nginx is sent the number of requests that it needs, and more until every replica has answered one."""
     supervisord.add("replica-1", "replica-2")
     probe = CountingProbe(supervisord)
-    Readiness(layout, supervisord, probe, Timings(introductions=introductions)).introduce(STACK)
+    Readiness(layout, supervisord, probe, Timings(warmup_requests=introductions)).warm_up_nginx(STACK)
     assert probe.requests == requests
 
 
@@ -213,5 +213,5 @@ def test_introduction_ends_though_a_replica_is_never_met(layout: Layout, supervi
     """A replica that Nginx does not reach is no reason to ask for ever."""
     supervisord.add("replica-1")
     probe = CountingProbe(supervisord)
-    Readiness(layout, supervisord, probe, BRIEF).introduce(STACK)
-    assert probe.requests > BRIEF.introductions
+    Readiness(layout, supervisord, probe, BRIEF).warm_up_nginx(STACK)
+    assert probe.requests > BRIEF.warmup_requests

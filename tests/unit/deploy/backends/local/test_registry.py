@@ -26,7 +26,7 @@ def supervisord(layout: Layout) -> FakeSupervisord:
     fake = FakeSupervisord(layout)
     fake.start({})
     fake.write([Program("replica-1", ["sleep", "600"], {}, 5)])
-    fake.add(*fake.difference()[0])
+    fake.add(*fake.config_changes()[0])
     fake.events.clear()
     return fake
 
@@ -83,7 +83,7 @@ def test_new_registry_starts_beside_what_runs(layout: Layout, supervisord: FakeS
     registry.start(supervisord, FULL, layout)
     assert supervisord.events == ["add mlflow"]
     assert supervisord.names() == ["mlflow", "replica-1"]
-    assert supervisord.difference() == ([], [], [])
+    assert supervisord.config_changes() == ([], [], [])
 
 
 def test_running_registry_is_left_alone(layout: Layout, supervisord: FakeSupervisord) -> None:

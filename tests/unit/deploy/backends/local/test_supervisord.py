@@ -17,7 +17,7 @@ import pytest
 from supervisor.options import ServerOptions
 
 from deploy.backends.local import nginx
-from deploy.backends.local.supervisord import LAUNCHER, MARK, Program, Supervisord
+from deploy.backends.local.supervisord import NGINX_LAUNCHER, STACK_MARKER, Program, Supervisord
 from deploy.errors import CommandError
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
@@ -88,7 +88,7 @@ def pid_of(supervisord: Supervisord, name: str = "nap") -> int:
 
 def run(supervisord: Supervisord, *programs: Program) -> None:
     supervisord.write(programs)
-    supervisord.add(*supervisord.difference()[0])
+    supervisord.add(*supervisord.config_changes()[0])
 
 
 def read_back(program: Program) -> list[str]:
@@ -137,7 +137,7 @@ def test_starting_twice_keeps_the_same_process(supervisord: Supervisord, layout:
     assert Supervisord(layout).pid == pid
     process = psutil.Process(pid)
     assert process.cwd() == str(layout.var)
-    assert process.environ()[MARK] == str(layout.var)
+    assert process.environ()[STACK_MARKER] == str(layout.var)
     assert [process.pid for process in supervisord.processes()] == [pid]
 
 
@@ -163,11 +163,11 @@ def test_failed_supervisord_start_is_one_line(layout: Layout) -> None:
 def test_difference_lists_added_changed_and_removed(supervisord: Supervisord) -> None:
     """What was added, changed and removed is told by name, and nothing where nothing was."""
     supervisord.write([nap("b"), nap("a")])
-    assert supervisord.difference() == (["a", "b"], [], [])
+    assert supervisord.config_changes() == (["a", "b"], [], [])
     supervisord.add("a", "b")
-    assert supervisord.difference() == ([], [], [])
+    assert supervisord.config_changes() == ([], [], [])
     supervisord.write([nap("a", X="1"), nap("c")])
-    assert supervisord.difference() == (["c"], ["a"], ["b"])
+    assert supervisord.config_changes() == (["c"], ["a"], ["b"])
 
 
 def test_replaced_program_runs_with_its_new_file(supervisord: Supervisord) -> None:
@@ -176,12 +176,12 @@ def test_replaced_program_runs_with_its_new_file(supervisord: Supervisord) -> No
     first = psutil.Process(pid_of(supervisord))
     assert first.cmdline() == ["sleep", "600"]
     supervisord.write([nap(seconds=601)])
-    assert supervisord.difference() == ([], ["nap"], [])
+    assert supervisord.config_changes() == ([], ["nap"], [])
     supervisord.replace("nap")
     second = psutil.Process(pid_of(supervisord))
     assert second.cmdline() == ["sleep", "601"]
     assert not first.is_running()
-    assert supervisord.difference() == ([], [], [])
+    assert supervisord.config_changes() == ([], [], [])
 
 
 def test_restart_replaces_only_the_named_program(supervisord: Supervisord) -> None:
@@ -252,7 +252,7 @@ def test_leftovers_of_a_killed_supervisord(supervisord: Supervisord) -> None:
     pids = {pid_of(supervisord, name) for name in "ab"}
     killed(supervisord)
     assert {process.pid for process in supervisord.processes()} == pids
-    with subprocess.Popen(["sleep", "600"], env={MARK: "/another/stack"}) as stranger:
+    with subprocess.Popen(["sleep", "600"], env={STACK_MARKER: "/another/stack"}) as stranger:
         supervisord.stop_leftovers()
         assert list(supervisord.processes()) == []
         assert not any(psutil.pid_exists(pid) for pid in pids)
@@ -304,36 +304,36 @@ def observe(supervisord: Supervisord) -> list[object]:
     look(lambda: supervisord.start(os.environ))
     supervisord.write([nap("a"), nap("b"), nap("replica-1", SOCKET="run/1.sock")])
     look(lambda: supervisord.add("a"))
-    look(supervisord.difference)
+    look(supervisord.config_changes)
     look(lambda: supervisord.add("a", "b", "replica-1"))
     look(lambda: supervisord.add("a"))
     look(lambda: supervisord.add("nobody"))
-    look(supervisord.difference)
-    supervisord.write_one(nap("a", CODE_DIGEST="0123"))
-    look(lambda: supervisord.sets("a", "CODE_DIGEST", "0123"))
-    look(supervisord.difference)
+    look(supervisord.config_changes)
+    supervisord.write_program(nap("a", CODE_DIGEST="0123"))
+    look(lambda: supervisord.has_variable("a", "CODE_DIGEST", "0123"))
+    look(supervisord.config_changes)
     look(lambda: supervisord.replace("a"))
-    look(supervisord.difference)
+    look(supervisord.config_changes)
     look(lambda: supervisord.restart("b"))
     look(lambda: supervisord.restart("nobody"))
     look(lambda: supervisord.revive("b"))
     look(lambda: supervisord.revive("nobody"))
     look(lambda: supervisord._rpc("removeProcessGroup", "b"))
-    look(lambda: supervisord._tolerant("stopProcess", "b", True))
-    look(lambda: supervisord._tolerant("stopProcess", "b", True))
+    look(lambda: supervisord._call_unless_done("stopProcess", "b", True))
+    look(lambda: supervisord._call_unless_done("stopProcess", "b", True))
     look(lambda: supervisord.revive("b"))
     supervisord.write([nap("a"), nap("b"), Program("broken", ["false"], {}, 5)])
-    look(supervisord.difference)
+    look(supervisord.config_changes)
     supervisord.remove("replica-1", "nobody")
     supervisord.add("broken")
     wait_until(lambda: supervisord.info()["broken"]["statename"] == "BACKOFF")
-    supervisord._tolerant("stopProcess", "broken", True)
+    supervisord._call_unless_done("stopProcess", "broken", True)
     look(lambda: supervisord.remove("broken"))
-    look(supervisord.difference)
+    look(supervisord.config_changes)
     look(supervisord.shut_down)
     look(lambda: supervisord.pid)
     look(lambda: list(supervisord.processes()))
-    look(supervisord.difference)
+    look(supervisord.config_changes)
     return seen
 
 
@@ -352,23 +352,23 @@ def test_fake_supervisord_acts_as_the_real_one(layout: Layout) -> None:
 def test_file_of_a_program_tells_what_it_sets(layout: Layout) -> None:
     """A variable that a program's file sets is known by name and value; no file sets none."""
     supervisord = Supervisord(layout)
-    assert not supervisord.sets("nap", "CODE_DIGEST", "0123")
+    assert not supervisord.has_variable("nap", "CODE_DIGEST", "0123")
     supervisord.write([nap(CODE_DIGEST="0123", ANOTHER="value")])
-    assert supervisord.sets("nap", "CODE_DIGEST", "0123")
-    assert not supervisord.sets("nap", "CODE_DIGEST", "012")
-    assert not supervisord.sets("nap", "DIGEST", "0123")
+    assert supervisord.has_variable("nap", "CODE_DIGEST", "0123")
+    assert not supervisord.has_variable("nap", "CODE_DIGEST", "012")
+    assert not supervisord.has_variable("nap", "DIGEST", "0123")
 
 
 def test_nginx_that_was_started_by_an_older_launcher_is_kept(layout: Layout) -> None:
     """A program file that differs in the launcher's old module alone stays: to replace Nginx would cost requests."""
     supervisord = Supervisord(layout)
     old = Program("nginx", ["python", "-m", "deploy.local.takeover", "nginx"], {"CONFIG_DIGEST": "1"}, stop_seconds=10)
-    new = replace(old, command=["python", "-m", LAUNCHER, "nginx"])
+    new = replace(old, command=["python", "-m", NGINX_LAUNCHER, "nginx"])
     supervisord.write([old])
     supervisord.write([new])
     assert (layout.programs / "nginx.conf").read_text() == old.render()
     supervisord.write([replace(new, environment={"CONFIG_DIGEST": "2"})])
-    assert LAUNCHER in (layout.programs / "nginx.conf").read_text()
+    assert NGINX_LAUNCHER in (layout.programs / "nginx.conf").read_text()
 
 
 def test_old_name_of_the_launcher_is_still_known() -> None:

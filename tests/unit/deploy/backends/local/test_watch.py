@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from deploy.backends.local.supervisord import Program, Supervisord
-from deploy.backends.local.watch import _mb, _memory, _process, family, follow_logs, stats, status, usage
+from deploy.backends.local.watch import _mb, _memory, _process_columns, follow_logs, process_tree, stats, status, usage
 from deploy.errors import CommandError
 from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
@@ -41,7 +41,7 @@ def supervisord(layout: Layout) -> Iterator[Supervisord]:
     one = Supervisord(layout)
     one.start(os.environ)
     one.write([Program("replica-1", [sys.executable, "-c", FAMILY], {}, 5), Program("nginx", ["sleep", "600"], {}, 5)])
-    one.add(*one.difference()[0])
+    one.add(*one.config_changes()[0])
     yield one
     pid = one.pid
     assert pid is not None
@@ -49,7 +49,7 @@ def supervisord(layout: Layout) -> Iterator[Supervisord]:
     one.stop_leftovers()
 
 
-def test_memory_of_a_process() -> None:
+def test_memory_of_a_process_columns() -> None:
     """A process's share of its pages is no less than its own."""
     pss, private = _memory(psutil.Process())
     assert pss >= private > 0
@@ -60,7 +60,7 @@ def test_ended_process_uses_nothing() -> None:
     with subprocess.Popen(["sleep", "600"]) as process:
         gone = psutil.Process(process.pid)
         process.kill()
-    assert family(process.pid) == []
+    assert process_tree(process.pid) == []
     assert _memory(gone) == (0, 0)
 
 
@@ -82,7 +82,7 @@ def wait_for_family(supervisord: Supervisord) -> None:
 
     def is_complete() -> bool:
         pid = supervisord.info()["replica-1"]["pid"]
-        return pid and len(family(pid)) == 4
+        return pid and len(process_tree(pid)) == 4
 
     wait_until(is_complete)
 
@@ -151,7 +151,12 @@ def test_status_shows_readiness_missing_programs_and_notes(supervisord: Supervis
 @pytest.mark.parametrize("state", ["STOPPED", "BACKOFF", "FATAL", "EXITED"])
 def test_stopped_program_has_no_pid_or_uptime(state: str) -> None:
     """A program that does not run has no process id and no uptime."""
-    assert _process("nginx", {"statename": state, "pid": 0, "start": 1, "now": 2}) == ("nginx", state.lower(), "", "")
+    assert _process_columns("nginx", {"statename": state, "pid": 0, "start": 1, "now": 2}) == (
+        "nginx",
+        state.lower(),
+        "",
+        "",
+    )
 
 
 def test_logs_of_an_unknown_service(layout: Layout) -> None:
