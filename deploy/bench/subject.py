@@ -89,7 +89,7 @@ class Subject:
         from deploy.models.compile import samples  # noqa: PLC0415
 
         schema = self.mlmodel.schema
-        rows = samples.documents(data, schema)
+        rows = samples.read_csv_rows(data, schema)
         chosen = random.Random(0).sample(rows, min(len(rows), _ROWS))
         return [dict(zip(schema.names, row, strict=True)) for row in chosen]
 

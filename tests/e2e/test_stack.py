@@ -405,7 +405,7 @@ def test_compile_refuses_an_unsupported_model(stack: Stack, tmp_path: Path) -> N
     """A model that cannot be compiled is refused with the reason, and no folder is written."""
     folder = saved_models.histogram_boosting(tmp_path / "boosting")
     line = stack.make_error("compile", f"MODEL_URI={folder}", "ENGINE=forest")
-    assert "HistGradientBoostingClassifier is no forest, extra trees or decision tree of scikit-learn" in line
+    assert "HistGradientBoostingClassifier is not a forest, extra trees or decision tree of scikit-learn" in line
     assert [path.name for path in tmp_path.iterdir()] == ["boosting"]
 
 

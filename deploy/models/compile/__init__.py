@@ -1,1 +1,1 @@
-"""Companions: compiled forms of a model, made, checked against it and stored inside it."""
+"""Companions: compiled forms of a model, checked against the model and stored inside it."""

@@ -1,6 +1,6 @@
-"""A companion made, checked, and written into a model's folder beside the flavor that tells of it.
+"""Creation of a companion: compile the model, check the result, and write it with its flavor into the model's folder.
 
-What the server reads of it is in :mod:`server.engines.companion`.
+:mod:`server.engines.companion` is the reader of these files.
 """
 
 from __future__ import annotations
@@ -24,59 +24,68 @@ from server.inference.schema import InputSchema
 from server.model_store.digest import folder_digest
 from server.model_store.mlmodel import MLmodel
 
-# The rows to compare on, which may depend on where the trees split.
-Rowmaker = Callable[[PackedForest | None], Rows]
+# Returns the rows to compare on: for a packed forest, rows on both sides of its splits.
+RowFactory = Callable[[PackedForest | None], Rows]
 
 
-def add_forest(folder: Path, reference: SklearnEngine, schema: InputSchema, rows: Rowmaker, against: str) -> Check:
-    """Pack the trees of ``reference`` into the model in ``folder``, once they agree on ``rows``, told as ``against``.
+def add_forest(
+    folder: Path, reference: SklearnEngine, schema: InputSchema, make_rows: RowFactory, rows_source: str
+) -> Check:
+    """Pack the trees of ``reference``, check them, and write them into the model in ``folder``.
+
+    ``rows_source`` describes the rows that ``make_rows`` returns, for the record and for messages.
 
     Raises:
-        NotCompilable: the model, or a step of it, has no packed form.
-        ModelError: the packed trees do not agree with the model, or do not run here.
+        NotCompilable: the model, or one of its steps, has no packed form.
+        ModelError: the packed trees do not agree with the model, or do not run on this machine.
     """
     packed = pack(reference.estimator, schema)
-    check = _compared(reference, forest.make(packed, schema), rows(packed), against)
+    check = _check(reference, forest.make(packed, schema), make_rows(packed), rows_source)
     if not check.passed:
-        raise _disagrees("forest", check)
+        raise _disagreement("forest", check)
     _write(folder, "forest", packed.save, check)
     return check
 
 
-def add_onnx(folder: Path, reference: SklearnEngine, schema: InputSchema, rows: Rowmaker, against: str) -> Check:
-    """Convert ``reference`` to ONNX, likewise: in 64 bits, or in 32 where that has no form, or does not agree.
+def add_onnx(
+    folder: Path, reference: SklearnEngine, schema: InputSchema, make_rows: RowFactory, rows_source: str
+) -> Check:
+    """Convert ``reference`` to ONNX, check the result, and write it into the model in ``folder``.
+
+    The conversion uses 64-bit floats; 32-bit floats if that is not possible or its results do not agree.
+    ``rows_source`` describes the rows that ``make_rows`` returns, for the record and for messages.
 
     Raises:
-        NotCompilable: the model has no form in ONNX, or the extra ``onnx`` is not installed.
-        ModelError: none of its forms agrees with the model, or can be compared with it.
+        NotCompilable: the model cannot be converted, or the extra ``onnx`` is not installed.
+        ModelError: no conversion agrees with the model, or can be compared with it.
     """
     try:
         from deploy.models.compile.onnx_conversion import conversions  # noqa: PLC0415  (optional packages)
     except ImportError as error:
-        how = "locally `make .venv/bin/.onnx`, in containers EXTRAS=onnx"
-        raise NotCompilable(f"to convert it takes optional packages ({error}): {how}") from None
+        hint = "install them: locally `make .venv/bin/.onnx`, in containers EXTRAS=onnx"
+        raise NotCompilable(f"the conversion needs optional packages ({error}); {hint}") from None
     for converted in conversions(reference.estimator, schema):
-        check = _compared(reference, converted.engine(schema), rows(None), against)
+        check = _check(reference, converted.engine(schema), make_rows(None), rows_source)
         if check.passed:
             _write(folder, "onnx", converted.save, check)
             return check
-    raise _disagrees("onnx", check)
+    raise _disagreement("onnx", check)
 
 
-def _compared(reference: SklearnEngine, compiled: Compiled, rows: Rows, against: str) -> Check:
+def _check(reference: SklearnEngine, compiled: Compiled, rows: Rows, rows_source: str) -> Check:
     try:
-        return compare(reference, compiled, rows, against)
-    except Exception as error:  # scikit-learn's, most often: rows that the model does not take
+        return compare(reference, compiled, rows, rows_source)
+    except Exception as error:  # Mostly scikit-learn's errors about rows that the model does not accept.
         reason = first_line(error)
-        raise ModelError(f"the model cannot be compared on {against}: {reason}") from error
+        raise ModelError(f"the model cannot predict the rows of the check ({rows_source}): {reason}") from error
 
 
-def _disagrees(engine: str, check: Check) -> ModelError:
-    return ModelError(f"compiled for the engine {engine}, the model does not agree with itself: {check}")
+def _disagreement(engine: str, check: Check) -> ModelError:
+    return ModelError(f"the form compiled for the engine {engine} does not agree with the model: {check}")
 
 
 def _write(folder: Path, engine: str, save: Callable[[Path], None], check: Check) -> None:
-    """Let ``save`` write the companion's files, in place of older ones, and record the check that it passed."""
+    """Replace the engine's companion by the files that ``save`` writes, and record the check that it passed."""
     data = folder / engine
     shutil.rmtree(data, ignore_errors=True)
     save(data)

@@ -1,7 +1,8 @@
-"""``python -m deploy.models.compile.compile_model``: give the model that MODEL_URI names a compiled companion.
+"""``python -m deploy.models.compile.compile_model``: compile the model that MODEL_URI names.
 
-The companion is checked against the model. The model itself stays as it is: a registered one gets a new version, one in
-a folder a folder beside it, one of a run a run of its own. The last line printed is the URI of the result.
+The result is a copy of the model with a companion that was checked against it. The model itself does not change: the
+copy of a registered model becomes its next version, that of a folder a folder beside it, and that of a run a new run.
+The last printed line is the URI of the copy.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,77 +32,80 @@ if TYPE_CHECKING:
 
 
 def compile_model(options: ModelOptions) -> str:
-    """Compile as the options say, tell what the check found on stdout, and return the URI of the compiled model.
+    """Compile the model, print the result of the check, and return the URI of the compiled model.
 
     Raises:
-        CommandError, StartError: in one line.
+        CommandError, StartError: the model cannot be found or compiled; the message is one line.
     """
     settings = options.settings
-    beside = _beside(settings.model_uri)
+    target_folder = _target_folder(settings.model_uri)
     copy = resolve_in_child(options.environment)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "model")
         shutil.copytree(copy.model_folder, folder, ignore=shutil.ignore_patterns("registered_model_meta"))
         _compile(folder, copy, settings, options.data)
-        if beside is None:
-            # It imports all of MLflow: only after main() has set the variables that MLflow reads at its import.
+        if target_folder is None:
+            # Imported here because it imports MLflow, which reads the variables that main() sets first.
             from deploy.models.registry import versions  # noqa: PLC0415
 
             return versions.publish_compiled(folder, copy, settings)
-        _put(folder, beside)
-        return str(beside)
+        _copy_atomically(folder, target_folder)
+        return str(target_folder)
 
 
 def _compile(folder: Path, copy: Copy, settings: Settings, data: Path | None) -> None:
-    """Add a companion to the copy of the model in ``folder``, for the engine that ENGINE names or the first possible.
+    """Add a companion to the model's copy in ``folder``, for the engine that ENGINE names or the first possible one.
 
     Raises:
-        CommandError, StartError: there is none, or it does not agree with the model.
+        CommandError, StartError: the model has no compiled form, or its compiled form does not agree with it.
     """
-    # They import MLflow and scikit-learn.
+    # Imported here because they import MLflow, which reads the variables that main() sets first.
     from deploy.models.compile import companion, samples  # noqa: PLC0415
     from deploy.models.compile.features import NotCompilable  # noqa: PLC0415
 
-    model, reference = _loaded(copy)
-    given = samples.from_file(data, model.schema) if data else None
+    model, reference = _load_with_sklearn(copy)
+    file_rows = samples.read_csv(data, model.schema) if data else None
 
-    def rows(forest: PackedForest | None) -> Rows:
-        return given or samples.drawn(model.schema, model.schema.to_rows([model.example_row]), forest)
+    def make_rows(forest: PackedForest | None) -> Rows:
+        return file_rows or samples.draw_rows(model.schema, model.schema.to_rows([model.example_row]), forest)
 
-    against = f"file: {data.name}" if data else "the example, and rows drawn across what the model tells apart"
-    ways = {"forest": companion.add_forest, "onnx": companion.add_onnx}
+    rows_source = f"file: {data.name}" if data else "the example, and rows drawn at random around the model's splits"
+    compilers = {"forest": companion.add_forest, "onnx": companion.add_onnx}
     reasons = []
-    for engine, add in ways.items():
+    for engine, add_companion in compilers.items():
         if settings.engine not in ("auto", engine):
             continue
         try:
-            check = add(folder, reference, model.schema, rows, against)
+            check = add_companion(folder, reference, model.schema, make_rows, rows_source)
         except NotCompilable as error:
             reasons.append(f"{engine}: {error}")
         else:
-            _say(f"compiled {model.name} version {model.version} for the engine {engine}; checked on {check}")
+            _print_now(f"compiled {model.name} version {model.version} for the engine {engine}; checked on {check}")
             return
-    raise CommandError(f"{model.name} has no compiled form; {'; '.join(reasons) or _no_way(settings.engine, ways)}")
+    if not reasons:
+        reasons = [f"ENGINE={settings.engine!r}: expected auto, {', '.join(compilers)}"]
+    raise CommandError(f"{model.name} has no compiled form; {'; '.join(reasons)}")
 
 
-def _no_way(engine: str, ways: Collection[str]) -> str:
-    return f"ENGINE={engine!r}: expected auto, {', '.join(ways)}"
+def _load_with_sklearn(copy: Copy) -> tuple[Model, SklearnEngine]:
+    """Load the model with the engine that every compiled form is made from and compared with.
 
-
-def _loaded(copy: Copy) -> tuple[Model, SklearnEngine]:
-    """The model as scikit-learn has it, which every compiled form is made from and compared with."""
+    Raises:
+        CommandError: the model has no scikit-learn flavor, or predicts with another function.
+    """
     from server.engines.sklearn import SklearnEngine  # noqa: PLC0415
 
     if "sklearn" not in suitable_engines(MLmodel.read(copy.model_folder)):
-        raise CommandError(f"{copy.name} has no compiled form: it has no scikit-learn flavor, or another predict_fn")
+        raise CommandError(
+            f"{copy.name} has no compiled form: it has no scikit-learn flavor, or its predict_fn is not predict"
+        )
     model = load_model(copy, "sklearn")
     if not isinstance(model.engine, SklearnEngine):
-        raise TypeError(f"the engine sklearn is a {type(model.engine).__name__}")
+        raise TypeError(f"expected SklearnEngine for the engine sklearn, got {type(model.engine).__name__}")
     return model, model.engine
 
 
-def _put(folder: Path, target: Path) -> None:
-    """Copy whole, or not at all."""
+def _copy_atomically(folder: Path, target: Path) -> None:
     draft = target.with_name(f".{target.name}-{os.getpid()}")
     try:
         shutil.copytree(folder, draft)
@@ -111,24 +114,28 @@ def _put(folder: Path, target: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _beside(uri: str) -> Path | None:
-    """Where the compiled form of a model in a folder goes; None for a model in a registry or a store."""
+def _target_folder(uri: str) -> Path | None:
+    """Return the folder for the compiled copy of a model in a folder; None for a model in a registry or a store.
+
+    Raises:
+        CommandError: the folder exists already.
+    """
     folder = local_folder(uri)
     if folder is None:
         return None
     target = folder.resolve().with_name(f"{folder.resolve().name}-compiled")
     if target.exists():
-        raise CommandError(f"{target} exists: the compiled model would go there; remove it or move it away")
+        raise CommandError(f"{target} exists, and the compiled model would be written there: remove or rename it")
     return target
 
 
 def main() -> int:
-    """Compile what this process's environment asks for; 0, or 1 after one line of why on stderr."""
+    """Compile the model of this process's environment; return 0, or 1 after printing the error as one line."""
     set_mlflow_variables()
     try:
         uri = compile_model(ModelOptions.read(os.environ))
-        _say(f"to serve it: make up MODEL_URI={uri}")
-        _say(uri)
+        _print_now(f"to serve it: make up MODEL_URI={uri}")
+        _print_now(uri)
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -140,7 +147,7 @@ def main() -> int:
     return 0
 
 
-def _say(line: str) -> None:
+def _print_now(line: str) -> None:
     print(line, flush=True)
 
 

@@ -28,44 +28,47 @@ _TENSORS = {
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A pipeline in ONNX, and what its engine has to know of it (:class:`server.engines.onnx.OnnxEngine`)."""
+    """A pipeline as a serialized ONNX model, with the parameters of :class:`server.engines.onnx.OnnxEngine`.
+
+    ``inputs`` has the precision or type of each input tensor by its name. ``classes`` is None for a regressor.
+    """
 
     code: bytes
     inputs: Mapping[str, str]
     classes: list[Any] | None
 
     def save(self, folder: Path) -> None:
-        """Write it into ``folder``, which must not exist."""
+        """Write the model into ``folder``, which must not exist."""
         folder.mkdir()
         (folder / "model.onnx").write_bytes(self.code)
         (folder / "onnx.json").write_text(json.dumps({"inputs": self.inputs, "classes": self.classes}))
 
     def engine(self, schema: InputSchema) -> OnnxEngine:
-        """What predicts with it."""
+        """Return an engine that predicts with the converted model."""
         return onnx.make(self.code, schema, self.inputs, self.classes)
 
 
 def conversions(estimator: Any, schema: InputSchema) -> Iterator[Converted]:
-    """The pipeline in 64 bits, where all its steps have such a form in ONNX, and in 32.
+    """Yield the pipeline converted with 64-bit floats, then with 32-bit floats, leaving out a failed conversion.
 
     Raises:
-        NotCompilable: it has neither form, with skl2onnx's reason.
+        NotCompilable: both conversions failed, with skl2onnx's reason.
     """
     if optional := [column.name for column in schema.columns if not column.required]:
-        raise NotCompilable(f"column {optional[0]!r} may be missing, which the check does not try")
+        raise NotCompilable(f"column {optional[0]!r} is optional, and the check has no rows with missing values")
     if hasattr(estimator, "classes_") and not hasattr(estimator, "predict_proba"):
         raise NotCompilable(f"the classifier {type(estimator).__name__} has no probabilities")
-    faults = []
+    reasons = []
     for precision in ("double", "float"):
         try:
             converted = _convert(estimator, schema, precision)
-            converted.engine(schema)  # what converts may still not load
-        except Exception as error:  # skl2onnx and ONNX Runtime raise as many kinds as they have steps
-            faults.append(first_line(error).partition(" and attributes")[0])
+            converted.engine(schema)  # ONNX Runtime may lack operators that skl2onnx writes.
+        except Exception as error:  # skl2onnx and ONNX Runtime raise errors of many unrelated classes.
+            reasons.append(first_line(error).partition(" and attributes")[0])
         else:
             yield converted
-    if len(faults) == 2:
-        raise NotCompilable(f"it does not convert to ONNX: {faults[-1]}")
+    if len(reasons) == 2:
+        raise NotCompilable(f"the conversion to ONNX failed: {reasons[-1]}")
 
 
 def _convert(estimator: Any, schema: InputSchema, precision: str) -> Converted:
@@ -75,15 +78,15 @@ def _convert(estimator: Any, schema: InputSchema, precision: str) -> Converted:
     is_classifier = hasattr(estimator, "classes_")
     model = skl2onnx.to_onnx(
         estimator,
-        initial_types=[(name, _TENSORS[kind](shape)) for name, kind in inputs.items()],
+        initial_types=[(name, _TENSORS[type_name](shape)) for name, type_name in inputs.items()],
         options={id(final): {"zipmap": False}} if is_classifier else None,
     )
     return Converted(model.SerializeToString(), inputs, estimator.classes_.tolist() if is_classifier else None)
 
 
 def _inputs(estimator: Any, schema: InputSchema, precision: str) -> dict[str, str]:
-    """One tensor a column where the pipeline finds its columns by name, else one for all."""
+    """Return one tensor per column if the pipeline selects columns by name, else one tensor for all columns."""
     if not hasattr(estimator, "feature_names_in_"):
         return {ALL: precision}
-    kinds = {"integer": "long", "long": "long", "boolean": "boolean", "string": "string"}
-    return {column.name: kinds.get(column.type, precision) for column in schema.columns}
+    tensor_types = {"integer": "long", "long": "long", "boolean": "boolean", "string": "string"}
+    return {column.name: tensor_types.get(column.type, precision) for column in schema.columns}

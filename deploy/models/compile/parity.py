@@ -1,4 +1,4 @@
-"""Whether a compiled model agrees with the one that it was made from, on which rows, and how closely."""
+"""Comparison of a compiled model with the model that it was made from."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from numpy.typing import NDArray
 from server.engines.sklearn import SklearnEngine
 from server.inference.rows import Prediction, Rows
 
-# Probabilities may differ by this much; a regressor's values by this much of their size.
+# The largest allowed absolute difference of probabilities, and relative difference of a regressor's values.
 TOLERANCE = 1e-6
-# Rows of one call: what the probabilities of many classes take is bounded.
-_CHUNK = 4096
+# The limit bounds the memory for probabilities of many classes.
+_ROWS_PER_CALL = 4096
 
 
 class Compiled(Protocol):
-    """An engine that tells all that it computes."""
+    """An engine that also returns the numbers behind its predictions."""
 
     def predict(self, rows: Rows) -> Prediction:
-        """As any engine."""
+        """Return the labels and their probabilities."""
         ...
 
     def totals(self, rows: Rows) -> NDArray[np.float64]:
-        """The probability of each class, n x classes; for a regressor, the value, n x 1."""
+        """Return the probability of each class (n x classes) or, for a regressor, the value (n x 1)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What a comparison found. ``ties`` are rows whose two most likely classes are as good as equally likely.
+    """The result of a comparison on rows that ``rows_source`` describes.
 
-    Labels must be equal but for ties; ``largest_difference`` is that of any probability, or of a regressor's values
-    relative to their size where that is above 1.
+    ``ties`` counts the rows whose two most likely classes are equally likely within the tolerance; ``labels_differ``
+    counts different labels in the other rows. ``largest_difference`` is the largest difference of a probability, or of
+    a regressor's value; relative to the value if that is above 1.
     """
 
-    against: str
+    rows_source: str
     rows: int
     labels_differ: int
     ties: int
@@ -45,41 +46,44 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the compiled model may stand in for the other."""
+        """Whether the compiled model may replace the model."""
         return self.rows > 0 and self.labels_differ == 0 and self.largest_difference <= TOLERANCE
 
     def __str__(self) -> str:
-        labels = "equal labels" if self.labels_differ == 0 else f"{self.labels_differ} other labels"
-        return f"{self.rows:,} rows ({self.against}): {labels}, values at most {self.largest_difference:.1e} apart"
+        labels = "equal labels" if self.labels_differ == 0 else f"{self.labels_differ} different labels"
+        return f"{self.rows:,} rows ({self.rows_source}): {labels}, values at most {self.largest_difference:.1e} apart"
 
     def to_json(self) -> dict[str, object]:
-        """As plain values, for the model's own record."""
-        return {**asdict(self), "tolerance": TOLERANCE, "passed": self.passed}
+        """Return the check as plain JSON values, as they are recorded in the model."""
+        fields = asdict(self)
+        return {"against": fields.pop("rows_source"), **fields, "tolerance": TOLERANCE, "passed": self.passed}
 
 
-def compare(reference: SklearnEngine, compiled: Compiled, rows: Rows, against: str) -> Check:
-    """Predict ``rows`` with both."""
-    parts = [_compare(reference, compiled, chunk) for chunk in rows.chunks(_CHUNK)]
+def compare(reference: SklearnEngine, compiled: Compiled, rows: Rows, rows_source: str) -> Check:
+    """Predict ``rows`` with both engines, and return how far their results differ."""
+    chunks = [_compare(reference, compiled, chunk) for chunk in rows.chunks(_ROWS_PER_CALL)]
     return Check(
-        against=against,
+        rows_source=rows_source,
         rows=len(rows),
-        labels_differ=sum(part[0] for part in parts),
-        ties=sum(part[1] for part in parts),
-        largest_difference=float(np.max([part[2] for part in parts], initial=0.0)),  # NaN, where there is one
+        labels_differ=sum(labels_differ for labels_differ, _, _ in chunks),
+        ties=sum(ties for _, ties, _ in chunks),
+        # np.max returns NaN if any value is NaN, which fails the check.
+        largest_difference=float(np.max([difference for _, _, difference in chunks], initial=0.0)),
     )
 
 
 def _compare(reference: SklearnEngine, compiled: Compiled, rows: Rows) -> tuple[int, int, float]:
-    expected, found = reference.totals(rows), compiled.totals(rows)
+    """Return the numbers of different labels and of ties, and the largest difference."""
+    expected, actual = reference.totals(rows), compiled.totals(rows)
     if expected.shape[1] == 1:
-        size = np.maximum(np.abs(expected), 1.0)
-        return 0, 0, float((np.abs(found - expected) / size).max())
+        scale = np.maximum(np.abs(expected), 1.0)
+        return 0, 0, float((np.abs(actual - expected) / scale).max())
     top_two = np.sort(expected, axis=1)[:, -2:]
     tied = top_two[:, 1] - top_two[:, 0] <= TOLERANCE
     labels = zip(reference.predict(rows).labels, compiled.predict(rows).labels, strict=True)
-    wrong = np.array([not _same(a, b) for a, b in labels])
-    return int((wrong & ~tied).sum()), int(tied.sum()), float(np.abs(found - expected).max())
+    differ = np.array([not _same_label(a, b) for a, b in labels])
+    return int((differ & ~tied).sum()), int(tied.sum()), float(np.abs(actual - expected).max())
 
 
-def _same(a: Any, b: Any) -> bool:
+def _same_label(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)

@@ -1,4 +1,4 @@
-"""Rows to check a compiled model on: from a file, or drawn across the splits of its own trees."""
+"""Rows to check a compiled model on: read from a CSV file, or drawn at random around the splits of its trees."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ from server.inference.columns import Column
 from server.inference.rows import Row, Rows
 from server.inference.schema import InputSchema
 
-DRAWN = 4096
+DRAWN_ROWS = 4096
 
-_UNREADABLE = (
+# The errors of pandas and of the decompressors for a file that is missing, damaged or not a CSV.
+_READ_ERRORS = (
     OSError, ValueError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pd.errors.ParserWarning,
 )  # fmt: skip
 
 
-def from_file(path: Path, schema: InputSchema) -> Rows:
-    """The rows of a CSV, as :func:`documents` reads them."""
-    return schema.to_rows(documents(path, schema))
+def read_csv(path: Path, schema: InputSchema) -> Rows:
+    """Return the rows of a CSV file as the engines take them; see :func:`read_csv_rows`."""
+    return schema.to_rows(read_csv_rows(path, schema))
 
 
-def documents(path: Path, schema: InputSchema) -> Sequence[Row]:
-    """The rows of a CSV, compressed or not, whose header has the schema's columns; others are ignored.
+def read_csv_rows(path: Path, schema: InputSchema) -> Sequence[Row]:
+    """Return the validated rows of a CSV file, compressed or not. Columns that the schema lacks are ignored.
 
     Raises:
-        CommandError: it cannot be read, or a column or a value is not one of the schema's.
+        CommandError: the file cannot be read, lacks a column, or has a value that the schema does not accept.
     """
-    frame = _read(path, schema)
-    if absent := [name for name in schema.names if name not in frame.columns]:
-        raise CommandError(f"DATA={path}: there is no column {absent[0]!r}; expected {', '.join(schema.names)}")
+    frame = _read_frame(path, schema)
+    if missing := [name for name in schema.names if name not in frame.columns]:
+        raise CommandError(f"DATA={path}: column {missing[0]!r} is missing; expected {', '.join(schema.names)}")
     columns = {column.name: _values(frame[column.name], column) for column in schema.columns}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     try:
@@ -51,73 +52,75 @@ def documents(path: Path, schema: InputSchema) -> Sequence[Row]:
         raise CommandError(f"DATA={path}: counting rows from 0, {error.detail.removeprefix('instances.')}") from None
 
 
-def _read(path: Path, schema: InputSchema) -> pd.DataFrame:
-    strings = {column.name: str for column in schema.columns if column.is_string}
+def _read_frame(path: Path, schema: InputSchema) -> pd.DataFrame:
+    string_columns = {column.name: str for column in schema.columns if column.is_string}
     try:
         with warnings.catch_warnings():
-            # A row longer than its header would lose its last cells with no more than a warning.
+            # Of a row longer than the header pandas drops the last cells, and only warns.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(path, index_col=False, dtype=strings, low_memory=False, na_filter=not strings)
-    except _UNREADABLE as error:
+            return pd.read_csv(
+                path, index_col=False, dtype=string_columns, low_memory=False, na_filter=not string_columns
+            )
+    except _READ_ERRORS as error:
         raise CommandError(f"DATA={path}: cannot be read as CSV: {' '.join(str(error).split())}") from None
 
 
 def _values(series: pd.Series[Any], column: Column) -> list[object]:
-    """A column's cells as JSON would bring them: numbers where they are numbers, and None where there is nothing."""
+    """Return a column's cells as a JSON request would have them: numbers if possible, and None for an empty cell."""
     if column.is_string or series.dtype == np.bool_:
         return list(series.tolist())
     numbers = pd.to_numeric(series, errors="coerce")
     cells = zip(series.tolist(), numbers.tolist(), numbers.isna(), strict=True)
-    return [(None if _is_empty(cell) else cell) if bad else number for cell, number, bad in cells]
+    return [(None if _is_empty(cell) else cell) if is_nan else number for cell, number, is_nan in cells]
 
 
 def _is_empty(cell: object) -> bool:
     return cell is None or cell == "" or cell != cell  # noqa: PLR0124  (NaN)
 
 
-def drawn(schema: InputSchema, example: Rows, forest: PackedForest | None, count: int = DRAWN) -> Rows:
-    """The example, and rows drawn at random, within the columns' ranges.
+def draw_rows(schema: InputSchema, example: Rows, forest: PackedForest | None, count: int = DRAWN_ROWS) -> Rows:
+    """Return the example, and ``count`` rows drawn at random within the columns' ranges; the same ones in every call.
 
-    Those for a forest have values on both sides of the trees' splits, which is where a mistake would show; for another
-    model, what a column may hold is guessed from its range or from the example.
+    With a forest, values lie on both sides of each split, where a mistake would show. For another model they are drawn
+    from the column's range or, without one, around the example. The example is left out if the forest rejects it.
     """
     rng = np.random.default_rng(0)
-    numbers = [column for column in schema.columns if not column.is_string]
-    values = np.empty((count, len(numbers)))
-    for place, column in enumerate(numbers):
-        values[:, place] = rng.choice(_numbers(forest, place, column, example.numbers[0, place], rng), count)
+    number_columns = [column for column in schema.columns if not column.is_string]
+    numbers = np.empty((count, len(number_columns)))
+    for index, column in enumerate(number_columns):
+        numbers[:, index] = rng.choice(_number_choices(forest, index, column, example.numbers[0, index], rng), count)
     objects = np.empty((count, example.objects.shape[1]), dtype=np.object_)
-    for place in range(objects.shape[1]):
-        choices = _strings(forest, len(numbers), place, str(example.objects[0, place]))
-        objects[:, place] = [choices[i] for i in rng.integers(len(choices), size=count)]
-    rows = Rows(values, objects)
-    return Rows.concatenate([example, rows]) if _is_answered(forest, example) else rows
+    for index in range(objects.shape[1]):
+        choices = _string_choices(forest, len(number_columns), index, str(example.objects[0, index]))
+        objects[:, index] = [choices[i] for i in rng.integers(len(choices), size=count)]
+    rows = Rows(numbers, objects)
+    return Rows.concatenate([example, rows]) if _accepts(forest, example) else rows
 
 
-def _numbers(
-    forest: PackedForest | None, place: int, column: Column, typical: float, rng: np.random.Generator
+def _number_choices(
+    forest: PackedForest | None, index: int, column: Column, typical: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Values that a column of numbers may have."""
     if column.type == "boolean":
         return np.array([0.0, 1.0])
-    if known := _known(forest, place):
+    if known := _known_categories(forest, index):
         return np.array(known)
     if forest is not None:
         features = enumerate(forest.features)
-        around = [_around(forest, index, feature) for index, feature in features if feature.column == place]
-        values = np.concatenate([[typical], *around])
+        near_splits = [_around_splits(forest, i, feature) for i, feature in features if feature.column == index]
+        values = np.concatenate([[typical], *near_splits])
     elif column.has_range:
-        values = rng.uniform(column.low, column.high, DRAWN)
+        values = rng.uniform(column.low, column.high, DRAWN_ROWS)
     else:
-        values = typical + rng.normal(0, max(abs(typical), 1.0), DRAWN)
+        values = typical + rng.normal(0, max(abs(typical), 1.0), DRAWN_ROWS)
     if column.is_integer:
         values = np.concatenate([np.floor(values), np.floor(values) + 1])
     valid = np.unique(values[(values >= column.low) & (values <= column.high)])
     return valid if len(valid) else np.array([typical])
 
 
-def _around(forest: PackedForest, index: int, feature: Feature) -> NDArray[np.float64]:
-    if feature.kind == kernel.EQUALS:  # and, as like as not, a category that is unknown
+def _around_splits(forest: PackedForest, index: int, feature: Feature) -> NDArray[np.float64]:
+    """Return column values for which the feature lies on, and just above, each of its splits."""
+    if feature.kind == kernel.EQUALS:  # The second value is probably an unknown category.
         return np.array([feature.first, feature.first + 1])
     splits = _thresholds(forest, index).astype(np.float64)
     with np.errstate(over="ignore"):
@@ -125,36 +128,37 @@ def _around(forest: PackedForest, index: int, feature: Feature) -> NDArray[np.fl
             splits = splits * feature.second + feature.first
         if feature.kind == kernel.MULTIPLY_ADD:
             splits = (splits - feature.second) / feature.first if feature.first else np.empty(0)
-        beyond = np.nextafter(splits.astype(np.float32), np.float32(np.inf)).astype(np.float64)
-    return np.concatenate([splits, beyond])
+        above = np.nextafter(splits.astype(np.float32), np.float32(np.inf)).astype(np.float64)
+    return np.concatenate([splits, above])
 
 
 def _thresholds(forest: PackedForest, index: int) -> NDArray[np.float32]:
-    """Where the trees split the feature with this index."""
+    """Return the thresholds at which the trees split the feature with this index."""
     mask = (1 << forest.bits) - 1
-    chosen = (np.asarray(forest.nodes[:, 1]) & forest.nodes.dtype.type(mask)) == index
-    words = np.ascontiguousarray(forest.nodes[chosen, 0]).astype(np.uint32)
-    return np.unique(words.view(np.float32))
+    splits_feature = (np.asarray(forest.nodes[:, 1]) & forest.nodes.dtype.type(mask)) == index
+    thresholds = np.ascontiguousarray(forest.nodes[splits_feature, 0]).astype(np.uint32)
+    return np.unique(thresholds.view(np.float32))
 
 
-def _strings(forest: PackedForest | None, numbers: int, place: int, typical: str) -> list[str]:
-    """Values of a column of strings: each category, and an unknown one where that is allowed."""
+def _string_choices(forest: PackedForest | None, number_count: int, index: int, typical: str) -> list[str]:
+    """Return each category of a string column, and an unknown category if the model accepts one."""
     if forest is None:
         return [typical]
-    categories = [*forest.codes[place]]
-    return categories if _known(forest, numbers + place) else [*categories, typical, "a category that nobody has seen"]
+    categories = [*forest.codes[index]]
+    has_known_categories = bool(_known_categories(forest, number_count + index))
+    return categories if has_known_categories else [*categories, typical, "an unknown category"]
 
 
-def _known(forest: PackedForest | None, column: int) -> list[float]:
-    """The categories of a column that must have one of them; none if it may have any value."""
+def _known_categories(forest: PackedForest | None, column: int) -> list[float]:
+    """Return the codes of the only categories that a column accepts; empty if it accepts any value."""
     features = forest.features if forest else ()
     return sorted(f.first for f in features if f.column == column and f.kind == kernel.EQUALS_KNOWN)
 
 
-def _is_answered(forest: PackedForest | None, row: Rows) -> bool:
-    """Whether a row has known categories wherever the model insists on them."""
+def _accepts(forest: PackedForest | None, row: Rows) -> bool:
+    """Return whether the row has a known category in each column that accepts no others."""
     if forest is None:
         return True
     strings = [codes.get(str(value), -1) for codes, value in zip(forest.codes, row.objects[0], strict=False)]
     values = [*row.numbers[0], *strings]
-    return all(not (known := _known(forest, i)) or value in known for i, value in enumerate(values))
+    return all(not (known := _known_categories(forest, i)) or value in known for i, value in enumerate(values))

@@ -1,1 +1,1 @@
-"""The Covertype model: its data, its training and its registration."""
+"""The default model: the Covertype data set, the training on it, and the registration of the result."""

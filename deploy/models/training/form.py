@@ -1,4 +1,4 @@
-"""Covertype in the workshop's form: what its columns are called, what they may hold, and tables turned into it."""
+"""The Covertype data set in the form that this project uses: its columns, their ranges, and conversion of tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from server.errors import StartError
 
-# Whole-set ranges, as the data set was published: lowest and highest value, both included.
+# The lowest and highest value of each feature in the published data set, both included.
 PUBLISHED_RANGES: dict[str, tuple[int, int]] = {
     "elevation": (1859, 3858),
     "aspect": (0, 360),
@@ -29,18 +29,19 @@ FEATURES = tuple(PUBLISHED_RANGES)
 LABEL = "cover_type"
 COLUMNS = (*FEATURES, LABEL)
 
-NUMBERS = 10
-# The one-hot blocks of the published form: where each starts and ends (counted from 0, the end excluded).
-_ONE_HOT = {"wilderness_area": (10, 14), "soil_type": (14, 54)}
+# The first features are numbers; the others are codes of categories.
+NUMBER_FEATURES = 10
+# In the published data set each code is a block of one-hot columns: its first index, and the index after its last.
+_ONE_HOT_BLOCKS = {"wilderness_area": (10, 14), "soil_type": (14, 54)}
 UCI_COLUMNS = (
-    *FEATURES[:NUMBERS],
-    *(f"{name}_{code}" for name, (start, end) in _ONE_HOT.items() for code in range(1, end - start + 1)),
+    *FEATURES[:NUMBER_FEATURES],
+    *(f"{name}_{code}" for name, (start, end) in _ONE_HOT_BLOCKS.items() for code in range(1, end - start + 1)),
     LABEL,
 )
 
-# What a column must hold; the other features may go past their published range, a code may not.
-_CODES = {"wilderness_area": (1, 4), "soil_type": (1, 40), LABEL: (1, 7)}
-# With five rows of a class, a held-out fifth has one of it.
+# A code outside its range is an error; a number may exceed its published range.
+_CODE_RANGES = {"wilderness_area": (1, 4), "soil_type": (1, 40), LABEL: (1, 7)}
+# A fifth of the rows is held out, so that five rows of a class leave one of it to score.
 MIN_ROWS_PER_CLASS = 5
 
 
@@ -50,67 +51,72 @@ class DataError(StartError):
 
 @dataclass(frozen=True, slots=True)
 class Covertype:
-    """``x``: n x 12 float64 in the order of ``FEATURES``; ``y``: n int64 labels, 1 to 7; ``source``: told to users."""
+    """The rows of the data set.
+
+    ``x``: n x 12 float64 in the order of ``FEATURES``; ``y``: n int64 labels, 1 to 7; ``source``: a text for users.
+    """
 
     x: npt.NDArray[np.float64]
     y: npt.NDArray[np.int64]
     source: str
 
 
-def from_frame(frame: pd.DataFrame, place: str, source: str) -> Covertype:
-    """Turn a table with the columns ``COLUMNS``, or ``UCI_COLUMNS``, in that order, into Covertype.
+def from_frame(frame: pd.DataFrame, location: str, source: str) -> Covertype:
+    """Convert a table with the columns ``COLUMNS`` or ``UCI_COLUMNS``, in that order.
 
     Raises:
-        DataError: a cell, a row or the number of rows is not what it must be; ``place`` leads the message.
+        DataError: a cell or the number of rows is invalid; the message starts with ``location``.
 
     """
-    values = _whole_numbers(frame, place)
+    values = _whole_numbers(frame, location)
     if values.shape[1] == len(UCI_COLUMNS):
-        values = _folded(values, place)
-    _check_codes(values, place)
-    _check_classes(values[:, -1], place)
+        values = _decode_one_hot(values, location)
+    _check_codes(values, location)
+    _check_classes(values[:, -1], location)
     return Covertype(np.ascontiguousarray(values[:, :-1]), values[:, -1].astype(np.int64), source)
 
 
-def _whole_numbers(frame: pd.DataFrame, place: str) -> npt.NDArray[np.float64]:
+def _whole_numbers(frame: pd.DataFrame, location: str) -> npt.NDArray[np.float64]:
     values: npt.NDArray[np.float64] = frame.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    bad = ~np.isfinite(values) | (values != np.floor(values))
-    if bad.any():
-        row, column = (int(index) for index in np.argwhere(bad)[0])
-        cell = str(frame.iat[row, column])
-        raise DataError(f"{place}: row {row + 1}, column {frame.columns[column]}: expected a whole number, got {cell}")
+    invalid = ~np.isfinite(values) | (values != np.floor(values))
+    if invalid.any():
+        row, column = (int(index) for index in np.argwhere(invalid)[0])
+        name, cell = frame.columns[column], str(frame.iat[row, column])
+        raise DataError(f"{location}: row {row + 1}, column {name}: expected a whole number, got {cell}")
     return values
 
 
-def _folded(values: npt.NDArray[np.float64], place: str) -> npt.NDArray[np.float64]:
-    codes = [_code(values[:, start:end], name, place) for name, (start, end) in _ONE_HOT.items()]
-    return np.column_stack([values[:, :NUMBERS], *codes, values[:, -1]])
+def _decode_one_hot(values: npt.NDArray[np.float64], location: str) -> npt.NDArray[np.float64]:
+    codes = [_code(values[:, start:end], name, location) for name, (start, end) in _ONE_HOT_BLOCKS.items()]
+    return np.column_stack([values[:, :NUMBER_FEATURES], *codes, values[:, -1]])
 
 
-def _code(block: npt.NDArray[np.float64], name: str, place: str) -> npt.NDArray[np.int64]:
-    """Which column of a one-hot block holds the 1, counted from 1."""
-    bad = (block.sum(axis=1) != 1) | (block.min(axis=1) < 0)
-    if bad.any():
-        row = int(bad.argmax())
-        raise DataError(f"{place}: row {row + 1}, the one-hot columns of {name}: expected one 1, and 0 elsewhere")
+def _code(block: npt.NDArray[np.float64], name: str, location: str) -> npt.NDArray[np.int64]:
+    """Return the code that a block of one-hot columns encodes in each row: the position of the 1, counted from 1."""
+    invalid = (block.sum(axis=1) != 1) | (block.min(axis=1) < 0)
+    if invalid.any():
+        row = int(invalid.argmax())
+        raise DataError(f"{location}: row {row + 1}, the one-hot columns of {name}: expected one 1 and otherwise 0")
     codes: npt.NDArray[np.int64] = block.argmax(axis=1).astype(np.int64) + 1
     return codes
 
 
-def _check_codes(values: npt.NDArray[np.float64], place: str) -> None:
-    for name, (low, high) in _CODES.items():
+def _check_codes(values: npt.NDArray[np.float64], location: str) -> None:
+    for name, (low, high) in _CODE_RANGES.items():
         column = values[:, COLUMNS.index(name)]
-        bad = (column < low) | (column > high)
-        if bad.any():
-            row = int(bad.argmax())
-            raise DataError(f"{place}: row {row + 1}, column {name}: expected {low} to {high}, got {column[row]:.0f}")
+        invalid = (column < low) | (column > high)
+        if invalid.any():
+            row = int(invalid.argmax())
+            raise DataError(
+                f"{location}: row {row + 1}, column {name}: expected {low} to {high}, got {column[row]:.0f}"
+            )
 
 
-def _check_classes(labels: npt.NDArray[np.float64], place: str) -> None:
+def _check_classes(labels: npt.NDArray[np.float64], location: str) -> None:
     classes, counts = np.unique(labels, return_counts=True)
-    need = f"expected two classes or more with at least {MIN_ROWS_PER_CLASS} rows each, to train and to hold some out"
+    expected = f"expected at least two classes with {MIN_ROWS_PER_CLASS} rows or more each, for training and scoring"
     if len(classes) < 2:
-        raise DataError(f"{place}: {len(labels)} rows of {len(classes)} classes: {need}")
+        raise DataError(f"{location}: {len(labels)} rows of {len(classes)} classes: {expected}")
     if counts.min() < MIN_ROWS_PER_CLASS:
-        rare = counts.argmin()
-        raise DataError(f"{place}: {LABEL} {classes[rare]:.0f} has {counts[rare]} rows: {need}")
+        rarest = counts.argmin()
+        raise DataError(f"{location}: {LABEL} {classes[rarest]:.0f} has {counts[rarest]} rows: {expected}")

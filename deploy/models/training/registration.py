@@ -1,4 +1,4 @@
-"""The trained Covertype model as a registered version: logged, checked after the way through the registry, champion."""
+"""Registration of the trained Covertype model: log it, register it, check the registered copy, make it the champion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deploy.models.registry.client import registry_errors
 from deploy.models.registry.pointer import Pointer
 from deploy.models.registry.versions import CHECK_TAG, RegisteredVersion, register_folder
 from deploy.models.training.form import Covertype
-from deploy.models.training.package import fault_of, save
+from deploy.models.training.package import find_fault, save
 from deploy.models.training.pipeline import HELD_OUT, Fitted
 from server.errors import ModelError, first_line
 from server.settings import Settings
@@ -21,16 +21,16 @@ from server.settings import Settings
 NAME = "covertype"
 ALIAS = "champion"
 
-# MLflow takes no tag that is longer; a fault may quote any library (characters).
+# MLflow's limit in characters; a fault may quote a long error message.
 _MAX_TAG_LENGTH = 1000
 
 
 def publish(fitted: Fitted, data: Covertype, experiment: str, settings: Settings) -> RegisteredVersion:
-    """Log the model and what it scored, register it, check the registered copy, and make it the champion.
+    """Log the model and its scores, register it, check the registered copy, and make it the champion.
 
     Raises:
-        ModelError: the copy is not the model that was fitted; the champion is the one it was before.
-        RegistryError: the registry stopped answering.
+        ModelError: the registered copy failed the check; the champion stays the same.
+        RegistryError: the registry does not answer.
 
     """
     with registry_errors(settings.tracking_uri), mlflow.start_run(experiment_id=experiment) as run:
@@ -49,35 +49,40 @@ def register(fitted: Fitted, data: Covertype, run_id: str) -> RegisteredVersion:
 
 
 def make_champion(version: RegisteredVersion, fitted: Fitted) -> None:
-    """Check what the registry gives back for ``version``; only a copy that passes becomes the champion.
+    """Download ``version`` from the registry, check it, and make it the champion if it passes.
 
     Raises:
-        ModelError: the check failed; the version says so in its tag ``check``.
+        ModelError: the check failed; the version's tag ``check`` holds the reason.
 
     """
     client = MlflowClient()
-    fault = _fault_of_version(version, fitted)
+    fault = _find_version_fault(version, fitted)
     if fault:
         client.set_model_version_tag(NAME, version.number, CHECK_TAG, f"failed: {fault}"[:_MAX_TAG_LENGTH])
-        raise ModelError(f"{NAME} version {version.number} failed its check, @{ALIAS} stays as it was: {fault}")
+        raise ModelError(f"{NAME} version {version.number} failed its check, @{ALIAS} was not moved: {fault}")
     client.set_model_version_tag(NAME, version.number, CHECK_TAG, "passed")
     Pointer(NAME, ALIAS).move(version.number)
 
 
-def _fault_of_version(version: RegisteredVersion, fitted: Fitted) -> str | None:
+def _find_version_fault(version: RegisteredVersion, fitted: Fitted) -> str | None:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             folder = mlflow.artifacts.download_artifacts(f"models:/{NAME}/{version.number}", dst_path=scratch)
         except (MlflowException, OSError) as error:
             return f"it cannot be downloaded: {first_line(error)}"
-        return fault_of(Path(folder), version.digest, fitted)
+        return find_fault(Path(folder), version.digest, fitted)
 
 
 def _log(fitted: Fitted, data: Covertype, folder: Path) -> None:
     forest = fitted.pipeline.named_steps["forest"]
-    told = {"trained_on": data.source, "rows": len(data.y), "held_out": HELD_OUT, "forest": type(forest).__name__}
+    data_params = {
+        "trained_on": data.source,
+        "rows": len(data.y),
+        "held_out": HELD_OUT,
+        "forest": type(forest).__name__,
+    }
     mlflow.log_params(
-        told | {f"forest__{name}": value for name, value in forest.get_params().items() if value is not None}
+        data_params | {f"forest__{name}": value for name, value in forest.get_params().items() if value is not None}
     )
     mlflow.log_metrics(
         {

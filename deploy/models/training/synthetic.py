@@ -1,4 +1,4 @@
-"""Rows with Covertype's shape, made up: a stand-in where the real data set cannot be had."""
+"""Synthetic rows in the form of Covertype, for machines that cannot download the real data set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from deploy.models.training.form import FEATURES, MIN_ROWS_PER_CLASS, PUBLISHED_RANGES, Covertype
 
-# One entry a class, 1 to 7, near what the real set has: so a forest finds about as much to learn.
+# One entry per class, 1 to 7, close to the means of the real data set, so that a forest learns about as much.
 _SHARE = np.array([0.365, 0.487, 0.062, 0.005, 0.016, 0.030, 0.035])
 _ELEVATION = np.array([3128, 2921, 2394, 2224, 2787, 2419, 3361])
 _ROADWAYS = np.array([2614, 2429, 943, 914, 1349, 1037, 2738])
@@ -17,32 +17,32 @@ _SOIL = np.array([25, 23, 8, 4, 27, 10, 37])
 
 
 def generate(rows: int = 20_000, seed: int = 0) -> Covertype:
-    """Covertype of made-up rows (35 or more, all seven classes), the same ones for the same seed."""
+    """Return synthetic rows (at least 35, of all seven classes), the same ones for the same seed."""
     rng = np.random.default_rng(seed)
     y = rng.choice(np.arange(1, 8), size=rows, p=_SHARE)
-    # Even a small set has enough of the rare classes to be split.
+    # Rare classes need enough rows for a split, also in a small data set.
     y[: 7 * MIN_ROWS_PER_CLASS] = np.tile(np.arange(1, 8), MIN_ROWS_PER_CLASS)
     columns = _columns(rng, y - 1)
     x = np.column_stack([np.clip(np.rint(columns[name]), *PUBLISHED_RANGES[name]) for name in FEATURES])
     return Covertype(x.astype(np.float64), y.astype(np.int64), "synthetic")
 
 
-def _columns(rng: np.random.Generator, kind: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.float64]]:
-    """One column a feature, not yet rounded or clipped; ``kind`` is the class, counted from 0."""
-    n = len(kind)
+def _columns(rng: np.random.Generator, class_index: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.float64]]:
+    """Return one column per feature, not yet rounded or clipped; ``class_index`` counts the classes from 0."""
+    n = len(class_index)
     hydrology = rng.gamma(1.6, 170, n)
-    stray = rng.random(n) < 0.2
+    is_outlier = rng.random(n) < 0.2
     return {
-        "elevation": rng.normal(_ELEVATION[kind], 140),
+        "elevation": rng.normal(_ELEVATION[class_index], 140),
         "aspect": rng.uniform(0, 360, n),
         "slope": rng.gamma(3.5, 4, n),
         "horizontal_distance_to_hydrology": hydrology,
         "vertical_distance_to_hydrology": hydrology * rng.normal(0.17, 0.15, n),
-        "horizontal_distance_to_roadways": rng.gamma(2, _ROADWAYS[kind] / 2),
+        "horizontal_distance_to_roadways": rng.gamma(2, _ROADWAYS[class_index] / 2),
         "hillshade_9am": rng.normal(212, 27, n),
         "hillshade_noon": rng.normal(223, 20, n),
         "hillshade_3pm": rng.normal(143, 38, n),
-        "horizontal_distance_to_fire_points": rng.gamma(2, _FIRE_POINTS[kind] / 2),
-        "wilderness_area": np.where(stray, rng.integers(1, 5, n), _WILDERNESS[kind]),
-        "soil_type": rng.normal(_SOIL[kind], 4),
+        "horizontal_distance_to_fire_points": rng.gamma(2, _FIRE_POINTS[class_index] / 2),
+        "wilderness_area": np.where(is_outlier, rng.integers(1, 5, n), _WILDERNESS[class_index]),
+        "soil_type": rng.normal(_SOIL[class_index], 4),
     }

@@ -1,4 +1,4 @@
-"""``python -m deploy.models.training.train``: fit Covertype's forest, register and check it, make it the champion."""
+"""``python -m deploy.models.training.train``: fit a forest on Covertype and make it the champion."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from server.errors import StartError
 
 
 def train(options: ModelOptions, forest: BaseEstimator) -> str:
-    """Train ``forest`` as the options say, tell the steps on stdout, and return the line that sums it up.
+    """Train and register ``forest``, print each step, and return a one-line summary.
 
     Raises:
-        StartError: a setting, the data, the registry or the model's check, in one line.
+        StartError: a setting or the data is invalid, the registry does not answer, or the model failed its check.
 
     """
     settings = options.settings
-    # They import MLflow: only after main() has set the variables that MLflow reads at its import.
+    # Imported here because they import MLflow, which reads the variables that main() sets first.
     from deploy.models.registry.versions import open_experiment  # noqa: PLC0415
     from deploy.models.training import registration  # noqa: PLC0415
 
     experiment = open_experiment(settings, registration.NAME)
     data = load(options.covertype_path, settings.var_dir / "data")
-    _say(f"training {registration.NAME} on {len(data.y):,} rows ({data.source})")
+    _print_now(f"training {registration.NAME} on {len(data.y):,} rows ({data.source})")
     fitted = fit(data, forest)
     version = registration.publish(fitted, data, experiment, settings)
     return (
@@ -39,18 +39,18 @@ def train(options: ModelOptions, forest: BaseEstimator) -> str:
 
 
 def main() -> int:
-    """Run the trainer on this process's environment; 0, or 1 after one line of why on stderr."""
+    """Train as this process's environment says; return 0, or 1 after printing the error as one line on stderr."""
     set_mlflow_variables()
     try:
         options = ModelOptions.read(os.environ)
-        _say(train(options, FORESTS[options.forest]()))
+        _print_now(train(options, FORESTS[options.forest]()))
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _say(line: str) -> None:
+def _print_now(line: str) -> None:
     print(line, flush=True)
 
 

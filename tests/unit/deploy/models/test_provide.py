@@ -108,8 +108,8 @@ def test_damaged_copy_is_replaced(environ: dict[str, str], model: Path) -> None:
 def test_new_model_becomes_current_and_old_copy_stays(environ: dict[str, str], record: Path, tmp_path: Path) -> None:
     """A new model becomes current, and the old copy stays for the replicas that still serve it."""
     first = provide(ModelOptions.read(environ))
-    other = write_model(tmp_path / "other", metadata={"trained_on": "file: rows.csv"})
-    second = provide(ModelOptions.read(environ | {"MODEL_URI": str(other)}))
+    other_model = write_model(tmp_path / "other", metadata={"trained_on": "file: rows.csv"})
+    second = provide(ModelOptions.read(environ | {"MODEL_URI": str(other_model)}))
     assert Copy.recorded(record) == second
     assert second.digest != first.digest
     assert folder_digest(first.model_folder) == first.digest
@@ -122,22 +122,22 @@ def test_unservable_model_keeps_the_current_copy(
     """A model that no replica could serve is refused in one line, and current.json does not change."""
     provide(ModelOptions.read(environ))
     old_record = record.read_bytes()
-    other = tmp_path / "other"
+    other_model = tmp_path / "other"
     match fault:
         case "unsigned":
-            write_model(other, signature=None)
+            write_model(other_model, signature=None)
             message = "the model cannot be served: the model has no signature"
         case "broken":
-            (write_model(other) / "model.pkl").write_bytes(b"no pickle")
+            (write_model(other_model) / "model.pkl").write_bytes(b"no pickle")
             message = "the model cannot be served: "
         case "engine":
-            write_model(other)
+            write_model(other_model)
             environ = environ | {"ENGINE": "onnx"}
             message = "the model cannot be served: ENGINE='onnx'"
         case _:
-            message = f"MODEL_URI={str(other)!r}: there is no MLflow model in that folder"
+            message = f"MODEL_URI={str(other_model)!r}: there is no MLflow model in that folder"
     with pytest.raises((CommandError, ModelError)) as caught:
-        provide(ModelOptions.read(environ | {"MODEL_URI": str(other)}))
+        provide(ModelOptions.read(environ | {"MODEL_URI": str(other_model)}))
     assert str(caught.value).startswith(message)
     assert len(str(caught.value)) > len("the model cannot be served: ")
     assert "\n" not in str(caught.value)
@@ -146,8 +146,8 @@ def test_unservable_model_keeps_the_current_copy(
 
 def test_model_failing_its_example_is_still_provided(environ: dict[str, str], record: Path, tmp_path: Path) -> None:
     """A model that fails to predict its own example is provided all the same, because the server serves it."""
-    other = write_estimator(tmp_path / "other", DecisionTreeClassifier().fit([[0.0, 0.0], [1.0, 1.0]], [0, 1]))
-    copy = provide(ModelOptions.read(environ | {"MODEL_URI": str(other)}))
+    other_model = write_estimator(tmp_path / "other", DecisionTreeClassifier().fit([[0.0, 0.0], [1.0, 1.0]], [0, 1]))
+    copy = provide(ModelOptions.read(environ | {"MODEL_URI": str(other_model)}))
     assert Copy.recorded(record) == copy
     assert copy.needs is not None
     assert copy.needs > 20 * M

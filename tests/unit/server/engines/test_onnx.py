@@ -131,7 +131,7 @@ def test_onnx_engine_predicts_in_forked_children(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("estimator", "schema", "reason"),
     [
-        (PLACED["classifier"], schema_of(dict.fromkeys(("x0", "x1", "x2"), "double"), "x1"), "'x1' may be missing"),
+        (PLACED["classifier"], schema_of(dict.fromkeys(("x0", "x1", "x2"), "double"), "x1"), "'x1' is optional"),
         (LinearSVC().fit(X, LABELS), double_columns(3), "LinearSVC has no probabilities"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The compiled form inside a model: made and checked once, used only where it is whole and belongs there."""
+"""Tests of the companion inside a model: it is checked when it is made, and served only if complete and matching."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from server.settings import ROOT
 from tests.support.models.forests import Floats, compile_once, rows_of
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
+    warnings.simplefilter("ignore")  # MLflow's imports warn, depending on the installed packages
     import mlflow.pyfunc
     import mlflow.sklearn
     from mlflow.models import Model, infer_signature
@@ -45,7 +45,7 @@ with warnings.catch_warnings():
     from deploy.models.compile import companion
     from deploy.models.training import package
 
-# MLflow's advice to annotate `predict`, given when it saves and when it loads; its input examples under pandas 3.
+# MLflow advises to annotate `predict`, and reads input examples in a way that pandas 3 deprecates.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*type hint.*:UserWarning"),
     pytest.mark.filterwarnings("ignore:Operation with range is deprecated:DeprecationWarning"),
@@ -64,14 +64,14 @@ LABELS = np.array(["fir", "pine"])[(FRAME["depth"] + (FRAME["soil"] == "clay") *
 
 def estimator(seed: int = 0, final: Any = None) -> Any:
     one_hot = OneHotEncoder(sparse_output=False)
-    columns = ColumnTransformer([("hot", one_hot, ["soil"]), ("scaled", StandardScaler(), ["zone", "depth"])])
+    columns = ColumnTransformer([("codes", one_hot, ["soil"]), ("scaled", StandardScaler(), ["zone", "depth"])])
     forest = final or RandomForestClassifier(6, max_depth=5, random_state=seed)
     return make_pipeline(columns, forest).fit(FRAME, LABELS)
 
 
 def save(folder: Path, fitted: Any, **options: Any) -> Path:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pickles: MLflow's advice to trainers
+        warnings.simplefilter("ignore")  # MLflow advises against pickles
         mlflow.sklearn.save_model(
             fitted,
             str(folder),
@@ -85,14 +85,14 @@ def save(folder: Path, fitted: Any, **options: Any) -> Path:
     return folder
 
 
-def add(folder: Path, fitted: Any) -> Any:
+def add_companion(folder: Path, fitted: Any) -> Any:
     schema = MLmodel.read(folder).schema
     rows = rows_of(schema, FRAME)
     return companion.add_forest(folder, SklearnEngine(fitted, schema), schema, lambda _: rows, "its own rows")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quiet() -> Iterator[None]:
+def quiet_mlflow() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         logging.getLogger("mlflow").setLevel("ERROR")
@@ -102,29 +102,29 @@ def quiet() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model as MLflow saves it."""
+    """A model as MLflow saves it, without a companion."""
     return save(tmp_path_factory.mktemp("plain") / "model", estimator())
 
 
 @pytest.fixture(scope="module")
 def compiled(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model with its companion."""
+    """The model of ``plain`` with its companion."""
     folder = shutil.copytree(plain, tmp_path_factory.mktemp("compiled") / "model")
-    add(folder, estimator())
+    add_companion(folder, estimator())
     return folder
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another model of the same columns, with its companion."""
+def second_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another model with the same columns, with its companion."""
     folder = save(tmp_path_factory.mktemp("other") / "model", estimator(seed=1))
-    add(folder, estimator(seed=1))
+    add_companion(folder, estimator(seed=1))
     return folder
 
 
 @pytest.fixture
 def folder(compiled: Path, tmp_path: Path) -> Path:
-    """A copy of the compiled model, to be damaged."""
+    """A copy of the compiled model that a test may change."""
     return shutil.copytree(compiled, tmp_path / "model")
 
 
@@ -138,43 +138,44 @@ def document_of(folder: Path) -> dict[str, Any]:
     return document
 
 
-def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def edit_flavor(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     document = document_of(folder)
     change(document["flavors"]["forkcast_forest"])
     (folder / "MLmodel").write_text(yaml.safe_dump(document))
 
 
-def predicted(folder: Path, engine: str = "auto") -> tuple[str, Prediction]:
+def predict(folder: Path, engine: str = "auto") -> tuple[str, Prediction]:
+    """Load the model, and return the name of its engine and the predictions of all rows."""
     mlmodel = MLmodel.read(folder)
     loaded = load_engine(mlmodel, engine)
     return loaded.name, loaded.predict(rows_of(mlmodel.schema, FRAME))
 
 
 def assert_refused(folder: Path, reason: str, caplog: pytest.LogCaptureFixture) -> None:
-    """ENGINE=forest is a refusal; otherwise scikit-learn serves, after one warning with the same reason."""
+    """Assert that ENGINE=forest raises the reason, and that otherwise scikit-learn serves after one such warning."""
     with pytest.raises(ModelError) as caught:
-        predicted(folder, "forest")
+        predict(folder, "forest")
     assert isinstance(caught.value, CompanionRefused)
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
     caplog.clear()
-    assert predicted(folder)[0] == "sklearn"
+    assert predict(folder)[0] == "sklearn"
     (record,) = caplog.records
     assert (record.levelname, record.getMessage()) == ("WARNING", f"{caught.value}; serving without it")
 
 
 def test_companion_predictions_equal_scikit_learn(compiled: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A model with a companion is served by it, and answers exactly as scikit-learn."""
+    """A model with a companion is served by it, with exactly the predictions of scikit-learn."""
     assert suitable_engines(MLmodel.read(compiled)) == ["forest", "sklearn", "pyfunc"]
-    name, prediction = predicted(compiled)
+    name, prediction = predict(compiled)
     assert (name, caplog.records) == ("forest", [])
-    assert ("sklearn", prediction) == predicted(compiled, "sklearn")
+    assert ("sklearn", prediction) == predict(compiled, "sklearn")
     assert prediction.labels == estimator().predict(FRAME).tolist()
-    assert predicted(compiled, "forest") == (name, prediction)
+    assert predict(compiled, "forest") == (name, prediction)
 
 
 def test_flavor_records_folder_digests_and_check(compiled: Path) -> None:
-    """The flavor names the folder, the digests and the check that was passed."""
+    """The flavor records the folder, the digests and the check that passed."""
     flavor = flavor_of(compiled)
     assert flavor == {
         "layout": 1,
@@ -195,11 +196,11 @@ def test_flavor_records_folder_digests_and_check(compiled: Path) -> None:
     assert files == {"forest.json", "nodes.npy", "leaves.npy", "roots.npy"}
 
 
-def test_model_stays_what_it_was(plain: Path, compiled: Path) -> None:
-    """Nothing of the model is changed: its files, and in its description the flavor is all that is new."""
-    before, after = document_of(plain), document_of(compiled)
-    del after["flavors"]["forkcast_forest"]
-    assert after == before
+def test_companion_changes_nothing_else_in_the_model(plain: Path, compiled: Path) -> None:
+    """A companion adds its files and its flavor, and changes no other file and no other part of MLmodel."""
+    plain_document, compiled_document = document_of(plain), document_of(compiled)
+    del compiled_document["flavors"]["forkcast_forest"]
+    assert compiled_document == plain_document
     files = {path.relative_to(plain) for path in plain.rglob("*") if path.is_file()}
     assert {path.relative_to(compiled) for path in compiled.rglob("*") if path.is_file()} - files == {
         path.relative_to(compiled) for path in (compiled / "forest").iterdir()
@@ -208,8 +209,8 @@ def test_model_stays_what_it_was(plain: Path, compiled: Path) -> None:
         assert (compiled / name).read_bytes() == (plain / name).read_bytes()
 
 
-def test_mlflow_loads_it(plain: Path, compiled: Path) -> None:
-    """MLflow loads a model with a companion as it does without: both flavors, signature, metadata and example."""
+def test_mlflow_loads_a_model_with_a_companion(plain: Path, compiled: Path) -> None:
+    """MLflow loads both flavors, the signature, the metadata and the example of a model with a companion."""
     labels = estimator().predict(FRAME).tolist()
     assert mlflow.sklearn.load_model(str(compiled)).predict(FRAME).tolist() == labels
     loaded = mlflow.pyfunc.load_model(str(compiled))
@@ -221,8 +222,8 @@ def test_mlflow_loads_it(plain: Path, compiled: Path) -> None:
     assert MLmodel.read(compiled).example == FRAME.iloc[3].to_dict()
 
 
-def test_serving_needs_no_library(compiled: Path, tmp_path: Path) -> None:
-    """A process that serves a compiled model imports no scikit-learn, Numba, pandas or MLflow, nor reads a pickle."""
+def test_serving_a_companion_imports_no_heavy_library(compiled: Path, tmp_path: Path) -> None:
+    """A process that serves a companion does not import scikit-learn, Numba, pandas, MLflow or a pickle reader."""
     script = """
 import json, sys
 from pathlib import Path
@@ -235,14 +236,14 @@ answer = engine.predict(rows)
 print(json.dumps([engine.name, answer.labels, answer.confidences, sorted({m.split(".")[0] for m in sys.modules})]))
 """
     rows = json.dumps({"instances": FRAME.to_dict("records")})
-    ran = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", script, str(compiled), str(tmp_path), rows],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,
     )
-    name, labels, confidences, modules = json.loads(ran.stdout)
+    name, labels, confidences, modules = json.loads(completed.stdout)
     expected = estimator().predict_proba(FRAME).max(axis=1).tolist()
     assert (name, labels, confidences) == ("forest", estimator().predict(FRAME).tolist(), expected)
     heavy = {"sklearn", "numba", "pandas", "mlflow", "scipy", "joblib", "skops", "cloudpickle", "onnxruntime"}
@@ -251,7 +252,7 @@ print(json.dumps([engine.name, answer.labels, answer.confidences, sorted({m.spli
 
 
 def test_unknown_category_is_a_client_error(compiled: Path) -> None:
-    """Rows that the model cannot answer are the client's error, not the server's."""
+    """A category that the model rejects is reported as the client's error."""
     mlmodel = MLmodel.read(compiled)
     with pytest.raises(InvalidRows, match=r"^soil must be one of the values .* \(3 in all\), got peat$"):
         load_engine(mlmodel, "forest").predict(rows_of(mlmodel.schema, FRAME[:3].assign(soil="peat")))
@@ -283,8 +284,8 @@ def test_unknown_category_is_a_client_error(compiled: Path) -> None:
 def test_companion_with_invalid_record_is_refused(
     folder: Path, caplog: pytest.LogCaptureFixture, change: Callable[[dict[str, Any]], object], reason: str
 ) -> None:
-    """A companion whose record is not that of a passed check of these files is refused."""
-    edit(folder, change)
+    """A companion is refused if its flavor does not record a passed check of these files."""
+    edit_flavor(folder, change)
     assert_refused(folder, reason, caplog)
 
 
@@ -296,7 +297,7 @@ FILES = ("forest.json", "nodes.npy", "leaves.npy", "roots.npy")
 def test_companion_with_damaged_files_is_refused(
     folder: Path, caplog: pytest.LogCaptureFixture, name: str, damage: str
 ) -> None:
-    """A companion with a file that has changed, or is gone, is refused."""
+    """A companion with a file that is changed, truncated or missing is refused."""
     path = folder / "forest" / name
     content = bytearray(path.read_bytes())
     if damage == "gone":
@@ -310,32 +311,36 @@ def test_companion_with_damaged_files_is_refused(
 
 
 def test_missing_or_extra_companion_files_are_refused(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A companion whose folder is gone, or has a file more, is refused."""
-    (folder / "forest" / "more").touch()
+    """A companion with an extra file, or without its folder, is refused."""
+    (folder / "forest" / "extra").touch()
     assert_refused(folder, "is missing or damaged", caplog)
     shutil.rmtree(folder / "forest")
     assert_refused(folder, "is missing or damaged", caplog)
 
 
-def test_other_model_in_its_place(folder: Path, other: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """When the estimator beside it is replaced, the companion is refused, and the new estimator answers."""
-    shutil.copy(other / "model.pkl", folder / "model.pkl")
+def test_companion_is_refused_after_the_estimator_is_replaced(
+    folder: Path, second_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the estimator's file is replaced, the companion is refused, and the new estimator is served."""
+    shutil.copy(second_model / "model.pkl", folder / "model.pkl")
     assert_refused(folder, "does not belong to this model", caplog)
-    assert predicted(folder)[1].labels == estimator(seed=1).predict(FRAME).tolist()
+    assert predict(folder)[1].labels == estimator(seed=1).predict(FRAME).tolist()
 
 
-def test_companion_of_another_model(folder: Path, other: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The companion of another model, copied with its record, is refused."""
+def test_companion_of_another_model_is_refused(
+    folder: Path, second_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The companion of another model is refused, even if it is copied with its flavor."""
     shutil.rmtree(folder / "forest")
-    shutil.copytree(other / "forest", folder / "forest")
+    shutil.copytree(second_model / "forest", folder / "forest")
     assert_refused(folder, "is missing or damaged", caplog)
-    edit(folder, lambda flavor: flavor.update(flavor_of(other)))
+    edit_flavor(folder, lambda flavor: flavor.update(flavor_of(second_model)))
     assert_refused(folder, "does not belong to this model", caplog)
-    assert predicted(folder)[1].labels == estimator().predict(FRAME).tolist()
+    assert predict(folder)[1].labels == estimator().predict(FRAME).tolist()
 
 
-def test_signature_in_another_order(folder: Path) -> None:
-    """When the columns of the signature are put in another order, the companion is refused, or answers as the model."""
+def test_reordered_signature_keeps_the_predictions(folder: Path) -> None:
+    """If the columns of the signature are reordered, the predictions stay the same, with or without the companion."""
     document = document_of(folder)
     columns = json.loads(document["signature"]["inputs"])
     document["signature"]["inputs"] = json.dumps(columns[::-1])
@@ -345,22 +350,22 @@ def test_signature_in_another_order(folder: Path) -> None:
     assert load_engine(mlmodel, "auto").predict(rows).labels == estimator().predict(FRAME).tolist()
 
 
-def emptied(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(b"")
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize(
     "damage",
-    [Path.unlink, emptied, lambda path: path.write_text("{"), lambda path: path.write_text("[]")],
+    [Path.unlink, truncate, lambda path: path.write_text("{"), lambda path: path.write_text("[]")],
     ids=["gone", "empty", "{", "[]"],
 )
 def test_unloadable_companion_files_are_refused(
     folder: Path, caplog: pytest.LogCaptureFixture, name: str, damage: Callable[[Path], None]
 ) -> None:
-    """Files that never were a forest are refused, though the record agrees with them."""
+    """Files that do not load as a forest are refused, although their digest is the recorded one."""
     damage(folder / "forest" / name)
-    edit(folder, lambda flavor: flavor.update(digest=folder_digest(folder / "forest")))
+    edit_flavor(folder, lambda flavor: flavor.update(digest=folder_digest(folder / "forest")))
     assert_refused(folder, "the model's companion for the engine forest does not load: ", caplog)
 
 
@@ -368,66 +373,65 @@ def test_unloadable_companion_files_are_refused(
 def test_invalid_companion_description_is_refused(
     folder: Path, caplog: pytest.LogCaptureFixture, change: dict[str, Any]
 ) -> None:
-    """A description with a part that is missing or of another kind is refused, though the record agrees with it."""
+    """A forest.json with a missing or invalid field is refused, although its digest is the recorded one."""
     path = folder / "forest" / "forest.json"
-    rest = json.loads(path.read_text())
-    for content in (rest | change, {key: value for key, value in rest.items() if key not in change}):
+    description = json.loads(path.read_text())
+    for content in (description | change, {key: value for key, value in description.items() if key not in change}):
         path.write_text(json.dumps(content))
-        edit(folder, lambda flavor: flavor.update(digest=folder_digest(folder / "forest")))
+        edit_flavor(folder, lambda flavor: flavor.update(digest=folder_digest(folder / "forest")))
         assert_refused(folder, "does not load: ", caplog)
 
 
-def test_bytecode_is_no_damage(folder: Path) -> None:
-    """What Python and MLflow add to a folder takes nothing from the companion."""
+def test_files_added_by_python_and_mlflow_are_ignored(folder: Path) -> None:
+    """Bytecode of Python and files that MLflow adds to a download do not invalidate the companion."""
     (folder / "code" / "__pycache__").mkdir(parents=True)
     (folder / "code" / "__pycache__" / "own.cpython-311.pyc").touch()
     (folder / "registered_model_meta").touch()
-    assert predicted(folder)[0] == "forest"
+    assert predict(folder)[0] == "forest"
 
 
-def test_without_the_other_flavors(folder: Path) -> None:
-    """A companion without the model's own flavors is served; when it is refused, nothing is left to serve."""
+def test_companion_without_other_flavors_is_served(folder: Path) -> None:
+    """A model with only the companion's flavor is served, and fails to load if the companion is refused."""
     document = document_of(folder)
     document["flavors"] = {"forkcast_forest": document["flavors"]["forkcast_forest"]}
     (folder / "MLmodel").write_text(yaml.safe_dump(document))
-    assert predicted(folder)[0] == "forest"
+    assert predict(folder)[0] == "forest"
     (folder / "forest" / "roots.npy").unlink()
     with pytest.raises(ModelError, match="is missing or damaged"):
-        predicted(folder)
+        predict(folder)
 
 
-def test_another_engine_is_asked_for(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever asks for another engine gets it, whatever the companion is worth."""
+def test_other_engines_ignore_a_damaged_companion(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """If ENGINE names another engine, it serves without a warning about the damaged companion."""
     shutil.rmtree(folder / "forest")
     for engine in ("sklearn", "pyfunc"):
-        assert predicted(folder, engine)[0] == engine
+        assert predict(folder, engine)[0] == engine
     assert caplog.records == []
 
 
 def test_probability_model_is_served_by_pyfunc(tmp_path: Path) -> None:
-    """A model that is logged to answer probabilities is answered by MLflow's wrapper, companion or not."""
+    """A model whose predict_fn is predict_proba is served by the pyfunc engine, even with a companion."""
     folder = save(tmp_path / "model", estimator(), pyfunc_predict_fn="predict_proba")
-    add(folder, estimator())
+    add_companion(folder, estimator())
     assert suitable_engines(MLmodel.read(folder)) == ["pyfunc"]
 
 
 def test_new_companion_replaces_the_old_companion(folder: Path) -> None:
-    """A companion that is made anew takes the place of the older one, whatever was left of that."""
-    fresh = document_of(folder)
+    """A new companion replaces an old one completely, even if the old one is damaged."""
+    expected = document_of(folder)
     (folder / "forest" / "stale.npy").touch()
     (folder / "forest" / "roots.npy").unlink()
-    edit(folder, lambda flavor: flavor.update(layout=0, check=None, onlooker="?"))
-    assert add(folder, estimator()).passed
-    assert document_of(folder) == fresh
-    assert predicted(folder)[0] == "forest"
+    edit_flavor(folder, lambda flavor: flavor.update(layout=0, check=None, onlooker="?"))
+    assert add_companion(folder, estimator()).passed
+    assert document_of(folder) == expected
+    assert predict(folder)[0] == "forest"
     assert {path.name for path in (folder / "forest").iterdir()} == set(FILES)
 
 
-class Liar(SklearnEngine):
-    """An estimator that is a little off what its trees say."""
+class InexactEngine(SklearnEngine):
+    """An engine whose probabilities of the last row differ slightly from those of its estimator."""
 
     def totals(self, rows: Rows) -> Floats:
-        """Not quite."""
         totals = super().totals(rows)
         totals[-1] += [1e-5, -1e-5]
         return totals
@@ -437,57 +441,57 @@ class Liar(SklearnEngine):
 def test_disagreeing_companion_is_refused_without_writing(
     request: pytest.FixtureRequest, tmp_path: Path, source: str
 ) -> None:
-    """A compiled form that does not agree with the model is refused with what was found, and nothing is written."""
+    """A compiled form that does not agree with the model is refused with the differences, and nothing is written."""
     folder = shutil.copytree(request.getfixturevalue(source), tmp_path / "model")
-    before = folder_digest(folder)
+    digest = folder_digest(folder)
     schema = MLmodel.read(folder).schema
     rows = rows_of(schema, FRAME)
     with pytest.raises(ModelError) as caught:
-        companion.add_forest(folder, Liar(estimator(), schema), schema, lambda _: rows, "its own rows")
+        companion.add_forest(folder, InexactEngine(estimator(), schema), schema, lambda _: rows, "its own rows")
     assert "120 rows (its own rows): equal labels, values at most 1.0e-05 apart" in str(caught.value)
-    assert folder_digest(folder) == before
+    assert folder_digest(folder) == digest
 
 
-class Doubled(StandardScaler):  # type: ignore[misc]
-    """A step of the user's own, which is more than what it derives from."""
+class DoublingScaler(StandardScaler):  # type: ignore[misc]
+    """A user's subclass of a scaler, which also doubles the values."""
 
     def transform(self, X: Any, copy: Any = None) -> Any:  # noqa: N803
         return super().transform(X, copy) * 2
 
 
-def test_step_of_ones_own(plain: Path, tmp_path: Path) -> None:
-    """A step that only derives from one with a formula never comes to a companion."""
+def test_subclass_of_a_supported_step_gets_no_companion(plain: Path, tmp_path: Path) -> None:
+    """A model with a user's subclass of a supported step gets no companion."""
     folder = shutil.copytree(plain, tmp_path / "model")
-    columns = ColumnTransformer([("own", Doubled(), ["depth", "zone"])])
+    columns = ColumnTransformer([("own", DoublingScaler(), ["depth", "zone"])])
     fitted = make_pipeline(columns, RandomForestClassifier(3, random_state=0)).fit(FRAME, LABELS)
-    before = folder_digest(folder)
+    digest = folder_digest(folder)
     with pytest.raises((NotCompilable, ModelError)):
-        add(folder, fitted)
-    assert folder_digest(folder) == before
+        add_companion(folder, fitted)
+    assert folder_digest(folder) == digest
 
 
 def test_model_without_compiled_form_stays_unchanged(plain: Path, tmp_path: Path) -> None:
-    """A model without a compiled form is left as it is."""
+    """A model that has no compiled form is refused and stays unchanged."""
     folder = shutil.copytree(plain, tmp_path / "model")
     columns = ColumnTransformer([("pca", PCA(1), ["depth", "zone"])])
     fitted = make_pipeline(columns, RandomForestClassifier(3)).fit(FRAME, LABELS)
-    before = folder_digest(folder)
+    digest = folder_digest(folder)
     with pytest.raises(NotCompilable, match="PCA"):
-        add(folder, fitted)
-    assert folder_digest(folder) == before
+        add_companion(folder, fitted)
+    assert folder_digest(folder) == digest
 
 
 def test_companion_requires_rows_to_compare(plain: Path, tmp_path: Path) -> None:
-    """Without a row to compare on there is no companion."""
+    """A companion that was compared on no rows is refused."""
     folder = shutil.copytree(plain, tmp_path / "model")
     schema = MLmodel.read(folder).schema
-    none = Rows(np.empty((0, 2)), np.empty((0, 1), dtype=np.object_))
+    no_rows = Rows(np.empty((0, 2)), np.empty((0, 1), dtype=np.object_))
     with pytest.raises(ModelError, match="0 rows"):
-        companion.add_forest(folder, SklearnEngine(estimator(), schema), schema, lambda _: none, "nothing")
+        companion.add_forest(folder, SklearnEngine(estimator(), schema), schema, lambda _: no_rows, "no rows")
 
 
-def test_trained_model_has_one(tmp_path: Path) -> None:
-    """The trainer's model is saved with its companion, checked on the rows that were held out."""
+def test_trained_model_has_a_companion(tmp_path: Path) -> None:
+    """The trainer saves its model with a companion that was checked on the held-out rows."""
     data = generate(rows=700, seed=1)
     fitted = fit(data, RandomForestClassifier(3, max_leaf_nodes=50, random_state=0))
     package.save(fitted, data, tmp_path / "model")
@@ -499,12 +503,12 @@ def test_trained_model_has_one(tmp_path: Path) -> None:
     assert engine.name == "forest"
     assert engine.predict(rows).labels == fitted.pipeline.predict(fitted.x_held).tolist()
     assert load_engine(mlmodel, "sklearn").predict(rows) == engine.predict(rows)
-    assert package.fault_of(tmp_path / "model", folder_digest(tmp_path / "model"), fitted) is None
+    assert package.find_fault(tmp_path / "model", folder_digest(tmp_path / "model"), fitted) is None
 
 
 @pytest.mark.parametrize("flavor", [None, [], "forest"])
 def test_non_mapping_flavor_is_refused(folder: Path, caplog: pytest.LogCaptureFixture, flavor: object) -> None:
-    """A companion that is described by anything but a mapping is refused."""
+    """A companion whose flavor in MLmodel is not a mapping is refused."""
     document = document_of(folder)
     document["flavors"]["forkcast_forest"] = flavor
     (folder / "MLmodel").write_text(yaml.safe_dump(document))
@@ -514,7 +518,7 @@ def test_non_mapping_flavor_is_refused(folder: Path, caplog: pytest.LogCaptureFi
 def test_failed_kernel_compilation_uses_the_next_engine(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where the kernel cannot be compiled, the next engine serves."""
+    """If the kernel cannot be compiled on this machine, the next engine serves."""
 
     def fail(*_arguments: object) -> bytes:
         raise ModelError("server.engines.kernel does not compile: no such processor")

@@ -1,4 +1,4 @@
-"""When a compiled model may stand in for the one that it was made from."""
+"""Tests of the comparison of a compiled model with the model that it was made from."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ GOOD = Check("held-out rows", 2000, 0, 3, 1e-9)
 
 
 @dataclass
-class Fixed:
-    """An engine of either kind, which answers its rows by their number."""
+class FixedEngine:
+    """An engine with fixed results, which a row selects by its index in its only column."""
 
     values: Floats
     labels: list[Any]
@@ -31,8 +31,8 @@ class Fixed:
     uses_pandas = False
 
     def predict(self, rows: Rows) -> Prediction:
-        places = rows.numbers[:, 0].astype(int)
-        return Prediction([self.labels[place] for place in places], None)
+        indices = rows.numbers[:, 0].astype(int)
+        return Prediction([self.labels[index] for index in indices], None)
 
     def totals(self, rows: Rows) -> Floats:
         values: Floats = self.values[rows.numbers[:, 0].astype(int)]
@@ -40,12 +40,12 @@ class Fixed:
 
 
 def reference(values: Any, labels: list[Any]) -> SklearnEngine:
-    return Fixed(np.asarray(values, np.float64), labels)  # type: ignore[return-value]
+    return FixedEngine(np.asarray(values, np.float64), labels)  # type: ignore[return-value]
 
 
-def checked(expected: Any, found: Any, labels: list[Any], others: list[Any] | None = None) -> Check:
-    """What comparing two models of so many rows finds."""
-    compiled = Fixed(np.asarray(found, np.float64), labels if others is None else others)
+def check_of(expected: Any, actual: Any, labels: list[Any], actual_labels: list[Any] | None = None) -> Check:
+    """Compare a model with these values and labels with a compiled form that has the actual ones."""
+    compiled = FixedEngine(np.asarray(actual, np.float64), labels if actual_labels is None else actual_labels)
     return compare(reference(expected, labels), compiled, numeric_rows([[i] for i in range(len(labels))]), "rows")
 
 
@@ -54,58 +54,58 @@ LABELS = ["a", "b", "a"]
 
 
 def test_model_agrees_with_itself() -> None:
-    """A model that agrees with itself passes, with nothing to tell."""
-    assert checked(CLEAR, CLEAR, LABELS) == Check("rows", 3, 0, 0, 0.0)
-    assert checked(CLEAR, CLEAR, LABELS).passed
+    """A compiled form with equal results passes with a difference of zero."""
+    assert check_of(CLEAR, CLEAR, LABELS) == Check("rows", 3, 0, 0, 0.0)
+    assert check_of(CLEAR, CLEAR, LABELS).passed
 
 
 def test_different_label_fails_the_check() -> None:
-    """One other label fails the check, however close the probabilities are."""
-    check = checked(CLEAR, CLEAR, LABELS, ["a", "a", "a"])
+    """One different label fails the check, even if all probabilities are equal."""
+    check = check_of(CLEAR, CLEAR, LABELS, ["a", "a", "a"])
     assert (check.labels_differ, check.ties, check.largest_difference) == (1, 0, 0.0)
     assert not check.passed
 
 
-@pytest.mark.parametrize("others", [["1", "2", "1"], [1.0, 2.0, 1.0], [True, 2, True], [np.int64(1), 2, 1]])
-def test_label_of_another_type(others: list[Any]) -> None:
-    """A label that JSON would show in another way is another label."""
-    assert checked(CLEAR, CLEAR, [1, 2, 1], others).labels_differ > 0
+@pytest.mark.parametrize("actual_labels", [["1", "2", "1"], [1.0, 2.0, 1.0], [True, 2, True], [np.int64(1), 2, 1]])
+def test_label_of_another_type_is_different(actual_labels: list[Any]) -> None:
+    """A label that is equal but of another type counts as different, because its JSON form may differ."""
+    assert check_of(CLEAR, CLEAR, [1, 2, 1], actual_labels).labels_differ > 0
 
 
 @pytest.mark.parametrize("apart", [0.0, TOLERANCE / 2])
 def test_ties_accept_either_label_and_are_counted(apart: float) -> None:
-    """Where two classes are as good as equally likely, either label will do; such rows are counted."""
+    """If two classes are equally likely within the tolerance, either label passes, and the row counts as a tie."""
     tied = [[0.5 + apart, 0.5], *CLEAR[1:]]
-    check = checked(tied, tied, LABELS, ["b", "b", "a"])
+    check = check_of(tied, tied, LABELS, ["b", "b", "a"])
     assert (check.labels_differ, check.ties) == (0, 1)
     assert check.passed
 
 
 def test_only_ties_for_first_place_count() -> None:
-    """Two classes that tie, but not for the first place, are no tie, and three for the first are one."""
-    check = checked([[0.6, 0.2, 0.2], [1 / 3] * 3], [[0.6, 0.2, 0.2], [1 / 3] * 3], ["a", "b"], ["b", "c"])
+    """A tie between less likely classes does not count, and a tie of three most likely classes counts once."""
+    check = check_of([[0.6, 0.2, 0.2], [1 / 3] * 3], [[0.6, 0.2, 0.2], [1 / 3] * 3], ["a", "b"], ["b", "c"])
     assert (check.labels_differ, check.ties) == (1, 1)
 
 
 def test_near_tie_requires_the_likelier_label() -> None:
-    """Where one class is likelier by more than the tolerance, its label is the only good one."""
+    """If one class is likelier by more than the tolerance, only its label passes."""
     near = [[0.5 + 2 * TOLERANCE, 0.5], *CLEAR[1:]]
-    assert checked(near, near, LABELS, ["b", "b", "a"]).labels_differ == 1
+    assert check_of(near, near, LABELS, ["b", "b", "a"]).labels_differ == 1
 
 
 @pytest.mark.parametrize(("apart", "passes"), [(1e-9, True), (0.9e-6, True), (1.1e-6, False), (0.1, False)])
 def test_probability_difference_above_tolerance_fails(apart: float, passes: bool) -> None:
-    """Any probability that differs by more than a millionth fails the check, whatever the label."""
-    found = np.array(CLEAR)
-    found[1] += [-apart, apart]
-    check = checked(CLEAR, found, LABELS)
+    """A probability that differs by more than a millionth fails the check, even if all labels are equal."""
+    actual = np.array(CLEAR)
+    actual[1] += [-apart, apart]
+    check = check_of(CLEAR, actual, LABELS)
     assert check.labels_differ == 0
     assert check.largest_difference == pytest.approx(apart)
     assert check.passed is passes
 
 
 @pytest.mark.parametrize(
-    ("expected", "found", "difference"),
+    ("expected", "actual", "difference"),
     [
         (0.0, 1e-7, 1e-7),
         (1.0, 1.5, 0.5),
@@ -114,40 +114,41 @@ def test_probability_difference_above_tolerance_fails(apart: float, passes: bool
         (1e-9, 2e-9, 1e-9),
     ],
 )
-def test_regression_difference_is_relative_above_one(expected: float, found: float, difference: float) -> None:
-    """A regressor's values differ by a part of their size, where that is above one."""
-    check = checked([[3.0], [expected]], [[3.0], [found]], [3.0, expected])
+def test_regression_difference_is_relative_above_one(expected: float, actual: float, difference: float) -> None:
+    """The difference of a regressor's values is relative to the value if that is above one, else absolute."""
+    check = check_of([[3.0], [expected]], [[3.0], [actual]], [3.0, expected])
     assert check.largest_difference == pytest.approx(difference)
     assert check.passed is (difference <= TOLERANCE)
     assert (check.labels_differ, check.ties) == (0, 0)
 
 
-@pytest.mark.parametrize("place", [0, 5000, 9999])
+@pytest.mark.parametrize("index", [0, 5000, 9999])
 @pytest.mark.parametrize("outputs", [1, 2])
-def test_nan_prediction_fails_the_check(place: int, outputs: int) -> None:
-    """A compiled model that gives NaN for one row of many does not pass."""
+def test_nan_prediction_fails_the_check(index: int, outputs: int) -> None:
+    """NaN in one row of 10,000 fails the check."""
     expected = np.full((10_000, outputs), 1 / outputs)
-    found = expected.copy()
-    found[place] = np.nan
-    assert not checked(expected, found, ["a"] * 10_000).passed
+    actual = expected.copy()
+    actual[index] = np.nan
+    assert not check_of(expected, actual, ["a"] * 10_000).passed
 
 
-def test_one_bad_row_of_many() -> None:
-    """Of more rows than are compared at once, each counts: labels, ties and the largest difference."""
+def test_results_of_all_chunks_are_added() -> None:
+    """Labels, ties and the largest difference are counted over all chunks of rows that are compared at once."""
     expected = np.tile([0.9, 0.1], (10_000, 1))
-    found, others = expected.copy(), ["a"] * 10_000
-    expected[[17, 9000]] = found[[17, 9000]] = 0.5
-    others[4095] = others[4096] = others[9999] = others[9000] = "b"
-    found[6000] += [1e-3, -1e-3]
-    found[9999] += [1e-4, -1e-4]
-    check = checked(expected, found, ["a"] * 10_000, others)
+    actual, actual_labels = expected.copy(), ["a"] * 10_000
+    expected[[17, 9000]] = actual[[17, 9000]] = 0.5
+    for index in (4095, 4096, 9999, 9000):
+        actual_labels[index] = "b"
+    actual[6000] += [1e-3, -1e-3]
+    actual[9999] += [1e-4, -1e-4]
+    check = check_of(expected, actual, ["a"] * 10_000, actual_labels)
     assert (check.rows, check.labels_differ, check.ties) == (10_000, 3, 2)
     assert check.largest_difference == pytest.approx(1e-3)
 
 
 def test_comparison_of_no_rows_fails() -> None:
-    """A comparison of nothing shows nothing."""
-    assert not checked(np.empty((0, 2)), np.empty((0, 2)), []).passed
+    """A comparison without rows does not pass."""
+    assert not check_of(np.empty((0, 2)), np.empty((0, 2)), []).passed
 
 
 @pytest.mark.parametrize(
@@ -163,14 +164,14 @@ def test_comparison_of_no_rows_fails() -> None:
     ],
 )
 def test_check_depends_on_labels_differences_and_rows(change: dict[str, Any], passes: bool) -> None:
-    """A check is passed by labels, differences and rows; ties do not matter."""
+    """A check passes with rows, equal labels and a difference within the tolerance, whatever the number of ties."""
     check = replace(GOOD, **change)
     assert check.passed is passes
     assert check.to_json()["passed"] is passes
 
 
 def test_check_serializes_to_json_with_tolerance() -> None:
-    """A check is recorded as plain values, with the tolerance that it had."""
+    """A check is recorded as plain JSON values, with the tolerance and the result."""
     assert json.loads(json.dumps(GOOD.to_json())) == {
         "against": "held-out rows",
         "rows": 2000,
@@ -183,13 +184,13 @@ def test_check_serializes_to_json_with_tolerance() -> None:
 
 
 def test_check_text_states_rows_origin_and_result() -> None:
-    """A check tells its rows, where they are from, and what it found, in one line."""
+    """The text of a check has the number of rows, their source and the differences."""
     assert str(GOOD) == "2,000 rows (held-out rows): equal labels, values at most 1.0e-09 apart"
-    assert ": 5 other labels, " in str(replace(GOOD, labels_differ=5))
+    assert ": 5 different labels, " in str(replace(GOOD, labels_differ=5))
 
 
 def test_real_comparison_is_json_serializable() -> None:
-    """What a comparison of real models finds can be written as JSON."""
+    """The check of two real models can be written as JSON."""
     check = comparison(DecisionTreeClassifier(max_depth=2))
     assert json.loads(json.dumps(check.to_json()))["passed"] is True
 
@@ -198,10 +199,10 @@ X: Floats = np.random.default_rng(0).normal(size=(5000, 3))
 Y = np.digitize(X.sum(axis=1), [-1, 1])
 
 
-def comparison(model: Any, other: Any = None) -> Check:
-    """A model compared with the packed form of another, or of its own."""
+def comparison(model: Any, packed_model: Any = None) -> Check:
+    """Compare a model with the packed form of another model or, without one, of itself."""
     fitted = model.fit(X[:300], Y[:300])
-    packed = pack(fitted if other is None else other.fit(X[:300], Y[:300]), double_columns(3))
+    packed = pack(fitted if packed_model is None else packed_model.fit(X[:300], Y[:300]), double_columns(3))
     return compare(
         SklearnEngine(fitted, double_columns(3)), engine_of(packed, double_columns(3)), numeric_rows(X), "rows"
     )
@@ -209,19 +210,19 @@ def comparison(model: Any, other: Any = None) -> Check:
 
 @pytest.mark.parametrize("model", [RandomForestClassifier(5, random_state=0), RandomForestRegressor(5)])
 def test_packed_forest_equals_its_model(model: Any) -> None:
-    """A packed forest does not differ from its own model at all."""
+    """A packed forest has exactly the results of its model."""
     check = comparison(model)
     assert (check.rows, check.labels_differ, check.largest_difference) == (5000, 0, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("model", "other"),
+    ("model", "packed_model"),
     [
         (RandomForestClassifier(5, random_state=0), RandomForestClassifier(5, random_state=1)),
         (RandomForestRegressor(5, random_state=0), RandomForestRegressor(5, random_state=1)),
         (DecisionTreeClassifier(random_state=0), DecisionTreeClassifier(max_depth=4, random_state=0)),
     ],
 )
-def test_packed_form_of_another_forest_fails(model: Any, other: Any) -> None:
-    """The packed form of another forest of the same data is found out."""
-    assert not comparison(model, other).passed
+def test_packed_form_of_another_forest_fails(model: Any, packed_model: Any) -> None:
+    """The packed form of another forest that was fitted on the same rows fails the check."""
+    assert not comparison(model, packed_model).passed

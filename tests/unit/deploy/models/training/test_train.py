@@ -1,4 +1,4 @@
-"""Training for real, on made-up rows, into a SQLite registry of the test's own."""
+"""Tests of training on synthetic rows into a real SQLite registry."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from server.settings import Settings
 from tests.support.ports import free_port
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
+    warnings.simplefilter("ignore")  # MLflow's imports warn, depending on the installed packages
     import mlflow
     import mlflow.pyfunc
     import mlflow.sklearn
@@ -35,20 +35,22 @@ with warnings.catch_warnings():
     from deploy.models.registry import versions
     from deploy.models.training import package, registration
 
-# MLflow 3.17 inside: its tables under SQLAlchemy 2.1, and its input examples under pandas 3.
+# MLflow 3.17 uses forms that SQLAlchemy 2.1 and pandas 3 deprecate.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Operation with range is deprecated:DeprecationWarning"),
 ]
 
-MADE = generate(rows=2_000, seed=3)
-# Past its published range, so that the model's ranges must follow the data.
-MADE.x[0, FEATURES.index("elevation")] = 4000
-MADE.x[1, FEATURES.index("vertical_distance_to_hydrology")] = -200
+ROWS = generate(rows=2_000, seed=3)
+# These values exceed the published ranges, so that the model's ranges must follow the data.
+ROWS.x[0, FEATURES.index("elevation")] = 4000
+ROWS.x[1, FEATURES.index("vertical_distance_to_hydrology")] = -200
 
 
 @dataclass(frozen=True)
 class Trained:
+    """The result of one training run: its environment, its summary line, and an equal fitted pipeline."""
+
     environ: dict[str, str]
     settings: Settings
     line: str
@@ -61,7 +63,7 @@ def small_forest() -> RandomForestClassifier:
 
 @pytest.fixture(scope="module", autouse=True)
 def quiet_mlflow() -> Iterator[None]:
-    """MLflow keeps its registry's address in the process and in its environment: leave neither behind."""
+    """Reset the registry's address after the tests: MLflow keeps it in the process and in its environment."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (MLFLOW_VARIABLES | {"MLFLOW_TRACKING_URI": "", "no_proxy": "127.0.0.1"}).items():
             patch.setenv(name, value)
@@ -73,10 +75,10 @@ def quiet_mlflow() -> Iterator[None]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("trained")
     rows = folder / "rows.csv"
-    pd.DataFrame(np.column_stack([MADE.x, MADE.y]).astype(int), columns=[*FEATURES, LABEL]).to_csv(rows, index=False)
+    pd.DataFrame(np.column_stack([ROWS.x, ROWS.y]).astype(int), columns=[*FEATURES, LABEL]).to_csv(rows, index=False)
     environ = {"VAR_DIR": str(folder / "var"), "COVERTYPE_PATH": str(rows)}
     line = trainer.train(ModelOptions.read(environ), small_forest())
-    return Trained(environ, Settings.from_env(environ), line, fit(MADE, small_forest()))
+    return Trained(environ, Settings.from_env(environ), line, fit(ROWS, small_forest()))
 
 
 @pytest.fixture
@@ -85,12 +87,12 @@ def client(trained: Trained) -> Any:
     return mlflow.MlflowClient()
 
 
-def downloaded(version: str, folder: Path) -> Path:
+def download(version: str, folder: Path) -> Path:
     return Path(mlflow.artifacts.download_artifacts(f"models:/covertype/{version}", dst_path=str(folder)))
 
 
 def champion(client: Any) -> str:
-    # MLflow answers a string over HTTP, a number from SQLite.
+    # MLflow returns a string over HTTP, and a number from SQLite.
     return str(client.get_model_version_by_alias("covertype", "champion").version)
 
 
@@ -100,29 +102,29 @@ def last_run(client: Any) -> Any:
 
 
 def test_stratified_split_is_reproducible_with_its_scores(trained: Trained) -> None:
-    """A fifth of the rows is held out by class, the same ones each time, and the scores are theirs."""
+    """Each fit holds out the same stratified fifth of the rows, and computes its scores on them."""
     fitted = trained.fitted
     assert len(fitted.y_held) == 400
     assert set(fitted.y_held) == set(range(1, 8))
     assert fitted.accuracy == (fitted.pipeline.predict(fitted.x_held) == fitted.y_held).mean()
     assert 0.5 < fitted.accuracy < 1
-    again = fit(MADE, small_forest())
-    assert np.array_equal(again.x_held, fitted.x_held)
-    assert again.accuracy == fitted.accuracy
+    second = fit(ROWS, small_forest())
+    assert np.array_equal(second.x_held, fitted.x_held)
+    assert second.accuracy == fitted.accuracy
 
 
-def test_pipeline_takes_any_forest() -> None:
-    """The same steps stand before another forest; codes become 44 columns, an unknown one none."""
-    pipeline = build_pipeline(RandomForestClassifier(n_estimators=1)).fit(MADE.x, MADE.y)
-    row = MADE.x[:1].copy()
+def test_pipeline_one_hot_encodes_codes_for_any_forest() -> None:
+    """The pipeline encodes the two codes as 44 columns before any forest, and an unknown code as zeros."""
+    pipeline = build_pipeline(RandomForestClassifier(n_estimators=1)).fit(ROWS.x, ROWS.y)
+    row = ROWS.x[:1].copy()
     assert pipeline[:-1].transform(row).shape == (1, 54)
     assert pipeline[:-1].transform(row)[0, 10:].sum() == 2
     row[0, 11] = 99
     assert pipeline[:-1].transform(row)[0, 10:].sum() == 1
 
 
-def test_forest_stays_within_its_nodes() -> None:
-    """Whatever the data, the trained forest cannot grow past 500,000 nodes."""
+def test_default_forest_has_at_most_500000_nodes() -> None:
+    """The limits of the default forest keep it below 500,000 nodes for any data."""
     forest = covertype_forest()
     assert forest.n_estimators * (2 * forest.max_leaf_nodes - 1) < 500_000
 
@@ -142,7 +144,7 @@ def test_training_registers_a_version_as_champion(trained: Trained, client: Any)
 
 
 def test_training_run_records_parameters_metrics_and_size(trained: Trained, client: Any) -> None:
-    """The run in the experiment has finished, with its parameters, its metrics, and its files under var/."""
+    """The training run is finished, has its parameters and metrics, and keeps its files under VAR_DIR."""
     run = client.get_run(client.get_model_version("covertype", "1").run_id)
     metrics = run.data.metrics
     assert run.info.status == "FINISHED"
@@ -156,8 +158,8 @@ def test_training_run_records_parameters_metrics_and_size(trained: Trained, clie
 
 
 def test_registered_model_has_signature_ranges_and_pins(client: Any, tmp_path: Path) -> None:
-    """The registered copy has its digest, signature, ranges, example and pins, and predicts in one thread."""
-    folder = downloaded("1", tmp_path)
+    """The registered copy has its digest, signature, ranges, example and pinned packages, and uses one thread."""
+    folder = download("1", tmp_path)
     model = mlflow.models.Model.load(str(folder))
     assert folder_digest(folder) == client.get_model_version("covertype", "1").tags[DIGEST_TAG]
     assert [(column.name, column.type.name) for column in model.signature.inputs] == [(n, "long") for n in FEATURES]
@@ -173,23 +175,23 @@ def test_registered_model_has_signature_ranges_and_pins(client: Any, tmp_path: P
 
 
 def test_corrupt_artifact_fails_check_and_keeps_champion(trained: Trained, client: Any) -> None:
-    """A registered copy that has changed fails its check, says so in a tag, and leaves the champion alone."""
+    """A registered copy with a changed file fails its check, gets the reason as a tag, and does not become champion."""
     with mlflow.start_run(experiment_id=versions.open_experiment(trained.settings, registration.NAME)) as run:
-        version = registration.register(trained.fitted, MADE, run.info.run_id)
+        version = registration.register(trained.fitted, ROWS, run.info.run_id)
     stored = trained.settings.var_dir / "mlartifacts" / run.info.run_id / "artifacts" / "model" / "model.skops"
     content = bytearray(stored.read_bytes())
     content[len(content) // 2] ^= 1
     stored.write_bytes(content)
-    with pytest.raises(ModelError, match=r"failed its check, @champion stays as it was: its digest is [0-9a-f]{12}"):
+    with pytest.raises(ModelError, match=r"failed its check, @champion was not moved: its digest is [0-9a-f]{12}"):
         registration.make_champion(version, trained.fitted)
     assert champion(client) == "1"
     assert client.get_model_version("covertype", version.number).tags["check"].startswith("failed: its digest is")
 
 
 def test_lost_artifact_fails_check_and_keeps_champion(trained: Trained, client: Any) -> None:
-    """A registered version whose files are gone fails its check and leaves the champion alone."""
+    """A registered version whose files are lost fails its check and does not become champion."""
     with mlflow.start_run(experiment_id=versions.open_experiment(trained.settings, registration.NAME)) as run:
-        version = registration.register(trained.fitted, MADE, run.info.run_id)
+        version = registration.register(trained.fitted, ROWS, run.info.run_id)
     shutil.rmtree(trained.settings.var_dir / "mlartifacts" / run.info.run_id)
     with pytest.raises(ModelError, match="failed its check"):
         registration.make_champion(version, trained.fitted)
@@ -198,26 +200,26 @@ def test_lost_artifact_fails_check_and_keeps_champion(trained: Trained, client: 
 
 
 def test_faulty_copy_is_reported_with_the_reason(trained: Trained, tmp_path: Path) -> None:
-    """A copy is faulty where its labels differ, where it is no better than one label, where it does not load."""
+    """A copy is refused if its labels differ, if it is no better than one constant label, or if it does not load."""
     folder = tmp_path / "model"
-    package.save(trained.fitted, MADE, folder)
+    package.save(trained.fitted, ROWS, folder)
     digest = folder_digest(folder)
-    assert package.fault_of(folder, digest, trained.fitted) is None
-    other = fit(MADE, RandomForestClassifier(n_estimators=1, max_depth=2, random_state=9))
-    assert "labels differ" in str(package.fault_of(folder, digest, other))
+    assert package.find_fault(folder, digest, trained.fitted) is None
+    other_model = fit(ROWS, RandomForestClassifier(n_estimators=1, max_depth=2, random_state=9))
+    assert "labels differ" in str(package.find_fault(folder, digest, other_model))
     wrong = replace(trained.fitted, y_held=trained.fitted.y_held % 7 + 1)
-    assert "no better than always the commonest label" in str(package.fault_of(folder, digest, wrong))
+    assert "no better than the most common label alone" in str(package.find_fault(folder, digest, wrong))
     (folder / "model.skops").write_bytes(b"not a zip")
-    assert "it does not predict: BadZipFile" in str(package.fault_of(folder, folder_digest(folder), trained.fitted))
+    assert "it fails to predict: BadZipFile" in str(package.find_fault(folder, folder_digest(folder), trained.fitted))
 
 
 def test_failed_check_fails_the_run(trained: Trained, client: Any) -> None:
-    """A model that learned nothing is registered but not promoted, and its run is failed, not left running."""
+    """A model trained on noise is registered but does not become champion, and its run has the status FAILED."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(1, 8), 60))
-    noise = Covertype(MADE.x[:420], np.where(np.arange(420) % 3, 1, labels), "synthetic")
+    noise = Covertype(ROWS.x[:420], np.where(np.arange(420) % 3, 1, labels), "synthetic")
     fitted = fit(noise, RandomForestClassifier(n_estimators=1, random_state=0))
     experiment = versions.open_experiment(trained.settings, registration.NAME)
-    with pytest.raises(ModelError, match="no better than always the commonest label"):
+    with pytest.raises(ModelError, match="no better than the most common label alone"):
         registration.publish(fitted, noise, experiment, trained.settings)
     assert last_run(client).info.status == "FAILED"
     assert champion(client) == "1"
@@ -229,7 +231,7 @@ def test_failed_check_fails_the_run(trained: Trained, client: Any) -> None:
 def test_unreachable_registry_fails_early_without_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str
 ) -> None:
-    """A registry that is down is one line on stderr, without its password, in seconds and before any fitting."""
+    """A registry that is down is reported within seconds, before the data is read, in one line without its password."""
     port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(port=port))
     monkeypatch.setenv("VAR_DIR", str(tmp_path))
@@ -239,12 +241,12 @@ def test_unreachable_registry_fails_early_without_password(
     assert time.monotonic() - started < 20
     out, err = capsys.readouterr()
     assert out == ""
-    place = uri.format(port=port).replace("user:secret@", "").replace("root:secret@", "")
-    assert err == f"error: the registry at {place}: [Errno 111] Connection refused\n"
+    shown_uri = uri.format(port=port).replace("user:secret@", "").replace("root:secret@", "")
+    assert err == f"error: the registry at {shown_uri}: [Errno 111] Connection refused\n"
 
 
 def test_deleted_experiment_is_reported_before_fitting(tmp_path: Path) -> None:
-    """An experiment that was deleted is reported before the fit, with the command that brings it back."""
+    """A deleted experiment is reported before the fit, with the command that restores it."""
     settings = Settings.from_env({"VAR_DIR": str(tmp_path)})
     experiment = versions.open_experiment(settings, registration.NAME)
     assert versions.open_experiment(settings, registration.NAME) == experiment
@@ -254,7 +256,7 @@ def test_deleted_experiment_is_reported_before_fitting(tmp_path: Path) -> None:
 
 
 def test_foreign_registry_keeps_its_artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The artifacts of a SQLite registry that the user names lie beside it, wherever the trainer runs."""
+    """The artifacts of a user's SQLite registry are stored beside it, whatever the trainer's current folder is."""
     monkeypatch.chdir(tmp_path)
     uri = f"sqlite:///{tmp_path}/other.db"
     settings = Settings.from_env({"VAR_DIR": str(tmp_path / "var"), "MLFLOW_TRACKING_URI": uri})
@@ -265,7 +267,7 @@ def test_foreign_registry_keeps_its_artifacts(tmp_path: Path, monkeypatch: pytes
 def test_invalid_data_or_setting_stops_the_trainer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Trained
 ) -> None:
-    """A bad setting stops the trainer before MLflow is touched; bad data exits 1 like anything foreseen."""
+    """An invalid setting stops the trainer before it writes anything, and a missing data file exits with status 1."""
     with pytest.raises(SettingsError, match="PORT='x'"):
         trainer.train(ModelOptions.read({"PORT": "x", "VAR_DIR": str(tmp_path)}), small_forest())
     assert list(tmp_path.iterdir()) == []
