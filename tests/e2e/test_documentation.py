@@ -72,12 +72,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> I
     (folder / ".venv").symlink_to(ROOT / ".venv")
     data = folder / "covertype.csv.gz"
     data.write_bytes(gzip.compress(covertype_csv.read_bytes()))
+    (folder / ".curlrc").write_text("silent\nshow-error\n")  # as where its output is a terminal
     stack = ContainerStack(folder / "var", {}, checkout=folder)
     ports = dict(zip(DEFAULT_PORTS, map(str, free_ports(len(DEFAULT_PORTS))), strict=True))
     environ = {
         **clean_environ(),
         **stack.project_settings("docs", COVERTYPE_PATH=data),
         **ports,
+        "CURL_HOME": str(folder),
         "ENV_FILE": str(folder / ".env"),
         "VAR_DIR": str(folder / "var"),
     }
