@@ -133,7 +133,7 @@ def test_tritons_client_chooses_outputs(
         ({"model_name": "nobody"}, "404", "unknown model 'nobody'; this server serves 'covertype'"),
         ({"model_version": "999"}, "404", "unknown version '999' of 'covertype'; this server serves version '1'"),
         ({"outputs": ["nothing"]}, "400", "'nothing' is not an output of this model; expected predict or confidence"),
-        ({"inputs": ["slope", "aspect"]}, "400", "one of the shape [n, 12] for all; got 'x' of shape [64, 2]"),
+        ({"inputs": ["slope", "aspect"]}, "400", "one of shape [n, 12] for all columns; got 'x' of shape [64, 2]"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
