@@ -1,6 +1,6 @@
-"""``ask.py PORT PATH``: print what this container's service answers; the status is 0 if that is 200.
+"""``ask.py PORT PATH``: GET a path of this container's service and print the body; exit with 0 if the status is 200.
 
-The health check, every few seconds: no library is imported but the sockets, so that it costs next to nothing.
+Docker runs this health check every few seconds, so it imports nothing but sockets to stay cheap.
 """
 
 import socket
@@ -10,9 +10,9 @@ port, path = sys.argv[1:]
 try:
     with socket.create_connection(("127.0.0.1", int(port)), timeout=4) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        response = b"".join(iter(lambda: connection.recv(65536), b""))
 except OSError as error:
     sys.exit(f"no answer: {error}")
-head, _, body = answer.partition(b"\r\n\r\n")
+head, _, body = response.partition(b"\r\n\r\n")
 print(body.decode(errors="replace"))
 sys.exit(b" 200 " not in head.partition(b"\r\n")[0])

@@ -1,6 +1,6 @@
 #!/bin/sh
-# install.sh ARCHITECTURE LOCK..: the packages of lock files into /packages, for Docker's name of an architecture. EXTRAS
-# lists further lock files beside the first by their names: "onnx parquet".
+# install.sh ARCHITECTURE LOCK..: install the packages of lock files into /packages, for an architecture as Docker names
+# it. EXTRAS names further lock files in the folder of the first one, such as "onnx parquet".
 set -eu
 
 case $1 in
@@ -11,8 +11,8 @@ esac
 shift
 for extra in ${EXTRAS:-}; do set -- "$@" "${1%/*}/$extra.txt"; done
 for lock; do set -- "$@" --requirement "$lock"; shift; done
-# --only-binary: nothing is compiled, so no compiler is needed. Byte code does not depend on the architecture.
+# --only-binary: wheels need no compiler. The byte code of the building platform works on every architecture.
 uv pip install --quiet --no-cache --only-binary :all: --python-platform "$platform" --python python3 \
     --compile-bytecode --target /packages "$@"
-# What is needed only to test a package, or to compile against it.
+# Tests of the packages, and headers to compile against them, are not needed at run time.
 find /packages -type d \( -name tests -o -name include \) -prune -exec rm -rf {} +

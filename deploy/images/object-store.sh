@@ -1,18 +1,18 @@
 #!/bin/bash
-# object-store.sh [check]: an S3 store of one container: Ceph's monitor, one OSD and the RADOS Gateway, on one volume.
+# object-store.sh [check]: an S3 store in one container: Ceph's monitor, one OSD and the RADOS Gateway, on one volume.
 #
-# The first start makes the cluster, later ones only start it. One daemon that ends ends the container, which Docker then
-# starts again. `check` is the health check.
+# The first start creates the cluster, and later starts only start it. If a daemon ends, the container ends, and Docker
+# starts it again. `check` is the health check.
 set -euo pipefail
 
 readonly DATA=/var/lib/object-store
 readonly PORT=7480
 readonly USER_ID=forkcast
 export CEPH_CONF=$DATA/ceph.conf
-# Written last of all that the first start makes: without it, what is there was never a store.
+# The first start creates this file last: without it the data is incomplete, and the store is created again.
 readonly COMPLETE=$DATA/complete
-# Seconds that a command to the cluster, or the gateway's first answer, may take on a slow disk.
-readonly PATIENCE=120
+# A command to the cluster may take this long on a slow disk.
+readonly TIMEOUT_SECONDS=120
 
 declare -A names=()
 
@@ -21,25 +21,25 @@ fail() {
     exit 1
 }
 
-answers() {
+check_health() {
     local line
     exec 3<>"/dev/tcp/127.0.0.1/$PORT" || return 1
     printf 'GET / HTTP/1.0\r\n\r\n' >&3
     read -r -t 4 line <&3 && [[ $line == *" 200 "* ]]
 }
 
-patiently() { timeout "$PATIENCE" "$@"; }
+with_timeout() { timeout "$TIMEOUT_SECONDS" "$@"; }
 
 read_settings() {
     local name
     for name in S3_ACCESS_KEY_ID S3_SECRET_ACCESS_KEY; do
         [[ ${!name:-} =~ ^[A-Za-z0-9_+/=.-]{8,}$ ]] ||
-            fail "$name is missing, or no word of at least 8 letters, digits and _ + / = . -; make up-full makes one"
+            fail "$name: expected at least 8 letters, digits or _ + / = . - (make up-full creates one)"
     done
     : "${OBJECT_STORE_BYTES:=16G}"
     [[ $OBJECT_STORE_BYTES =~ ^[0-9]+[KMGT]?$ ]] ||
-        fail "OBJECT_STORE_BYTES='$OBJECT_STORE_BYTES': expected a size, as 16G"
-    mkdir -p "$DATA" 2>/dev/null && [[ -w $DATA ]] || fail "its volume cannot be written by user $(id -u)"
+        fail "OBJECT_STORE_BYTES='$OBJECT_STORE_BYTES': expected a size, such as 16G"
+    mkdir -p "$DATA" 2>/dev/null && [[ -w $DATA ]] || fail "the volume at $DATA cannot be written by user $(id -u)"
 }
 
 write_config() { # fsid
@@ -58,7 +58,7 @@ run dir = /tmp/run
 admin socket =
 pid file =
 crash dir = /tmp
-# Errors alone, and where Docker reads them.
+# Only errors are logged, and to standard error, where Docker reads them.
 log file =
 mon cluster log file =
 log to stderr = false
@@ -70,25 +70,25 @@ osd pool default pg autoscale mode = off
 osd crush chooseleaf type = 0
 mon allow pool size one = true
 mon max pg per osd = 1000
-# After a kill the OSD waits as long as its silent neighbours might have gone on for (it has none), and for those of its
-# clients that are gone: a minute, with 20 and 30 s.
+# After a kill the OSD waits until other OSDs would have noticed (there are none), and until lost clients have timed out.
+# With the defaults of 20 s and 30 s that takes a minute.
 osd heartbeat interval = 1
 osd heartbeat grace = 5
 osd client watch timeout = 15
 [mon]
 keyring = $DATA/mon/keyring
 mon data = $DATA/mon
-# It ends by itself where less of the disk is free than this: 1 %, not 5.
+# The monitor ends itself if less of the disk than this is free (percent). Default: 5
 mon data avail crit = 1
 mon data avail warn = 2
 [osd]
 keyring = $DATA/osd/keyring
 osd data = $DATA/osd
 osd objectstore = bluestore
-# A file with holes: it takes what is stored, up to this.
+# This file is sparse: it takes as much of the disk as is stored, up to this size.
 bluestore block size = $OBJECT_STORE_BYTES
 bluestore block create = true
-# By itself it would take 4 GB.
+# With autotune the cache would grow to 4 GB.
 bluestore cache autotune = false
 bluestore cache size = 134217728
 [client.rgw.a]
@@ -114,7 +114,7 @@ pid_of() { # name
     done
 }
 
-# Those that need another daemon go before it, so that each can write what it holds.
+# A daemon that needs another one is stopped before it, so that each can write its data.
 stop() {
     local name pid
     trap '' TERM INT
@@ -131,7 +131,7 @@ start_osd() { start OSD ceph-osd --foreground --id 0; }
 
 make_cluster() {
     local fsid osd
-    echo "object-store: making the store"
+    echo "object-store: creating the store"
     find "$DATA" -mindepth 1 -delete
     mkdir -p "$DATA"/{mon,osd,rgw}
     fsid=$(</proc/sys/kernel/random/uuid)
@@ -151,33 +151,34 @@ make_cluster() {
     ceph-mon --mkfs --id a --monmap /tmp/monmap --keyring /tmp/keyring
     rm -f /tmp/monmap /tmp/keyring
     start_monitor
-    patiently ceph osd new "$osd" >/dev/null || fail "the new monitor did not answer"
-    ceph-osd --mkfs --id 0 --osd-uuid "$osd" || fail "the OSD's file was not made: is the disk full?"
+    with_timeout ceph osd new "$osd" >/dev/null || fail "the new monitor did not answer"
+    ceph-osd --mkfs --id 0 --osd-uuid "$osd" || fail "the OSD's file was not created: is the disk full?"
     echo "$fsid" >"$DATA/fsid"
     sync
     touch "$COMPLETE"
     sync
 }
 
-# The keys of the environment, and no others. By CEPH_ARGS: everybody may see the arguments of a process.
+# Give the S3 user the key of the environment, and remove all others. Secrets are passed in CEPH_ARGS, because every user
+# of a host can read the arguments of its processes.
 set_user() {
     local keys verb known key
     keys="--access-key=$S3_ACCESS_KEY_ID --secret-key=$S3_SECRET_ACCESS_KEY"
     verb=modify
-    known=$(patiently radosgw-admin user info --uid="$USER_ID" 2>/dev/null) || verb=create
-    CEPH_ARGS=$keys patiently radosgw-admin user "$verb" --uid="$USER_ID" --display-name=Forkcast >/dev/null ||
-        fail "the S3 user was not made"
+    known=$(with_timeout radosgw-admin user info --uid="$USER_ID" 2>/dev/null) || verb=create
+    CEPH_ARGS=$keys with_timeout radosgw-admin user "$verb" --uid="$USER_ID" --display-name=Forkcast >/dev/null ||
+        fail "the S3 user was not created or changed"
     while read -r key; do
         if [[ $key != "$S3_ACCESS_KEY_ID" ]]; then
-            patiently radosgw-admin key rm --uid="$USER_ID" --key-type=s3 --access-key="$key" >/dev/null </dev/null
+            with_timeout radosgw-admin key rm --uid="$USER_ID" --key-type=s3 --access-key="$key" >/dev/null </dev/null
         fi
     done < <(sed -n 's/.*"access_key": "\(.*\)".*/\1/p' <<<"$known")
 }
 
 run() {
-    local ended why status=0
+    local ended reason status=0
     read_settings
-    # Bash acts on a signal between two commands, and at once while it waits for one in the background.
+    # Bash runs a trap between two commands, and at once during `wait`.
     trap 'stop; exit 0' TERM INT
     trap stop EXIT
     if [[ -e $COMPLETE ]]; then
@@ -192,15 +193,15 @@ run() {
     echo "object-store: started"
     wait -n -p ended "${!names[@]}" || status=$?
     trap - EXIT
-    why="the ${names[$ended]} ended with status $status"
+    reason="the ${names[$ended]} ended with status $status"
     unset "names[$ended]"
     stop
-    fail "$why"
+    fail "$reason"
 }
 
 umask 077
 case ${1:-run} in
-    check) answers ;;
+    check) check_health ;;
     run) run ;;
-    *) fail "'$1': expected nothing, or check" ;;
+    *) fail "argument '$1': expected none, or check" ;;
 esac

@@ -1,4 +1,4 @@
-"""The small programs inside the images, run as the images run them."""
+"""Tests of the scripts that the Dockerfile copies into the images, run as the images run them."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from tests.support.ports import refusing_port
 from tests.support.servers import serving_thread
 
 IMAGES = ROOT / "deploy/images"
-Ran = subprocess.CompletedProcess[str]
+Completed = subprocess.CompletedProcess[str]
 
 
 class Service(BaseHTTPRequestHandler):
-    """Answers a path that is a status with that status, and keeps what it was asked."""
+    """An HTTP service that answers with the status that the path starts with, and records its requests."""
 
-    asked: list[str]
+    requests: list[str]
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self.asked.append(f"{self.requestline} | {self.headers['Host']} | {self.headers['Connection']}")
+        self.requests.append(f"{self.requestline} | {self.headers['Host']} | {self.headers['Connection']}")
         body = ("é" * 100_000 if self.path == "/200/long" else f"this is {self.path}").encode()
         self.send_response(int(self.path.split("/")[1]))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (http.server's)
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the name in http.server)
         pass
 
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A service on 127.0.0.1."""
-    Service.asked = []
+    """The port of a running Service on 127.0.0.1."""
+    Service.requests = []
     with serving_thread(HTTPServer(("127.0.0.1", 0), Service)) as server:
         yield server.server_port
 
 
-def ask(port: int, path: str) -> Ran:
-    """As the health check does: isolated, and without what a site adds."""
+def ask(port: int, path: str) -> Completed:
+    """Run ask.py with the Python options of the health check."""
     command = [sys.executable, "-IS", str(IMAGES / "ask.py"), str(port), path]
     return subprocess.run(
         command, capture_output=True, encoding="utf-8", check=False, timeout=60, env={"LANG": "C.UTF-8"}
@@ -56,43 +56,43 @@ def ask(port: int, path: str) -> Ran:
 
 
 def test_successful_response_is_printed_with_status_0(port: int) -> None:
-    """An answer of 200 is printed, and the status is 0; the service is asked once, and to hang up."""
-    ran = ask(port, "/200")
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "this is /200\n", "")
-    assert Service.asked == ["GET /200 HTTP/1.1 | localhost | close"]
+    """A response of 200 is printed with status 0, after one request that asks to close the connection."""
+    completed = ask(port, "/200")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "this is /200\n", "")
+    assert Service.requests == ["GET /200 HTTP/1.1 | localhost | close"]
 
 
 def test_long_response_is_printed_completely(port: int) -> None:
-    """All of a long answer is printed."""
-    ran = ask(port, "/200/long")
-    assert (ran.returncode, ran.stdout) == (0, "é" * 100_000 + "\n")
+    """A response that arrives in many parts is printed completely."""
+    completed = ask(port, "/200/long")
+    assert (completed.returncode, completed.stdout) == (0, "é" * 100_000 + "\n")
 
 
 @pytest.mark.parametrize("status", [404, 500, 503])
 def test_error_response_is_printed_with_status_1(port: int, status: int) -> None:
-    """Any other answer is printed, too, and the status is 1."""
-    ran = ask(port, f"/{status}/200")
-    assert (ran.returncode, ran.stdout, ran.stderr) == (1, f"this is /{status}/200\n", "")
+    """A response with an error status is printed, and the exit status is 1."""
+    completed = ask(port, f"/{status}/200")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (1, f"this is /{status}/200\n", "")
 
 
 def test_refused_connection_is_one_line_with_status_1() -> None:
-    """Where nobody listens the status is 1, and why is one line."""
+    """If nothing listens on the port, the exit status is 1, and the reason is one line on stderr."""
     with refusing_port() as port:
-        ran = ask(port, "/")
-    assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr.startswith("no answer: ")
-    assert ran.stderr.count("\n") == 1
+        completed = ask(port, "/")
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert completed.stderr.startswith("no answer: ")
+    assert completed.stderr.count("\n") == 1
 
 
 @contextmanager
-def raw(answer: bytes) -> Iterator[int]:
-    """A service that sends these bytes and hangs up."""
+def raw_service(response: bytes) -> Iterator[int]:
+    """Run a service that sends these bytes and closes the connection; yield its port."""
 
     def serve() -> None:
         connection, _ = listener.accept()
         with connection:
             connection.recv(65536)
-            connection.sendall(answer)
+            connection.sendall(response)
 
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -103,17 +103,17 @@ def raw(answer: bytes) -> Iterator[int]:
         thread.join()
 
 
-@pytest.mark.parametrize("answer", [b"", b"220 a mail server\r\n", b"\r\n\r\n", b"\xff\xfe\r\n\r\n\xff"])
-def test_invalid_http_response_is_unhealthy(answer: bytes) -> None:
-    """A service that hangs up, or speaks something else, is not well."""
-    with raw(answer) as port:
-        ran = ask(port, "/")
-    assert (ran.returncode, ran.stderr) == (1, "")
+@pytest.mark.parametrize("response", [b"", b"220 a mail server\r\n", b"\r\n\r\n", b"\xff\xfe\r\n\r\n\xff"])
+def test_invalid_http_response_is_unhealthy(response: bytes) -> None:
+    """A service that closes the connection, or does not speak HTTP, counts as unhealthy."""
+    with raw_service(response) as port:
+        completed = ask(port, "/")
+    assert (completed.returncode, completed.stderr) == (1, "")
 
 
-def script(name: str, *arguments: str, programs: Path, before: str = "", **variables: str) -> Ran:
-    """Run a shell script of the images with these programs in place of the system's."""
-    command = ["/bin/sh", "-c", f'{before}\n. "$0"\necho "$NOFILE $WORKER_CONNECTIONS"', str(IMAGES / name)]
+def run_script(name: str, *arguments: str, programs: Path, prologue: str = "", **variables: str) -> Completed:
+    """Run a script with these programs instead of the system's; source it, after ``prologue``, if it is an envsh."""
+    command = ["/bin/sh", "-c", f'{prologue}\n. "$0"\necho "$NOFILE $WORKER_CONNECTIONS"', str(IMAGES / name)]
     if name.endswith(".sh"):
         command = ["/bin/sh", str(IMAGES / name), *arguments]
     environ = {"PATH": str(programs), **variables}
@@ -122,7 +122,7 @@ def script(name: str, *arguments: str, programs: Path, before: str = "", **varia
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
-    """Stand-ins that write down how they were called, one file each."""
+    """A folder of fake programs that record their arguments, in one file each."""
     for name in ("uv", "find", "mkdir"):
         program = tmp_path / name
         program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/{name}.calls\n')
@@ -138,19 +138,19 @@ def calls(programs: Path, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("architecture", "machine"), [("amd64", "x86_64"), ("arm64", "aarch64")])
-def test_packages_of_an_architecture(programs: Path, architecture: str, machine: str) -> None:
-    """A lock file's packages are installed for the platform that Docker's name means, as wheels alone."""
-    ran = script("install.sh", architecture, "/locks/server.txt", "/locks/onnx.txt", programs=programs)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
-    (called,) = calls(programs, "uv")
-    assert called.startswith("pip install ")
+def test_packages_are_installed_for_the_architecture(programs: Path, architecture: str, machine: str) -> None:
+    """The packages of lock files are installed as wheels for the platform that Docker's architecture names."""
+    completed = run_script("install.sh", architecture, "/locks/server.txt", "/locks/onnx.txt", programs=programs)
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", "")
+    (call,) = calls(programs, "uv")
+    assert call.startswith("pip install ")
     for part in (
         f"--python-platform {machine}-manylinux",
         "--only-binary :all:",
         "--target /packages",
         "--requirement /locks/server.txt --requirement /locks/onnx.txt",
     ):
-        assert part in called
+        assert part in call
     assert calls(programs, "find")[0].startswith("/packages -type d ")
 
 
@@ -163,25 +163,25 @@ def test_packages_of_an_architecture(programs: Path, architecture: str, machine:
     ],
 )
 def test_each_extra_adds_a_lock_file(programs: Path, extras: str, added: str) -> None:
-    """Each name in EXTRAS adds a lock file beside the first."""
-    assert script("install.sh", "amd64", "/locks/server.txt", programs=programs, EXTRAS=extras).returncode == 0
-    (called,) = calls(programs, "uv")
-    assert called.endswith(f"--target /packages --requirement /locks/server.txt{added}")
+    """Each name in EXTRAS adds a lock file from the folder of the first one."""
+    assert run_script("install.sh", "amd64", "/locks/server.txt", programs=programs, EXTRAS=extras).returncode == 0
+    (call,) = calls(programs, "uv")
+    assert call.endswith(f"--target /packages --requirement /locks/server.txt{added}")
 
 
 @pytest.mark.parametrize("architecture", ["riscv64", "arm", "AMD64", ""])
 def test_unknown_architecture_is_refused_before_installing(programs: Path, architecture: str) -> None:
-    """An architecture that nobody has wheels for is refused in one line, before anything is installed."""
-    ran = script("install.sh", architecture, "/locks/server.txt", "/locks/onnx.txt", programs=programs)
-    assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr == f"architecture {architecture}: expected amd64 or arm64\n"
+    """An unsupported architecture is refused in one line, before anything is installed."""
+    completed = run_script("install.sh", architecture, "/locks/server.txt", "/locks/onnx.txt", programs=programs)
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert completed.stderr == f"architecture {architecture}: expected amd64 or arm64\n"
     assert calls(programs, "uv") == calls(programs, "find") == []
 
 
 def test_failed_installation_fails_the_script(programs: Path) -> None:
-    """An installation that fails fails the script."""
+    """If the installation fails, the script exits with the same status."""
     (programs / "uv").write_text("#!/bin/sh\nexit 2\n")
-    assert script("install.sh", "amd64", "/locks/server.txt", programs=programs).returncode == 2
+    assert run_script("install.sh", "amd64", "/locks/server.txt", programs=programs).returncode == 2
     assert calls(programs, "find") == []
 
 
@@ -198,36 +198,36 @@ def test_failed_installation_fails_the_script(programs: Path) -> None:
     ],
 )
 def test_nginx_limits_follow_the_open_file_limit(programs: Path, limit: str, files: int, connections: int) -> None:
-    """Nginx opens as many files as the engine lets it, to 65536, and takes nearly as many connections, to 32768."""
-    before = f"ulimit() {{ [ $1 = -Hn ] && echo {limit}; }}"
-    ran = script("nginx-limits.envsh", programs=programs, before=before)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"{files} {connections}\n", "")
+    """Nginx may open as many files as the container, at most 65536, and 15/16 as many connections, at most 32768."""
+    prologue = f"ulimit() {{ [ $1 = -Hn ] && echo {limit}; }}"
+    completed = run_script("nginx-limits.envsh", programs=programs, prologue=prologue)
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, f"{files} {connections}\n", "")
     assert calls(programs, "mkdir") == ["-p /tmp/run /tmp/tmp"]
 
 
-def test_limits_of_this_process(programs: Path) -> None:
-    """The limit is the process's hard one, and both figures reach the programs that come after."""
-    ran = script("nginx-limits.envsh", programs=programs, before="ulimit -n 600; PATH=$PATH:/usr/bin:/bin")
-    assert ran.stdout == "600 563\n"
+def test_limits_are_exported_from_the_hard_limit(programs: Path) -> None:
+    """The limits follow the hard limit of the process, and are exported to the programs that it starts."""
+    completed = run_script("nginx-limits.envsh", programs=programs, prologue="ulimit -n 600; PATH=$PATH:/usr/bin:/bin")
+    assert completed.stdout == "600 563\n"
     (programs / "mkdir").write_text("#!/bin/sh\n")
-    check = f"ulimit -n 600; . {IMAGES}/nginx-limits.envsh; exec /usr/bin/env"
-    shown = subprocess.run(
-        ["/bin/sh", "-c", check], env={"PATH": str(programs)}, capture_output=True, text=True, check=True
+    shell_script = f"ulimit -n 600; . {IMAGES}/nginx-limits.envsh; exec /usr/bin/env"
+    completed = subprocess.run(
+        ["/bin/sh", "-c", shell_script], env={"PATH": str(programs)}, capture_output=True, text=True, check=True
     )
-    assert {"NOFILE=600", "WORKER_CONNECTIONS=563", "WORKER_PROCESSES=2"} < set(shown.stdout.splitlines())
+    assert {"NOFILE=600", "WORKER_CONNECTIONS=563", "WORKER_PROCESSES=2"} < set(completed.stdout.splitlines())
 
 
 def test_configured_nginx_processes_are_kept(programs: Path) -> None:
-    """A number of processes that is given stays, since a limit of CPU time is not seen from inside."""
+    """A WORKER_PROCESSES that the user set is kept, because the script cannot see a limit on CPU time."""
     (programs / "mkdir").write_text("#!/bin/sh\n")
-    check = f"ulimit -n 600; . {IMAGES}/nginx-limits.envsh; exec /usr/bin/env"
+    shell_script = f"ulimit -n 600; . {IMAGES}/nginx-limits.envsh; exec /usr/bin/env"
     environ = {"PATH": str(programs), "WORKER_PROCESSES": "1"}
-    shown = subprocess.run(["/bin/sh", "-c", check], env=environ, capture_output=True, text=True, check=True)
-    assert "WORKER_PROCESSES=1" in shown.stdout.splitlines()
+    completed = subprocess.run(["/bin/sh", "-c", shell_script], env=environ, capture_output=True, text=True, check=True)
+    assert "WORKER_PROCESSES=1" in completed.stdout.splitlines()
 
 
 @pytest.mark.parametrize(
-    ("told", "resolver"),
+    ("variables", "resolver"),
     [
         ({}, "10.96.0.10 [fd00::a]"),
         ({"RESOLVER": ""}, "10.96.0.10 [fd00::a]"),
@@ -235,12 +235,14 @@ def test_configured_nginx_processes_are_kept(programs: Path) -> None:
         ({"RESOLVER": "127.0.0.11"}, "127.0.0.11"),
     ],
 )
-def test_nginx_resolver_defaults_to_container_name_servers(tmp_path: Path, told: dict[str, str], resolver: str) -> None:
-    """Nginx asks the container's own name servers for addresses, unless another one is named."""
+def test_nginx_resolver_defaults_to_container_name_servers(
+    tmp_path: Path, variables: dict[str, str], resolver: str
+) -> None:
+    """Nginx resolves names with the container's own name servers, unless RESOLVER names others."""
     (tmp_path / "resolv.conf").write_text(
         "# nameserver 192.0.2.1\nsearch svc.cluster.local\nnameserver 10.96.0.10\nnameserver fd00::a\noptions ndots:5\n"
     )
-    check = f'. {IMAGES}/nginx-resolver.envsh; echo "$RESOLVER"'
-    environ = {"PATH": "/usr/bin:/bin", "RESOLV_CONF": str(tmp_path / "resolv.conf"), **told}
-    shown = subprocess.run(["/bin/sh", "-c", check], env=environ, capture_output=True, text=True, check=True)
-    assert (shown.stdout, shown.stderr) == (f"{resolver}\n", "")
+    shell_script = f'. {IMAGES}/nginx-resolver.envsh; echo "$RESOLVER"'
+    environ = {"PATH": "/usr/bin:/bin", "RESOLV_CONF": str(tmp_path / "resolv.conf"), **variables}
+    completed = subprocess.run(["/bin/sh", "-c", shell_script], env=environ, capture_output=True, text=True, check=True)
+    assert (completed.stdout, completed.stderr) == (f"{resolver}\n", "")
