@@ -1,5 +1,6 @@
-"""`make bench`: what a prediction costs, by engine, workers and connections, beside the same answer without a model.
+"""`make bench`: the cost of a prediction by engine, workers and connections, compared with GET /health as the floor.
 
-``environment -> Plan -> Subject -> Rig -> Row -> Report``: what to measure, the model, one replica with its Nginx, one
-run of `wrk`, and what is printed and kept. Everything runs on free ports of 127.0.0.1 and stops with the command.
+The flow is ``environment -> Plan -> Subject -> Rig -> Row -> Report``: the plan says what to measure, the subject is
+the model, a rig is one replica with its Nginx, a row has the figures of one run of `wrk`, and the report is printed
+and saved. Everything runs on free ports of 127.0.0.1 and stops with the command.
 """

@@ -1,4 +1,4 @@
-"""`python -m deploy.bench [engines]`: what `make bench` and `make bench-engines` run, on Linux alone."""
+"""`python -m deploy.bench [engines]`, the command behind `make bench` and `make bench-engines`; Linux only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from server.system.platform import is_linux
 
 
 def main(arguments: list[str]) -> int:
-    """Run a benchmark; the status is 1, with one line on standard error, where it cannot run."""
+    """Run a benchmark and return the exit status: 1 after an error, of which standard error gets one line."""
     if arguments not in ([], ["engines"]):
         print("usage: python -m deploy.bench [engines]", file=sys.stderr)
         return 2
@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
         verb = "-".join(["bench", *arguments])
         print(f"error: make {verb} needs Linux; see docs/platforms.md", file=sys.stderr)
         return 1
-    # Imported here: on other systems `make` installs none of the packages that these need.
+    # Imported here because `make` does not install the packages of these modules on other systems.
     if arguments:
         from deploy.bench import engines  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The benchmark of one prediction as a command. Arguments come as variables, as in `make bench QUICK=1`."""
+"""The command of `make bench`. Arguments are variables, as in `make bench QUICK=1`."""
 
 from __future__ import annotations
 
@@ -24,59 +24,62 @@ RESULTS = ROOT / "results"
 
 
 def main() -> int:
-    """Print the table and keep its figures, also where it ends early: the status is then 1, or 130 after Ctrl-C."""
+    """Measure, print the table and save its figures; return the exit status.
+
+    After an error or a signal, the rows so far are printed and saved too. The status is then 1, or 130 after Ctrl-C.
+    """
     reports: list[Report] = []
-    ended, status = None, 0
+    error_text, status = None, 0
     listen()
     try:
         _measure(reports)
     except Interrupted as error:
-        ended, status = str(error), error.status
+        error_text, status = str(error), error.status
     except (CommandError, StartError, OSError) as error:
-        ended, status = str(error), 1
+        error_text, status = str(error), 1
     ignore()
-    if ended:
-        print(f"error: {ended}", file=sys.stderr, flush=True)
+    if error_text:
+        print(f"error: {error_text}", file=sys.stderr, flush=True)
     for report in reports:
-        status = _finish(report, ended) or status
+        status = _finish(report, error_text) or status
     return status
 
 
 def _measure(reports: list[Report]) -> None:
-    run = _prepared(read_environment())
+    run = _prepare(read_environment())
     report = Report(run.subject, Machine.current(), run.plan)
     progress = RowProgress(run.replicas, run.plan)
 
     def keep(row: Row) -> None:
         report.rows.append(row)
-        progress.tell(row)
+        progress.add(row)
 
     reports.append(report)
     run.measure(keep)
 
 
 def replica_variables(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of replicas that listen on a socket, with paths that mean the same from any folder."""
-    given = {**variables, "HOST": "", "PORT": ""}
-    return given | {"VAR_DIR": str(Settings.from_env(given).var_dir)}
+    """Return the variables for replicas that listen on a Unix socket, with VAR_DIR as an absolute path."""
+    on_socket = {**variables, "HOST": "", "PORT": ""}
+    return on_socket | {"VAR_DIR": str(Settings.from_env(on_socket).var_dir)}
 
 
-def _prepared(variables: Mapping[str, str]) -> BenchRun:
+def _prepare(variables: Mapping[str, str]) -> BenchRun:
     plan = Plan.of(BenchOptions.read(variables))
-    plan.allow_files()
+    plan.raise_open_files_limit()
     options = ModelOptions.read(replica_variables(variables))
     wrk, nginx = find_wrk(), find_nginx()
     subject = Subject.find(options)
     return BenchRun(wrk, nginx, plan, subject, subject.engines(options.settings, plan), options.environment)
 
 
-def _finish(report: Report, ended: str | None) -> int:
-    """Print first: a full disk must not cost the figures."""
+def _finish(report: Report, error_text: str | None) -> int:
+    # The table is printed first, so that a full disk does not lose the figures.
     if not report.rows:
         return 0
     try:
         print(report.render(), flush=True)
-        print(f"written to {report.save(RESULTS, ended)}", flush=True)
+        print(f"written to {report.save(RESULTS, error_text)}", flush=True)
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""What is measured: each engine with each number of workers from each number of connections, and for how long."""
+"""The plan of a benchmark: numbers of workers and connections, and how long each combination is measured."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 from deploy.errors import CommandError
 from deploy.options import BenchOptions
 
-# From how many connections the floor is measured, bare HTTP without a prediction.
+# The number of connections for the floor: GET /health, an answer without a prediction.
 FLOOR_CONNECTIONS = 64
-# A connection is at most four files of one program, Nginx; and what all have open besides.
-_FILES_EACH, _FILES_BESIDE = 4, 256
+# Nginx needs at most four open files per connection, and each program some more.
+_FILES_PER_CONNECTION, _OTHER_FILES = 4, 256
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Numbers of workers and of connections, and how long each row and each replica's warm-up take (seconds).
+    """The numbers of workers and connections to measure, the seconds per row, and those of each replica's warm-up.
 
-    ``data`` is a CSV with the rows to ask for; without one, they are made up.
+    ``data`` is a CSV file of rows to send, or None for random rows.
     """
 
     quick: bool
@@ -31,7 +31,7 @@ class Plan:
 
     @classmethod
     def of(cls, options: BenchOptions) -> Plan:
-        """Return the plan that the options ask for, a shorter one if it is to be quick."""
+        """Return the plan that the options describe, a short one with ``quick``."""
         return cls(
             quick=options.quick,
             workers=options.workers or ((1,) if options.quick else (1, 2, 4)),
@@ -42,23 +42,24 @@ class Plan:
         )
 
     @property
-    def rows_a_replica(self) -> int:
-        """The floor, and one for each number of connections."""
+    def rows_per_replica(self) -> int:
+        """The number of rows that each replica is measured for: the floor, and one per number of connections."""
         return 1 + len(self.connections)
 
-    def allow_files(self) -> None:
-        """Let this process, and so those that it starts, open a file for every connection.
+    def raise_open_files_limit(self) -> None:
+        """Raise the limit of open files as far as the connections need, for this process and its children.
 
         Raises:
-            CommandError: the machine does not let it.
+            CommandError: the hard limit is too low.
         """
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = max(*self.connections, FLOOR_CONNECTIONS)
-        needed = _FILES_EACH * most + _FILES_BESIDE
+        connections = max(*self.connections, FLOOR_CONNECTIONS)
+        needed = _FILES_PER_CONNECTION * connections + _OTHER_FILES
         if soft == resource.RLIM_INFINITY or soft >= needed:
             return
         if hard != resource.RLIM_INFINITY and hard < needed:
             raise CommandError(
-                f"{most} connections take {needed} open files, and this machine allows {hard}; see ulimit -Hn"
+                f"{connections} connections need {needed} open files, and the hard limit is {hard}: raise it "
+                "(ulimit -Hn), or choose fewer with CONNECTIONS="
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -1,4 +1,4 @@
-"""Programs that are started for the measurement, and what a master and its workers use: CPU so far, and memory."""
+"""Programs that a benchmark starts, and the CPU time and memory of a master process and its workers."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ import psutil
 
 from deploy.errors import CommandError, logged_reason
 
-_STOP_SECONDS = 10.0  # seconds from the signal to stop to the one that kills
+# The time between SIGTERM and SIGKILL.
+_STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredProgram:
-    """A running program, and what it prints."""
+    """A program under measurement, and the file with its output."""
 
     name: str
     process: subprocess.Popen[bytes]
     output: Path
 
     def check(self) -> None:
-        """It still runs.
+        """Check that the program still runs.
 
         Raises:
-            CommandError: it does not, with its reason.
+            CommandError: it has ended; the message contains the reason from its output.
         """
         if self.process.poll() is not None:
             reason = logged_reason(self.output.read_text(errors="replace"))
@@ -40,7 +41,10 @@ class MeasuredProgram:
 def running(
     name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str]
 ) -> Iterator[MeasuredProgram]:
-    """Run a program in ``folder``. A process group of its own keeps Ctrl-C from it, and finds all that it started."""
+    """Run a program in ``folder`` for the body of the ``with`` statement.
+
+    It has a process group, so that Ctrl-C does not reach it and its children can be killed with it.
+    """
     output = folder / "log" / f"{name.replace(' ', '-')}.out"
     with output.open("wb") as file:
         process = subprocess.Popen(
@@ -59,14 +63,14 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         pass
     finally:
-        with suppress(ProcessLookupError):  # as it should be: nothing of it is left
+        with suppress(ProcessLookupError):  # the program and its children have ended
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """One process's, in bytes: ``pss`` counts a page once over those that share it, ``uss`` is its own alone."""
+    """The memory of a process in bytes: ``pss`` divides shared pages among their processes, ``uss`` excludes them."""
 
     pid: int
     is_master: bool
@@ -75,28 +79,28 @@ class Memory:
 
 
 class Processes:
-    """A master and all its descendants, as they are when asked for."""
+    """A master process and its descendants, listed anew at each call."""
 
     def __init__(self, master: int) -> None:
         self._master = psutil.Process(master)
 
     def cpu_seconds(self) -> float:
-        """The CPU that they have used so far, those included that have ended and were waited for."""
+        """Return the CPU seconds of all processes so far, including children that have ended."""
         total = 0.0
         for process in self._all():
-            with suppress(psutil.Error):  # gone since
+            with suppress(psutil.Error):  # the process has ended
                 times = process.cpu_times()
                 total += times.user + times.system + times.children_user + times.children_system
         return total
 
     def memory(self) -> list[Memory]:
-        """One a process, the master's first."""
-        found = []
+        """Return the memory of each process, the master first."""
+        result = []
         for process in self._all():
             with suppress(psutil.Error):
-                used = process.memory_full_info()
-                found.append(Memory(process.pid, process.pid == self._master.pid, used.pss, used.uss))
-        return found
+                usage = process.memory_full_info()
+                result.append(Memory(process.pid, process.pid == self._master.pid, usage.pss, usage.uss))
+        return result
 
     def _all(self) -> Iterator[psutil.Process]:
         yield self._master

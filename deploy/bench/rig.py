@@ -1,4 +1,4 @@
-"""One replica and an Nginx in front of it, with the project's own configuration, in a folder of their own."""
+"""A replica and an Nginx in front of it, with the configuration of the local backend, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from deploy.stack.paths import ROOT, Layout
 from deploy.stack.specification import Stack
 from server.settings import Settings
 
-# Seconds that a replica may take from its start to its first answer.
-_READY_TIMEOUT = 180
-# Seconds that Nginx's old workers may take to end, and the replica's to tell each other that connections are gone.
-_SETTLE_TIMEOUT = 10
-_SETTLED = 0.3
+# The time for a replica from its start to its first answer.
+_READY_SECONDS = 180
+# The time for Nginx's old workers to end, and then for the replica's workers to count their closed connections.
+_WORKERS_END_SECONDS = 10
+_SETTLE_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """Both of them, running. ``engine`` is the one that the replica chose."""
+    """A running replica with its Nginx; ``engine`` is the one that the replica chose."""
 
     address: str
     engine: str
@@ -44,57 +44,59 @@ class Rig:
 
     @property
     def server(self) -> Processes:
-        """Gunicorn's."""
+        """The processes of the replica."""
         return Processes(self.programs[0].process.pid)
 
     @property
     def nginx(self) -> Processes:
-        """Nginx's."""
+        """The processes of Nginx."""
         return Processes(self.programs[1].process.pid)
 
     def renew_connections(self) -> None:
-        """Let Nginx's workers, and with them their connections to the replica, be replaced.
+        """Replace the workers of Nginx, and so their connections to the replica.
 
-        What they keep of a run they use in the next, the last used first: after 64 connections, 16 may all lead to
-        one worker.
+        Nginx reuses idle connections, the latest first. After a run with 64 connections, the 16 of the next run could
+        all lead to the same worker of the replica.
 
         Raises:
             CommandError: Nginx or the replica has ended.
         """
         self.check()
         master = psutil.Process(self.programs[1].process.pid)
-        old = master.children()
+        old_workers = master.children()
         master.send_signal(signal.SIGHUP)
-        psutil.wait_procs(old, timeout=_SETTLE_TIMEOUT)
-        time.sleep(_SETTLED)
+        psutil.wait_procs(old_workers, timeout=_WORKERS_END_SECONDS)
+        time.sleep(_SETTLE_SECONDS)
 
     def check(self) -> None:
-        """Both still run.
+        """Check that both programs still run.
 
         Raises:
-            CommandError: one does not.
+            CommandError: one of them has ended.
         """
         for program in self.programs:
             program.check()
 
 
 @contextmanager
-def rig(binary: str, environment: Mapping[str, str], folder: Path, engine: str, workers: int) -> Iterator[Rig]:
-    """Start both in ``folder``, and stop them at the end; ``environment`` is what the replica gets besides.
+def running_rig(binary: str, environment: Mapping[str, str], folder: Path, engine: str, workers: int) -> Iterator[Rig]:
+    """Run a replica and Nginx in ``folder`` for the body of the ``with`` statement.
+
+    ``environment`` has the replica's variables except those that this function sets.
 
     Raises:
-        CommandError: one did not start.
+        CommandError: a program did not start.
     """
     layout = Layout(folder)
     layout.make()
     port = ports.find_free()
     _configure(binary, layout, port, Settings.from_env(environment))
     address = f"http://127.0.0.1:{port}"
-    # Relative to the folder that they run in, so that the socket's path is short wherever that is.
-    of_replica = {"ENGINE": engine, "WEB_CONCURRENCY": str(workers), "SOCKET": replica_socket(1), "REPLICA": "bench"}
+    # The socket's path is relative to the folder of both programs, so that it is short enough.
+    own_variables = {"ENGINE": engine, "WEB_CONCURRENCY": str(workers), "SOCKET": replica_socket(1), "REPLICA": "bench"}
     gunicorn = [str(Path(sys.executable).parent / "gunicorn"), "-c", str(ROOT / "gunicorn.conf.py")]
     with (
-        running("the replica", gunicorn, folder, {**environment, **of_replica}) as replica,
+        running("the replica", gunicorn, folder, {**environment, **own_variables}) as replica,
         running("nginx", nginx.command(binary, layout), folder, os.environ) as balancer,
     ):
         chosen = _wait_ready(address, replica, balancer)
@@ -110,17 +112,17 @@ def _configure(binary: str, layout: Layout, port: int, settings: Settings) -> No
 
 
 def only_first_slot(upstream: str) -> str:
-    """The local backend's upstream without its empty slots: trying them is no part of a prediction's cost."""
+    """Remove the unused slots from the local backend's upstream, since trying them would distort the measurement."""
     return re.sub(r"(?m)^ *server unix:run/(?!1\.sock\b).*\n", "", upstream)
 
 
 def _wait_ready(address: str, *programs: MeasuredProgram) -> str:
-    """Until the replica answers through Nginx; the engine that it has chosen."""
-    deadline = time.monotonic() + _READY_TIMEOUT
+    """Wait until the replica answers through Nginx; return the engine that it chose."""
+    deadline = time.monotonic() + _READY_SECONDS
     while request_json(address, "GET", "/ready")[0] != 200:
         for program in programs:
             program.check()
         if time.monotonic() > deadline:
-            raise CommandError(f"the replica was not ready in {_READY_TIMEOUT} s")
+            raise CommandError(f"the replica was not ready in {_READY_SECONDS} s")
         time.sleep(0.1)
     return str(request_json(address, "GET", "/health")[1]["model"]["engine"])

@@ -1,4 +1,4 @@
-"""The model that is measured: one copy of it for all replicas, the engines that it has something for, and its rows."""
+"""The model that a benchmark measures: its copy on this machine, its engines, and the rows to send."""
 
 from __future__ import annotations
 
@@ -20,32 +20,33 @@ from server.model_store.copies import Copy
 from server.model_store.mlmodel import MLmodel
 from server.settings import Settings
 
-_BODIES = 1000
-_ROWS = 10_000
+# The number of random rows, and the largest number of rows from a file.
+_RANDOM_ROWS = 1000
+_MAX_FILE_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model's copy on this machine, and what its folder says of it."""
+    """A copy of a model, and its MLmodel file."""
 
     copy: Copy
     mlmodel: MLmodel
 
     @classmethod
     def find(cls, options: ModelOptions) -> Subject:
-        """Resolve MODEL_URI once, so that every replica serves the same; train the default model where there is none.
+        """Resolve MODEL_URI once, so that all replicas serve the same copy; train the default model if it is missing.
 
         Raises:
-            CommandError, ModelError: it cannot be had, or cannot be served.
+            CommandError, ModelError: the model cannot be found, or cannot be served.
         """
         copy = ensure_model(options)
         return cls(copy, MLmodel.read(copy.model_folder))
 
     def engines(self, settings: Settings, plan: Plan) -> list[str]:
-        """The one that ENGINE names; else all that the model has something for, or in a quick run the first choice.
+        """Return the engines to measure: the one of ENGINE, otherwise all of the model, or ``auto`` in a quick run.
 
         Raises:
-            ModelError: the model has nothing for any engine.
+            ModelError: no engine supports the model.
         """
         if settings.engine != "auto" or plan.quick:
             return [settings.engine]
@@ -53,7 +54,7 @@ class Subject:
 
     @property
     def nodes(self) -> int | None:
-        """How many nodes its trees have, where they are packed; None where that is not known."""
+        """The number of nodes in the trees of a compiled forest; None for other models."""
         data = self.mlmodel.flavors.get(FLAVORS["forest"], {}).get("data")
         try:
             return len(np.load(self.mlmodel.folder / str(data) / "nodes.npy", mmap_mode="r"))
@@ -62,49 +63,51 @@ class Subject:
 
     @property
     def description(self) -> str:
-        """What it is, for people."""
+        """The name, version and size of the model, for reports."""
         nodes = f", {self.nodes:,} nodes" if self.nodes is not None else ""
         return f"{self.copy.name} version {self.copy.version}{nodes}"
 
     def write_record(self, folder: Path) -> Path:
-        """What ``MODEL_URI`` may name, so that replicas serve this copy without asking a registry."""
+        """Write a file for MODEL_URI, by which replicas serve this copy without a registry; return its path."""
         record = folder / "model.json"
         record.write_text(json.dumps(self.copy.to_json()))
         return record
 
     def write_bodies(self, folder: Path, data: Path | None = None) -> Path:
-        """Different requests for one row, a line each, the same ones in every run: rows of ``data``, or made-up ones.
+        """Write request bodies of one row each, one per line, from ``data`` or at random; return the path.
+
+        Every run writes the same bodies.
 
         Raises:
-            CommandError: ``data`` has no such rows.
+            CommandError: ``data`` cannot be read, or its rows do not fit the schema of the model.
         """
         bodies = folder / "bodies.jsonl"
-        documents = self.documents(_BODIES) if data is None else self.documents_of(data)
+        documents = self.documents(_RANDOM_ROWS) if data is None else self.documents_of(data)
         bodies.write_text("\n".join(json.dumps(document) for document in documents))
         return bodies
 
     def documents_of(self, data: Path) -> list[dict[str, object]]:
-        """Rows of a CSV, in random order."""
-        # It imports pandas and scikit-learn.
+        """Return rows of a CSV file in random order, the same in every run."""
+        # Imported here because it imports pandas and scikit-learn.
         from deploy.models.compile import samples  # noqa: PLC0415
 
         schema = self.mlmodel.schema
         rows = samples.read_csv_rows(data, schema)
-        chosen = random.Random(0).sample(rows, min(len(rows), _ROWS))
+        chosen = random.Random(0).sample(rows, min(len(rows), _MAX_FILE_ROWS))
         return [dict(zip(schema.names, row, strict=True)) for row in chosen]
 
     def documents(self, count: int) -> list[dict[str, object]]:
-        """Valid rows, drawn from the whole of each feature's range."""
-        draw = random.Random(0)
+        """Return valid random rows, uniform in the range of each feature, the same in every run."""
+        generator = random.Random(0)
         example = self.mlmodel.example if isinstance(self.mlmodel.example, dict) else {}
         columns = self.mlmodel.schema.columns
-        return [{column.name: _draw(column, draw, example) for column in columns} for _ in range(count)]
+        return [{column.name: _draw(column, generator, example) for column in columns} for _ in range(count)]
 
 
-def _draw(column: Column, draw: random.Random, example: Mapping[str, object]) -> object:
+def _draw(column: Column, generator: random.Random, example: Mapping[str, object]) -> object:
     if column.is_string:
-        return example.get(column.name) or "string"  # others might be categories that the model does not know
+        return example.get(column.name) or "string"  # other strings may be categories that the model does not know
     if column.type == "boolean":
-        return draw.random() < 0.5
+        return generator.random() < 0.5
     low, high = (column.low, column.high) if column.has_range else (0, 1)
-    return draw.randint(int(low), int(high)) if column.is_integer else draw.uniform(low, high)
+    return generator.randint(int(low), int(high)) if column.is_integer else generator.uniform(low, high)

@@ -1,4 +1,4 @@
-"""Rows of the table: what one run of the clients against one replica gave; and the table in Markdown."""
+"""The table of a benchmark in Markdown, whose rows have the figures of one run of the clients."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from dataclasses import asdict, dataclass
 from deploy.bench.processes import Memory
 from deploy.bench.wrk import Answers
 
-_HEAD = (
+_HEADER = (
     "engine", "workers", "request", "connections", "answers/s", "P50 ms", "P99 ms", "server CPU us", "x /health",
     "Nginx CPU us", "balance", "PSS MB", "errors",
 )  # fmt: skip
-_WORDS = {"engine", "request"}  # to the left; numbers to the right
+_TEXT_COLUMNS = {"engine", "request"}  # aligned to the left; other columns have numbers
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """CPU in seconds of the whole run; ``floor`` is the server's CPU for one answer of /health, in microseconds."""
+    """The figures of one run of the clients against one replica.
+
+    ``server_cpu`` and ``nginx_cpu`` are CPU seconds of the run, ``floor`` is the server's CPU time of an answer of
+    GET /health in microseconds, and ``answered`` has the number of answers of each worker.
+    """
 
     engine: str
     workers: int
@@ -33,32 +37,32 @@ class Row:
 
     @property
     def server_us(self) -> float:
-        """The server's CPU for one answer."""
+        """The server's CPU time per answer, in microseconds."""
         return 1e6 * self.server_cpu / self.answers.count
 
     @property
     def nginx_us(self) -> float:
-        """Nginx's."""
+        """Nginx's CPU time per answer, in microseconds."""
         return 1e6 * self.nginx_cpu / self.answers.count
 
     @property
     def ratio(self) -> float | None:
-        """The server's CPU for one answer against that of /health; None where that was too little to be seen."""
+        """The server's CPU time per answer relative to the floor; None if the floor's was too short to be measured."""
         floor = self.server_us if self.floor is None else self.floor
         return self.server_us / floor if floor else None
 
     @property
     def pss(self) -> int:
-        """The memory of the replica, in bytes, each page counted once."""
-        return sum(one.pss for one in self.memory)
+        """The memory of the replica in bytes, with each shared page counted once."""
+        return sum(process.pss for process in self.memory)
 
     @property
     def errors(self) -> int:
-        """Of every kind."""
+        """The number of errors of all types."""
         return sum(self.answers.errors.values())
 
     def to_json(self) -> dict[str, object]:
-        """As plain values, each name with its unit."""
+        """Return all figures as JSON values, with units in their names."""
         return {
             "engine": self.engine,
             "workers": self.workers,
@@ -76,23 +80,24 @@ class Row:
             "answered_by_worker": self.answered,
             "balance": self.balance,
             "pss_bytes": self.pss,
-            "processes": [asdict(one) for one in self.memory],
+            "processes": [asdict(process) for process in self.memory],
             "errors": dict(self.answers.errors),
         }
 
 
 def table(rows: Sequence[Row]) -> str:
-    """All of them, in their order."""
-    return markdown(_HEAD, [_cells(row) for row in rows])
+    """Return the rows as a table in Markdown."""
+    return markdown(_HEADER, [_cells(row) for row in rows])
 
 
-def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; the columns called ``engine`` and ``request`` hold words, the others numbers."""
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown, with the columns ``engine`` and ``request`` aligned to the left."""
+    widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
     rule = [
-        "-" * width if name in _WORDS else "-" * (width - 1) + ":" for name, width in zip(head, widths, strict=True)
+        "-" * width if name in _TEXT_COLUMNS else "-" * (width - 1) + ":"
+        for name, width in zip(header, widths, strict=True)
     ]
-    lines = [_padded(head, line, widths) for line in [head, *body]]
+    lines = [_pad(header, line, widths) for line in [header, *body]]
     lines.insert(1, rule)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -110,8 +115,8 @@ def _ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _padded(head: Sequence[str], line: Sequence[str], widths: Sequence[int]) -> list[str]:
+def _pad(header: Sequence[str], line: Sequence[str], widths: Sequence[int]) -> list[str]:
     return [
-        cell.ljust(width) if name in _WORDS else cell.rjust(width)
-        for name, cell, width in zip(head, line, widths, strict=True)
+        cell.ljust(width) if name in _TEXT_COLUMNS else cell.rjust(width)
+        for name, cell, width in zip(header, line, widths, strict=True)
     ]

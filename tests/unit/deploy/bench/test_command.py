@@ -1,4 +1,4 @@
-"""The benchmark as a command: what it prints, keeps and returns, however it ends. No replica is started."""
+"""Tests of the command of `make bench`: its output, its file and its exit status. No replica is started."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VARIABLES = ("QUICK", "WORKERS", "CONNECTIONS", "BENCH_SECONDS", "ENGINE")
 
 
 class Run:
-    """A run of some rows that ends as the test wants."""
+    """A fake run that measures some rows and then raises a given error."""
 
     def __init__(self, folder: Path, rows: int, error: BaseException | None) -> None:
         self.plan = Plan.of(BenchOptions.read({}))
@@ -42,7 +42,7 @@ class Run:
 
 
 class Bench:
-    """The command in a folder of its own: its root, without a `.env`, and where it keeps its figures."""
+    """The command in a temporary folder, which has no `.env` and gets the results."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
         self.root = folder
@@ -54,21 +54,21 @@ class Bench:
         patch.setenv("ENV_FILE", str(folder / ".env"))
         patch.setattr(command, "RESULTS", self.results)
 
-    def measures(self, error: BaseException | None = None, rows: int = 2) -> None:
-        """From now on the command measures some rows, and then fails if there is an error."""
+    def fake_run(self, error: BaseException | None = None, rows: int = 2) -> None:
+        """Make the command measure some rows and then raise the error, if there is one."""
 
-        def prepared(_environ: Mapping[str, str]) -> Run:
+        def prepare(_environ: Mapping[str, str]) -> Run:
             return Run(self.root, rows, error)
 
-        self.patch.setattr(command, "_prepared", prepared)
+        self.patch.setattr(command, "_prepare", prepare)
 
     def main(self) -> tuple[int, str, str]:
-        """Its status, and what it printed."""
+        """Run the command; return its exit status, standard output and standard error."""
         status = command.main()
         return status, *self._capture.readouterr()
 
-    def kept(self) -> dict[str, Any]:
-        """The one document under ``results``."""
+    def saved_document(self) -> dict[str, Any]:
+        """Return the only document in ``results``."""
         (path,) = self.results.glob("*-bench/bench.json")
         document: dict[str, Any] = json.loads(path.read_text())
         return document
@@ -76,28 +76,28 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Bench]:
-    """The command takes the signals over for good; a test's process gets them back."""
-    before = {number: signal.getsignal(number) for number in interrupt._SIGNALS}
+    """The command in a temporary folder; afterwards the signal handlers are restored."""
+    handlers = {number: signal.getsignal(number) for number in interrupt._SIGNALS}
     yield Bench(tmp_path, monkeypatch, capsys)
-    for number, handler in before.items():
+    for number, handler in handlers.items():
         signal.signal(number, handler)
 
 
-def test_figures_are_printed_and_kept(bench: Bench) -> None:
-    """A run that ends well prints what was measured on what, a table and where its figures are, with status 0."""
-    bench.measures()
+def test_figures_are_printed_and_saved(bench: Bench) -> None:
+    """A successful run prints the model, the machine, the table and the path of its file, with status 0."""
+    bench.fake_run()
     status, out, err = bench.main()
     head, blank, names, _, *rows, empty, written = out.splitlines()
     assert status == 0
     assert head.startswith("made version 7, 1,234 nodes; ")
-    assert head.endswith("; 6 s a row")
+    assert head.endswith("; 6 s per row")
     assert (blank, empty) == ("", "")
     assert names.startswith("| engine")
     assert len(rows) == 2
     assert written.startswith(f"written to {bench.results}/")
     assert "[2/4] constant, 1 worker" in err
     assert "error" not in err
-    document = bench.kept()
+    document = bench.saved_document()
     assert (document["complete"], document["ended"], len(document["rows"])) == (True, None, 2)
     assert document["model"]["name"] == "made"
 
@@ -112,29 +112,29 @@ def test_figures_are_printed_and_kept(bench: Bench) -> None:
         (interrupt.Interrupted(signal.SIGTERM), "interrupted by SIGTERM", 1),
     ],
 )
-def test_interrupted_run_saves_its_rows(error: BaseException, line: str, expected: int, bench: Bench) -> None:
-    """A run that ends early prints and keeps its rows all the same, and one line says why there are no more."""
-    bench.measures(error)
+def test_failed_run_saves_its_rows(error: BaseException, line: str, expected: int, bench: Bench) -> None:
+    """A run that ends early prints and saves its rows, and prints the reason in one line."""
+    bench.fake_run(error)
     status, out, err = bench.main()
     assert status == expected
     assert out.count("| constant |") == 2
     assert err.splitlines()[-1] == f"error: {line}"
-    document = bench.kept()
+    document = bench.saved_document()
     assert (document["complete"], document["ended"], len(document["rows"])) == (False, line, 2)
 
 
 def test_failure_before_first_row_saves_nothing(bench: Bench) -> None:
-    """A run that fails before its first row prints no table and keeps nothing, only the line that says why."""
-    bench.measures(CommandError("the replica ended: no memory"), rows=0)
+    """A run that fails before its first row prints only the reason and saves nothing."""
+    bench.fake_run(CommandError("the replica ended: no memory"), rows=0)
     status, out, err = bench.main()
     assert (status, out, err.splitlines()[-1]) == (1, "", "error: the replica ended: no memory")
     assert not bench.results.exists()
 
 
 def test_unwritable_results_are_still_printed(bench: Bench) -> None:
-    """Where the figures cannot be written they are printed all the same, and the status is 1."""
+    """If the figures cannot be saved, they are printed, and the status is 1."""
     bench.results.write_text("not a folder")
-    bench.measures()
+    bench.fake_run()
     status, out, err = bench.main()
     assert status == 1
     assert out.count("| constant |") == 2
@@ -145,13 +145,13 @@ def test_unwritable_results_are_still_printed(bench: Bench) -> None:
     ("name", "value", "expected"),
     [
         ("QUICK", "yes", "expected 0 or 1"),
-        ("WORKERS", "x", "expected whole numbers from 1 to 64 with spaces between them"),
+        ("WORKERS", "x", "expected whole numbers from 1 to 64 separated by spaces"),
         ("ENGINE", "fast", "expected one of auto, "),
         ("WEB_CONCURRENCY", "many", "expected a whole number from 1 to 1024"),
     ],
 )
 def test_invalid_variable_is_one_line_with_status_1(name: str, value: str, expected: str, bench: Bench) -> None:
-    """A variable that cannot be meant is answered with one line, its name, value and what was expected; status 1."""
+    """An invalid variable is an error of one line with its name, its value and what was expected."""
     bench.patch.setenv(name, value)
     status, out, err = bench.main()
     assert (status, out) == (1, "")
@@ -161,7 +161,7 @@ def test_invalid_variable_is_one_line_with_status_1(name: str, value: str, expec
 
 
 def test_replicas_inherit_environment_and_env_file(bench: Bench) -> None:
-    """Replicas get the environment, `.env` for what it leaves out, and a folder that is the same from anywhere."""
+    """Replicas get the environment, completed by `.env`, and an absolute VAR_DIR."""
     (bench.root / ".env").write_text("MODEL_URI=models:/other/3\nMAX_BATCH_ROWS=16\nLOG_LEVEL=\n")
     bench.patch.chdir(bench.root)
     for name, value in {"MODEL_URI": "models:/mine/1", "VAR_DIR": "var", "PORT": "80"}.items():
@@ -173,13 +173,13 @@ def test_replicas_inherit_environment_and_env_file(bench: Bench) -> None:
 
 
 def test_binary_env_file_is_refused_by_name(bench: Bench) -> None:
-    """A `.env` that is not UTF-8 is named in one line, with status 1."""
+    """A `.env` that is not UTF-8 is an error of one line that names the file."""
     (bench.root / ".env").write_bytes(b"MODEL_URI=\xff\n")
     assert bench.main() == (1, "", f"error: {bench.root}/.env is not UTF-8\n")
 
 
 def test_missing_wrk_exits_with_install_command(bench: Bench) -> None:
-    """Without wrk, and without the right to install it, the benchmark ends with status 1 and the command to give."""
+    """If wrk is missing and cannot be installed, the error names the command that installs it."""
     bench.patch.setenv("PATH", str(bench.root))
     bench.patch.setattr(os, "geteuid", lambda: 1000)
     assert shutil.which("wrk") is None
@@ -190,7 +190,7 @@ def test_missing_wrk_exits_with_install_command(bench: Bench) -> None:
 
 @pytest.mark.usefixtures("bench")
 def test_closed_terminal_stops_unless_nohup() -> None:
-    """A closed terminal ends what runs, but for a command under nohup, which goes on."""
+    """SIGHUP interrupts a command, unless nohup has made it ignore the signal."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     interrupt.listen()
     with pytest.raises(interrupt.Interrupted, match="SIGHUP"):
@@ -201,8 +201,8 @@ def test_closed_terminal_stops_unless_nohup() -> None:
 
 
 @pytest.mark.usefixtures("bench")
-def test_signals_after_the_first() -> None:
-    """The first signal ends what runs; those that come after it change nothing."""
+def test_signals_after_the_first_are_ignored() -> None:
+    """The first signal interrupts a command, and later ones are ignored."""
     interrupt.listen()
     with pytest.raises(interrupt.Interrupted, match="SIGTERM") as caught:
         os.kill(os.getpid(), signal.SIGTERM)

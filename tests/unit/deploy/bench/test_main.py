@@ -1,4 +1,4 @@
-"""`python -m deploy.bench`: which benchmark runs, and where."""
+"""Tests of the arguments of `python -m deploy.bench`, and of its error on macOS."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from deploy.bench import command
 from tests.support import macos
 
 
-def test_bench_runs_the_benchmark_of_a_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an argument the cost of one prediction is measured, and its status is the command's."""
+def test_bench_without_arguments_measures_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without arguments `make bench` runs, and its status is returned."""
     monkeypatch.setattr(command, "main", lambda: 130)
     assert bench.main([]) == 130
 
 
-def test_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """Anything else than a known benchmark gets the usage, and status 2."""
+def test_unknown_benchmark_prints_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown argument prints the usage, with status 2."""
     assert bench.main(["explode"]) == 2
     assert capsys.readouterr() == ("", "usage: python -m deploy.bench [engines]\n")
 
@@ -27,7 +27,7 @@ def test_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
 def test_benchmarks_need_linux(
     arguments: list[str], verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On macOS each benchmark is refused with one line, also where its packages are not installed."""
+    """On macOS each benchmark is an error of one line, also if its packages are not installed."""
     macos.pretend(monkeypatch)
     monkeypatch.setitem(sys.modules, "psutil", None)
     assert bench.main(arguments) == 1

@@ -1,4 +1,4 @@
-"""What is measured, as the variables say it."""
+"""Tests of the plan of a benchmark, read from variables."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ Limits = tuple[int, int]
 
 
 def test_empty_variables_give_the_full_plan() -> None:
-    """All of it: 1, 2 and 4 workers from 1, 64 and 512 connections, six seconds a row; an empty value is none."""
+    """The default plan has 1, 2 and 4 workers, 1, 64 and 512 connections and 6 s per row; empty values do not count."""
     plan = Plan.of(BenchOptions.read({"QUICK": "", "WORKERS": "", "CONNECTIONS": "", "BENCH_SECONDS": ""}))
     assert plan == Plan(quick=False, workers=(1, 2, 4), connections=(1, 64, 512), seconds=6, warm_up=1.0)
-    assert plan.rows_a_replica == 4
+    assert plan.rows_per_replica == 4
     assert Plan.of(BenchOptions.read({"QUICK": "0"})) == plan
 
 
 def test_quick_plan_fits_in_a_minute() -> None:
-    """A quick run is one worker and fits in a minute."""
+    """The quick plan has one worker and fits in a minute."""
     plan = Plan.of(BenchOptions.read({"QUICK": "1"}))
     assert plan == Plan(quick=True, workers=(1,), connections=(1, 64, 512), seconds=5, warm_up=0.5)
-    assert plan.rows_a_replica * plan.seconds + plan.warm_up < 40
+    assert plan.rows_per_replica * plan.seconds + plan.warm_up < 40
 
 
 def test_variables_override_the_quick_plan() -> None:
-    """What is named counts, in a quick run too, in its order and each number once."""
+    """Variables override the quick plan; lists keep their order, and a repeated number counts once."""
     environ = {"QUICK": "1", "WORKERS": " 8 2  8", "CONNECTIONS": "256", "BENCH_SECONDS": "1"}
     plan = Plan.of(BenchOptions.read(environ))
     assert (plan.workers, plan.connections, plan.seconds) == ((8, 2), (256,), 1)
@@ -40,22 +40,22 @@ def test_variables_override_the_quick_plan() -> None:
 
 @pytest.mark.parametrize("value", ["x", "0", "65", "1,2", "1 -2", "1.5", " ", "٣", "9" * 5000])
 def test_invalid_list_is_named_with_expectation(value: str) -> None:
-    """A list with anything but whole numbers in their range is refused with its name, its value and what was meant."""
+    """The error for an invalid list names the variable, its value and what was expected."""
     with pytest.raises(CommandError) as caught:
         Plan.of(BenchOptions.read({"WORKERS": value}))
-    assert str(caught.value) == f"WORKERS={value!r}: expected whole numbers from 1 to 64 with spaces between them"
+    assert str(caught.value) == f"WORKERS={value!r}: expected whole numbers from 1 to 64 separated by spaces"
 
 
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("CONNECTIONS", "64 10001", "whole numbers from 1 to 10000 with spaces between them"),
+        ("CONNECTIONS", "64 10001", "whole numbers from 1 to 10000 separated by spaces"),
         ("BENCH_SECONDS", "0", "a whole number from 1 to 3600"),
         ("QUICK", "2", "0 or 1"),
     ],
 )
 def test_value_out_of_range_is_refused(name: str, value: str, expected: str) -> None:
-    """So is any other value out of its range."""
+    """The error for a value out of range names the variable, its value and what was expected."""
     with pytest.raises(CommandError) as caught:
         Plan.of(BenchOptions.read({name: value}))
     assert str(caught.value) == f"{name}={value!r}: expected {expected}"
@@ -73,16 +73,16 @@ def test_value_out_of_range_is_refused(name: str, value: str, expected: str) -> 
 def test_open_file_limit_is_raised_only_as_needed(
     limits: Limits, expected: Limits | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The limit of open files is raised as far as the connections need it, and no further."""
-    found: list[Limits] = []
-    monkeypatch.setattr(resource, "getrlimit", lambda _kind: limits)
-    monkeypatch.setattr(resource, "setrlimit", lambda _kind, wanted: found.append(wanted))
-    Plan.of(BenchOptions.read({})).allow_files()
-    assert found == ([] if expected is None else [expected])
+    """The limit of open files is raised exactly as far as the connections need."""
+    new_limits: list[Limits] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _resource: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _resource, value: new_limits.append(value))
+    Plan.of(BenchOptions.read({})).raise_open_files_limit()
+    assert new_limits == ([] if expected is None else [expected])
 
 
-def test_too_few_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the machine does not allow as many, that is said before anything is started."""
-    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (1024, 2000))
-    with pytest.raises(CommandError, match="512 connections take 2304 open files, and this machine allows 2000"):
-        Plan.of(BenchOptions.read({})).allow_files()
+def test_hard_limit_below_need_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the hard limit of open files is too low, the error names the need and the limit."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _resource: (1024, 2000))
+    with pytest.raises(CommandError, match="512 connections need 2304 open files, and the hard limit is 2000"):
+        Plan.of(BenchOptions.read({})).raise_open_files_limit()

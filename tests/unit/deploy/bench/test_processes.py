@@ -1,4 +1,4 @@
-"""The programs that are measured: how they are started, watched and stopped."""
+"""Tests of starting, checking, measuring and stopping the programs of a benchmark."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from deploy.bench import processes
 from deploy.bench.processes import MeasuredProgram, Processes, running
 from deploy.errors import CommandError
 
-# A master with one worker; it says so when both run.
+# A shell script of a master with one worker, which prints `up` when both run.
 FAMILY = "(while :; do sleep 0.05; done) & echo up; wait"
 
 
 @contextmanager
 def started(folder: Path, script: str) -> Iterator[MeasuredProgram]:
     (folder / "log").mkdir()
-    with running("the replica", ["sh", "-c", script], folder, os.environ) as one:
-        yield one
+    with running("the replica", ["sh", "-c", script], folder, os.environ) as program:
+        yield program
 
 
-def wait_up(one: MeasuredProgram) -> None:
-    while "up" not in one.output.read_text():
-        one.check()
+def wait_up(program: MeasuredProgram) -> None:
+    while "up" not in program.output.read_text():
+        program.check()
 
 
 def test_stop_ends_the_program_and_its_children(tmp_path: Path) -> None:
-    """A program is stopped with all that it started."""
-    with started(tmp_path, FAMILY) as one:
-        wait_up(one)
-        master = psutil.Process(one.process.pid)
+    """A program is stopped together with its children."""
+    with started(tmp_path, FAMILY) as program:
+        wait_up(program)
+        master = psutil.Process(program.process.pid)
         family = [master, *master.children(recursive=True)]
         assert len(family) > 1
     assert psutil.wait_procs(family, timeout=10)[1] == []
 
 
 def test_program_ignoring_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that does not stop when told to is killed."""
+    """A program that ignores SIGTERM is killed."""
     monkeypatch.setattr(processes, "_STOP_SECONDS", 0.1)
-    with started(tmp_path, f"trap '' TERM; {FAMILY}") as one:
-        wait_up(one)
-    assert one.process.returncode == -9
+    with started(tmp_path, f"trap '' TERM; {FAMILY}") as program:
+        wait_up(program)
+    assert program.process.returncode == -9
 
 
 def test_interrupted_stop_leaves_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interrupt while a program is being stopped leaves nothing of it."""
+    """An interrupt while a program is being stopped leaves no process of it running."""
 
     def wait(_self: object, _timeout: float | None = None) -> int:
         monkeypatch.undo()
@@ -77,26 +77,26 @@ def test_interrupted_stop_leaves_no_processes(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_ended_program_raises_with_its_reason(script: str, reason: str, tmp_path: Path) -> None:
-    """A program that has ended is an error with its reason: our own line, else its last one."""
-    with started(tmp_path, script) as one:
-        one.process.wait(10)
+    """The error for an ended program contains its reason: Forkcast's own line, otherwise the last line."""
+    with started(tmp_path, script) as program:
+        program.process.wait(10)
         with pytest.raises(CommandError) as caught:
-            one.check()
+            program.check()
     assert str(caught.value) == f"the replica ended: {reason}"
 
 
-def test_cpu_and_memory_of_a_family() -> None:
-    """CPU counts the master's, its workers' and that of those which have ended; memory has a line a process."""
+def test_cpu_includes_ended_children() -> None:
+    """CPU seconds include children that have ended, and memory has an entry for each running process."""
     work = "x = sum(i * i for i in range(2_000_000))"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{work}']); print('up', flush=True); input()"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"up\n"
-    one = Processes(process.pid)
+    measured = Processes(process.pid)
     own = psutil.Process(process.pid).cpu_times()
-    assert one.cpu_seconds() > own.user + own.system
-    (memory,) = one.memory()
+    assert measured.cpu_seconds() > own.user + own.system
+    (memory,) = measured.memory()
     assert (memory.pid, memory.is_master) == (process.pid, True)
     assert memory.pss >= memory.uss > 0
     process.communicate(b"\n", timeout=10)
-    assert one.memory() == []
+    assert measured.memory() == []

@@ -1,4 +1,4 @@
-"""What a benchmark tells while it runs, and the document that it keeps."""
+"""Tests of the lines that a benchmark prints while it runs, and of the document that it saves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.bench.plan import Plan
-from deploy.bench.report import Report, RowProgress, duration
+from deploy.bench.report import Report, RowProgress, format_duration
 from deploy.bench.wrk import Answers
 from deploy.options import BenchOptions
 from deploy.stack.machine import Machine
@@ -26,7 +26,7 @@ SPREAD = make_row(
 
 
 def test_report_names_every_figure_with_its_unit(tmp_path: Path) -> None:
-    """Every raw figure is kept under a name with its unit, those of each process too."""
+    """Every figure is saved under a name with its unit, and so are those of each process."""
     machine = Machine("a CPU", 2, "3.13.1", "abc1234")
     started = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     report = Report(make_subject(tmp_path), machine, Plan.of(BenchOptions.read({})), started, [FLOOR, SPREAD])
@@ -48,26 +48,26 @@ def test_report_names_every_figure_with_its_unit(tmp_path: Path) -> None:
     assert row["errors"]["status"] == 3
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (600, "10 min")])
-def test_duration_uses_seconds_then_minutes(seconds: float, words: str) -> None:
-    """Short times are told in seconds, longer ones in minutes."""
-    assert duration(seconds) == words
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (600, "10 min")])
+def test_duration_uses_seconds_then_minutes(seconds: float, text: str) -> None:
+    """Durations below 90 s are in seconds, longer ones in minutes."""
+    assert format_duration(seconds) == text
 
 
 def test_remaining_time_includes_rows_and_starts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each row is told with what the rest takes: its rows, and the start of each replica as long as those so far."""
+    """The time left is that of the remaining rows, plus the mean overhead of a replica for each remaining one."""
     clock = iter([100.0, 120.0, 126.0, 140.0, 146.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     progress = RowProgress(2, Plan.of(BenchOptions.read({"CONNECTIONS": "64"})))
     for _ in range(4):
-        progress.tell(make_row(workers=2))
-    words = "constant, 2 workers, POST /predict from 64 connections: 5000 answers/s, P99 8.71 ms"
+        progress.add(make_row(workers=2))
+    row_text = "constant, 2 workers, POST /predict from 64 connections: 5000 answers/s, P99 8.71 ms"
     assert capsys.readouterr().err.splitlines() == [
         "4 rows of 6 s: about 34 s",
-        f"[1/4] {words}; about 32 s left",
-        f"[2/4] {words}; about 26 s left",
-        f"[3/4] {words}; about 6 s left",
-        f"[4/4] {words}",
+        f"[1/4] {row_text}; about 32 s left",
+        f"[2/4] {row_text}; about 26 s left",
+        f"[3/4] {row_text}; about 6 s left",
+        f"[4/4] {row_text}",
     ]

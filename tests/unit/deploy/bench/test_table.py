@@ -1,4 +1,4 @@
-"""Rows of the table: what one answer cost, and how it is shown."""
+"""Tests of the figures and the layout of the table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPREAD = make_row(
 
 
 def test_table_aligns_columns_and_leaves_unknown_cells_blank() -> None:
-    """A line a row, every column as wide as its widest cell, with nothing where there is nothing to say."""
+    """Each row is a line, columns are aligned, and unknown figures are blank."""
     assert table([FLOOR, make_row(), SPREAD]).splitlines() == [
         "| engine   | workers | request       | connections | answers/s | P50 ms |  P99 ms | server CPU us | x /health "
         "| Nginx CPU us | balance | PSS MB | errors |",
@@ -31,16 +31,16 @@ def test_table_aligns_columns_and_leaves_unknown_cells_blank() -> None:
     ]
 
 
-def test_figures_of_a_row() -> None:
-    """CPU is per answer and split in two, the ratio is to the floor's, and memory and errors are sums."""
+def test_row_computes_cpu_per_answer_and_sums() -> None:
+    """CPU times are per answer, the ratio is relative to the floor, and memory and errors are sums."""
     row = make_row(answers=Answers(10_000, 99.6, 0.1, 1.0, {**NO_ERRORS, "read": 2, "status": 3}))
     assert (row.server_us, row.nginx_us, row.ratio) == (200.0, 25.0, 5.0)
     assert row.pss == 286_540_000
     assert row.errors == 5
 
 
-def test_floor_is_its_own_measure() -> None:
-    """The floor's ratio is 1; where it took too little CPU to be seen, there are no ratios."""
+def test_ratio_of_the_floor_is_1() -> None:
+    """The ratio of the floor is 1, and a floor without measurable CPU time gives no ratios."""
     floor = make_row(floor=None, server_cpu=0.4)
     assert (floor.server_us, floor.ratio) == (40.0, 1.0)
     assert make_row(floor=None, server_cpu=0.0).ratio is None

@@ -1,4 +1,4 @@
-"""`wrk`: how it is found and called, and what is read in its words. The real one is run by the end-to-end tests."""
+"""Tests of finding, running and parsing wrk, with fake programs. End-to-end tests run the real one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deploy.bench.wrk import Answers, Wrk, find_wrk, read_answers, write_script
 from deploy.errors import CommandError
 from tests.support.bench_results import NO_ERRORS
 
-# One that has percentages which are no percentiles: those of the Stdev column.
+# An output that also has percentages in the column Stdev, which are not percentiles.
 OUTPUT = """\
 Running 8s test @ http://127.0.0.1:8000/predict
   1 threads and 64 connections
@@ -41,8 +41,8 @@ def with_errors(errors: str) -> str:
     return f"{head}{errors}Requests/sec:{tail}"
 
 
-def stand_in(folder: Path, output: str) -> Wrk:
-    """A program that prints what wrk would, and keeps how it was called."""
+def fake_wrk(folder: Path, output: str) -> Wrk:
+    """Return a program that prints an output of wrk and saves its arguments."""
     (folder / "output").write_text(output)
     program = folder / "wrk"
     program.write_text(f'#!/bin/sh\necho "$@" > "{folder}/arguments"\ncat "{folder}/output"\n')
@@ -55,36 +55,36 @@ def arguments(folder: Path) -> list[str]:
 
 
 def test_wrk_figures_are_read_in_milliseconds() -> None:
-    """Answers, rate and percentiles are read, all times in milliseconds, and no errors where wrk tells of none."""
+    """Answers, rate and percentiles are parsed, with times in milliseconds, and errors are 0 if wrk prints none."""
     assert read_answers(OUTPUT) == Answers(113601, 14199.42, 0.85, 1200.0, NO_ERRORS)
 
 
 def test_wrk_errors_are_counted_by_type() -> None:
-    """Errors are read by their kind; those that were answered are no good answers."""
+    """Errors are counted by type, and answers with an error status are not successful."""
     answers = read_answers(with_errors(ERRORS))
     assert answers.errors == {"connect": 1, "read": 20, "write": 300, "timeout": 4000, "status": 50000}
-    assert answers.good == 113601 - 50000
+    assert answers.successful == 113601 - 50000
 
 
 @pytest.mark.parametrize(
-    ("written", "milliseconds"),
+    ("text", "milliseconds"),
     [("850.00us", 0.85), ("4.33ms", 4.33), ("1.20s", 1200.0), ("2.00m", 120_000.0), ("1.00h", 3_600_000.0)],
 )
-def test_wrk_time_units_convert_to_milliseconds(written: str, milliseconds: float) -> None:
-    """Each of wrk's units of time is milliseconds here."""
-    assert read_answers(OUTPUT.replace("850.00us", written)).p50 == milliseconds
+def test_wrk_time_units_convert_to_milliseconds(text: str, milliseconds: float) -> None:
+    """Times in every unit of wrk are converted to milliseconds."""
+    assert read_answers(OUTPUT.replace("850.00us", text)).p50 == milliseconds
 
 
 @pytest.mark.parametrize(
     ("output", "reason"),
     [
         ("unable to connect to 127.0.0.1:8000 Connection refused\n", "unable to connect to 127.0.0.1:8000 Connection"),
-        (OUTPUT.replace("850.00us", "0.85ns"), "wrk printed the time '0.85ns'; expected one in us, ms or s"),
-        (OUTPUT.replace("113601", "0"), "not one answer came in the time of a row; give it more with BENCH_SECONDS="),
+        (OUTPUT.replace("850.00us", "0.85ns"), "output of wrk: expected a time in us, ms, s, m or h, got '0.85ns'"),
+        (OUTPUT.replace("113601", "0"), "no answer arrived during a row; set a longer time with BENCH_SECONDS="),
     ],
 )
 def test_unreadable_wrk_output_is_a_one_line_error(output: str, reason: str) -> None:
-    """Words without the figures are an error of one line that has them, or says what to do."""
+    """Output without figures is an error of one line that contains the output or says what to do."""
     with pytest.raises(CommandError) as caught:
         read_answers(output)
     assert reason in str(caught.value)
@@ -92,22 +92,22 @@ def test_unreadable_wrk_output_is_a_one_line_error(output: str, reason: str) -> 
 
 
 def test_predictions_are_posted(tmp_path: Path) -> None:
-    """For predictions wrk is given a script, and runs on one thread for the time of a row."""
-    wrk = stand_in(tmp_path, OUTPUT)
+    """For predictions wrk runs with the script, on one thread, for the given time."""
+    wrk = fake_wrk(tmp_path, OUTPUT)
     assert wrk.run("http://127.0.0.1:8000/predict", 512, 6, tmp_path / "post.lua").count == 113601
     called = arguments(tmp_path)
     assert {"-t1", "-c512", "-d6s", "--latency", f"{tmp_path}/post.lua"} <= set(called)
     assert called[-1] == "http://127.0.0.1:8000/predict"
 
 
-def test_floor_is_asked_for(tmp_path: Path) -> None:
-    """Without a script wrk asks with GET."""
-    stand_in(tmp_path, OUTPUT).run("http://127.0.0.1:8000/health", 64, 6)
+def test_floor_is_measured_with_get(tmp_path: Path) -> None:
+    """Without a script wrk sends GET requests."""
+    fake_wrk(tmp_path, OUTPUT).run("http://127.0.0.1:8000/health", 64, 6)
     assert "-s" not in arguments(tmp_path)
 
 
 def test_warm_up_output_is_ignored(tmp_path: Path) -> None:
-    """A warm-up may be shorter than wrk's least, and what wrk prints of it does not matter."""
+    """A warm-up can be shorter than 1 s, the minimum of wrk, and its output is not parsed."""
     program = tmp_path / "wrk"
     program.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/arguments"\nexec sleep 60\n')
     program.chmod(0o755)
@@ -116,25 +116,25 @@ def test_warm_up_output_is_ignored(tmp_path: Path) -> None:
 
 
 def test_script_names_the_bodies_file(tmp_path: Path) -> None:
-    """The script names the file of bodies, and is free of Python's own marks."""
+    """The script contains the path of the bodies, and no escapes of Python's string formatting."""
     script = write_script(tmp_path / "bodies.jsonl", tmp_path).read_text()
-    found = re.search(r'io\.lines\("(.*)"\)', script)
-    assert found is not None
-    assert found[1] == f"{tmp_path}/bodies.jsonl"
+    match = re.search(r'io\.lines\("(.*)"\)', script)
+    assert match is not None
+    assert match[1] == f"{tmp_path}/bodies.jsonl"
     assert "turn % #requests" in script
     assert "%%" not in script
 
 
 def test_installed_wrk_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed wrk is used, and nothing is installed."""
-    stand_in(tmp_path, OUTPUT)
+    """An installed wrk is used, without an installation."""
+    fake_wrk(tmp_path, OUTPUT)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_wrk()._binary == str(tmp_path / "wrk")
 
 
 @pytest.mark.parametrize(("user", "apt"), [(1000, "/usr/bin/apt-get"), (0, None)])
 def test_missing_wrk_error_says_how_to_install(user: int, apt: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where wrk is missing and may not be installed, the user is told how to."""
+    """If wrk is missing and cannot be installed, the error names the command that installs it."""
     monkeypatch.setattr(shutil, "which", lambda name: apt if name == "apt-get" else None)
     monkeypatch.setattr(os, "geteuid", lambda: user)
     with pytest.raises(CommandError, match=r"^wrk is missing; install it first: sudo apt-get install wrk \(or .*\)$"):
@@ -145,15 +145,15 @@ def test_missing_wrk_error_says_how_to_install(user: int, apt: str | None, monke
 def test_root_installs_wrk_with_apt(
     succeeds: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Root installs it from the system's packages, says so, and says what to try where that did not help."""
+    """Root installs wrk with apt-get and a message, and a failure is an error that says what to try."""
     called: list[list[str]] = []
 
     def run(command: list[str], **_options: object) -> None:
         called.append(command)
 
     def which(name: str) -> str | None:
-        there = name == "apt-get" or (succeeds and any("install" in command for command in called))
-        return f"/usr/bin/{name}" if there else None
+        exists = name == "apt-get" or (succeeds and any("install" in command for command in called))
+        return f"/usr/bin/{name}" if exists else None
 
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(shutil, "which", which)
