@@ -1,5 +1,4 @@
-# Every verb is one command; the logic is in Python (deploy/cli.py). `make` alone lists them.
-# Verbs are named like folders (server, nginx, ..) nowhere, and all are phony all the same.
+# Each verb runs one Python command (deploy/cli.py, deploy/scaling). `make` without a verb lists them.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +6,7 @@ BIN := $(VENV)/bin
 LOCKS := deploy/requirements
 RUN := $(BIN)/python -m deploy.cli
 LAB := $(BIN)/python -m deploy.scaling
-# What starts replicas on this machine needs Linux. Elsewhere it says so before its packages are installed.
+# Verbs that start replicas on this machine need Linux. On other systems they print an error, without installing packages.
 ifeq ($(shell uname -s),Linux)
 RUNTIME := $(BIN)/.runtime
 ENGINES := $(BIN)/.engines
@@ -23,7 +22,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit
 .PHONY: train compile promote rollback load compare min-resources max-users plan report clean-results
 .PHONY: bench bench-engines test test-slow check audit lock clean
 .DEFAULT_GOAL := help
-# Without compiled modules every command compiles our code anew, and pytest all that it rewrites.
+# Without .pyc files, every command would compile the code again, and pytest would rewrite its assertions again.
 unexport PYTHONDONTWRITEBYTECODE
 
 help: $(BIN)/python
@@ -118,13 +117,13 @@ check: $(BIN)/.development
 	@test ! -x $(BIN)/shellcheck || $(BIN)/shellcheck $$(git ls-files '*.sh' '*.envsh') .ci/run
 	@if command -v promtool >/dev/null; then \
 	  promtool check config deploy/monitoring/prometheus.yml >/dev/null && promtool test rules deploy/monitoring/rules_test.yml >/dev/null; else \
-	  echo "the rules of Prometheus were not checked: there is no promtool here; the tests do it in its image"; fi
+	  echo "not checked: the rules of Prometheus, because promtool is missing (the tests check them in its image)"; fi
 	@$(BIN)/python -m deploy.checks.kubernetes
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else \
-	  echo "docker-compose.yml was not checked: there is no docker compose here"; fi
+	  echo "not checked: docker-compose.yml, because docker compose is missing"; fi
 	@if docker stack config --help >/dev/null 2>&1; then MODEL_URI=models:/any/1 MLFLOW_TRACKING_URI=http://any \
 	  docker stack config $(addprefix -c ,deploy/swarm/stack.yml $(filter-out %/stack.yml,$(wildcard deploy/swarm/*.yml))) >/dev/null; else \
-	  echo "deploy/swarm was not checked: there is no docker stack here"; fi
+	  echo "not checked: deploy/swarm, because docker stack is missing"; fi
 
 audit: $(BIN)/.development
 	@$(BIN)/python -m deploy.checks.audit
@@ -148,37 +147,37 @@ clean-results: $(BIN)/.scaling
 clean: $(BIN)/.cli
 	@$(RUN) clean
 
-# --- the environment: made on first use, and again when a lock file changes ------------------------------------------
+# --- the virtual environment: created on first use, updated when a lock file changes ------------------------------------------
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: Forkcast needs Python 3.11 or newer; this is $$($(PYTHON) --version 2>&1). Try: make up PYTHON=python3.13" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
-	  { rm -rf $(VENV); echo "error: $(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	  { rm -rf $(VENV); echo "error: $(PYTHON) cannot create virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
 
-# What the verbs themselves need; containers bring the rest along.
+# The packages of the verbs. Containers have the other packages in their images.
 $(BIN)/.cli: $(BIN)/python $(LOCKS)/cli.txt
 	@$(INSTALL) $(LOCKS)/cli.txt
 	@touch $@
 
-# What the scaling lab computes and draws with, where containers bring the rest.
+# The packages with which the scaling lab computes and draws, in addition to those of the verbs.
 $(BIN)/.scaling: $(BIN)/.cli $(LOCKS)/scaling.txt
 	@echo "installing the packages of $(LOCKS)/scaling.txt into $(VENV)"
 	@$(INSTALL) $(LOCKS)/scaling.txt
 	@touch $@
 
-# What the local backend runs. Asked for by deploy/backends/choice.py where it is missing.
+# The packages of the local backend. deploy/backends/choice.py runs this target if they are missing.
 $(BIN)/.runtime: $(BIN)/.cli $(LOCKS)/local.txt
 	@echo "installing the packages of $(LOCKS)/local.txt into $(VENV) (a minute or two, once)"
 	@$(INSTALL) $(LOCKS)/local.txt
 	@touch $@
 
-# What the engine forest is compared with.
+# The engines that `make bench-engines` compares.
 $(BIN)/.engines: $(BIN)/.runtime $(LOCKS)/engines.txt
 	@$(INSTALL) $(LOCKS)/engines.txt
 	@touch $@
 
-# The engine onnx, locally: make .venv/bin/.onnx. In containers: make up EXTRAS=onnx.
+# The engine onnx for the local backend: make .venv/bin/.onnx. For containers: make up EXTRAS=onnx.
 $(BIN)/.onnx: $(BIN)/.runtime $(LOCKS)/onnx.txt
 	@$(INSTALL) $(LOCKS)/onnx.txt
 	@touch $@

@@ -90,7 +90,7 @@ def test_plain_http_on_the_tls_port_gets_400(edge: Edge) -> None:
     """Plain HTTP on the TLS port gets 400 with a problem document."""
     answer = httpx.get(f"http://127.0.0.1:{edge.https_port}/docs")
     assert answer.status_code == 400
-    assert answer.json()["detail"] == "this port speaks TLS: ask for https"
+    assert answer.json()["detail"] == "this port expects TLS: use https"
 
 
 def own_address() -> str:

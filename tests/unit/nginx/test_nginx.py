@@ -319,7 +319,7 @@ def test_metrics_are_not_for_the_outside(layout: Layout, binary: str, replica: i
                 "type": "about:blank",
                 "title": "Not Found",
                 "status": 404,
-                "detail": "the load balancer does not hand this on; metrics are read from each replica itself",
+                "detail": "the load balancer does not forward this path; read the metrics from each replica",
             }
 
 
