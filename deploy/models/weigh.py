@@ -24,7 +24,7 @@ from server.inference.model import Model
 from server.model_store.copies import Copy
 from server.settings import ROOT, Settings
 
-# The whole trial may take as long as a replica allows for it; the predict call alone may take less.
+# Loading and predicting together may take as long as a replica allows; the predict call has a shorter limit.
 _TRIAL_TIMEOUT_SECONDS = 300
 _PREDICT_TIMEOUT_SECONDS = 60
 # A running replica also needs memory for its worker's event loop, its health checks and the kernel's own data about it.

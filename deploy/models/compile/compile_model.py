@@ -1,8 +1,8 @@
 """``python -m deploy.models.compile.compile_model``: compile the model that MODEL_URI names.
 
-The result is a copy of the model with a companion that was checked against it. The model itself does not change: the
-copy of a registered model becomes its next version, that of a folder a folder beside it, and that of a run a new run.
-The last printed line is the URI of the copy.
+The result is a copy of the model with a companion that was checked against it; the model itself does not change. The
+copy of a registered model becomes its next version. The copy of a model in a folder is written to a folder beside it,
+and that of a model of a run is logged to a new run. The last printed line is the URI of the copy.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from server.errors import RegistryError, first_line
 
 _DATABASE_PORTS = {"mysql": 3306, "postgresql": 5432, "mssql": 1433}
 _CONNECT_TIMEOUT_SECONDS = 5.0
-# MLflow puts a whole chain of causes into one line.
+# MLflow's messages contain those of all their causes (characters).
 _MAX_REASON_LENGTH = 160
 
 

@@ -21,7 +21,7 @@ _NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_F
 
 @dataclass(frozen=True, slots=True)
 class PointerState:
-    """The version that a pointer names, and the one that it named previously; None if it names none."""
+    """The version that a pointer names, and its previous version; None where there is no version."""
 
     version: str | None
     previous: str | None

@@ -47,7 +47,7 @@ def port() -> Iterator[int]:
         yield server.server_port
 
 
-def ask(port: int, path: str) -> Completed:
+def run_health_check(port: int, path: str) -> Completed:
     """Run ask.py with the Python options of the health check."""
     command = [sys.executable, "-IS", str(IMAGES / "ask.py"), str(port), path]
     return subprocess.run(
@@ -57,28 +57,28 @@ def ask(port: int, path: str) -> Completed:
 
 def test_successful_response_is_printed_with_status_0(port: int) -> None:
     """A response of 200 is printed with status 0, after one request that asks to close the connection."""
-    completed = ask(port, "/200")
+    completed = run_health_check(port, "/200")
     assert (completed.returncode, completed.stdout, completed.stderr) == (0, "this is /200\n", "")
     assert Service.requests == ["GET /200 HTTP/1.1 | localhost | close"]
 
 
 def test_long_response_is_printed_completely(port: int) -> None:
     """A response that arrives in many parts is printed completely."""
-    completed = ask(port, "/200/long")
+    completed = run_health_check(port, "/200/long")
     assert (completed.returncode, completed.stdout) == (0, "é" * 100_000 + "\n")
 
 
 @pytest.mark.parametrize("status", [404, 500, 503])
 def test_error_response_is_printed_with_status_1(port: int, status: int) -> None:
     """A response with an error status is printed, and the exit status is 1."""
-    completed = ask(port, f"/{status}/200")
+    completed = run_health_check(port, f"/{status}/200")
     assert (completed.returncode, completed.stdout, completed.stderr) == (1, f"this is /{status}/200\n", "")
 
 
 def test_refused_connection_is_one_line_with_status_1() -> None:
     """If nothing listens on the port, the exit status is 1, and the reason is one line on stderr."""
     with refusing_port() as port:
-        completed = ask(port, "/")
+        completed = run_health_check(port, "/")
     assert (completed.returncode, completed.stdout) == (1, "")
     assert completed.stderr.startswith("no answer: ")
     assert completed.stderr.count("\n") == 1
@@ -107,7 +107,7 @@ def raw_service(response: bytes) -> Iterator[int]:
 def test_invalid_http_response_is_unhealthy(response: bytes) -> None:
     """A service that closes the connection, or does not speak HTTP, counts as unhealthy."""
     with raw_service(response) as port:
-        completed = ask(port, "/")
+        completed = run_health_check(port, "/")
     assert (completed.returncode, completed.stderr) == (1, "")
 
 

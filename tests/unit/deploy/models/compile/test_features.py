@@ -119,10 +119,10 @@ SCALERS = {
     "robust": RobustScaler(),
     "robust, no centre": RobustScaler(with_centering=False),
     "robust, no scale": RobustScaler(with_scaling=False),
-    "robust, of few": RobustScaler(quantile_range=(5, 60), unit_variance=True),
-    "largest": MaxAbsScaler(),
-    "range": MinMaxScaler(),
-    "other range": MinMaxScaler(feature_range=(-3, 1 / 3)),
+    "robust, other quantiles": RobustScaler(quantile_range=(5, 60), unit_variance=True),
+    "max abs": MaxAbsScaler(),
+    "min max": MinMaxScaler(),
+    "min max, other range": MinMaxScaler(feature_range=(-3, 1 / 3)),
 }
 
 
@@ -139,7 +139,7 @@ def test_column_scalers_give_identical_bits(name: str) -> None:
     assert_same(estimator, schema_of(TYPES), rows_of(schema_of(TYPES), MORE))
 
 
-@pytest.mark.parametrize("name", ["standard", "robust", "largest", "range"])
+@pytest.mark.parametrize("name", ["standard", "robust", "max abs", "min max"])
 def test_constant_columns_are_scaled_by_one(name: str) -> None:
     """A column that was constant when the scaler was fitted is scaled by one, as in scikit-learn."""
     x = np.column_stack([X, np.full(COUNT, 5.0), np.zeros(COUNT)])
@@ -148,7 +148,7 @@ def test_constant_columns_are_scaled_by_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1e-200, 1e-30, 1e30])
-@pytest.mark.parametrize("name", ["standard", "robust", "largest", "range"])
+@pytest.mark.parametrize("name", ["standard", "robust", "max abs", "min max"])
 def test_scaling_any_magnitude_gives_identical_bits(name: str, size: float) -> None:
     """Columns of any magnitude are scaled to the same bits, also beyond the range of float32."""
     estimator = make_pipeline(SCALERS[name], trees()).fit(X * size, LABELS)
@@ -195,15 +195,15 @@ ENCODERS: dict[str, tuple[OneHotEncoder, bool]] = {
     "without one of two": (one_hot(drop="if_binary", handle_unknown="error"), False),
     "any, without the first": (one_hot(drop="first"), True),
     "any, without one of two": (one_hot(drop="if_binary"), True),
-    "without given ones": (one_hot(drop=["sand", 3, True, "b"]), True),
-    "given": (
+    "any, without listed categories": (one_hot(drop=["sand", 3, True, "b"]), True),
+    "any, listed categories": (
         one_hot(categories=[np.array(values) for values in (SOME_SOILS, [-1, 0, 4, 99], [False, True], UNUSED_KIND)]),
         True,
     ),
-    "infrequent, of which there are none": (one_hot(handle_unknown="infrequent_if_exist"), True),
+    "infrequent allowed, none present": (one_hot(handle_unknown="infrequent_if_exist"), True),
     "sparse": (one_hot(sparse_output=True), True),
-    "32 bits": (one_hot(dtype=np.float32), True),
-    "whole": (one_hot(dtype=np.int8), True),
+    "32-bit floats": (one_hot(dtype=np.float32), True),
+    "8-bit integers": (one_hot(dtype=np.int8), True),
 }
 
 
@@ -379,9 +379,9 @@ def test_reordered_signature_keeps_columns_selected_by_index() -> None:
 
 
 NESTED: dict[str, list[Any]] = {
-    "one in one": [make_pipeline(make_pipeline(StandardScaler()))],
-    "pass": ["passthrough", None, make_pipeline("passthrough"), MinMaxScaler()],
-    "passed": [FunctionTransformer(), StandardScaler(), FunctionTransformer(None)],
+    "nested pipelines": [make_pipeline(make_pipeline(StandardScaler()))],
+    "passthrough": ["passthrough", None, make_pipeline("passthrough"), MinMaxScaler()],
+    "identity functions": [FunctionTransformer(), StandardScaler(), FunctionTransformer(None)],
     "imputed": [SimpleImputer(), RobustScaler()],
     "imputed median": [StandardScaler(), SimpleImputer(strategy="median")],
     "selected": [VarianceThreshold(0.05), StandardScaler()],

@@ -63,13 +63,13 @@ def assert_valid(schema: InputSchema, rows: Rows) -> None:
 
 
 MODELS = {
-    "as they are": model(("passthrough", ["depth", "zone", "wet", "acid"])),
+    "unchanged": model(("passthrough", ["depth", "zone", "wet", "acid"])),
     "any category": model((one_hot(handle_unknown="ignore"), ["soil", "zone", "wet"]), ("passthrough", ["acid"])),
     "known categories": model((one_hot(), ["soil", "zone", "wet"]), ("passthrough", ["acid", "depth"])),
     "known, without the first": model((one_hot(drop="first"), ["zone", "soil"]), ("passthrough", ["acid", "depth"])),
-    "known, and as it is": model((one_hot(), ["zone", "soil"]), ("passthrough", ["zone"])),
+    "known, and unchanged": model((one_hot(), ["zone", "soil"]), ("passthrough", ["zone"])),
     "scaled": model((StandardScaler(), ["depth", "zone"]), (MinMaxScaler(), ["acid", "wet"])),
-    "scaled otherwise": model((RobustScaler(), ["depth", "zone"]), (MaxAbsScaler(), ["acid"])),
+    "scaled by range": model((RobustScaler(), ["depth", "zone"]), (MaxAbsScaler(), ["acid"])),
 }
 
 
@@ -84,7 +84,7 @@ def test_drawn_rows_are_valid(name: str) -> None:
     assert len(SklearnEngine(MODELS[name], SCHEMA).predict(rows).labels) == 501
 
 
-@pytest.mark.parametrize("name", ["as they are", "scaled", "scaled otherwise"])
+@pytest.mark.parametrize("name", ["unchanged", "scaled", "scaled by range"])
 def test_rows_lie_on_both_sides_of_each_split(name: str) -> None:
     """Each split of each tree has drawn rows on both sides."""
     estimator = MODELS[name]
@@ -126,7 +126,7 @@ def test_every_category_is_drawn() -> None:
 
 
 @pytest.mark.parametrize("unknown", [{"soil": "string"}, {"zone": 0}, {"zone": 9, "soil": ""}])
-@pytest.mark.parametrize("name", ["known categories", "known, and as it is"])
+@pytest.mark.parametrize("name", ["known categories", "known, and unchanged"])
 def test_unknown_example_category_is_replaced(name: str, unknown: dict[str, Any]) -> None:
     """If the example, which may be generated, has an unknown category that the model rejects, it is left out."""
     estimator = MODELS[name]
@@ -139,11 +139,11 @@ def test_drawn_values_stay_within_declared_ranges() -> None:
     inputs = [{"name": name, "type": type_name} for name, type_name in TYPES.items()]
     schema = InputSchema.from_signature(inputs, {"depth": [-10, 10.5], "zone": [2, 3]})
     example = rows_of(schema, FRAME[:1].assign(depth=0.0, zone=2))
-    for name in ("as they are", "any category", "scaled"):
+    for name in ("unchanged", "any category", "scaled"):
         rows = draw_rows(schema, example, pack(MODELS[name], schema))
         assert_valid(schema, rows)
         assert set(rows.numbers[:, 1]) == {2, 3}
-        assert len(set(rows.numbers[:, 0])) > 1 or name != "as they are"
+        assert len(set(rows.numbers[:, 0])) > 1 or name != "unchanged"
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e30, 3e38])
