@@ -1,1 +1,1 @@
-"""Checks of files that are not Python: pinned packages and Kubernetes manifests."""
+"""Checks that `make check` and `make audit` run: imports, links, Kubernetes manifests and pinned packages."""

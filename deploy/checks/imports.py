@@ -1,8 +1,8 @@
-"""``python -m deploy.checks.imports``: what import-linter's contracts cannot see of the project's imports.
+"""``python -m deploy.checks.imports``: check import rules that import-linter cannot check.
 
-The contracts are in pyproject.toml. They hold for the modules that import-linter finds, and it passes over a folder
-that has no ``__init__.py`` without a word. So every Python file of a package has to be a module of its graph. Tests
-share helpers, and import nothing of each other.
+The contracts in pyproject.toml only apply to the modules that import-linter finds. It ignores folders without
+``__init__.py``, so this check requires every Python file of a package to be a module of its graph. It also requires
+that test modules do not import each other.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from deploy.stack.paths import ROOT
 PACKAGES = ("server", "deploy", "tests")
 
 
-def unseen(graph: ImportGraph, root: Path) -> list[str]:
-    """Return the Python files below ``root`` that are no module of the graph, in order, with the reason."""
+def ignored_files(graph: ImportGraph, root: Path) -> list[str]:
+    """Return a sorted list of errors, one for each Python file below ``root`` that is not a module of the graph."""
     files = [path.relative_to(root) for package in PACKAGES for path in (root / package).rglob("*.py")]
     return sorted(
-        f"{path}: import-linter does not see this file; every folder above it needs an __init__.py"
+        f"{path}: import-linter ignores this file: add an __init__.py to every folder above it"
         for path in files
         if ".".join(path.with_suffix("").parts).removesuffix(".__init__") not in graph.modules
     )
 
 
 def imported_tests(graph: ImportGraph) -> list[str]:
-    """Return an error for each module that imports a module of tests, or a conftest."""
+    """Return a sorted list of errors, one for each import of a test module or a conftest."""
     tests = [module for module in graph.modules if module.rpartition(".")[2].startswith(("test_", "conftest"))]
     return sorted(
-        f"{importer} imports {test}: what tests share belongs into tests/support"
+        f"{importer} imports {test}: move shared helpers to tests/support"
         for test in tests
         for importer in graph.find_modules_that_directly_import(test)
     )
 
 
 def main() -> int:
-    """Print the number of modules by package; 1 after a line for each error on standard error."""
+    """Print the number of modules by package; return 1 after a line on standard error for each error."""
     graph = build_graph(*PACKAGES)
-    errors = unseen(graph, ROOT) + imported_tests(graph)
+    errors = ignored_files(graph, ROOT) + imported_tests(graph)
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     counts = ", ".join(f"{1 + len(graph.find_descendants(package))} of {package}" for package in PACKAGES)

@@ -49,7 +49,7 @@ def _fragments(page: Path) -> set[str]:
         if heading.type == "heading_open":
             text = "".join(child.content for child in inline.children or ())
             slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
-            repeated = sum(re.fullmatch(rf"{re.escape(slug)}(-\d+)?", other) is not None for other in fragments)
+            repeated = sum(re.fullmatch(rf"{re.escape(slug)}(-\d+)?", fragment) is not None for fragment in fragments)
             fragments.add(f"{slug}-{repeated}" if repeated else slug)
     return fragments
 

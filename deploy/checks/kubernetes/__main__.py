@@ -1,6 +1,6 @@
-"""``python -m deploy.checks.kubernetes [FOLDER..]``: render the named overlays, or all of ours, and list their faults.
+"""``python -m deploy.checks.kubernetes [FOLDER..]``: render overlays, by default all, and list their faults.
 
-What a cluster's admission of pods refuses is not checked here a second time: every overlay must bring a Namespace that
+What Pod Security admission refuses in a cluster is not checked again: every overlay must define a Namespace that
 enforces the Pod Security level `restricted` (`references.py`).
 """
 
@@ -50,9 +50,9 @@ def faults(rendered: Sequence[Manifest]) -> list[str]:
 
 def main(folders: Sequence[Path]) -> int:
     """Return 0 after one line if every overlay is correct, or 1 after a line for each fault."""
-    if why := manifests.missing():
+    if reason := manifests.missing():
         required = bool(os.environ.get("REQUIRE_KUBECTL"))
-        print(f"deploy/kubernetes was not checked: {why}", file=sys.stderr if required else sys.stdout)
+        print(f"not checked: deploy/kubernetes, because {reason}", file=sys.stderr if required else sys.stdout)
         return int(required)
     overlays = folders or sorted(path for path in OVERLAYS.iterdir() if path.is_dir())
     counts = [_count_objects(folder) for folder in overlays]

@@ -16,7 +16,7 @@ from server.settings import Settings
 
 _REFERENCE = re.compile(r"\$\(([\w.-]+)\)")
 _SECRET = re.compile(r"(?:.*_)?(?:API_KEY|ACCESS_KEY|TOKEN|PASSWORD|SECRET)")
-_NGINX_LIMITS = [one for one in VARIABLES if one.name in ("CLIENT_REQUESTS", "CLIENT_CONNECTIONS")]
+_NGINX_LIMITS = [variable for variable in VARIABLES if variable.name in ("CLIENT_REQUESTS", "CLIENT_CONNECTIONS")]
 # The annotation of a public overlay; an overlay with a Service that is open to the internet is public without it.
 PUBLIC_ANNOTATION = "forkcast/secured"
 _REQUIRED_IF_PUBLIC = {"server": ("API_KEYS_FILE",), "nginx": ("TLS_CERT", "TLS_KEY")}

@@ -120,7 +120,7 @@ def _matches(label: str | None, rule: Mapping[str, Any]) -> bool:
 def missing() -> str | None:
     """Return why no overlay can be rendered on this machine, or None."""
     if shutil.which("kubectl") is None:
-        return "there is no kubectl here"
+        return "kubectl is missing"
     version = re.search(r"Kustomize Version: v(\d+)", _kubectl("version", "--client"))
     if version is None or int(version[1]) < _OLDEST_KUSTOMIZE:
         return f"the Kustomize of kubectl is older than version {_OLDEST_KUSTOMIZE}"

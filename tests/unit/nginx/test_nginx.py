@@ -1,4 +1,4 @@
-"""Nginx's configuration, read by the real Nginx."""
+"""Tests of Nginx's configuration with the real Nginx."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ UPSTREAM = (ROOT / "nginx/upstream-local.conf").read_text()
 
 @pytest.fixture(params=["var", "a folder of 'ours'"])
 def layout(request: pytest.FixtureRequest, tmp_path: Path) -> Layout:
-    one = Layout(tmp_path / str(request.param))
-    one.make()
-    return one
+    layout = Layout(tmp_path / str(request.param))
+    layout.make()
+    return layout
 
 
 @pytest.fixture
 def binary() -> str:
-    """The system's Nginx; as root it is installed where it is missing, else the error names the command."""
+    """The path of Nginx, which root installs if it is missing; otherwise the error names the command."""
     return nginx.find_nginx()
 
 
@@ -58,29 +58,29 @@ def has_ipv6() -> bool:
 
 
 def directives(text: str) -> str:
-    """A configuration without its comments."""
+    """Return a configuration without its comments."""
     return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost", "::1", "::"])  # noqa: S104
-def test_nginx_reads_what_is_written(host: str, layout: Layout, binary: str) -> None:
-    """Nginx accepts the configuration of a stack on IPv4 and on IPv6, and it listens there."""
+def test_nginx_accepts_the_configuration(host: str, layout: Layout, binary: str) -> None:
+    """Nginx accepts the configuration of a stack for IPv4 and IPv6 addresses and host names."""
     if ":" in host and not has_ipv6():
         pytest.skip("no IPv6 on this machine")
     port = free_port()
     text = nginx.write_config(layout, Stack(http_host=host, http_port=port))
-    shown = f"[{host}]" if ":" in host else host
-    assert f"listen {shown}:{port} backlog=4096;" in text
+    bracketed = f"[{host}]" if ":" in host else host
+    assert f"listen {bracketed}:{port} backlog=4096;" in text
     nginx.check_config(binary, layout)
 
 
-def test_port_is_80_where_none_was_chosen(layout: Layout) -> None:
-    """A stack with no port of its own has Nginx listen on 80."""
+def test_default_port_is_80(layout: Layout) -> None:
+    """Nginx listens on port 80 if the stack has no port."""
     assert "listen 127.0.0.1:80 backlog" in nginx.write_config(layout, Stack())
 
 
-def test_every_name_is_filled_in(layout: Layout) -> None:
-    """No ${NAME} of the template is left, and what the stack was asked for is there."""
+def test_every_template_variable_is_replaced(layout: Layout) -> None:
+    """No ${NAME} of the templates remains, and the settings of the stack are in the configuration."""
     stack = Stack(http_port=8080, environment={"MAX_BODY_BYTES": "4321"})
     text = nginx.write_config(layout, stack)
     assert re.findall(r"\$\{[A-Z_]+\}", (ROOT / "nginx/nginx.conf").read_text())
@@ -92,30 +92,30 @@ def test_every_name_is_filled_in(layout: Layout) -> None:
     assert text == "".join((layout.var / "nginx" / name).read_text() for name in files)
 
 
-def test_same_stack_same_text(layout: Layout) -> None:
-    """The text is the same for the same stack, and another for another: a change can be told by it."""
-    once = nginx.write_config(layout, Stack(http_port=8080))
-    assert nginx.write_config(layout, Stack(http_port=8080, replicas=3)) == once
-    assert nginx.write_config(layout, Stack(http_port=8081)) != once
+def test_configuration_depends_only_on_the_stack(layout: Layout) -> None:
+    """The same stack gives the same text and another port another one, by which a change is detected."""
+    original = nginx.write_config(layout, Stack(http_port=8080))
+    assert nginx.write_config(layout, Stack(http_port=8080, replicas=3)) == original
+    assert nginx.write_config(layout, Stack(http_port=8081)) != original
 
 
 @pytest.mark.parametrize("limits", [{}, {"CLIENT_REQUESTS": "5"}, {"CLIENT_CONNECTIONS": "7"}])
 @pytest.mark.parametrize("tls", [False, True])
-def test_nginx_reads_locks(layout: Layout, binary: str, limits: dict[str, str], *, tls: bool) -> None:
-    """Nginx accepts every way to have TLS and limits, with what its version has; nothing of what is off is there."""
+def test_nginx_accepts_tls_and_limits(layout: Layout, binary: str, limits: dict[str, str], *, tls: bool) -> None:
+    """Nginx accepts TLS and limits per client in every combination, and what is off is not in the configuration."""
     settings = {"TLS_CERT": "/tls.crt", "TLS_KEY": "/tls.key", "HTTPS_PORT": "8443"} if tls else {}
     stack = Stack(http_port=free_port()).changed(options(**limits | settings))
     text = nginx.write_config(layout, stack, nginx.version_of(binary))
     nginx.check_config(binary, layout)
-    told = directives(text)
-    assert not re.findall(r"\$\{[A-Z0-9_]+\}", told)
-    assert ("ssl_certificate" in told) is tls
-    assert ("limit_req zone=requests burst=5 nodelay;" in told) is ("CLIENT_REQUESTS" in limits)
-    assert ("limit_conn connections 7;" in told) is ("CLIENT_CONNECTIONS" in limits)
+    active = directives(text)
+    assert not re.findall(r"\$\{[A-Z0-9_]+\}", active)
+    assert ("ssl_certificate" in active) is tls
+    assert ("limit_req zone=requests burst=5 nodelay;" in active) is ("CLIENT_REQUESTS" in limits)
+    assert ("limit_conn connections 7;" in active) is ("CLIENT_CONNECTIONS" in limits)
 
 
-def test_words_of_newer_versions(layout: Layout) -> None:
-    """HTTP/2 and the certificates' cache are asked for as each version of Nginx has them."""
+def test_directives_depend_on_the_version(layout: Layout) -> None:
+    """The directives of HTTP/2 and of the certificate cache are those of the version of Nginx."""
     stack = Stack().changed(options(TLS_CERT="/tls.crt", TLS_KEY="/tls.key"))
     old, new = (directives(nginx.write_config(layout, stack, version)) for version in ((1, 22, 1), (1, 30, 0)))
     assert "listen 127.0.0.1:443 backlog=4096 ssl http2;" in old
@@ -127,13 +127,13 @@ def test_words_of_newer_versions(layout: Layout) -> None:
 
 
 def test_unknown_nginx_version_counts_as_oldest(binary: str) -> None:
-    """The version is the one that Nginx tells; of what tells none, the oldest."""
+    """A program that prints no version counts as the oldest supported Nginx."""
     assert nginx.version_of(binary) >= nginx.OLDEST_VERSION
     assert nginx.version_of("true") == nginx.OLDEST_VERSION
 
 
-def test_broken_configuration_is_refused(layout: Layout, binary: str) -> None:
-    """What Nginx cannot read is refused with one line: its reason."""
+def test_invalid_configuration_is_an_error(layout: Layout, binary: str) -> None:
+    """An invalid configuration is an error of one line with the reason of Nginx."""
     nginx.write_config(layout, Stack(http_port=free_port()))
     (layout.var / "nginx/upstream.conf").write_text("upstream replicas { nonsense; }\n")
     with pytest.raises(CommandError) as caught:
@@ -144,33 +144,33 @@ def test_broken_configuration_is_refused(layout: Layout, binary: str) -> None:
     assert "\n" not in message
 
 
-def test_checking_a_port_in_use(layout: Layout, binary: str) -> None:
-    """The configuration of a stack that runs can be checked while it listens."""
+def test_configuration_of_a_port_in_use_can_be_checked(layout: Layout, binary: str) -> None:
+    """The configuration can be checked while the running stack listens on its port."""
     with port_in_use() as port:
         nginx.write_config(layout, Stack(http_port=port))
         nginx.check_config(binary, layout)
 
 
 def test_upstream_has_every_slot() -> None:
-    """The slots of the upstream are those of the layout, each once, and each once more as a backup."""
+    """The upstream has each slot once as a server and once as a backup."""
     slots = [f"unix:{replica_socket(slot)}" for slot in range(1, SLOTS + 1)]
     servers = re.findall(r"^ +server (\S+)(.*);$", directives(UPSTREAM), re.MULTILINE)
-    assert [place for place, rest in servers if "backup" not in rest] == slots
-    assert [place for place, rest in servers if "backup" in rest] == slots
+    assert [address for address, parameters in servers if "backup" not in parameters] == slots
+    assert [address for address, parameters in servers if "backup" in parameters] == slots
 
 
-def test_nginx_lets_go_of_a_connection_first() -> None:
-    """Nginx drops an idle connection to a replica before the replica does."""
-    found = re.search(r"keepalive_timeout (\d+)s;", directives(UPSTREAM))
-    assert found is not None
-    assert int(found[1]) < Settings.from_env({}).keep_alive
+def test_nginx_closes_idle_connections_before_the_replica() -> None:
+    """Nginx closes an idle connection to a replica earlier than the replica does."""
+    match = re.search(r"keepalive_timeout (\d+)s;", directives(UPSTREAM))
+    assert match is not None
+    assert int(match[1]) < Settings.from_env({}).keep_alive
 
 
 @contextmanager
 def running(
     binary: str, layout: Layout, upstream: str | None = None, change: tuple[str, str] = ("", "")
 ) -> Iterator[int]:
-    """Nginx itself, with no replica behind it or with other lists of them, and a change of its text; its port."""
+    """Run Nginx with another upstream, if given, and a changed text in service.conf; yield its port."""
     port = free_port()
     nginx.write_config(layout, Stack(http_port=port))
     config = layout.var / "nginx/service.conf"
@@ -195,7 +195,7 @@ def listens(port: int) -> bool:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize(
-    ("upstream", "tried"),
+    ("upstream", "attempts"),
     [
         (None, r"unix:run/\d\.sock(, unix:run/\d\.sock)*(, replicas)?( : .*)?"),
         ("upstream replicas { zone replicas 64k; server unix:run/1.sock down; }\n", "replicas : replicas"),
@@ -203,9 +203,9 @@ def listens(port: int) -> bool:
     ids=["slots", "none"],
 )
 def test_request_without_replica_gets_503_with_retry_after(
-    upstream: str | None, tried: str, method: str, layout: Layout, binary: str
+    upstream: str | None, attempts: str, method: str, layout: Layout, binary: str
 ) -> None:
-    """A request that no replica took is a full queue to the client; one that found no list of them starts once more."""
+    """Without a replica, requests get 503 with Retry-After, and start again if the list of replicas was empty."""
     with running(binary, layout, upstream) as port:
         connection = HTTPConnection("127.0.0.1", port, timeout=30)
         connection.request(method, "/predict", body=b"{}" if method == "POST" else None)
@@ -223,11 +223,11 @@ def test_request_without_replica_gets_503_with_retry_after(
     (line,) = (layout.logs / "access.log").read_text().splitlines()
     logged = json.loads(line)
     assert (logged["uri"], logged["status"]) == ("/predict", 503)
-    assert re.fullmatch(tried, logged["upstream_addr"]), logged["upstream_addr"]
+    assert re.fullmatch(attempts, logged["upstream_addr"]), logged["upstream_addr"]
 
 
 class Replica(BaseHTTPRequestHandler):
-    """Answers with what it was sent."""
+    """A fake replica that answers with the request that it received."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -248,20 +248,20 @@ class Replica(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def replica() -> Iterator[int]:
-    """A replica that tells what reached it; its port."""
+    """The port of the fake replica."""
     with serving_thread(ThreadingHTTPServer(("127.0.0.1", 0), Replica)) as server:
         yield server.server_port
 
 
 def test_restarted_request_arrives_completely(layout: Layout, binary: str, replica: int) -> None:
-    """A request that found no live replica in its list arrives whole on its second start."""
+    """A request that finds no replica starts again, and its complete body reaches the replica."""
     lists = (
         "upstream replicas { zone replicas 64k; server unix:run/1.sock down; }\n"
-        f"upstream new-list {{ server 127.0.0.1:{replica}; }}\n"
+        f"upstream second-upstream {{ server 127.0.0.1:{replica}; }}\n"
     )
-    # The list cannot be made to change between the two starts, so the second one is given another.
+    # A test cannot change the list between the two attempts, so the second one uses another upstream.
     first, second = "location @again {\n    proxy_pass http://", "replicas;"
-    with running(binary, layout, lists, (first + second, first + "new-list;")) as port:
+    with running(binary, layout, lists, (first + second, first + "second-upstream;")) as port:
         connection = HTTPConnection("127.0.0.1", port, timeout=30)
         connection.request("POST", "/predict", body=b"x" * 100_000)
         answer = connection.getresponse()
@@ -272,7 +272,7 @@ def test_restarted_request_arrives_completely(layout: Layout, binary: str, repli
     assert logged["upstream_addr"].startswith("replicas : 127.0.0.1:")
 
 
-def to(port: int) -> str:
+def upstream_to(port: int) -> str:
     return f"upstream replicas {{ server 127.0.0.1:{port}; }}\n"
 
 
@@ -302,14 +302,14 @@ SPELLINGS = [
     "GET /metrics%0a",
     "GET /metrics%20",
     "GET http://forkcast/metrics",
-    "GET http://elsewhere//%6detrics?x",
+    "GET http://other//%6detrics?x",
     "GET http://forkcast:80/x/../metrics",
 ]
 
 
-def test_metrics_are_not_for_the_outside(layout: Layout, binary: str, replica: int) -> None:
-    """In whatever spelling, /metrics is a 404 of Nginx's own, in the form of all errors, which says where to ask."""
-    with running(binary, layout, to(replica)) as port:
+def test_metrics_are_not_forwarded_in_any_spelling(layout: Layout, binary: str, replica: int) -> None:
+    """Nginx answers every spelling of /metrics with a 404 problem document that says where to read metrics."""
+    with running(binary, layout, upstream_to(replica)) as port:
         for spelling in SPELLINGS:
             status, headers, body = ask(port, spelling)
             assert status == 404, spelling
@@ -343,8 +343,8 @@ def test_metrics_are_not_for_the_outside(layout: Layout, binary: str, replica: i
     ],
 )
 def test_disguised_metrics_paths_are_not_forwarded(layout: Layout, binary: str, replica: int, line: str) -> None:
-    """Nothing that Nginx hands on is what a replica takes for /metrics, decoded once as a replica does it."""
-    with running(binary, layout, to(replica)) as port:
+    """A path that Nginx forwards is not /metrics after a replica has decoded it once."""
+    with running(binary, layout, upstream_to(replica)) as port:
         status, headers, body = ask(port, line)
     if headers.get("content-type") != "application/problem+json":
         path = urlsplit(f"http://forkcast{body}").path
@@ -353,27 +353,27 @@ def test_disguised_metrics_paths_are_not_forwarded(layout: Layout, binary: str, 
         assert status in (400, 404)
 
 
-def test_status_of_nginx_itself(layout: Layout, binary: str, replica: int) -> None:
-    """Nginx tells of its connections and requests on a socket in its own folder, and to nobody outside."""
-    with running(binary, layout, to(replica)) as port, short_path(layout.var / nginx.STATUS_SOCKET) as inside:
+def test_status_page_is_only_on_the_socket(layout: Layout, binary: str, replica: int) -> None:
+    """The counters of Nginx are served on a socket in its folder, and not on its public port."""
+    with running(binary, layout, upstream_to(replica)) as port, short_path(layout.var / nginx.STATUS_SOCKET) as inside:
         assert ask(port, "GET /predict")[0] == 200
-        status, _, told = ask(inside, "GET /stub_status")
+        status, _, body = ask(inside, "GET /stub_status")
         assert status == 200
-        assert re.match(r"Active connections: \d+ \nserver accepts handled requests\n \d+ \d+ \d+ \n", told)
+        assert re.match(r"Active connections: \d+ \nserver accepts handled requests\n \d+ \d+ \d+ \n", body)
         assert ask(inside, "GET /predict")[0] == 404
-        assert ask(port, "GET /stub_status")[2] == "/stub_status"  # handed on, and no replica has it
+        assert ask(port, "GET /stub_status")[2] == "/stub_status"  # forwarded to the replica
     assert "stub_status" not in (layout.logs / "access.log").read_text().splitlines()[0]
 
 
 def test_nginx_reuses_the_port_after_sigkill(layout: Layout, binary: str) -> None:
-    """An Nginx that is started where one was killed with -9 answers on the same port, and tells of itself."""
+    """An Nginx that is started after one was killed with SIGKILL answers on the same port and status socket."""
     port = free_port()
     nginx.write_config(layout, Stack(http_port=port))
     command = [sys.executable, "-m", "deploy.backends.local.takeover", *nginx.command(binary, layout)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     for end in (signal.SIGKILL, signal.SIGTERM):
         with subprocess.Popen(command, cwd=layout.var, env=environ, stderr=subprocess.DEVNULL) as process:
-            while not psutil.Process(process.pid).children():  # its workers: those of the one before were no children
+            while not psutil.Process(process.pid).children():  # its own workers, not those of the killed Nginx
                 assert process.poll() is None
                 time.sleep(0.01)
             with short_path(layout.var / nginx.STATUS_SOCKET) as inside:
@@ -383,8 +383,8 @@ def test_nginx_reuses_the_port_after_sigkill(layout: Layout, binary: str) -> Non
     assert not listens(port)
 
 
-def test_found_nginx_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed Nginx is found on the path, and nothing is installed."""
+def test_installed_nginx_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed Nginx is found in the path, without an installation."""
     program = tmp_path / "nginx"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -394,7 +394,7 @@ def test_found_nginx_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(("user", "apt"), [(1000, "/usr/bin/apt-get"), (1000, None), (0, None)])
 def test_missing_nginx_error_says_how_to_install(user: int, apt: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where Nginx is missing and may not be installed, the user is told how to."""
+    """If Nginx is missing and cannot be installed, the error names the command that installs it."""
 
     def which(name: str, path: str | None = None) -> str | None:
         assert name == "apt-get" or path == nginx._PATH
@@ -408,6 +408,6 @@ def test_missing_nginx_error_says_how_to_install(user: int, apt: str | None, mon
         nginx.find_nginx()
 
 
-def test_sbin_is_searched() -> None:
-    """The folders of system programs are searched, though they may not be on a user's path."""
+def test_sbin_folders_are_searched() -> None:
+    """The folders of system programs are searched for Nginx, since PATH of a user may lack them."""
     assert nginx._PATH.split(os.pathsep)[-2:] == ["/usr/sbin", "/usr/local/sbin"]

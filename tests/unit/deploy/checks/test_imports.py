@@ -1,4 +1,4 @@
-"""The import rules: the contracts in pyproject.toml, and what import-linter cannot see by itself."""
+"""Tests of the import rules: the contracts in pyproject.toml, and the check of what import-linter ignores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deploy.stack.paths import ROOT
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of everything that the import rules are about."""
+    """A copy of all packages with import rules, and of pyproject.toml."""
     folder = tmp_path_factory.mktemp("checkout")
     for package in ("server", "deploy", "tests"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -39,7 +39,7 @@ def count(checkout: Path) -> tuple[int, str]:
 
 
 def test_rules_hold_for_the_checkout(checkout: Path) -> None:
-    """Neither check finds anything wrong."""
+    """Both checks of imports pass for the checkout."""
     status, out = lint(checkout)
     assert status == 0, out
     assert out.endswith("Contracts: 13 kept, 0 broken.")
@@ -65,7 +65,7 @@ def test_rules_hold_for_the_checkout(checkout: Path) -> None:
     ],
 )
 def test_wrong_import_breaks_its_contract(checkout: Path, module: str, line: str, contract: str) -> None:
-    """An import that a rule forbids fails the check, which names the rule and the package."""
+    """A forbidden import fails the check, whose output names the contract and the package."""
     path = checkout / module
     text = path.read_text()
     path.write_text(f"{text}\n{line}\n")
@@ -79,8 +79,8 @@ def test_wrong_import_breaks_its_contract(checkout: Path, module: str, line: str
     assert module.partition("/")[0] in broken
 
 
-def test_folder_without_init_is_seen(checkout: Path) -> None:
-    """A Python file in a folder without __init__.py, which import-linter passes over, fails the check."""
+def test_folder_without_init_is_an_error(checkout: Path) -> None:
+    """A Python file in a folder without __init__.py, which import-linter ignores, fails the check."""
     folder = checkout / "deploy" / "unseen"
     folder.mkdir()
     (folder / "module.py").write_text("import orjson\n")
@@ -90,11 +90,11 @@ def test_folder_without_init_is_seen(checkout: Path) -> None:
     finally:
         shutil.rmtree(folder)
     assert status == 1
-    assert "error: deploy/unseen/module.py: import-linter does not see this file" in out
+    assert "error: deploy/unseen/module.py: import-linter ignores this file" in out
 
 
-def test_import_of_a_test_is_refused(checkout: Path) -> None:
-    """A module that imports another module's tests fails the check."""
+def test_import_of_a_test_module_is_an_error(checkout: Path) -> None:
+    """An import of a test module fails the check."""
     path = checkout / "tests/unit/deploy/test_other.py"
     path.write_text("from tests.unit.deploy import test_cli\n")
     try:

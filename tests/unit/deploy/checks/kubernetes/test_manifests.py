@@ -1,4 +1,4 @@
-"""The manifests in deploy/kubernetes as kubectl renders them, and the check that names the faults of such manifests."""
+"""Tests of the manifests in deploy/kubernetes as kubectl renders them, and of the check that lists faults."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from deploy.stack.paths import ROOT
 from server.settings import Settings
 from tests.support.dockerfile import stage_variables
 
-EVERY = sorted(path.name for path in OVERLAYS.iterdir())
+OVERLAY_NAMES = sorted(path.name for path in OVERLAYS.iterdir())
 PAGE = ROOT / "docs/kubernetes.md"
-WIDE = """\
+ALL_COMPONENTS = """\
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
-namespace: elsewhere
+namespace: other
 resources: [{root}/base]
 components: [{components}]
 images:
@@ -42,57 +42,57 @@ patches:
 
 @pytest.fixture(scope="module")
 def kubectl() -> None:
-    """Skip with the reason where nothing can be rendered, or fail there if REQUIRE_KUBECTL is set, as in CI."""
-    why_not = manifests.missing()
-    if why_not and os.environ.get("REQUIRE_KUBECTL"):
-        pytest.fail(f"REQUIRE_KUBECTL is set, but {why_not}")
-    if why_not:
-        pytest.skip(why_not)
+    """Skip if kubectl cannot render manifests, or fail if REQUIRE_KUBECTL is set, as in CI."""
+    reason = manifests.missing()
+    if reason and os.environ.get("REQUIRE_KUBECTL"):
+        pytest.fail(f"REQUIRE_KUBECTL is set, but {reason}")
+    if reason:
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
 def rendered(kubectl: None) -> dict[str, list[Manifest]]:  # noqa: ARG001
     """The manifests of every overlay."""
-    return {name: manifests.render(OVERLAYS / name) for name in EVERY}
+    return {name: manifests.render(OVERLAYS / name) for name in OVERLAY_NAMES}
 
 
-def find(there: list[Manifest], kind: str, name: str) -> Any:
-    (found,) = (one for one in there if one["kind"] == kind and one["metadata"]["name"] == name)
-    return found
+def find(objects: list[Manifest], kind: str, name: str) -> Any:
+    (match,) = (item for item in objects if item["kind"] == kind and item["metadata"]["name"] == name)
+    return match
 
 
-def pod(there: list[Manifest], owner: str) -> Pod:
-    (found,) = (one for one in manifests.pods(there) if one.owner == owner)
-    return found
+def find_pod(objects: list[Manifest], owner: str) -> Pod:
+    (match,) = (pod for pod in manifests.pods(objects) if pod.owner == owner)
+    return match
 
 
-def written(tmp_path: Path, patch: str) -> Path:
+def write_overlay(tmp_path: Path, patch: str) -> Path:
     """Write an overlay with all components, in a namespace with another name."""
-    folder = tmp_path / "wide"
+    folder = tmp_path / "all-components"
     folder.mkdir()
     root = os.path.relpath(OVERLAYS.parent, folder.resolve())
     components = ", ".join(
         f"{root}/components/{path.name}" for path in sorted((OVERLAYS.parent / "components").iterdir())
     )
-    (folder / "kustomization.yaml").write_text(WIDE.format(root=root, components=components, patch=patch))
+    (folder / "kustomization.yaml").write_text(ALL_COMPONENTS.format(root=root, components=components, patch=patch))
     return folder
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", OVERLAY_NAMES)
 def test_every_overlay_passes_the_checks(rendered: dict[str, list[Manifest]], name: str) -> None:
     """Every overlay is without faults, and all its objects are in its namespace."""
     assert check.faults(rendered[name]) == []
-    assert {one["metadata"].get("namespace") for one in rendered[name]} == {None, "forkcast"}
+    assert {item["metadata"].get("namespace") for item in rendered[name]} == {None, "forkcast"}
 
 
 @pytest.mark.usefixtures("kubectl")
 def test_all_components_pass_in_one_overlay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All components fit into one overlay with another namespace; a wrong field fails the command and is named."""
-    folder = written(tmp_path, "- {op: replace, path: /spec/maxReplicas, value: 7}")
+    folder = write_overlay(tmp_path, "- {op: replace, path: /spec/maxReplicas, value: 7}")
     assert check.main([folder]) == 0
-    there = manifests.render(folder)
-    assert {one["metadata"].get("namespace") for one in there} == {None, "elsewhere"}
-    assert find(there, "Namespace", "elsewhere")
+    objects = manifests.render(folder)
+    assert {item["metadata"].get("namespace") for item in objects} == {None, "other"}
+    assert find(objects, "Namespace", "other")
     folder.joinpath("kustomization.yaml").write_text(
         folder.joinpath("kustomization.yaml").read_text().replace("/spec/maxReplicas, value: 7", "/spec/most, value: 7")
         .replace("op: replace", "op: add")
@@ -113,22 +113,22 @@ def test_documented_overlay_passes_the_checks(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "forkcast").symlink_to(ROOT)
     (folder / "kustomization.yaml").write_text(text)
     assert check.main([folder]) == 0
-    there = manifests.render(folder)
-    assert capsys.readouterr().out == f"deploy/kubernetes: no faults in cluster ({len(there)} objects)\n"
-    images = {container["image"] for one in manifests.pods(there) for container in one.containers}
+    objects = manifests.render(folder)
+    assert capsys.readouterr().out == f"deploy/kubernetes: no faults in cluster ({len(objects)} objects)\n"
+    images = {container["image"] for pod in manifests.pods(objects) for container in pod.containers}
     assert images == {f"registry.acme.example/forkcast-{name}:v2" for name in ("server", "model", "nginx", "locust")}
-    assert {"MODEL_URI": "models:/covertype/2"} in [one.get("data") for one in there]
+    assert {"MODEL_URI": "models:/covertype/2"} in [item.get("data") for item in objects]
 
 
 @pytest.mark.usefixtures("kubectl")
 def test_render_failure_reports_the_kubectl_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder that kubectl cannot render fails with the error of kubectl."""
-    assert check.main([written(tmp_path, "- {op: remove, path: /spec/none}")]) == 1
+    assert check.main([write_overlay(tmp_path, "- {op: remove, path: /spec/none}")]) == 1
     assert "/spec/none" in capsys.readouterr().err
 
 
-# Each is a mutation of `production`: the path that it changes, the new value (None removes, `+` appends), and how the
-# fault begins, without the object if that is the one at the path.
+# Each entry is a mutation of `production`: the path to change, the new value (None removes it, `+` appends), and the
+# beginning of the fault, without the object if it is the one of the path.
 DEPLOYMENT = {name: f"Deployment/{name} spec.template.spec" for name in ("server", "nginx")}
 SERVER, NGINX = (f"{path}.containers.0" for path in DEPLOYMENT.values())
 PODS = DEPLOYMENT["server"]
@@ -325,10 +325,10 @@ def mutated(objects: list[Manifest], where: str, value: Any) -> list[Manifest]:
     """Return the manifests with a value at a path, in which `key=value` finds an entry of a list, and `/` escapes."""
     target, _, path = where.partition(" ")
     kind, _, name = target.partition("/")
-    named = (one for one in objects if one["kind"] == kind)
-    inner: Any = next(one for one in named if re.fullmatch(rf"{name}(-[a-z0-9]{{10}})?", one["metadata"]["name"]))
+    of_kind = (item for item in objects if item["kind"] == kind)
+    inner: Any = next(item for item in of_kind if re.fullmatch(rf"{name}(-[a-z0-9]{{10}})?", item["metadata"]["name"]))
     if not path:
-        return [one for one in objects if one is not inner]
+        return [item for item in objects if item is not inner]
     *steps, last = [re.sub("/(.)", r"\1", step) for step in re.split(r"(?<!/)\.", path)]
     for step in steps:
         inner = inner[position(inner, step)]
@@ -346,7 +346,7 @@ def position(inner: Any, step: str) -> Any:
     if isinstance(inner, dict):
         return step
     key, _, value = step.partition("=")
-    return next(index for index, one in enumerate(inner) if one[key] == value) if value else int(step)
+    return next(index for index, entry in enumerate(inner) if entry[key] == value) if value else int(step)
 
 
 @pytest.fixture
@@ -360,16 +360,16 @@ def test_fault_in_production_names_object_and_field(
     production: list[Manifest], where: str, value: Any, fault: str
 ) -> None:
     """Each wrong field is refused by a line that names the object, the field, and what was expected."""
-    found = check.faults(mutated(production, where, value))
-    assert any(line.startswith((fault, f"{where.split(maxsplit=1)[0]}: {fault}")) for line in found), found
+    lines = check.faults(mutated(production, where, value))
+    assert any(line.startswith((fault, f"{where.split(maxsplit=1)[0]}: {fault}")) for line in lines), lines
 
 
 def test_secured_overlay_requires_keys_behind_any_service(production: list[Manifest]) -> None:
-    """An overlay with the annotation needs API keys also where no Service is public."""
+    """An overlay with the annotation requires API keys even if no Service is public."""
     closed = mutated(production, "Service/nginx spec.type", "ClusterIP")
     assert check.faults(closed) == []
-    found = check.faults(mutated(closed, f"{SERVER}.env.name=API_KEYS_FILE", None))
-    assert found == ["Deployment/server: server: API_KEYS_FILE must be set in a public overlay, got nothing"]
+    lines = check.faults(mutated(closed, f"{SERVER}.env.name=API_KEYS_FILE", None))
+    assert lines == ["Deployment/server: server: API_KEYS_FILE must be set in a public overlay, got nothing"]
 
 
 @pytest.mark.usefixtures("no_docker")
@@ -380,98 +380,98 @@ def test_missing_kubectl_fails_only_when_required(
     """Without kubectl the command says so in one line, and fails only if REQUIRE_KUBECTL is set."""
     monkeypatch.setenv("REQUIRE_KUBECTL", "1" if required else "")
     assert check.main([]) == int(required)
-    told = capsys.readouterr()
-    assert told.out + told.err == "deploy/kubernetes was not checked: there is no kubectl here\n"
+    output = capsys.readouterr()
+    assert output.out + output.err == "not checked: deploy/kubernetes, because kubectl is missing\n"
 
 
-@pytest.mark.parametrize(("version", "good"), [("v2.0.3", False), ("v4.5.7", False), ("v5.5.0", True), ("", False)])
+@pytest.mark.parametrize(("version", "accepted"), [("v2.0.3", False), ("v4.5.7", False), ("v5.5.0", True), ("", False)])
 def test_kubectl_with_old_kustomize_is_rejected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, good: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, accepted: bool
 ) -> None:
     """A kubectl whose Kustomize is too old counts as missing."""
     (tmp_path / "kubectl").write_text(f"#!/bin/sh\necho 'Kustomize Version: {version}'\n")
     (tmp_path / "kubectl").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert (manifests.missing() is None) is good
+    assert (manifests.missing() is None) is accepted
 
 
-@pytest.mark.parametrize("overlay", EVERY)
+@pytest.mark.parametrize("overlay", OVERLAY_NAMES)
 def test_pods_match_users_and_commands_of_images(rendered: dict[str, list[Manifest]], overlay: str) -> None:
     """The users and commands of the pods are those of the images, and their modules exist."""
     dockerfile = (ROOT / "deploy/images/Dockerfile").read_text()
-    for one in manifests.pods(rendered[overlay]):
-        user = one.spec["securityContext"]
-        nginx = one.owner == "nginx"
+    for pod in manifests.pods(rendered[overlay]):
+        user = pod.spec["securityContext"]
+        nginx = pod.owner == "nginx"
         assert (user["runAsUser"], user["runAsGroup"], user["fsGroup"]) == (3 * (101,) if nginx else 3 * (10001,))
         assert f"USER {user['runAsUser']}:{user['runAsGroup']}\n" in dockerfile
-        for container in one.containers:
+        for container in pod.containers:
             command = container.get("command", [])
             assert nginx or command[:3] == ["dumb-init", "--single-child", "--"]
             if "deploy" in " ".join(command):
                 assert importlib.util.find_spec(command[-1])
 
 
-@pytest.mark.parametrize("overlay", EVERY)
+@pytest.mark.parametrize("overlay", OVERLAY_NAMES)
 def test_pods_meet_the_pod_security_level(rendered: dict[str, list[Manifest]], overlay: str) -> None:
     """The pods of our overlays set what the level `restricted` requires, so that a cluster creates them."""
-    for one in manifests.pods(rendered[overlay]):
-        user = one.spec["securityContext"]
+    for pod in manifests.pods(rendered[overlay]):
+        user = pod.spec["securityContext"]
         assert (user["runAsNonRoot"], user["seccompProfile"]) == (True, {"type": "RuntimeDefault"})
-        for container in one.containers:
+        for container in pod.containers:
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
 def test_replicas_receive_known_settings(rendered: dict[str, list[Manifest]]) -> None:
     """The settings of a replica are valid, and its variables have the values of its image."""
-    there = rendered["production"]
-    (config,) = (one["data"] for one in there if re.fullmatch(r"forkcast-[a-z0-9]{10}", one["metadata"]["name"]))
+    objects = rendered["production"]
+    (config,) = (item["data"] for item in objects if re.fullmatch(r"forkcast-[a-z0-9]{10}", item["metadata"]["name"]))
     settings = Settings.from_env({**config, "WEB_CONCURRENCY": "1"})
     assert settings.graceful_timeout == 30
     assert settings.max_body_bytes == int(config["MAX_BODY_BYTES"])
     image = stage_variables("server")
-    for variable in pod(there, "server").spec["containers"][0]["env"]:
+    for variable in find_pod(objects, "server").spec["containers"][0]["env"]:
         assert image.get(variable["name"], variable["value"]) == variable["value"]
 
 
 def test_nginx_resolves_a_fully_qualified_name(rendered: dict[str, list[Manifest]]) -> None:
     """Nginx, which uses no search domains, gets the full name of a headless Service from variables defined earlier."""
-    variables = pod(rendered["demo"], "nginx").spec["containers"][0]["env"]
+    variables = find_pod(rendered["demo"], "nginx").spec["containers"][0]["env"]
     service = find(rendered["demo"], "Service", "server")
-    told = [variable["name"] for variable in variables]
-    (replicas,) = (one["value"] for one in variables if one["name"] == "REPLICAS")
+    names = [variable["name"] for variable in variables]
+    (replicas,) = (variable["value"] for variable in variables if variable["name"] == "REPLICAS")
     assert replicas == "server.$(NAMESPACE).svc.$(CLUSTER_DOMAIN):8000"
-    assert {"NAMESPACE", "CLUSTER_DOMAIN"} <= set(told[: told.index("REPLICAS")])
+    assert {"NAMESPACE", "CLUSTER_DOMAIN"} <= set(names[: names.index("REPLICAS")])
     assert service["spec"]["clusterIP"] == "None"
     assert service["spec"]["publishNotReadyAddresses"] is False
 
 
 def test_model_settings_are_read_only_by_replicas(rendered: dict[str, list[Manifest]]) -> None:
     """A change of the model renames the ConfigMap that only replicas read, so that only they are replaced."""
-    there = rendered["production"]
+    objects = rendered["production"]
     readers = {
-        one.owner
-        for one in manifests.pods(there)
-        for container in one.containers
+        pod.owner
+        for pod in manifests.pods(objects)
+        for container in pod.containers
         for source in container.get("envFrom", [])
         if source.get("configMapRef", {}).get("name", "").startswith("forkcast-model-")
     }
     assert readers == {"server"}
-    assert find(there, "Deployment", "server")["spec"]["strategy"]["rollingUpdate"] == {
+    assert find(objects, "Deployment", "server")["spec"]["strategy"]["rollingUpdate"] == {
         "maxSurge": 1,
         "maxUnavailable": 0,
     }
 
 
 def test_production_mounts_secrets_and_probes_over_tls(rendered: dict[str, list[Manifest]]) -> None:
-    """In production, keys and certificates are folders that their group can read, and Nginx is probed over TLS."""
-    server, nginx = (pod(rendered["production"], name) for name in ("server", "nginx"))
+    """The production overlay mounts keys and certificates readable to their group, and probes Nginx over TLS."""
+    server, nginx = (find_pod(rendered["production"], name) for name in ("server", "nginx"))
     mounts = {
         mount["mountPath"]: (volume["secret"]["secretName"], volume["secret"]["defaultMode"])
-        for one in (server, nginx)
-        for volume in one.spec["volumes"]
+        for pod in (server, nginx)
+        for volume in pod.spec["volumes"]
         if "secret" in volume
-        for mount in one.spec["containers"][0]["volumeMounts"]
+        for mount in pod.spec["containers"][0]["volumeMounts"]
         if mount["name"] == volume["name"]
     }
     assert mounts == {
@@ -485,21 +485,23 @@ def test_production_mounts_secrets_and_probes_over_tls(rendered: dict[str, list[
 
 
 def test_every_image_is_set_in_one_place() -> None:
-    """Each overlay names all images that `make publish` pushes for a cluster, and no others."""
+    """Each overlay names exactly the images that `make publish` pushes for a cluster."""
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    built = {one["image"].partition("}}-")[2].partition(":")[0] for one in compose.values() if "build" in one}
-    ours = {"server", "model", "nginx", "locust"}
-    assert ours <= built
-    assert set(SERVICES) - {"locust-worker"} <= ours
-    for overlay in EVERY:
+    built = {
+        service["image"].partition("}}-")[2].partition(":")[0] for service in compose.values() if "build" in service
+    }
+    in_cluster = {"server", "model", "nginx", "locust"}
+    assert in_cluster <= built
+    assert set(SERVICES) - {"locust-worker"} <= in_cluster
+    for overlay in OVERLAY_NAMES:
         images = yaml.safe_load((OVERLAYS / overlay / "kustomization.yaml").read_text())["images"]
-        assert {one["name"] for one in images} == {f"forkcast-{name}" for name in ours}
+        assert {image["name"] for image in images} == {f"forkcast-{name}" for name in in_cluster}
 
 
 def test_documentation_covers_every_overlay_and_secret() -> None:
     """The documentation says how to apply each overlay and how to create each Secret, and its paths exist."""
     text = PAGE.read_text()
-    assert all(f"overlays/{overlay}" in text for overlay in EVERY)
+    assert all(f"overlays/{overlay}" in text for overlay in OVERLAY_NAMES)
     assert all(secret in text for secret in references.SECRETS)
     for folder in re.findall(r"deploy/kubernetes/[\w/.-]*\w", text):
         assert (ROOT / folder).exists(), folder
