@@ -22,7 +22,7 @@ _TOO_MANY_REQUESTS, _ATTEMPTS = 429, 10
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a client needs to use a protected service: the certificate to trust, and the API key to send."""
+    """The certificate that a client trusts and the API key that it sends; both are optional."""
 
     certificate: Path | None = None
     key: str = ""

@@ -1,4 +1,4 @@
-"""Making an engine run what a stack asks for, on a stand-in for the `docker` command."""
+"""Tests of converging to a stack, with a fake `docker` command."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.support.fake_docker import FakeDocker, container
 STACK = Stack(1, "127.0.0.1", 8080, 8089, 1, {}, "1G", "docker")
 
 
-def test_old_replica_stops_after_nginx_met_the_new_one(
+def test_old_replica_stops_after_the_new_one_answered_through_nginx(
     docker: FakeDocker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The old replica is stopped only after a request through Nginx was answered by the one that replaces it."""
+    """The old replica stops only after its replacement has answered a request through Nginx."""
     layout = Layout(tmp_path / "var")
     layout.make()
     docker.start_engine()
@@ -30,11 +30,11 @@ def test_old_replica_stops_after_nginx_met_the_new_one(
     docker.allow_scaling()
     docker.containers(container(number=1))
     old, new = (Container.parse(container(number=number)) for number in (1, 2))
-    answering = chain([old.hostname] * 2, repeat(new.hostname))
+    answers = chain([old.hostname] * 2, repeat(new.hostname))
     answered_before_stop: list[str] = []
 
     def identify(_address: str, _access: replica_client.Access) -> replica_client.Identity:
-        replica = next(answering)
+        replica = next(answers)
         if not docker.ran("stop"):
             answered_before_stop.append(replica)
         return replica_client.Identity(replica, "1")

@@ -1,4 +1,4 @@
-"""Why a container is not well, in words."""
+"""Tests of the reasons that are reported for failed containers and lost workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OOM_EVENT = "2026-01-02T03:04:05 container oom 0123 (image=forkcast-server)\n"
 
 @pytest.fixture(autouse=True)
 def engine(docker: FakeDocker) -> FakeDocker:
-    """An engine that killed nobody, with a model that needs 200 MiB."""
+    """An engine without out-of-memory events, and a model that needs 200 MiB."""
     docker.start_engine()
     docker.answer("logs")
     docker.answer("events")
@@ -30,7 +30,7 @@ def failed(**changes: Any) -> Container:
 
 
 @pytest.mark.parametrize(
-    ("log", "told"),
+    ("log", "expected"),
     [
         ("INFO starting\nforkcast: the model has no signature\n", "the model has no signature"),
         ("forkcast: the first\nforkcast: the last\nINFO ended\n", "the last"),
@@ -41,36 +41,36 @@ def failed(**changes: Any) -> Container:
         ("\n\n", "it printed nothing"),
     ],
 )
-def test_reason_in_its_own_words(engine: FakeDocker, log: str, told: str) -> None:
-    """The last line of ours is the reason, else the last of any."""
+def test_reason_is_the_last_error_line(engine: FakeDocker, log: str, expected: str) -> None:
+    """The reason is the last error line of this project, or else the last line of the log."""
     engine.answer("logs", out=log)
-    assert reason(failed(memory=256 * M), COMPOSE) == told
+    assert reason(failed(memory=256 * M), COMPOSE) == expected
 
 
-def test_only_a_replica_needs_what_the_model_needs() -> None:
-    """Another service that is killed for its memory is told without the model's need."""
-    one = Container.parse(container("prometheus", Status="exited", OOMKilled=True, memory=512 * M))
-    assert reason(one, COMPOSE) == "killed: out of memory at 512M"
+def test_memory_of_the_model_is_named_only_for_replicas() -> None:
+    """The reason for another service that ran out of memory does not name the memory of the model."""
+    prometheus = Container.parse(container("prometheus", Status="exited", OOMKilled=True, memory=512 * M))
+    assert reason(prometheus, COMPOSE) == "killed: out of memory at 512M"
 
 
-def test_killed_before_it_could_say_a_word() -> None:
-    """A replica that printed nothing, with less memory than the model needs, counts as killed for that."""
+def test_silent_replica_with_too_little_memory_ran_out_of_it() -> None:
+    """A replica that printed nothing and has less memory than the model needs counts as out of memory."""
     assert reason(failed(), COMPOSE) == "killed: out of memory at 128M; the model needs about 200M"
 
 
-@pytest.mark.parametrize("how", ["flag", "event", "warning"])
-def test_reason_is_memory(engine: FakeDocker, how: str) -> None:
-    """A kill for memory is told by the engine's flag, by its events, or by the replica's own warning before it."""
-    if how == "event":
+@pytest.mark.parametrize("source", ["flag", "event", "warning"])
+def test_out_of_memory_is_recognized(engine: FakeDocker, source: str) -> None:
+    """Running out of memory is recognized by the engine's flag, its events, or the replica's last warning."""
+    if source == "event":
         engine.answer("events", out=OOM_EVENT)
-    if how == "warning":
+    if source == "warning":
         engine.answer("logs", out="WARNING memory is limited to 128M, and the model needs about 200M: ..\n")
-    told = reason(failed(OOMKilled=how == "flag"), COMPOSE)
-    assert told == "killed: out of memory at 128M; the model needs about 200M"
+    text = reason(failed(OOMKilled=source == "flag"), COMPOSE)
+    assert text == "killed: out of memory at 128M; the model needs about 200M"
 
 
-def test_reason_after_the_warning(engine: FakeDocker) -> None:
-    """A replica that warned of its memory, and printed something after that, ended for what it printed."""
+def test_error_after_a_memory_warning_is_the_reason(engine: FakeDocker) -> None:
+    """A replica that warned of its memory and then printed an error ended because of that error."""
     warning = "WARNING memory is limited to 128M, and the model needs about 200M: expect to be killed\n"
     engine.answer("logs", out=f"{warning}forkcast: the model has no signature\n")
     assert reason(failed(), COMPOSE) == "the model has no signature"
@@ -78,16 +78,16 @@ def test_reason_after_the_warning(engine: FakeDocker) -> None:
     assert reason(failed(), COMPOSE) == "OSError: no space"
 
 
-def test_events_are_this_containers(engine: FakeDocker) -> None:
-    """The engine is asked for what happened to this container, up to now, and does not wait for more."""
-    one = failed()
-    reason(one, COMPOSE)
-    (asked,) = engine.ran("events")
-    assert {f"container={one.id}", "event=oom", "--until", "0s"} < set(asked)
+def test_events_are_filtered_by_container(engine: FakeDocker) -> None:
+    """The engine is asked for past events of this container only, without waiting for new ones."""
+    replica = failed()
+    reason(replica, COMPOSE)
+    (command,) = engine.ran("events")
+    assert {f"container={replica.id}", "event=oom", "--until", "0s"} < set(command)
 
 
 @pytest.mark.parametrize(
-    ("memory", "record", "told"),
+    ("memory", "record", "expected"),
     [
         (0, {"needs": 200 * M}, "killed: out of memory; the model needs about 200M"),
         (128 * M, {"needs": None}, "killed: out of memory at 128M"),
@@ -97,26 +97,26 @@ def test_events_are_this_containers(engine: FakeDocker) -> None:
         (128 * M, "no such file", "killed: out of memory at 128M"),
     ],
 )
-def test_oom_reason_omits_unknown_figures(engine: FakeDocker, memory: int, record: object, told: str) -> None:
-    """A limit or a need that is not known is left out."""
+def test_oom_reason_omits_unknown_figures(engine: FakeDocker, memory: int, record: object, expected: str) -> None:
+    """An unknown limit or an unknown memory of the model is left out."""
     engine.answer("compose", "run", "cat", out=record)
-    assert reason(failed(OOMKilled=True, memory=memory), COMPOSE) == told
+    assert reason(failed(OOMKilled=True, memory=memory), COMPOSE) == expected
 
 
 def test_healthy_container_has_no_note() -> None:
-    """There is nothing to say of a container that is well, or on its way."""
-    for one in (container(), container(Health={"Status": "starting"}), container("nginx")):
-        assert container_note(Container.parse(one), COMPOSE) is None
+    """A container that is ready or still starting has no note."""
+    for document in (container(), container(Health={"Status": "starting"}), container("nginx")):
+        assert container_note(Container.parse(document), COMPOSE) is None
 
 
 def test_failed_container_note_counts_restarts(engine: FakeDocker) -> None:
-    """A container that failed is named, with the reason and how often it was started again."""
+    """The note of a failed container has its name, the reason and the number of restarts."""
     engine.answer("logs", out="forkcast: the model has no signature\n")
     assert container_note(failed(), COMPOSE) == "forkcast-server-1: the model has no signature; restarted 3 time(s)"
 
 
-def test_note_of_lost_workers(engine: FakeDocker) -> None:
-    """A replica that answers, and lost workers for their memory, is noted with how many, and the last one's words."""
+def test_lost_workers_are_counted_in_a_note(engine: FakeDocker) -> None:
+    """The note of a ready replica that lost workers has their number and the reason of the last one."""
     line = "[2026-01-02] [7] [ERROR] worker {} was killed: out of memory at {}; the model needs about 200M\n"
     engine.answer("logs", out=line.format(8, "256M") + "[INFO] Booting worker\n" + line.format(9, "128M"))
     assert container_note(Container.parse(container(restarts=1)), COMPOSE) == (

@@ -1,4 +1,4 @@
-"""The registry's services in containers: which are started, in which order, and what is told where one is not."""
+"""Tests of the registry's services in containers: which start, in which order, and how failures are reported."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ def compose(docker: FakeDocker) -> Compose:
 
 
 def running(docker: FakeDocker, **changes: Any) -> None:
-    """Have the registry's containers, all of them well but for ``changes`` in MLflow's state."""
+    """Run the registry's containers, all ready except for ``changes`` in the state of MLflow."""
     for service in SERVICES:
-        one = container(service, **(changes if service == "mlflow" else {}))
-        docker.answer("ps", f"label=com.docker.compose.service={service}", out=f"{one['Id']}\n")
-        docker.answer("inspect", one["Id"], out=[one])
-    both = [container("database"), container("object-store")]
-    docker.answer("inspect", *(one["Id"] for one in both), out=both)
+        document = container(service, **(changes if service == "mlflow" else {}))
+        docker.answer("ps", f"label=com.docker.compose.service={service}", out=f"{document['Id']}\n")
+        docker.answer("inspect", document["Id"], out=[document])
+    stores = [container("database"), container("object-store")]
+    docker.answer("inspect", *(store["Id"] for store in stores), out=stores)
 
 
 def started(docker: FakeDocker) -> list[list[str]]:
     return [call[call.index("--no-build") + 1 :] for call in docker.ran("compose", "up")]
 
 
-def test_stores_come_first(docker: FakeDocker, compose: Compose) -> None:
-    """The database and the store are well before MLflow is started."""
+def test_stores_start_before_mlflow(docker: FakeDocker, compose: Compose) -> None:
+    """The database and the object store are ready before MLflow starts."""
     running(docker)
     registry.up(compose, FULL)
     assert started(docker) == [["database", "object-store"], ["mlflow"]]
 
 
 def test_user_provided_services_are_not_started(docker: FakeDocker, compose: Compose) -> None:
-    """What the user names another one for is not started; a plain stack starts nothing."""
+    """A service that the user replaces is not started, and a stack without a registry starts none."""
     running(docker)
     registry.up(compose, with_registry(Stack(), options(DATABASE_URL="mysql://h/n"), registry.ADDRESS, full=True))
     assert started(docker) == [["object-store"], ["mlflow"]]
@@ -62,7 +62,7 @@ def test_user_provided_services_are_not_started(docker: FakeDocker, compose: Com
 def test_failed_service_is_reported_by_its_last_line(
     docker: FakeDocker, compose: Compose, state: dict[str, object]
 ) -> None:
-    """A service that does not come up is told with the last line that it printed."""
+    """The error for a service that does not start has the last line that it printed."""
     running(docker, **state)
     docker.answer("logs", out="starting\nerror: the database said no\n")
     docker.answer("events")
@@ -72,7 +72,7 @@ def test_failed_service_is_reported_by_its_last_line(
 
 
 def test_remove_stops_the_registry_and_keeps_its_data(docker: FakeDocker, compose: Compose) -> None:
-    """The containers of the stack's own registry are removed, and no volume is."""
+    """The containers of the stack's own registry are removed, but its volumes are kept."""
     registry.remove(compose, FULL)
     (removed,) = docker.ran("compose", "rm")
     assert removed[5:] == ["rm", "--stop", "--force", *SERVICES]

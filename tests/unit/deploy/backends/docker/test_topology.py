@@ -1,4 +1,4 @@
-"""A stack in containers as variables, and what is refused before anything is asked of the engine."""
+"""Tests of the variables of a stack in containers, and of the values that are refused."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def engine(docker: FakeDocker) -> FakeDocker:
     return docker
 
 
-def requested(before: Stack, environ: dict[str, str]) -> Stack:
-    """Return the stack that these variables ask for, as the backend makes it."""
-    asked = options(**environ)
-    stack = with_limits(before.changed(asked), asked)
+def requested(previous: Stack, environ: dict[str, str]) -> Stack:
+    """Return the stack that these variables ask for, as the backend computes it."""
+    chosen = options(**environ)
+    stack = with_limits(previous.changed(chosen), chosen)
     check_reachable(stack)
     return stack
 
 
-def refused_stack(environ: dict[str, str], before: Stack = DEFAULT) -> str:
+def refused_stack(environ: dict[str, str], previous: Stack = DEFAULT) -> str:
     """Return why a stack with these variables is refused."""
-    return refusal(lambda: requested(before, environ))
+    return refusal(lambda: requested(previous, environ))
 
 
 def test_default_stack_is_one_replica_on_port_80() -> None:
-    """A stack that nobody asked anything of is one replica of one CPU and 1 GiB, on all addresses at port 80."""
+    """Without options the stack is one replica with 1 CPU and 1 GiB, on port 80 of all addresses."""
     assert requested(DEFAULT, {}) == DEFAULT
     assert variables(DEFAULT) == {
         "SERVER_CPUS": "1",
@@ -65,22 +65,22 @@ def test_default_stack_is_one_replica_on_port_80() -> None:
     ],
 )
 def test_compose_profiles_list_own_optional_services(*, full: bool, monitoring: bool, profiles: str | None) -> None:
-    """Compose knows of those services beside the stack that are its own, and of no others."""
+    """The profiles contain exactly the optional services that run in this stack."""
     assert variables(replace(DEFAULT, full=full, monitoring=monitoring)).get("COMPOSE_PROFILES") == profiles
 
 
 def test_requested_settings_override_earlier_settings() -> None:
-    """What is asked for now goes over what was asked for before, one by one."""
-    before = replace(DEFAULT, memory="2G", environment={"ENGINE": "sklearn", "KEEP_ALIVE": "90"})
+    """A new setting replaces the earlier one; the other settings stay."""
+    previous = replace(DEFAULT, memory="2G", environment={"ENGINE": "sklearn", "KEEP_ALIVE": "90"})
     stack = requested(
-        before, {"N": "3", "CPUS": "0.5", "HTTP_PORT": "81", "ENGINE": "pyfunc", "MEMORY": "", "CPUS_": "9"}
+        previous, {"N": "3", "CPUS": "0.5", "HTTP_PORT": "81", "ENGINE": "pyfunc", "MEMORY": "", "CPUS_": "9"}
     )
     environment = {"ENGINE": "pyfunc", "KEEP_ALIVE": "90"}
     assert stack == Stack(3, "0.0.0.0", 81, 8089, 0.5, environment, "2G", "docker")  # noqa: S104
 
 
-def test_names_of_the_limits() -> None:
-    """CPUS and MEMORY, and the names that the file has for them, mean the same; the short one comes first."""
+def test_short_limit_names_override_long_names() -> None:
+    """CPUS and MEMORY mean the same as SERVER_CPUS and SERVER_MEMORY, and take precedence over them."""
     long = {"SERVER_CPUS": "2", "SERVER_MEMORY": "2G"}
     assert with_limits(DEFAULT, options(**long)) == replace(DEFAULT, cpus=2, memory="2G")
     assert with_limits(DEFAULT, options(**long | {"CPUS": "3", "MEMORY": "3G"})) == replace(
@@ -90,25 +90,25 @@ def test_names_of_the_limits() -> None:
     assert with_limits(DEFAULT, options()) == DEFAULT
 
 
-@pytest.mark.parametrize(("value", "cpus", "shown"), [("0.01", 0.01, "0.01"), ("0.50", 0.5, "0.5"), ("8", 8, "8")])
-def test_cpus_accepts_fractions_up_to_engine_cpus(value: str, cpus: float, shown: str) -> None:
-    """Parts of a CPU up to all that the engine's machine has are taken."""
+@pytest.mark.parametrize(("value", "cpus", "text"), [("0.01", 0.01, "0.01"), ("0.50", 0.5, "0.5"), ("8", 8, "8")])
+def test_cpus_accepts_fractions_up_to_engine_cpus(value: str, cpus: float, text: str) -> None:
+    """CPUS may be any fraction up to the number of CPUs of the engine's machine."""
     stack = with_limits(DEFAULT, options(CPUS=value))
     assert stack.cpus == cpus
-    assert variables(stack)["SERVER_CPUS"] == shown
+    assert variables(stack)["SERVER_CPUS"] == text
 
 
 @pytest.mark.parametrize("name", ["CPUS", "SERVER_CPUS"])
 @pytest.mark.parametrize("value", ["0.001", "8.1", "9"])
 def test_cpus_that_the_engine_refuses_are_named_with_its_range(name: str, value: str) -> None:
-    """A limit that the engine would not take is named with its value and what the engine takes."""
+    """The error for a CPU limit that the engine would refuse names the value and the accepted range."""
     expected = "expected a number of CPUs from 0.01 to 8, such as 0.5"
     assert refused_stack({name: value}) == f"{name}={value!r}: {expected}"
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "+1", "1.", ".5", "1e0", "one", " 1", "0x1", "²", "nan"])
 def test_invalid_cpus_are_named_with_expectation(value: str) -> None:
-    """What is no number of CPUs is named with its value and what was expected."""
+    """The error for a value that is not a number of CPUs names the value and what was expected."""
     assert refused_stack({"CPUS": value}) == f"CPUS={value!r}: expected a number of CPUs, such as 0.5"
 
 
@@ -126,14 +126,14 @@ def test_invalid_cpus_are_named_with_expectation(value: str) -> None:
     ],
 )
 def test_memory_accepts_the_sizes_docker_accepts(value: str, memory: str) -> None:
-    """Sizes are taken as Docker takes them, from the least that it takes."""
+    """MEMORY accepts every size that Docker accepts, from Docker's minimum of 6M."""
     assert variables(with_limits(DEFAULT, options(MEMORY=value)))["SERVER_MEMORY"] == memory
 
 
 @pytest.mark.parametrize("name", ["MEMORY", "SERVER_MEMORY"])
 @pytest.mark.parametrize("value", ["0", "5M", "5.9M", "6143K", "6291455", "512"])
-def test_memory_below_the_engines_least_is_refused(name: str, value: str) -> None:
-    """A limit that the engine would not take is named with its value and what was expected."""
+def test_memory_below_the_engine_minimum_is_refused(name: str, value: str) -> None:
+    """The error for a memory limit below Docker's minimum names the value and what was expected."""
     assert refused_stack({name: value}) == f"{name}={value!r}: expected a size of at least 6M, such as 512M or 1.5G"
 
 
@@ -141,87 +141,87 @@ def test_memory_below_the_engines_least_is_refused(name: str, value: str) -> Non
     "value", ["-1G", "+1G", "1T", "1 G", "G", "1.G", ".5G", "1e9", "many", "6291456BB", "6MBB", "6BM"]
 )
 def test_invalid_memory_is_named_with_expectation(value: str) -> None:
-    """What is no size is named with its value and what was expected."""
+    """The error for a value that is not a size names the value and what was expected."""
     assert refused_stack({"MEMORY": value}) == f"MEMORY={value!r}: expected a size, such as 512M or 1.5G"
 
 
-def test_bad_number_of_replicas() -> None:
-    """No more replicas are taken than Nginx tries."""
+def test_more_replicas_than_nginx_tries_are_refused() -> None:
+    """N may not exceed the number of replicas that Nginx tries for a request."""
     assert refused_stack({"N": "17"}) == "N='17': expected a whole number from 1 to 16"
     assert requested(DEFAULT, {"N": str(MAX_REPLICAS["docker"])}).replicas == 16
 
 
 def test_invalid_replica_setting_is_refused() -> None:
-    """A replica's own setting is checked when it is asked for."""
+    """An invalid setting of the server is refused when the stack is computed."""
     with pytest.raises(SettingsError, match=r"^ENGINE='tensorflow': expected one of"):
         requested(DEFAULT, {"ENGINE": "tensorflow"})
 
 
 def test_settings_reach_compose() -> None:
-    """Every setting of a stack is a variable; the grace follows the replica's own patience."""
+    """Every setting of a stack becomes a variable, and the grace period exceeds the replica's graceful timeout."""
     settings = {"MODEL_URI": "models:/m/1", "GRACEFUL_TIMEOUT": "60", "IMAGE": "r.example/f", "TAG": "v1"}
     settings |= {"LOCUST_CPUS": "2", "LOCUST_MEMORY": "512M"}
     stack = requested(DEFAULT, settings | {"COMPOSE_PROJECT_NAME": "other", "PATH": "/bin"})
-    filled = variables(stack)
+    values = variables(stack)
     assert stack.environment == settings
-    assert {name: filled[name] for name in settings} == settings
-    assert filled["STOP_GRACE_PERIOD"] == "75s"
-    assert "COMPOSE_PROJECT_NAME" not in filled
-    assert "PATH" not in filled
-    assert all(filled.values())
+    assert {name: values[name] for name in settings} == settings
+    assert values["STOP_GRACE_PERIOD"] == "75s"
+    assert "COMPOSE_PROJECT_NAME" not in values
+    assert "PATH" not in values
+    assert all(values.values())
 
 
 @pytest.mark.parametrize("relative", [False, True])
 def test_training_data_is_mounted_for_one_command(relative: bool, tmp_path: Path) -> None:
-    """A data set is named by its absolute path, as it is seen in the container; it belongs to one command only."""
+    """A data set is mounted by its absolute path, for one command and not for the stack."""
     path = ROOT / "README.md" if relative else tmp_path / "rows.csv"
     path.touch()
-    given = "README.md" if relative else str(path)
-    assert training_variables(options(COVERTYPE_PATH=given)) == {"COVERTYPE_PATH": str(path)}
-    assert "COVERTYPE_PATH" not in requested(DEFAULT, {"COVERTYPE_PATH": given}).environment
+    value = "README.md" if relative else str(path)
+    assert training_variables(options(COVERTYPE_PATH=value)) == {"COVERTYPE_PATH": str(path)}
+    assert "COVERTYPE_PATH" not in requested(DEFAULT, {"COVERTYPE_PATH": value}).environment
 
 
 @pytest.mark.parametrize("name", ["no-such.csv", "."])
 def test_missing_training_data_is_refused(name: str, tmp_path: Path) -> None:
-    """A data set that is no file is refused: Docker would make a folder of that name."""
+    """A path that is not a file is refused, since Docker would create a folder with that name."""
     with pytest.raises(CommandError) as caught:
         training_variables(options(COVERTYPE_PATH=str(tmp_path / name)))
     assert str(caught.value) == f"COVERTYPE_PATH={str(tmp_path / name)!r}: there is no such file"
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
-def test_model_in_a_folder(form: str, tmp_path: Path) -> None:
-    """A model's folder of the host is named, so that the container sees it at its own path."""
+def test_model_folder_is_mounted_at_its_own_path(form: str, tmp_path: Path) -> None:
+    """A model folder of the host is mounted at the same path in the container."""
     (tmp_path / "MLmodel").touch()
     stack = requested(DEFAULT, {"MODEL_URI": form.format(tmp_path)})
-    filled = variables(stack)
-    assert filled["MODEL_FOLDER"] == str(tmp_path)
-    assert filled["MODEL_URI"] == form.format(tmp_path)
+    values = variables(stack)
+    assert values["MODEL_FOLDER"] == str(tmp_path)
+    assert values["MODEL_URI"] == form.format(tmp_path)
 
 
 @pytest.mark.parametrize("uri", ["models:/covertype@champion", "runs:/0a/model", "s3://bucket/model", ""])
 def test_remote_model_mounts_no_host_folder(uri: str) -> None:
-    """A model of a registry or a store is in no folder of the host."""
+    """A model in a registry or a remote store mounts no folder of the host."""
     assert "MODEL_FOLDER" not in variables(requested(DEFAULT, {"MODEL_URI": uri}))
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
 def test_folder_without_a_model_is_refused(form: str, tmp_path: Path) -> None:
-    """A folder without a model is refused before it is handed to a container."""
+    """A folder without an MLmodel file is refused, also if an earlier stack named it."""
     uri = form.format(tmp_path / "none")
-    told = f"MODEL_URI={uri!r}: there is no MLflow model in that folder (no file MLmodel)"
-    assert refused_stack({"MODEL_URI": uri}) == told
-    assert refused_stack({}, replace(DEFAULT, environment={"MODEL_URI": uri})) == told
+    error = f"MODEL_URI={uri!r}: there is no MLflow model in that folder (no file MLmodel)"
+    assert refused_stack({"MODEL_URI": uri}) == error
+    assert refused_stack({}, replace(DEFAULT, environment={"MODEL_URI": uri})) == error
 
 
 def test_stack_with_deleted_model_folder_can_be_stopped(tmp_path: Path) -> None:
-    """A stack whose model's folder has gone since can be looked at and stopped all the same."""
+    """The variables of a stack can be computed after its model folder was deleted, so that it can be stopped."""
     stack = replace(DEFAULT, environment={"MODEL_URI": str(tmp_path / "none")})
     assert variables(stack)["MODEL_FOLDER"] == str(tmp_path / "none")
 
 
-def test_model_in_a_folder_with_a_blank(tmp_path: Path) -> None:
-    """The folder of a file:// URI is the one that its escapes mean."""
+def test_file_uri_escapes_are_decoded(tmp_path: Path) -> None:
+    """Escapes in a file:// URI are decoded to the path of the folder."""
     folder = tmp_path / "my model"
     folder.mkdir()
     (folder / "MLmodel").touch()
@@ -230,14 +230,16 @@ def test_model_in_a_folder_with_a_blank(tmp_path: Path) -> None:
     assert variables(requested(DEFAULT, {"MODEL_URI": uri}))["MODEL_FOLDER"] == str(folder)
 
 
-def test_path_with_a_colon(tmp_path: Path) -> None:
-    """A path that the short form of a mount would take apart is refused, with its variable."""
+def test_path_with_a_colon_is_refused(tmp_path: Path) -> None:
+    """A path that Docker's short mount syntax would split is refused, with its variable."""
     folder = tmp_path / "a:b"
     folder.mkdir()
     (folder / "MLmodel").touch()
-    why = f"{str(folder)!r}: expected an absolute path without a colon, so that a container can mount it"
+    reason = f"{str(folder)!r}: expected an absolute path without a colon, so that a container can mount it"
     assert (
-        refused_stack({"MODEL_URI": str(folder)}) == refused_stack({"MODEL_URI": folder.as_uri()}) == f"MODEL_URI={why}"
+        refused_stack({"MODEL_URI": str(folder)})
+        == refused_stack({"MODEL_URI": folder.as_uri()})
+        == f"MODEL_URI={reason}"
     )
     with pytest.raises(CommandError) as caught:
         training_variables(options(COVERTYPE_PATH=str(folder / "MLmodel")))
@@ -247,8 +249,8 @@ def test_path_with_a_colon(tmp_path: Path) -> None:
     )
 
 
-def test_training_data_behind_a_link(tmp_path: Path) -> None:
-    """A data set is mounted from where it really is."""
+def test_training_data_link_is_resolved(tmp_path: Path) -> None:
+    """A data set that is a symbolic link is mounted from its target."""
     (tmp_path / "a:b").symlink_to(ROOT / "README.md")
     assert training_variables(options(COVERTYPE_PATH=str(tmp_path / "a:b"))) == {
         "COVERTYPE_PATH": str(ROOT / "README.md")
@@ -257,12 +259,12 @@ def test_training_data_behind_a_link(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("environ", [{}, {"COVERTYPE_PATH": ""}, {"COVERTYPE_PATH_": "x"}])
 def test_training_without_data_mounts_nothing(environ: dict[str, str]) -> None:
-    """Where no data set is named, none is mounted."""
+    """Without COVERTYPE_PATH no data set is mounted."""
     assert training_variables(options(**environ)) == {}
 
 
 @pytest.mark.parametrize(
-    ("uri", "instead"),
+    ("uri", "alternative"),
     [
         ("http://127.0.0.1:5000", "http://host.docker.internal:5000"),
         ("http://localhost", "http://host.docker.internal"),
@@ -271,20 +273,20 @@ def test_training_without_data_mounts_nothing(environ: dict[str, str]) -> None:
         ("postgresql://me:secret@localhost:5432/mlflow", "postgresql://host.docker.internal:5432"),
     ],
 )
-def test_localhost_registry_is_refused_with_alternative(uri: str, instead: str) -> None:
-    """A registry at localhost is refused with the name under which a container reaches it."""
+def test_localhost_registry_is_refused_with_alternative(uri: str, alternative: str) -> None:
+    """The error for a registry at localhost names the address by which a container reaches it."""
     message = refused_stack({"MLFLOW_TRACKING_URI": uri})
-    shown = uri.replace("secret", "***")
+    masked = uri.replace("secret", "***")
     assert message.startswith(
-        f"MLFLOW_TRACKING_URI={shown!r}: inside a container this address is the container itself; use "
+        f"MLFLOW_TRACKING_URI={masked!r}: inside a container this address is the container itself; use "
     )
-    assert f"use {instead}, with" in message
+    assert f"use {alternative}, with" in message
     assert message.endswith("or BACKEND=local")
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////srv/mlflow.db", "sqlite:///mlflow.db", "mlruns", "file:///srv/mlruns"])
-def test_registry_on_the_hosts_disk(uri: str) -> None:
-    """So is a registry that is a file or a folder, also if it was asked for before."""
+def test_registry_on_the_host_disk_is_refused(uri: str) -> None:
+    """A registry in a file or folder of the host is refused, also if an earlier stack named it."""
     for message in (
         refused_stack({"MLFLOW_TRACKING_URI": uri}),
         refused_stack({}, replace(DEFAULT, environment={"MLFLOW_TRACKING_URI": uri})),
@@ -297,20 +299,20 @@ def test_registry_on_the_hosts_disk(uri: str) -> None:
     "uri", ["http://host.docker.internal:5000", "https://registry.example.com", "postgresql://me:x@db/mlflow"]
 )
 def test_network_registry_address_is_accepted(uri: str) -> None:
-    """A registry on the network is taken as it is."""
+    """A registry on the network is accepted unchanged."""
     assert requested(DEFAULT, {"MLFLOW_TRACKING_URI": uri}).environment == {"MLFLOW_TRACKING_URI": uri}
 
 
 @pytest.mark.parametrize("uri", ["http://mlflow:port", "http://mlflow:99999", "http://[::1", "http://a]b"])
 def test_invalid_registry_address_is_refused(uri: str) -> None:
-    """A registry's address that is none is refused in words, with an example."""
-    told = refused_stack({"MLFLOW_TRACKING_URI": uri})
-    assert told.startswith(f"MLFLOW_TRACKING_URI={uri!r}: ")
-    assert told.endswith("; expected a URL such as http://mlflow:5000")
+    """The error for an invalid registry URL ends with an example."""
+    error = refused_stack({"MLFLOW_TRACKING_URI": uri})
+    assert error.startswith(f"MLFLOW_TRACKING_URI={uri!r}: ")
+    assert error.endswith("; expected a URL such as http://mlflow:5000")
 
 
-def test_engine_is_asked_for_cpus_alone(docker: FakeDocker) -> None:
-    """The engine is asked only where a number of CPUs is to be checked."""
+def test_engine_is_queried_only_to_check_cpus(docker: FakeDocker) -> None:
+    """The engine is queried only if a number of CPUs must be checked."""
     requested(DEFAULT, {"N": "2", "MEMORY": "1G"})
     assert docker.calls == []
     docker.start_engine()
@@ -318,7 +320,7 @@ def test_engine_is_asked_for_cpus_alone(docker: FakeDocker) -> None:
     assert len(docker.calls) == 1
 
 
-def test_least_is_the_engines() -> None:
-    """The least that is taken is the engine's own least, no more."""
+def test_minimum_limits_match_the_engine() -> None:
+    """The lowest accepted limits are exactly the minimum of the engine."""
     stack: Any = with_limits(DEFAULT, options(CPUS=str(topology._MIN_CPUS), MEMORY=str(topology._MIN_MEMORY_BYTES)))
     assert (stack.cpus, stack.memory) == (0.01, str(6 * 1024 * 1024))
