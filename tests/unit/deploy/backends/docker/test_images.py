@@ -1,4 +1,4 @@
-"""Images: where they come from, and which commands of Docker that takes. The command is a stand-in."""
+"""Tests of pulling, building and publishing images, with a fake `docker` command."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def engine(docker: FakeDocker) -> FakeDocker:
 
 
 def test_base_images_match_the_dockerfile() -> None:
-    """The images that ours are built on are those of the Dockerfile, each with its tag."""
-    found = images.base_images()
-    assert [re.fullmatch(r"(python|nginx):[a-z0-9.-]+", image) is not None for image in found] == [True, True]
+    """The base images are those of the Dockerfile, each with its tag."""
+    base_images = images.base_images()
+    assert [re.fullmatch(r"(python|nginx):[a-z0-9.-]+", image) is not None for image in base_images] == [True, True]
 
 
 def test_present_base_images_are_not_pulled(engine: FakeDocker) -> None:
-    """Images that the engine has are not asked of any registry."""
+    """Images that the engine has are not pulled."""
     assert images.pull_base_images() is None
     assert engine.ran("pull") == []
 
 
 def test_only_missing_base_images_are_pulled(engine: FakeDocker) -> None:
-    """Only what the engine lacks is pulled."""
+    """Only images that the engine does not have are pulled."""
     python, nginx = images.base_images()
     engine.answer("image", "inspect", nginx, err="Error: No such image\n", status=1)
     engine.answer("pull")
@@ -49,7 +49,7 @@ def test_only_missing_base_images_are_pulled(engine: FakeDocker) -> None:
 
 
 def test_failed_pull_names_the_base_image(engine: FakeDocker) -> None:
-    """An image that cannot be pulled is named, with the engine's reason, and no other is tried."""
+    """The error for an image that cannot be pulled names it and the reason, and no other image is tried."""
     engine.answer("image", "inspect", status=1)
     engine.answer("pull", err="retrying\nError: dial tcp: lookup registry-1.docker.io: no such host\n", status=1)
     first = images.base_images()[0]
@@ -59,8 +59,8 @@ def test_failed_pull_names_the_base_image(engine: FakeDocker) -> None:
     assert len(engine.ran("pull")) == 1
 
 
-def test_announces_only_missing_images(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
-    """A build is announced where an image is missing, and silent where all are there."""
+def test_build_is_announced_only_if_an_image_is_missing(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
+    """A build is announced if an image is missing, and silent otherwise."""
     engine.answer("compose", "build")
     images.build(COMPOSE)
     assert capsys.readouterr().out == ""
@@ -71,14 +71,14 @@ def test_announces_only_missing_images(engine: FakeDocker, capsys: pytest.Captur
 
 
 def test_failed_build_reports_the_last_line(engine: FakeDocker) -> None:
-    """A build that fails is told by the builder's last line."""
+    """The error of a failed build is the builder's last line."""
     engine.answer("compose", "build", err="#7 ERROR\nfailed to solve: exit code: 1\n", status=1)
     with pytest.raises(CommandError, match=r"failed to solve: exit code: 1$"):
         images.build(COMPOSE)
 
 
-def test_pulls_only_missing_published_images(engine: FakeDocker) -> None:
-    """Published images are pulled, those alone that are not here yet, and nothing is built."""
+def test_only_missing_published_images_are_pulled(engine: FakeDocker) -> None:
+    """Only published images that are missing are pulled, and nothing is built."""
     engine.answer("image", "inspect", "forkcast-model", status=1)
     engine.answer("image", "inspect", "forkcast-locust", status=1)
     engine.answer("pull")
@@ -87,36 +87,36 @@ def test_pulls_only_missing_published_images(engine: FakeDocker) -> None:
     assert engine.ran("build") == []
 
 
-def test_images_have_names_and_sizes_in_bytes(engine: FakeDocker) -> None:
-    """The stack's own images are those that it builds; each has a size in bytes."""
-    document = {"services": {"a": {"image": "ours", "build": {}}, "b": {"image": "somebody-else's"}}}
+def test_sizes_cover_only_built_images(engine: FakeDocker) -> None:
+    """The images that this checkout builds have sizes in bytes; other images are left out."""
+    document = {"services": {"a": {"image": "ours", "build": {}}, "b": {"image": "other"}}}
     engine.answer("compose", "config", out=document)
     engine.answer("image", "inspect", "{{.Size}}", out="123456789\n")
-    compose = Compose({"TAG": "v1"})  # COMPOSE may know another document by now
+    compose = Compose({"TAG": "v1"})  # COMPOSE has cached another document.
     assert images.built_images(compose) == ["ours"]
     assert images.sizes(compose) == [("ours", 123_456_789)]
 
 
-def test_removes_each_project_image_once(engine: FakeDocker) -> None:
-    """All that was built for this project is removed, each image once, with those that newer ones replaced."""
+def test_every_project_image_is_removed_once(engine: FakeDocker) -> None:
+    """Each image that was built for this project is removed once, also older ones that were replaced."""
     engine.answer("image", "ls", out="sha256:2\nsha256:1\nsha256:2\n")
     engine.answer("image", "rm")
     images.remove_built_images(COMPOSE)
-    (asked,) = engine.ran("image", "ls")
-    assert {"--all", "--no-trunc", "label=com.docker.compose.project=forkcast"} < set(asked)
+    (command,) = engine.ran("image", "ls")
+    assert {"--all", "--no-trunc", "label=com.docker.compose.project=forkcast"} < set(command)
     assert engine.ran("image", "rm") == [["image", "rm", "--force", "sha256:2", "sha256:1"]]
 
 
 def test_remove_without_images_runs_nothing(engine: FakeDocker) -> None:
-    """Where nothing was built, nothing is removed."""
+    """If no image was built, nothing is removed."""
     images.remove_built_images(COMPOSE)
     assert engine.ran("image", "rm") == []
 
 
 @pytest.mark.parametrize("missing", ["IMAGE", "TAG"])
 @pytest.mark.parametrize("unset", [True, False])
-def test_publishing_needs_names(engine: FakeDocker, missing: str, unset: bool) -> None:
-    """Nothing is published without a name and a tag; the one that is missing is named with an example."""
+def test_publish_needs_a_name_and_a_tag(engine: FakeDocker, missing: str, unset: bool) -> None:
+    """Images are not published without a name and a tag; the error shows an example."""
     environ = PUBLISHED | {missing: ""}
     if unset:
         del environ[missing]
@@ -136,10 +136,10 @@ def test_publishing_needs_names(engine: FakeDocker, missing: str, unset: bool) -
         (CONTAINERD, {"BUILDER": "mine", "PLATFORMS": "linux/amd64"}, "mine", "linux/amd64"),
     ],
 )
-def test_pushes_all_platforms_with_a_capable_builder(
+def test_publish_pushes_all_platforms_with_a_capable_builder(
     engine: FakeDocker, store: str, environ: dict[str, str], builder: str, platforms: str
 ) -> None:
-    """Every platform is built and pushed at once, by the engine's own builder where that can, else by one of ours."""
+    """All platforms are built and pushed by the engine's own builder if it can, else by one in a container."""
     engine.answer("info", "{{json .DriverStatus}}", out=store)
     engine.answer("buildx", "bake")
     engine.answer("buildx", "inspect")
@@ -151,8 +151,8 @@ def test_pushes_all_platforms_with_a_capable_builder(
     assert engine.ran("create") == []
 
 
-def test_builder_is_made(engine: FakeDocker) -> None:
-    """A builder in a container is made where there is none yet."""
+def test_missing_builder_is_created(engine: FakeDocker) -> None:
+    """A builder in a container is created if it does not exist."""
     engine.answer("info", "{{json .DriverStatus}}", out="[]")
     engine.answer("buildx", "inspect", err="ERROR: no builder found\n", status=1)
     for command in ("create", "bake"):
@@ -167,7 +167,7 @@ def test_builder_is_made(engine: FakeDocker) -> None:
 
 
 def test_failed_publish_is_one_line(engine: FakeDocker, capfd: pytest.CaptureFixture[str]) -> None:
-    """What the builder says goes to the terminal, and the end is an error of one line."""
+    """The output of the builder goes to the terminal, and the error is one line."""
     engine.answer("buildx", "bake", err="ERROR: push access denied\n", status=1)
     with pytest.raises(CommandError, match=r"^the images were not published; the reason is above$"):
         images.publish(COMPOSE, options(**PUBLISHED | {"BUILDER": "default"}))
@@ -175,18 +175,18 @@ def test_failed_publish_is_one_line(engine: FakeDocker, capfd: pytest.CaptureFix
 
 
 def test_base_images_depend_on_requested_services() -> None:
-    """A plain stack asks for no image of the registry's; a full one for those that the user names no other for."""
+    """Images of the registry are needed only for the registry's services that run in this stack."""
     plain = images.base_images()
     assert not any(image.startswith(("debian:", "mariadb:")) for image in plain)
     assert images.base_images(images.services_with_images(options(), full=False)) == plain
-    more = set(images.base_images(images.services_with_images(options(), full=True))) - set(plain)
-    assert sorted(image.partition(":")[0] for image in more) == ["debian", "mariadb"]
+    additional = set(images.base_images(images.services_with_images(options(), full=True))) - set(plain)
+    assert sorted(image.partition(":")[0] for image in additional) == ["debian", "mariadb"]
     named = {"DATABASE_URL": "mysql://h/n", "S3_ENDPOINT_URL": "http://s3"}
     assert images.base_images(images.services_with_images(options(**named), full=True)) == plain
 
 
-def test_dockerfile_is_where_it_is_read() -> None:
-    """Every stage of the Dockerfile starts from a base that it names at its head, or from another stage."""
+def test_dockerfile_stages_start_from_named_base_images() -> None:
+    """Every stage of the Dockerfile starts from a base image that an ARG names, or from another stage."""
     text = (ROOT / "deploy/images/Dockerfile").read_text()
     arguments = dict(re.findall(r"^ARG (\w+)=(\S+)$", text, re.MULTILINE))
     assert sorted(images.base_images([OBJECT_STORE])) == sorted(arguments.values())

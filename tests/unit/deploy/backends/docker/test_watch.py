@@ -1,4 +1,4 @@
-"""What `make status`, `stats` and `logs` show of containers. The `docker` command is a stand-in."""
+"""Tests of `make status`, `make stats` and `make logs` for containers, with a fake `docker` command."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ M = 1 << 20
 MODEL = {"name": "covertype", "version": "3", "engine": "forest", "trained_on": "fetch_covtype"}
 HEALTH = {"status": "ok", "workers": 2, "model": MODEL}
 
-OTHERS = tuple(container(service, Health=None) for service in ("nginx", "locust", "locust-worker"))
+OTHER_SERVICES = tuple(container(service, Health=None) for service in ("nginx", "locust", "locust-worker"))
 
 
 @pytest.fixture(autouse=True)
 def engine(docker: FakeDocker) -> FakeDocker:
-    """An engine that runs one replica, Nginx, Locust and its worker, all of them well and silent."""
+    """An engine that runs one replica, Nginx, Locust and its worker, all ready and without log lines."""
     docker.start_engine()
     docker.answer("logs")
     docker.answer("events")
     docker.answer("exec", out=HEALTH)
     docker.answer("compose", "run", "cat", out={"needs": 200 * M})
-    docker.containers(container(cpus=500_000_000, memory=512 * M), *OTHERS)
+    docker.containers(container(cpus=500_000_000, memory=512 * M), *OTHER_SERVICES)
     return docker
 
 
 def rows(lines: list[str]) -> dict[str, list[str]]:
-    """The table's rows by their first cell, without uptimes, which pass."""
+    """Return the rows of the table by their first cell, without the varying uptimes."""
     return {
         cells[0]: [cell for i, cell in enumerate(cells) if not (cell.isdigit() and cells[i + 1 : i + 2] == ["s"])]
         for cells in (line.split() for line in lines[: lines.index("")])
@@ -47,7 +47,7 @@ def rows(lines: list[str]) -> dict[str, list[str]]:
 
 
 def test_status_prints_a_line_per_container() -> None:
-    """A line a container, with the replica's limits and model, and where to reach the stack."""
+    """The status has a line per container, with the limits and model of a replica, and the addresses."""
     lines = status(replace(DEFAULT, http_port=8080), COMPOSE, LAYOUT)
     table = rows(lines)
     titles = ["NAME", "STATE", "REPLICA", "UPTIME", "CPUS", "MEMORY", "MODEL", "ENGINE", "WORKERS"]
@@ -64,18 +64,18 @@ def test_status_prints_a_line_per_container() -> None:
     ]
 
 
-def test_replica_is_asked_from_within(engine: FakeDocker) -> None:
-    """A replica has no port of its own: it is asked by the program in its image, and no other container is."""
+def test_replica_is_queried_inside_its_container(engine: FakeDocker) -> None:
+    """The health of a replica is read by a program in its container, since it publishes no port."""
     status(DEFAULT, COMPOSE, LAYOUT)
-    (asked,) = engine.ran("exec")
-    assert asked == ["exec", container()["Id"], "python", "-IS", "/usr/local/lib/forkcast/ask.py", "8000", "/health"]
+    (command,) = engine.ran("exec")
+    assert command == ["exec", container()["Id"], "python", "-IS", "/usr/local/lib/forkcast/ask.py", "8000", "/health"]
 
 
 @pytest.mark.parametrize(("answer", "code"), [("", 1), ("no answer", 0), ("[]", 0), ("{}", 0)])
 def test_unresponsive_replica_has_no_model_columns(engine: FakeDocker, answer: str, code: int) -> None:
-    """A replica that runs and does not answer has a line without a model."""
+    """A running replica that does not answer has a line without a model."""
     engine.answer("exec", out=answer, status=code)
-    engine.containers(container(Health={"Status": "starting"}), *OTHERS)
+    engine.containers(container(Health={"Status": "starting"}), *OTHER_SERVICES)
     table = rows(status(DEFAULT, COMPOSE, LAYOUT))
     assert table["forkcast-server-1"] == ["forkcast-server-1", "running", "(starting)", "server100000", "s"]
 
@@ -99,34 +99,34 @@ def test_status_notes_stale_copies_and_missing_services(engine: FakeDocker) -> N
 
 
 def test_status_includes_monitoring_services(engine: FakeDocker) -> None:
-    """What watches has its lines, its pages and what is wrong with it; what is not there cannot be opened."""
-    told = "the disk is full"
-    engine.answer("logs", out=f"{told}\n")
+    """Monitoring services have lines, addresses and notes; a missing one has no address."""
+    reason = "the disk is full"
+    engine.answer("logs", out=f"{reason}\n")
     ended = container("nginx-exporter", Status="exited", Health=None, restarts=3)
-    engine.containers(container(), *OTHERS, container("prometheus"), ended)
+    engine.containers(container(), *OTHER_SERVICES, container("prometheus"), ended)
     lines = status(replace(DEFAULT, http_port=8080, monitoring=True, prometheus_port=9191), COMPOSE, LAYOUT)
     assert rows(lines)["forkcast-prometheus-1"] == ["forkcast-prometheus-1", "running", "s"]
     assert lines[lines.index("") + 1 :] == [
         "service http://127.0.0.1:8080   Locust http://127.0.0.1:8089   Prometheus http://127.0.0.1:9191",
         "no API keys, no TLS, no limits per client",
-        f"forkcast-nginx-exporter-1: {told}; restarted 3 time(s)",
+        f"forkcast-nginx-exporter-1: {reason}; restarted 3 time(s)",
         "grafana is missing; start it with: make monitoring",
     ]
 
 
 @pytest.mark.parametrize("service", ["mlflow", "prometheus", "grafana"])
 def test_manually_stopped_service_is_not_a_failure(engine: FakeDocker, service: str) -> None:
-    """What stands beside the stack and was stopped by hand is noted as that, and not as a failure."""
-    engine.containers(container(), *OTHERS, container(service, Status="exited", Health=None))
+    """An optional service that was stopped by hand is noted as stopped, not as failed."""
+    engine.containers(container(), *OTHER_SERVICES, container(service, Status="exited", Health=None))
     assert status(DEFAULT, COMPOSE, LAYOUT)[-1] == (
         f"forkcast-{service}-1 is stopped, and the replicas go on serving; start it with: make up"
     )
 
 
 def test_stopped_container_has_no_uptime(engine: FakeDocker) -> None:
-    """A container that does not run has no uptime, is not asked, and is noted with its reason."""
+    """A stopped container has no uptime, is not queried, and is noted with its reason."""
     engine.answer("logs", out="forkcast: the model has no signature\n")
-    engine.containers(container(Status="exited", Health=None), *OTHERS)
+    engine.containers(container(Status="exited", Health=None), *OTHER_SERVICES)
     lines = status(DEFAULT, COMPOSE, LAYOUT)
     assert rows(lines)["forkcast-server-1"] == ["forkcast-server-1", "exited", "server100000"]
     assert lines[-1] == "forkcast-server-1: the model has no signature; restarted 0 time(s)"
@@ -134,28 +134,28 @@ def test_stopped_container_has_no_uptime(engine: FakeDocker) -> None:
 
 
 def test_stats_without_containers_is_refused(engine: FakeDocker) -> None:
-    """Where no container runs there is nothing to measure."""
+    """Without a running container there is nothing to measure."""
     engine.containers(container(Status="exited"))
     with pytest.raises(CommandError, match=r"^no container runs; see make status$"):
         exec_stats(COMPOSE)
 
 
 def test_stats_without_terminal_prints_a_snapshot(engine: FakeDocker) -> None:
-    """Without a terminal the figures of the containers that run are shown once, by Docker itself."""
+    """Without a terminal, Docker prints the figures of the running containers once."""
     engine.answer("stats", out="a table\n")
     engine.containers(container(), container(number=2, Status="exited"), container("nginx"))
     script = (
         "from deploy.backends.docker.engine import Compose; from deploy.backends.docker.watch import exec_stats; "
         "exec_stats(Compose({}))"
     )
-    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert ran.stdout == "a table\n"
+    completed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert completed.stdout == "a table\n"
     assert engine.ran("stats") == [["stats", "--no-stream", "forkcast-server-1", "forkcast-nginx-1"]]
 
 
 @pytest.mark.parametrize("service", ["gunicorn", "model", ""])
-def test_logs_of_an_unknown_service(service: str) -> None:
-    """An unknown service is named with those that there are."""
+def test_logs_of_an_unknown_service_are_refused(service: str) -> None:
+    """The error for an unknown service lists the known ones."""
     with pytest.raises(CommandError) as caught:
         show_logs(COMPOSE, service)
     known = (
@@ -166,27 +166,29 @@ def test_logs_of_an_unknown_service(service: str) -> None:
 
 @pytest.mark.parametrize(
     ("service", "verb"),
-    [(one, "up") for one in (*SERVICES, "all")] + [(one, "monitoring") for one in MONITORING_SERVICES],
+    [(service, "up") for service in (*SERVICES, "all")] + [(service, "monitoring") for service in MONITORING_SERVICES],
 )
 def test_logs_of_missing_container_are_one_line(engine: FakeDocker, service: str, verb: str) -> None:
-    """A service without a container has no log, which is told in one line."""
+    """The error for a service without a container says how to start it."""
     engine.containers()
     with pytest.raises(CommandError) as caught:
         show_logs(COMPOSE, service)
     assert str(caught.value) == f"{service} has no log yet; start it with: make {verb}"
 
 
-def shown(engine: FakeDocker, service: str, capsys: pytest.CaptureFixture[str], *documents: dict[str, Any]) -> str:
+def printed_logs(
+    engine: FakeDocker, service: str, capsys: pytest.CaptureFixture[str], *documents: dict[str, Any]
+) -> str:
     engine.containers(*documents)
     show_logs(COMPOSE, service)
     return capsys.readouterr().out
 
 
 def test_logs_without_terminal_prefix_container_name(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a terminal the last lines of each container are shown, with its name."""
+    """Without a terminal, the last lines of each container are printed with its name."""
     for number in (1, 2):
         engine.answer("logs", container(number=number)["Id"], out=f"one of {number}\ntwo of {number}\n")
-    assert shown(engine, "server", capsys, container(), container(number=2)).splitlines() == [
+    assert printed_logs(engine, "server", capsys, container(), container(number=2)).splitlines() == [
         "forkcast-server-1 | one of 1",
         "forkcast-server-1 | two of 1",
         "forkcast-server-2 | one of 2",
@@ -196,25 +198,25 @@ def test_logs_without_terminal_prefix_container_name(engine: FakeDocker, capsys:
 
 
 def test_logs_cover_every_container(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
-    """All services are those of every container."""
+    """The service `all` prints the logs of every container."""
     engine.answer("logs", out="line\n")
-    told = shown(engine, "all", capsys, container(), container("nginx"))
-    assert told == "forkcast-server-1 | line\nforkcast-nginx-1 | line\n"
+    output = printed_logs(engine, "all", capsys, container(), container("nginx"))
+    assert output == "forkcast-server-1 | line\nforkcast-nginx-1 | line\n"
     assert not any("service=" in argument for argument in engine.ran("ps")[-1])
 
 
-def test_logs_start_with_what_is_wrong(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
-    """Why a container is not well comes before what it printed."""
+def test_logs_start_with_the_note_of_a_failed_container(engine: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
+    """The reason of a failed container is printed before its log."""
     engine.answer("logs", out="forkcast: the model has no signature\n")
-    told = shown(engine, "server", capsys, container(Status="exited", restarts=2))
-    assert told.splitlines() == [
+    output = printed_logs(engine, "server", capsys, container(Status="exited", restarts=2))
+    assert output.splitlines() == [
         "forkcast-server-1: the model has no signature; restarted 2 time(s)",
         "forkcast-server-1 | forkcast: the model has no signature",
     ]
 
 
-def test_program_of_the_status_is_in_the_image() -> None:
-    """The program that asks a replica is where the image has it."""
+def test_health_program_is_in_the_image() -> None:
+    """The program that reads the health of a replica is copied into the image."""
     text = Path(ROOT / "deploy/images/Dockerfile").read_text()
     server = text[text.index("FROM runtime AS server") : text.index("FROM runtime AS model")]
     assert "COPY --link deploy/images/ask.py /usr/local/lib/forkcast/" in server

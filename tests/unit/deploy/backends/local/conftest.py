@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the local backend's parts."""
+"""Fixtures of the tests of the local backend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deploy.stack.paths import Layout
 
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    """Return the folders of a stack, in which this process works as the local backend does."""
+    """The folders of a stack; the working directory is ``var``, as in the local backend."""
     layout = Layout(tmp_path / "var")
     layout.make()
     monkeypatch.chdir(layout.var)

@@ -1,4 +1,4 @@
-"""The thin client of supervisord, on a real one that runs `sleep`."""
+"""Tests of the client of supervisord, with a real supervisord that runs `sleep`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.fake_supervisord import FakeSupervisord
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
-NASTY = [
+SPECIAL_TEXTS = [
     "plain",
     "",
     "100%",
@@ -54,24 +54,24 @@ def nap(name: str = "nap", seconds: int = 600, **environment: str) -> Program:
 
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    one = Layout(tmp_path.resolve() / "a 'var'")
-    one.make()
-    monkeypatch.chdir(one.var)
-    return one
+    layout = Layout(tmp_path.resolve() / "a 'var'")
+    layout.make()
+    monkeypatch.chdir(layout.var)
+    return layout
 
 
 @pytest.fixture
 def supervisord(layout: Layout) -> Iterator[Supervisord]:
-    one = Supervisord(layout)
-    one.start(os.environ)
-    yield one
-    if one.pid is not None:  # quicker than to ask it, which one test does
-        killed(one)
-    one.stop_leftovers()
-    assert list(one.processes()) == []
+    running = Supervisord(layout)
+    running.start(os.environ)
+    yield running
+    if running.pid is not None:  # A kill is faster than a shutdown request, which another test covers.
+        kill(running)
+    running.stop_leftovers()
+    assert list(running.processes()) == []
 
 
-def killed(supervisord: Supervisord) -> None:
+def kill(supervisord: Supervisord) -> None:
     pid = supervisord.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -79,7 +79,7 @@ def killed(supervisord: Supervisord) -> None:
 
 
 def pid_of(supervisord: Supervisord, name: str = "nap") -> int:
-    """The process of a program, once it runs."""
+    """Wait until a program runs and return its process id."""
     wait_until(lambda: bool(supervisord.info()[name]["pid"]))
     pid: int = supervisord.info()[name]["pid"]
     wait_until(lambda: psutil.Process(pid).name() not in ("supervisord", "python", "env"))
@@ -92,7 +92,7 @@ def run(supervisord: Supervisord, *programs: Program) -> None:
 
 
 def read_back(program: Program) -> list[str]:
-    """The words of a program's command, as supervisord's own reader finds them in its file."""
+    """Return the words of a program's command as supervisord itself parses its file."""
     Path("programs/x.conf").write_text(program.render())
     Path("supervisord.conf").write_text("[supervisord]\n[include]\nfiles = programs/*.conf\n")
     options = ServerOptions()
@@ -104,31 +104,31 @@ def read_back(program: Program) -> list[str]:
 
 
 @pytest.mark.usefixtures("layout")
-@pytest.mark.parametrize("value", NASTY)
-def test_program_is_read_back(value: str) -> None:
-    """Each word and variable of a program is what it was, after supervisord has read the file."""
+@pytest.mark.parametrize("value", SPECIAL_TEXTS)
+def test_program_file_is_parsed_back(value: str) -> None:
+    """Every word and variable of a program is unchanged after supervisord has parsed its file."""
     program = Program("x", ["echo", value, "end"], {"B": value, "A": "1"}, 7)
     assert read_back(program) == ["env", "A=1", f"B={value}", "echo", value, "end"]
 
 
 def test_program_receives_exact_arguments_and_environment(supervisord: Supervisord, tmp_path: Path) -> None:
-    """A program is run with the very words and variables that were asked for, whatever they hold."""
+    """A program gets exactly its arguments and variables, whatever characters they have."""
     show = tmp_path / "show"
     show.write_text('#!/bin/sh\nfor word in "$@"; do printf "%s\\0" "$word"; done > "$OUT"\nexec sleep 600\n')
     show.chmod(0o755)
-    out = tmp_path / "what came"
-    asked = {f"V{i}": value for i, value in enumerate(NASTY)}
-    run(supervisord, Program("nap", [str(show), *NASTY], {**asked, "OUT": str(out)}, 5))
+    out = tmp_path / "arguments received"
+    variables = {f"V{i}": value for i, value in enumerate(SPECIAL_TEXTS)}
+    run(supervisord, Program("nap", [str(show), *SPECIAL_TEXTS], {**variables, "OUT": str(out)}, 5))
     pid = pid_of(supervisord)
-    # While a process becomes another program, its environment is empty.
+    # The environment of a process is empty while it executes a new program.
     wait_until(lambda: psutil.Process(pid).name() == "sleep" and psutil.Process(pid).environ())
-    assert out.read_text().split("\0")[:-1] == NASTY
+    assert out.read_text().split("\0")[:-1] == SPECIAL_TEXTS
     environment = psutil.Process(pid).environ()
-    assert {name: environment.get(name) for name in asked} == asked
+    assert {name: environment.get(name) for name in variables} == variables
 
 
 def test_starting_twice_keeps_the_same_process(supervisord: Supervisord, layout: Layout) -> None:
-    """It runs in its own folder with no programs, and starting it again does nothing."""
+    """A supervisord starts in its own folder without programs, and a second start does nothing."""
     pid = supervisord.pid
     assert pid is not None
     assert supervisord.info() == {}
@@ -141,8 +141,8 @@ def test_starting_twice_keeps_the_same_process(supervisord: Supervisord, layout:
     assert [process.pid for process in supervisord.processes()] == [pid]
 
 
-def test_pid_file_of_another(layout: Layout) -> None:
-    """A process id that is not there, or that belongs to someone else by now, is none of ours."""
+def test_pid_file_of_another_process_is_ignored(layout: Layout) -> None:
+    """A missing process id, or one of another process, does not count as the supervisord of this stack."""
     supervisord = Supervisord(layout)
     assert supervisord.pid is None
     for text in (str(os.getpid()), "", "x"):
@@ -151,7 +151,7 @@ def test_pid_file_of_another(layout: Layout) -> None:
 
 
 def test_failed_supervisord_start_is_one_line(layout: Layout) -> None:
-    """The reason is told in one line."""
+    """The error of a failed start is one line."""
     shutil.rmtree(layout.logs)
     with pytest.raises(CommandError) as caught:
         Supervisord(layout).start(os.environ)
@@ -160,8 +160,8 @@ def test_failed_supervisord_start_is_one_line(layout: Layout) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_difference_lists_added_changed_and_removed(supervisord: Supervisord) -> None:
-    """What was added, changed and removed is told by name, and nothing where nothing was."""
+def test_config_changes_list_added_changed_and_removed(supervisord: Supervisord) -> None:
+    """The names of added, changed and removed programs are returned, and no others."""
     supervisord.write([nap("b"), nap("a")])
     assert supervisord.config_changes() == (["a", "b"], [], [])
     supervisord.add("a", "b")
@@ -171,7 +171,7 @@ def test_difference_lists_added_changed_and_removed(supervisord: Supervisord) ->
 
 
 def test_replaced_program_runs_with_its_new_file(supervisord: Supervisord) -> None:
-    """An added program runs; a replaced one runs anew, as its file now says."""
+    """A replaced program is a new process with the command in its changed file."""
     run(supervisord, nap())
     first = psutil.Process(pid_of(supervisord))
     assert first.cmdline() == ["sleep", "600"]
@@ -185,18 +185,18 @@ def test_replaced_program_runs_with_its_new_file(supervisord: Supervisord) -> No
 
 
 def test_restart_replaces_only_the_named_program(supervisord: Supervisord) -> None:
-    """A restarted program is another process, and its neighbour is the same."""
+    """A restarted program is a new process, and other programs keep running."""
     run(supervisord, nap(), nap("other"))
-    before = pid_of(supervisord), pid_of(supervisord, "other")
+    first_pids = pid_of(supervisord), pid_of(supervisord, "other")
     supervisord.restart("nap")
-    after = pid_of(supervisord), pid_of(supervisord, "other")
-    assert after[0] != before[0]
-    assert after[1] == before[1]
-    assert not psutil.pid_exists(before[0])
+    second_pids = pid_of(supervisord), pid_of(supervisord, "other")
+    assert second_pids[0] != first_pids[0]
+    assert second_pids[1] == first_pids[1]
+    assert not psutil.pid_exists(first_pids[0])
 
 
 def test_revive_starts_only_stopped_programs(supervisord: Supervisord) -> None:
-    """A program that was stopped runs again; one that runs is left alone."""
+    """A stopped program is started again, and a running one is not touched."""
     run(supervisord, nap())
     first = pid_of(supervisord)
     supervisord.revive("nap")
@@ -207,8 +207,8 @@ def test_revive_starts_only_stopped_programs(supervisord: Supervisord) -> None:
     assert pid_of(supervisord) != first
 
 
-def test_program_that_dies_is_started_again(supervisord: Supervisord) -> None:
-    """A killed program is started anew without anyone's asking."""
+def test_killed_program_is_restarted(supervisord: Supervisord) -> None:
+    """A killed program is restarted by supervisord."""
     run(supervisord, nap())
     first = pid_of(supervisord)
     os.kill(first, signal.SIGKILL)
@@ -216,7 +216,7 @@ def test_program_that_dies_is_started_again(supervisord: Supervisord) -> None:
 
 
 def test_remove_stops_programs_and_ignores_unknown_names(supervisord: Supervisord) -> None:
-    """Removed programs are stopped and forgotten, and removing what is not there does no harm."""
+    """Removed programs are stopped and unknown afterwards, and unknown names are ignored."""
     run(supervisord, nap("a"), nap("b"), nap("c"))
     pids = [pid_of(supervisord, name) for name in "abc"]
     supervisord.remove("a", "b", "never there")
@@ -224,8 +224,8 @@ def test_remove_stops_programs_and_ignores_unknown_names(supervisord: Supervisor
     assert [psutil.pid_exists(pid) for pid in pids] == [False, False, True]
 
 
-def test_stubborn_program_is_killed(supervisord: Supervisord) -> None:
-    """A program that does not stop when it is asked to is killed after its time, with its children."""
+def test_program_that_ignores_sigterm_is_killed(supervisord: Supervisord) -> None:
+    """A program that does not stop in time is killed together with its children."""
     run(supervisord, Program("nap", ["sh", "-c", "trap '' TERM; touch armed; sleep 600; sleep 600"], {}, 1))
     process = psutil.Process(pid_of(supervisord))
     wait_until(lambda: Path("armed").exists() and bool(process.children()))
@@ -236,7 +236,7 @@ def test_stubborn_program_is_killed(supervisord: Supervisord) -> None:
 
 
 def test_shut_down_stops_everything_and_is_idempotent(supervisord: Supervisord, layout: Layout) -> None:
-    """Everything stops, and stopping what is stopped does no harm."""
+    """Everything stops, and a second shutdown does nothing."""
     run(supervisord, nap())
     pids = [supervisord.pid, pid_of(supervisord)]
     for _ in range(2):
@@ -246,11 +246,11 @@ def test_shut_down_stops_everything_and_is_idempotent(supervisord: Supervisord, 
     assert not (layout.run / "supervisord.sock").exists()
 
 
-def test_leftovers_of_a_killed_supervisord(supervisord: Supervisord) -> None:
-    """What a killed supervisord left running is found and stopped, and nothing of anyone else."""
+def test_leftovers_of_a_killed_supervisord_are_stopped(supervisord: Supervisord) -> None:
+    """The programs of a killed supervisord are stopped, but no process of another stack."""
     run(supervisord, nap("a"), nap("b"))
     pids = {pid_of(supervisord, name) for name in "ab"}
-    killed(supervisord)
+    kill(supervisord)
     assert {process.pid for process in supervisord.processes()} == pids
     with subprocess.Popen(["sleep", "600"], env={STACK_MARKER: "/another/stack"}) as stranger:
         supervisord.stop_leftovers()
@@ -260,10 +260,10 @@ def test_leftovers_of_a_killed_supervisord(supervisord: Supervisord) -> None:
         stranger.kill()
 
 
-def test_start_after_a_kill(supervisord: Supervisord) -> None:
-    """After a kill it starts again with no programs: those of the last time are not run as they were then."""
+def test_start_after_a_kill_runs_no_old_programs(supervisord: Supervisord) -> None:
+    """After a kill, supervisord starts without the programs of the earlier run."""
     run(supervisord, nap())
-    killed(supervisord)
+    kill(supervisord)
     supervisord.stop_leftovers()
     supervisord.start(os.environ)
     assert supervisord.info() == {}
@@ -271,74 +271,74 @@ def test_start_after_a_kill(supervisord: Supervisord) -> None:
     assert psutil.Process(pid_of(supervisord)).cmdline() == ["sleep", "601"]
 
 
-def test_nginx_is_found_by_its_folder(layout: Layout) -> None:
-    """An Nginx that was left behind, with its title over its environment, is stopped as well."""
+def test_leftover_nginx_is_found_by_its_folder(layout: Layout) -> None:
+    """A leftover Nginx, whose title overwrites its environment, is stopped as well."""
     binary = nginx.find_nginx()
     nginx.write_config(layout, Stack(http_port=free_port()))
     supervisord = Supervisord(layout)
     with subprocess.Popen(nginx.command(binary, layout)) as process:
         wait_until((layout.run / "nginx.pid").exists)
-        assert process.pid in {one.pid for one in supervisord.processes()}
+        assert process.pid in {leftover.pid for leftover in supervisord.processes()}
         supervisord.stop_leftovers()
     wait_until(lambda: not list(supervisord.processes()))
 
 
 def observe(supervisord: Supervisord) -> list[object]:
-    """What each call of a long sequence returns or raises, and which programs run after it."""
-    seen: list[object] = []
+    """Return what each call of a long sequence returns or raises, and which programs run after it."""
+    results: list[object] = []
     pids: dict[str, int] = {}
 
-    def look(call: Callable[[], object]) -> None:
+    def record(call: Callable[[], object]) -> None:
         try:
-            seen.append(call())
+            results.append(call())
         except (CommandError, OSError) as error:
-            seen.append((type(error), str(error) if isinstance(error, CommandError) else ""))
+            results.append((type(error), str(error) if isinstance(error, CommandError) else ""))
         for name, process in sorted(supervisord.info().items() if supervisord.pid else ()):
             pid, state = process["pid"], process["statename"]
             state = "up" if state in ("STARTING", "RUNNING") else state
-            seen.append((name, state, bool(pid), pid != pids.get(name, 0), process["now"] >= process["start"]))
+            results.append((name, state, bool(pid), pid != pids.get(name, 0), process["now"] >= process["start"]))
             pids[name] = pid
 
-    look(supervisord.info)
-    look(lambda: supervisord.start(os.environ))
-    look(lambda: supervisord.start(os.environ))
+    record(supervisord.info)
+    record(lambda: supervisord.start(os.environ))
+    record(lambda: supervisord.start(os.environ))
     supervisord.write([nap("a"), nap("b"), nap("replica-1", SOCKET="run/1.sock")])
-    look(lambda: supervisord.add("a"))
-    look(supervisord.config_changes)
-    look(lambda: supervisord.add("a", "b", "replica-1"))
-    look(lambda: supervisord.add("a"))
-    look(lambda: supervisord.add("nobody"))
-    look(supervisord.config_changes)
+    record(lambda: supervisord.add("a"))
+    record(supervisord.config_changes)
+    record(lambda: supervisord.add("a", "b", "replica-1"))
+    record(lambda: supervisord.add("a"))
+    record(lambda: supervisord.add("unknown"))
+    record(supervisord.config_changes)
     supervisord.write_program(nap("a", CODE_DIGEST="0123"))
-    look(lambda: supervisord.has_variable("a", "CODE_DIGEST", "0123"))
-    look(supervisord.config_changes)
-    look(lambda: supervisord.replace("a"))
-    look(supervisord.config_changes)
-    look(lambda: supervisord.restart("b"))
-    look(lambda: supervisord.restart("nobody"))
-    look(lambda: supervisord.revive("b"))
-    look(lambda: supervisord.revive("nobody"))
-    look(lambda: supervisord._rpc("removeProcessGroup", "b"))
-    look(lambda: supervisord._call_unless_done("stopProcess", "b", True))
-    look(lambda: supervisord._call_unless_done("stopProcess", "b", True))
-    look(lambda: supervisord.revive("b"))
+    record(lambda: supervisord.has_variable("a", "CODE_DIGEST", "0123"))
+    record(supervisord.config_changes)
+    record(lambda: supervisord.replace("a"))
+    record(supervisord.config_changes)
+    record(lambda: supervisord.restart("b"))
+    record(lambda: supervisord.restart("unknown"))
+    record(lambda: supervisord.revive("b"))
+    record(lambda: supervisord.revive("unknown"))
+    record(lambda: supervisord._rpc("removeProcessGroup", "b"))
+    record(lambda: supervisord._call_unless_done("stopProcess", "b", True))
+    record(lambda: supervisord._call_unless_done("stopProcess", "b", True))
+    record(lambda: supervisord.revive("b"))
     supervisord.write([nap("a"), nap("b"), Program("broken", ["false"], {}, 5)])
-    look(supervisord.config_changes)
-    supervisord.remove("replica-1", "nobody")
+    record(supervisord.config_changes)
+    supervisord.remove("replica-1", "unknown")
     supervisord.add("broken")
     wait_until(lambda: supervisord.info()["broken"]["statename"] == "BACKOFF")
     supervisord._call_unless_done("stopProcess", "broken", True)
-    look(lambda: supervisord.remove("broken"))
-    look(supervisord.config_changes)
-    look(supervisord.shut_down)
-    look(lambda: supervisord.pid)
-    look(lambda: list(supervisord.processes()))
-    look(supervisord.config_changes)
-    return seen
+    record(lambda: supervisord.remove("broken"))
+    record(supervisord.config_changes)
+    record(supervisord.shut_down)
+    record(lambda: supervisord.pid)
+    record(lambda: list(supervisord.processes()))
+    record(supervisord.config_changes)
+    return results
 
 
 def test_fake_supervisord_acts_as_the_real_one(layout: Layout) -> None:
-    """The same calls return, raise and change the same on a real supervisord and on the fake of other tests."""
+    """A real supervisord and the fake of other tests return, raise and change the same in a sequence of calls."""
     real = observe(Supervisord(layout))
     fake = FakeSupervisord(layout)
     fake.fail("broken")
@@ -349,8 +349,8 @@ def test_fake_supervisord_acts_as_the_real_one(layout: Layout) -> None:
     ]  # fmt: skip
 
 
-def test_file_of_a_program_tells_what_it_sets(layout: Layout) -> None:
-    """A variable that a program's file sets is known by name and value; no file sets none."""
+def test_has_variable_compares_name_and_value(layout: Layout) -> None:
+    """A variable of a program's file is found by its complete name and value; a missing file has none."""
     supervisord = Supervisord(layout)
     assert not supervisord.has_variable("nap", "CODE_DIGEST", "0123")
     supervisord.write([nap(CODE_DIGEST="0123", ANOTHER="value")])
@@ -359,8 +359,8 @@ def test_file_of_a_program_tells_what_it_sets(layout: Layout) -> None:
     assert not supervisord.has_variable("nap", "DIGEST", "0123")
 
 
-def test_nginx_that_was_started_by_an_older_launcher_is_kept(layout: Layout) -> None:
-    """A program file that differs in the launcher's old module alone stays: to replace Nginx would cost requests."""
+def test_nginx_started_by_an_older_launcher_is_kept(layout: Layout) -> None:
+    """A program file that differs only in the old name of the launcher stays, so that Nginx is not replaced."""
     supervisord = Supervisord(layout)
     old = Program("nginx", ["python", "-m", "deploy.local.takeover", "nginx"], {"CONFIG_DIGEST": "1"}, stop_seconds=10)
     new = replace(old, command=["python", "-m", NGINX_LAUNCHER, "nginx"])
@@ -371,10 +371,10 @@ def test_nginx_that_was_started_by_an_older_launcher_is_kept(layout: Layout) -> 
     assert NGINX_LAUNCHER in (layout.programs / "nginx.conf").read_text()
 
 
-def test_old_name_of_the_launcher_is_still_known() -> None:
-    """A stack that older code started starts Nginx again by the module's old name."""
-    ran = subprocess.run(
+def test_old_launcher_name_still_works() -> None:
+    """A stack that an older version started can start Nginx by the launcher's old module name."""
+    completed = subprocess.run(
         [sys.executable, "-m", "deploy.local.takeover", "/bin/echo", "in its place"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert ran.stdout == "in its place\n"
+    assert completed.stdout == "in its place\n"

@@ -1,4 +1,4 @@
-"""What `make status`, `stats` and `logs` show."""
+"""Tests of the output of `make status`, `make stats` and `make logs` for a local stack."""
 
 from __future__ import annotations
 
@@ -23,40 +23,45 @@ from deploy.stack.specification import Stack
 from tests.support.servers import serving_thread
 from tests.support.waiting import wait_until
 
-# A parent whose two children share what it holds.
-FAMILY = "import os, time; held = b'x' * 30_000_000; os.fork(); os.fork(); time.sleep(600)"
+# A process that forks three children, which share its memory.
+FORKING_PROGRAM = "import os, time; data = b'x' * 30_000_000; os.fork(); os.fork(); time.sleep(600)"
 
 
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    one = Layout(tmp_path.resolve() / "var")
-    one.make()
-    monkeypatch.chdir(one.var)
-    return one
+    layout = Layout(tmp_path.resolve() / "var")
+    layout.make()
+    monkeypatch.chdir(layout.var)
+    return layout
 
 
 @pytest.fixture
 def supervisord(layout: Layout) -> Iterator[Supervisord]:
-    """A supervisord with the programs of a stack's names, that do nothing."""
-    one = Supervisord(layout)
-    one.start(os.environ)
-    one.write([Program("replica-1", [sys.executable, "-c", FAMILY], {}, 5), Program("nginx", ["sleep", "600"], {}, 5)])
-    one.add(*one.config_changes()[0])
-    yield one
-    pid = one.pid
+    """A supervisord with programs that have the names of a stack's and do nothing."""
+    running = Supervisord(layout)
+    running.start(os.environ)
+    running.write(
+        [
+            Program("replica-1", [sys.executable, "-c", FORKING_PROGRAM], {}, 5),
+            Program("nginx", ["sleep", "600"], {}, 5),
+        ]
+    )
+    running.add(*running.config_changes()[0])
+    yield running
+    pid = running.pid
     assert pid is not None
-    psutil.Process(pid).kill()  # quicker than to ask it
-    one.stop_leftovers()
+    psutil.Process(pid).kill()  # This is faster than a shutdown request.
+    running.stop_leftovers()
 
 
-def test_memory_of_a_process_columns() -> None:
-    """A process's share of its pages is no less than its own."""
+def test_proportional_memory_includes_private_memory() -> None:
+    """The proportional memory of a process is at least its private memory."""
     pss, private = _memory(psutil.Process())
     assert pss >= private > 0
 
 
 def test_ended_process_uses_nothing() -> None:
-    """A process that is gone has no tree and uses nothing."""
+    """An ended process has no process tree and uses no memory."""
     with subprocess.Popen(["sleep", "600"]) as process:
         gone = psutil.Process(process.pid)
         process.kill()
@@ -64,21 +69,21 @@ def test_ended_process_uses_nothing() -> None:
     assert _memory(gone) == (0, 0)
 
 
-def test_usage_of_real_programs(supervisord: Supervisord) -> None:
-    """Programs come in the order of their names, with their children, and memory that they share counts once."""
-    wait_for_family(supervisord)
+def test_usage_counts_shared_memory_of_children_once(supervisord: Supervisord) -> None:
+    """Programs are ordered by name and include their children, whose shared memory counts once."""
+    wait_for_children(supervisord)
     balancer, replica = usage(supervisord, 0.05)
     assert (balancer.name, balancer.processes, balancer.largest_worker) == ("nginx", 1, 0)
     assert (replica.name, replica.processes) == ("replica-1", 4)
-    for one in (balancer, replica):
-        assert one.pss >= one.private > 0
-        assert one.cpu_percent >= 0
+    for program in (balancer, replica):
+        assert program.pss >= program.private > 0
+        assert program.cpu_percent >= 0
     assert replica.private >= replica.largest_worker > 0
     assert replica.pss - replica.private > 25_000_000
 
 
-def wait_for_family(supervisord: Supervisord) -> None:
-    """Wait until the program replica-1 has made all of its processes."""
+def wait_for_children(supervisord: Supervisord) -> None:
+    """Wait until the program replica-1 has started all of its processes."""
 
     def is_complete() -> bool:
         pid = supervisord.info()["replica-1"]["pid"]
@@ -88,8 +93,8 @@ def wait_for_family(supervisord: Supervisord) -> None:
 
 
 def test_stats_prints_a_line_per_program_and_total(supervisord: Supervisord) -> None:
-    """A line a program, aligned, and a total."""
-    wait_for_family(supervisord)
+    """The table has a line per program, and the total is below it."""
+    wait_for_children(supervisord)
     lines = stats(Stack(http_port=8080), supervisord, seconds=0.05)
     assert lines[0].split()[0] == "NAME"
     assert [line.split()[0] for line in lines[1:3]] == ["nginx", "replica-1"]
@@ -103,12 +108,12 @@ def test_memory_is_shown_in_decimal_megabytes() -> None:
 
 
 class Health(BaseHTTPRequestHandler):
-    """Answers as a replica does that serves an old copy of a model trained on synthetic data."""
+    """A replica that serves a stale copy of a model trained on synthetic data."""
 
     def do_GET(self) -> None:
         model = {"name": "covertype", "version": "3", "engine": "sklearn", "trained_on": "synthetic"}
-        told = {"stale": "no registry", "refused": "no signature"}
-        body = json.dumps({"status": "ok", "model": model, "workers": 2, **told}).encode()
+        notes = {"stale": "no registry", "refused": "no signature"}
+        body = json.dumps({"status": "ok", "model": model, "workers": 2, **notes}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -128,14 +133,14 @@ def replica(path: str) -> Iterator[None]:
 
 
 def test_status_shows_readiness_missing_programs_and_notes(supervisord: Supervisord) -> None:
-    """A replica that answers is ready with its model; what is not there is missing; what one should know is noted."""
-    wait_for_family(supervisord)
+    """The status shows which replicas are ready, their models, missing programs, and notes."""
+    wait_for_children(supervisord)
     with replica("run/1.sock"):
         lines = status(Stack(replicas=2, http_port=8080, locust_port=8090), supervisord, Layout(Path.cwd()))
     assert lines[0].split() == ["NAME", "STATE", "PID", "UPTIME", "READY", "MODEL", "ENGINE", "WORKERS"]
-    one = lines[1].split()
-    assert one[:3] == ["replica-1", "running", str(supervisord.info()["replica-1"]["pid"])]
-    assert one[-5:] == ["yes", "covertype", "3", "sklearn", "2"]
+    replica_columns = lines[1].split()
+    assert replica_columns[:3] == ["replica-1", "running", str(supervisord.info()["replica-1"]["pid"])]
+    assert replica_columns[-5:] == ["yes", "covertype", "3", "sklearn", "2"]
     assert lines[2].split() == ["replica-2", "missing", "no"]
     assert lines[3].split()[:2] == ["nginx", "running"]
     assert lines[4].split() == ["locust", "missing"]
@@ -159,8 +164,8 @@ def test_stopped_program_has_no_pid_or_uptime(state: str) -> None:
     )
 
 
-def test_logs_of_an_unknown_service(layout: Layout) -> None:
-    """An unknown service is named with those that there are."""
+def test_logs_of_an_unknown_service_are_refused(layout: Layout) -> None:
+    """The error for an unknown service lists the known ones."""
     with pytest.raises(CommandError) as caught:
         follow_logs(layout, "gunicorn")
     assert str(caught.value) == "S='gunicorn': expected one of server, nginx, locust, mlflow, all"
@@ -168,26 +173,26 @@ def test_logs_of_an_unknown_service(layout: Layout) -> None:
 
 @pytest.mark.parametrize("service", ["server", "nginx", "locust", "all"])
 def test_logs_of_unstarted_service_are_one_line(service: str, layout: Layout) -> None:
-    """A service that never ran has no log, which is told in one line."""
+    """The error for a service without a log says how to start it."""
     with pytest.raises(CommandError) as caught:
         follow_logs(layout, service)
     assert str(caught.value) == f"{service} has no log yet; start it with: make up"
 
 
 @pytest.mark.parametrize(
-    ("service", "shown"),
+    ("service", "expected"),
     [("server", ["of replica-1", "of replica-2"]), ("nginx", ["of access", "of nginx"]), ("locust", ["of locust"])],
 )
-def test_logs_without_terminal_print_last_lines(service: str, shown: list[str], layout: Layout) -> None:
-    """Without a terminal the last lines of each log of a service are shown, and the command ends."""
+def test_logs_without_terminal_print_last_lines(service: str, expected: list[str], layout: Layout) -> None:
+    """Without a terminal, the last lines of each log of a service are printed, and the command ends."""
     for name in ("replica-1", "replica-2", "nginx", "access", "locust"):
         layout.log(name).write_text(f"of {name}\n")
     script = (
         "import sys; from pathlib import Path; from deploy.stack.paths import Layout; "
         "from deploy.backends.local.watch import follow_logs; follow_logs(Layout(Path(sys.argv[1])), sys.argv[2])"
     )
-    ran = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", script, str(layout.var), service],
         cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
-    assert sorted(line for line in ran.stdout.splitlines() if line.startswith("of ")) == shown
+    assert sorted(line for line in completed.stdout.splitlines() if line.startswith("of ")) == expected
