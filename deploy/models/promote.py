@@ -94,7 +94,7 @@ def undo(options: ModelOptions, document: Mapping[str, Any]) -> dict[str, Any]:
     settings = options.settings
     copies = Copies(settings.models_dir)
     if document["current"]:
-        copies.make_previous_current()
+        copies.restore_previous()
     if document["copy"] is not None:
         copies.record(Copy.from_json(document["copy"]), settings.tracking_uri)
     _connect(settings)

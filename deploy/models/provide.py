@@ -41,9 +41,9 @@ def _stored(copies: Copies, copy: Copy) -> Copy:
         return copy
     with copies.lock():
         if not copies.holds(copy.digest):
-            with copies.aside() as aside:
-                shutil.copytree(copy.model_folder, aside / "model")
-                copies.add(aside / "model", copy.digest)
+            with copies.staging_folder() as staging:
+                shutil.copytree(copy.model_folder, staging / "model")
+                copies.add(staging / "model", copy.digest)
     return replace(copy, model_folder=stored_folder)
 
 
@@ -52,7 +52,7 @@ def main() -> int:
     try:
         options = ModelOptions.read(os.environ)
         if sys.argv[1:] == ["--undo"]:
-            Copies(options.settings.models_dir).make_previous_current()
+            Copies(options.settings.models_dir).restore_previous()
             return 0
         copy = provide(options)
     except (CommandError, StartError) as error:

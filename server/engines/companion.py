@@ -43,7 +43,7 @@ def find(mlmodel: MLmodel, engine: str) -> Path:
 
 def model_digest(mlmodel: MLmodel) -> str:
     """What a companion was made from: the model's files without companions, and the columns of its signature."""
-    files = folder_digest(mlmodel.folder, without={"MLmodel", *FLAVORS})
+    files = folder_digest(mlmodel.folder, excluding={"MLmodel", *FLAVORS})
     columns = [(column.name, column.type, column.required) for column in mlmodel.schema.columns]
     return hashlib.sha256(f"{files}\n{columns}".encode()).hexdigest()
 

@@ -1,1 +1,1 @@
-"""Model folders on this host: resolved from MODEL_URI, downloaded, verified and kept as last good copies."""
+"""The model store: models resolved from MODEL_URI, downloaded, verified, and kept on this host as last good copies."""

@@ -1,6 +1,6 @@
-"""What opens the registry, from files: engines hand out secrets as files, and MLflow reads variables.
+"""Credentials of the registry, read from files: container engines provide secrets as files, and MLflow reads variables.
 
-Only the resolver's short-lived process gets them, so that no environment of a replica has a secret in it.
+Only the resolver's short-lived process gets the variables, so that a replica's environment contains no secret.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from pathlib import Path
 from server.errors import SettingsError
 from server.system.files import read_small_file
 
-VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+CREDENTIAL_VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 def with_credentials(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment, with each ``<variable>_FILE`` read into its variable; a file comes before the variable itself.
+    """Return the environment with each variable set from its ``<variable>_FILE``, which overrides the variable.
 
     Raises:
         SettingsError: a file cannot be read, or is empty.
     """
-    named = {name: environ.get(f"{name}_FILE", "") for name in VARIABLES}
-    return {**environ, **{name: _content(f"{name}_FILE", path) for name, path in named.items() if path}}
+    paths = {name: environ.get(f"{name}_FILE", "") for name in CREDENTIAL_VARIABLES}
+    return {**environ, **{name: _read_secret(f"{name}_FILE", path) for name, path in paths.items() if path}}
 
 
-def _content(name: str, path: str) -> str:
+def _read_secret(name: str, path: str) -> str:
     try:
-        # The line break is the editor's.
+        # Editors end a file with a line break, which is not part of the secret.
         text = read_small_file(Path(path)).decode().rstrip("\r\n")
     except UnicodeDecodeError:
-        raise SettingsError(f"{name}={path!r}: cannot be read: it is no text") from None
+        raise SettingsError(f"{name}={path!r}: cannot be read: expected text in UTF-8") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SettingsError(f"{name}={path!r}: cannot be read: {reason}") from None

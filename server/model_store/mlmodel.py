@@ -1,4 +1,4 @@
-"""The ``MLmodel`` file: how MLflow describes a model in its folder. Read without importing MLflow."""
+"""The ``MLmodel`` file, in which MLflow describes a model in its folder, read without importing MLflow."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from server.inference.schema import InputSchema
 
 @dataclass(frozen=True, slots=True)
 class MLmodel:
-    """What a model's folder says of itself.
+    """The description of a model in its folder.
 
-    ``example`` is a request's JSON document, or None; ``params`` are the names of what may be asked of it beside rows.
+    ``example`` is the first row of the input example, by name, or None. ``params`` are the names of the signature's
+    parameters, which MLflow lets a request pass to the model.
     """
 
     folder: Path
@@ -33,9 +34,9 @@ class MLmodel:
         """Read ``folder/MLmodel`` and the input example beside it.
 
         Raises:
-            ModelError: the file is missing or not one of MLflow's, or its signature cannot be served.
+            ModelError: the file is missing or invalid, or its signature cannot be served.
         """
-        document = _document(folder / "MLmodel")
+        document = _read_document(folder / "MLmodel")
         metadata = document.get("metadata") or {}
         signature = document.get("signature") or {}
         try:
@@ -47,29 +48,29 @@ class MLmodel:
             flavors=document.get("flavors") or {},
             schema=InputSchema.from_signature(inputs, metadata.get("ranges") or {}),
             trained_on=metadata.get("trained_on"),
-            example=_example(folder, document.get("saved_input_example_info") or {}),
+            example=_read_example(folder, document.get("saved_input_example_info") or {}),
             params=frozenset(str(param.get("name")) for param in params or ()),
         )
 
 
-def _document(path: Path) -> dict[str, Any]:
+def _read_document(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_bytes())
     except FileNotFoundError:
-        raise ModelError(f"{path.parent} is no MLflow model: it has no file MLmodel") from None
+        raise ModelError(f"{path.parent} is not an MLflow model: it has no file MLmodel") from None
     except yaml.YAMLError:
         raise ModelError(f"{path} is not YAML") from None
     if not isinstance(document, dict):
-        raise ModelError(f"{path} does not describe a model")
+        raise ModelError(f"{path}: expected a mapping that describes a model")
     return document
 
 
-def _example(folder: Path, saved: Mapping[str, Any]) -> object:
-    """MLflow's example in our form: the first row, by name. Only DataFrames in their split form are read."""
-    if saved.get("pandas_orient") != "split":
+def _read_example(folder: Path, info: Mapping[str, Any]) -> object:
+    """Return the first row of the input example, by name. Only examples saved as split DataFrames are read."""
+    if info.get("pandas_orient") != "split":
         return None
     try:
-        frame = json.loads((folder / str(saved["artifact_path"])).read_bytes())
+        frame = json.loads((folder / str(info["artifact_path"])).read_bytes())
         return dict(zip(frame["columns"], frame["data"][0], strict=True))
     except (OSError, ValueError, KeyError, IndexError, TypeError):
-        return None  # an example is a courtesy: without it, the schema makes one
+        return None  # the example is optional: without it, one is made up from the schema

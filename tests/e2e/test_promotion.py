@@ -38,7 +38,7 @@ BALLAST_BYTES = 40_000_000
 PREDICTION_OF_VERSION = {"1": 11, "2": 22}  # the valid versions, whose predictions are constant
 ERROR_OF_VERSION = {
     "3": "the model cannot be served: the model's file model.pkl does not load",
-    "4": "the model's files are not what was registered",
+    "4": "the model's files differ from those registered",
     "5": "its signature differs from the served model's: column soil_type is missing; FORCE=1 accepts it",
     "6": "the model fails to predict its own example: ValueError: X has 12 features",
     "7": "covertype version 7 was not promoted, and the previous version is served again: replica-1: ",
@@ -241,8 +241,10 @@ def test_sighup_without_a_registry_serves_the_last_good_copy(on_version_1: Stack
             load.wait_for(300)
             health = on_version_1.health(2)
             assert (health["source"], health["model"]["version"]) == ("the last good copy", "1")
-            assert "mlflow.db is not there" in health["stale"]
-            assert f"the registry's database {database} is not there" in on_version_1.make_error("promote", "VERSION=2")
+            assert "mlflow.db does not exist" in health["stale"]
+            assert f"the registry's database {database} does not exist" in on_version_1.make_error(
+                "promote", "VERSION=2"
+            )
             assert not database.exists()
         finally:
             moved.rename(database)

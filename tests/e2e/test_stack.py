@@ -165,7 +165,7 @@ def test_restart_without_the_registry_serves_the_last_good_copy(stack: Stack) ->
         stack.make_ok("restart")
         health = stack.health(1)
         assert health["source"] == "the last good copy"
-        assert "mlflow.db is not there" in health["stale"]
+        assert "mlflow.db does not exist" in health["stale"]
         assert stack.predict()[0] == 200
         assert "last good copy" in stack.make_ok("status")
         assert not database.exists()

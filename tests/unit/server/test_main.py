@@ -110,7 +110,7 @@ def test_missing_model_stops_the_start(environ: dict[str, str]) -> None:
 def test_missing_registry_stops_the_start(environ: dict[str, str]) -> None:
     """A missing registry database stops the start, and no empty database is created."""
     ended = start(environ | {"MODEL_URI": "models:/covertype@champion"})
-    assert_failed_with_one_line(ended, "the registry's database", "mlflow.db is not there")
+    assert_failed_with_one_line(ended, "the registry's database", "mlflow.db does not exist")
     assert not Path(environ["VAR_DIR"], "mlflow.db").exists()
 
 
@@ -415,7 +415,7 @@ def test_reload_keeps_previous_model_if_record_is_missing(app: ReplicaApp, tmp_p
     record.rename(record.with_suffix(".moved"))
     reloaded = reload(app)
     assert reloaded.model is app.model
-    assert f"there is no {record}" in str(reloaded.reload.refused)
+    assert f"{record} does not exist" in str(reloaded.reload.refused)
     record.with_suffix(".moved").rename(record)
     assert reload(reloaded).reload == Reload(2)
 

@@ -209,8 +209,7 @@ def test_wrong_digest_is_refused_even_when_forced(hills: Hills, force: bool) -> 
     version = hills.register(digest="0" * 64)
     message = hills.refused_version(version, force=force)
     assert message.startswith("version 2 may not be promoted: MODEL_URI=")
-    assert "the model's files are not what was registered: digest " in message
-    assert message.endswith(", expected 000000000000")
+    assert "the model's files differ from those registered: expected digest 000000000000, got " in message
 
 
 def test_unloadable_model_is_refused_even_when_forced(hills: Hills) -> None:
@@ -301,7 +300,7 @@ def test_missing_registry_is_refused_despite_a_copy(two: Hills) -> None:
     two.check("2")
     served = two.served().digest
     with moved_away(two.registry) as database:
-        with pytest.raises(StartError, match=f"^the registry's database {database} is not there$"):
+        with pytest.raises(StartError, match=f"^the registry's database {database} does not exist$"):
             check(ModelOptions.read(two.environ), "2", served=served, force=False)
         assert not database.exists()
 
@@ -319,7 +318,7 @@ def test_stale_copy_is_refused_even_when_forced(two: Hills, force: bool, monkeyp
         return copy
 
     monkeypatch.setattr(candidate, "resolve", resolve_without_registry)
-    with pytest.raises(RegistryError, match=r"^the registry's database .* is not there$"):
+    with pytest.raises(RegistryError, match=r"^the registry's database .* does not exist$"):
         candidate.examine(two.pointer, "2", ModelOptions.read(two.environ), served=None, force=force)
 
 
@@ -345,7 +344,7 @@ def test_accept_with_current_writes_current_json(two: Hills) -> None:
     Copies(two.models).make_current(two.served())
     checked = two.check("2")
     accept(ModelOptions.read(two.environ), checked, current=True)
-    current = Copy.recorded(two.models / "current.json")
+    current = Copy.from_record(two.models / "current.json")
     assert (current.version, current.uri, current.digest) == ("2", two.environ["MODEL_URI"], checked["copy"]["digest"])
     assert current.needs == checked["weight"]["needs"]
 
@@ -379,7 +378,7 @@ def test_accept_without_a_registry_changes_nothing(two: Hills) -> None:
     Copies(two.models).make_current(two.served())
     checked, old_state = two.check("2"), two.state()
     with moved_away(two.registry) as database:
-        with pytest.raises(StartError, match=f"^the registry's database {database} is not there$"):
+        with pytest.raises(StartError, match=f"^the registry's database {database} does not exist$"):
             accept(ModelOptions.read(two.environ), checked, current=True)
         assert not database.exists()
     assert two.state() == old_state
@@ -414,7 +413,7 @@ def test_undo_without_a_registry_restores_the_copies(two: Hills) -> None:
     old_record = (two.models / "current.json").read_bytes()
     accepted = accept(ModelOptions.read(two.environ), two.check("2"), current=True)
     with moved_away(two.registry) as database:
-        with pytest.raises(StartError, match=f"^the registry's database {database} is not there$"):
+        with pytest.raises(StartError, match=f"^the registry's database {database} does not exist$"):
             undo(ModelOptions.read(two.environ), accepted)
         assert not database.exists()
         assert two.served().version == "1"
@@ -491,7 +490,7 @@ def test_new_process_creates_no_missing_database(two: Hills) -> None:
         completed = subprocess.run(command, cwd=ROOT, env=two.environ, capture_output=True, text=True, check=False)
         assert not database.exists()
     assert (completed.returncode, completed.stdout) == (1, "")
-    assert completed.stderr == f"error: the registry's database {database} is not there\n"
+    assert completed.stderr == f"error: the registry's database {database} does not exist\n"
 
 
 def test_refused_database_connection_fails_immediately(two: Hills) -> None:

@@ -70,7 +70,7 @@ def test_model_folder_is_copied_and_made_current(
     stored_folder = tmp_path / "var" / "models" / digest / "model"
     assert copy == Copy(stored_folder, "tree", digest[:12], str(model), digest, needs=copy.needs)
     assert folder_digest(stored_folder) == digest
-    assert Copy.recorded(record) == copy
+    assert Copy.from_record(record) == copy
     assert copy.needs is not None
     assert 20 * M < copy.needs < 1024 * M
     assert {path.name for path in (tmp_path / "var" / "models").iterdir()} == {".lock", digest, "current.json"}
@@ -90,7 +90,7 @@ def test_providing_the_same_model_writes_nothing(environ: dict[str, str], record
     second = provide(ModelOptions.read(environ))
     assert replace(second, needs=first.needs) == first
     assert (second.model_folder.stat().st_ino, (second.model_folder / "MLmodel").stat().st_mtime_ns) == stamps
-    assert Copy.recorded(record) == second
+    assert Copy.from_record(record) == second
 
 
 def test_damaged_copy_is_replaced(environ: dict[str, str], model: Path) -> None:
@@ -110,7 +110,7 @@ def test_new_model_becomes_current_and_old_copy_stays(environ: dict[str, str], r
     first = provide(ModelOptions.read(environ))
     other_model = write_model(tmp_path / "other", metadata={"trained_on": "file: rows.csv"})
     second = provide(ModelOptions.read(environ | {"MODEL_URI": str(other_model)}))
-    assert Copy.recorded(record) == second
+    assert Copy.from_record(record) == second
     assert second.digest != first.digest
     assert folder_digest(first.model_folder) == first.digest
 
@@ -148,7 +148,7 @@ def test_model_failing_its_example_is_still_provided(environ: dict[str, str], re
     """A model that fails to predict its own example is provided all the same, because the server serves it."""
     other_model = write_estimator(tmp_path / "other", DecisionTreeClassifier().fit([[0.0, 0.0], [1.0, 1.0]], [0, 1]))
     copy = provide(ModelOptions.read(environ | {"MODEL_URI": str(other_model)}))
-    assert Copy.recorded(record) == copy
+    assert Copy.from_record(record) == copy
     assert copy.needs is not None
     assert copy.needs > 20 * M
 
@@ -158,17 +158,17 @@ def test_undo_restores_the_previous_model(environ: dict[str, str], record: Path,
     first = provide(ModelOptions.read(environ))
     second = environ | {"MODEL_URI": str(write_model(tmp_path / "other", metadata={"trained_on": "file: rows.csv"}))}
     provide(ModelOptions.read(second))
-    assert Copy.recorded(record) != first
+    assert Copy.from_record(record) != first
     completed = run(second | {"MODEL_URI": "/no/such/model"}, "--undo")
     assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", "")
-    assert Copy.recorded(record) == first
+    assert Copy.from_record(record) == first
 
 
 def test_command_prints_current_model_and_required_memory(environ: dict[str, str], model: Path, record: Path) -> None:
     """The command prints one line with the current model and the memory that it needs."""
     completed = run(environ)
     assert (completed.returncode, completed.stderr) == (0, "")
-    needs = math.ceil((Copy.recorded(record).needs or 0) / M)
+    needs = math.ceil((Copy.from_record(record).needs or 0) / M)
     version = folder_digest(model)[:12]
     assert completed.stdout == f"tree version {version} is ready to be served; it needs about {needs}M of memory\n"
 
@@ -208,17 +208,17 @@ def test_unreachable_registry_provides_the_last_good_copy(
     """If the registry is unreachable, the last good copy becomes current, and the command says so."""
     uri, tracking_uri = "models:/tiny@champion", f"sqlite:///{tmp_path}/gone.db"
     copies = Copies(tmp_path / "var" / "models")
-    with copies.aside() as aside:
-        model.rename(aside / "model")
-        digest = folder_digest(aside / "model")
-        copies.add(aside / "model", digest)
+    with copies.staging_folder() as staging:
+        model.rename(staging / "model")
+        digest = folder_digest(staging / "model")
+        copies.add(staging / "model", digest)
     copies.record(Copy(copies.path(digest), "tiny", "7", uri, digest), tracking_uri)
     completed = run(environ | {"MODEL_URI": uri, "MLFLOW_TRACKING_URI": tracking_uri})
     assert completed.returncode == 0, completed.stderr
-    reason = f"the registry's database {tmp_path}/gone.db is not there"
+    reason = f"the registry's database {tmp_path}/gone.db does not exist"
     assert completed.stdout.startswith("tiny version 7 is ready to be served; ")
     assert completed.stdout.endswith(f"; it is the last good copy: {reason}\n")
-    assert Copy.recorded(record).stale == reason
+    assert Copy.from_record(record).stale == reason
 
 
 def test_measured_memory_grows_with_the_model(
@@ -230,7 +230,7 @@ def test_measured_memory_grows_with_the_model(
     needs = []
     for folder in (model, write_estimator(tmp_path / "heavy", heavy)):
         assert run(environ | {"MODEL_URI": str(folder)}).returncode == 0
-        needs.append(Copy.recorded(record).needs or 0)
+        needs.append(Copy.from_record(record).needs or 0)
     assert needs[1] - needs[0] > BALLAST * 3 / 4
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from deploy.stack.paths import ROOT
-from server.model_store.credentials import VARIABLES
+from server.model_store.credentials import CREDENTIAL_VARIABLES
 
 FOLDER = ROOT / "deploy/swarm"
 FILES = sorted(path.name for path in FOLDER.glob("*.yml"))
@@ -147,7 +147,7 @@ def test_secret_files_are_readable_only_by_their_service() -> None:
 def test_credential_variables_are_read_by_the_resolver() -> None:
     """Each variable that names the file of a credential is one that the model resolver reads."""
     (service,) = read_services(FOLDER / "credentials.yml").values()
-    assert set(service["environment"]) <= {f"{name}_FILE" for name in VARIABLES}
+    assert set(service["environment"]) <= {f"{name}_FILE" for name in CREDENTIAL_VARIABLES}
 
 
 def test_training_is_retried_until_the_registry_has_started() -> None:

@@ -1,4 +1,4 @@
-"""What opens the registry, read from files for the resolver alone."""
+"""Tests of registry credentials, which only the resolver's process gets, from files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from server.model_store.resolve import resolve_in_child
 from tests.support.servers import serving_thread
 
 
-class _Asked(BaseHTTPRequestHandler):
-    """A registry that remembers who asked, and refuses."""
+class _RefusingRegistry(BaseHTTPRequestHandler):
+    """A registry that records the Authorization header of each request, and answers 403."""
 
     tokens: list[str | None]
 
@@ -25,31 +25,32 @@ class _Asked(BaseHTTPRequestHandler):
         self.send_error(403)
 
     def log_message(self, *_: object) -> None:
-        """Nothing to the tests' output."""
+        """Keep the log out of the tests' output."""
 
 
 @pytest.fixture
 def registry() -> Iterator[HTTPServer]:
-    _Asked.tokens = []
-    with serving_thread(HTTPServer(("127.0.0.1", 0), _Asked)) as one:
-        yield one
+    _RefusingRegistry.tokens = []
+    with serving_thread(HTTPServer(("127.0.0.1", 0), _RefusingRegistry)) as server:
+        yield server
 
 
 def test_missing_credentials_variable_changes_nothing() -> None:
-    """Where no file is named, the environment stays as it is."""
-    assert with_credentials({"MLFLOW_TRACKING_TOKEN": "told", "A": "b"}) == {"MLFLOW_TRACKING_TOKEN": "told", "A": "b"}
+    """The environment is unchanged if no variable names a file."""
+    environ = {"MLFLOW_TRACKING_TOKEN": "from a variable", "A": "b"}
+    assert with_credentials(environ) == environ
 
 
 def test_file_content_overrides_the_variable(tmp_path: Path) -> None:
-    """A file's content without the line break at its end comes before the variable itself."""
+    """The content of a file, without the line break at its end, overrides the variable."""
     (tmp_path / "token").write_text("from a file \n")
-    environ = {"MLFLOW_TRACKING_TOKEN": "told", "MLFLOW_TRACKING_TOKEN_FILE": str(tmp_path / "token")}
+    environ = {"MLFLOW_TRACKING_TOKEN": "from a variable", "MLFLOW_TRACKING_TOKEN_FILE": str(tmp_path / "token")}
     assert with_credentials(environ) == {**environ, "MLFLOW_TRACKING_TOKEN": "from a file "}
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff"])
-def test_file_without_a_secret(tmp_path: Path, content: bytes | None) -> None:
-    """A file that is not there, empty or no text stops the start, by name and without what is in it."""
+def test_file_without_a_secret_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    """A missing, empty or binary file is refused with its variable and path, and without its content."""
     path = tmp_path / "password"
     if content is not None:
         path.write_bytes(content)
@@ -59,7 +60,7 @@ def test_file_without_a_secret(tmp_path: Path, content: bytes | None) -> None:
 
 
 def test_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
-    """A named pipe, which would keep its reader waiting for ever, stops the start by name."""
+    """A named pipe, on which a reader would block, is refused with its variable and path."""
     path = tmp_path / "token"
     os.mkfifo(path)
     with pytest.raises(SettingsError, match=f"^MLFLOW_TRACKING_TOKEN_FILE='{path}': .*regular file"):
@@ -67,7 +68,7 @@ def test_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
 
 
 def test_registry_receives_the_token_of_the_file(tmp_path: Path, registry: HTTPServer) -> None:
-    """The registry gets the token of the file, which this process's own environment has not."""
+    """The registry receives the token of the file, which is not in the environment of this process."""
     (tmp_path / "token").write_text("from-a-file")
     address = f"http://127.0.0.1:{registry.server_port}"
     environ = {
@@ -79,5 +80,5 @@ def test_registry_receives_the_token_of_the_file(tmp_path: Path, registry: HTTPS
     }
     with pytest.raises(RegistryError, match="403"):
         resolve_in_child(environ)
-    assert set(_Asked.tokens) == {"Bearer from-a-file"}
+    assert set(_RefusingRegistry.tokens) == {"Bearer from-a-file"}
     assert "MLFLOW_TRACKING_TOKEN" not in os.environ

@@ -1,4 +1,4 @@
-"""What the digest of a model's folder depends on, and what not."""
+"""Tests of the digest of a model's folder: which changes it depends on and which it ignores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_digest_is_sha256_over_sorted_paths(tmp_path: Path) -> None:
-    """The digest is SHA-256 over a line a file, in the order of the paths, as other programs can compute it."""
+    """The digest is the SHA-256 over one line per file in the order of the paths, which other programs can compute."""
     (tmp_path / "b").mkdir()
     lines = b""
     for name, content in (("a", b"1"), ("b/c", b""), ("d", b"2")):
@@ -33,12 +33,12 @@ def test_digest_is_sha256_over_sorted_paths(tmp_path: Path) -> None:
 
 def test_digest_ignores_location_and_times(folder: Path, tmp_path: Path) -> None:
     """A copy elsewhere, with other times, has the same digest."""
-    copy = shutil.copytree(folder, tmp_path / "elsewhere" / "other", copy_function=shutil.copyfile)
+    copy = shutil.copytree(folder, tmp_path / "elsewhere" / "copy", copy_function=shutil.copyfile)
     assert folder_digest(copy) == folder_digest(folder)
 
 
 def test_any_file_change_changes_the_digest(folder: Path) -> None:
-    """A flipped bit, another name, a file more and a file less each give another digest."""
+    """The digest changes with a flipped bit, a renamed file, an additional file and a missing file."""
     digests = [folder_digest(folder)]
     content = bytearray((folder / "model.skops").read_bytes())
     content[1_000_000] ^= 1
@@ -57,20 +57,20 @@ def test_any_file_change_changes_the_digest(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["registered_model_meta", "code/__pycache__/own.cpython-311.pyc"])
 def test_digest_ignores_mlflow_and_bytecode_files(folder: Path, name: str) -> None:
-    """What MLflow adds to a download, and Python to imported code, does not make it another model."""
-    before = folder_digest(folder)
+    """The digest ignores the file that MLflow adds to a download, and the bytecode that Python adds to code."""
+    initial = folder_digest(folder)
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("added later")
-    assert folder_digest(folder) == before
+    assert folder_digest(folder) == initial
 
 
-def test_same_name_deeper_counts(folder: Path) -> None:
-    """Only at the top is MLflow's file ignored; deeper, a file of that name is the model's own."""
-    before = folder_digest(folder)
+def test_file_named_like_mlflows_in_a_subfolder_counts(folder: Path) -> None:
+    """MLflow's file is ignored only in the model's folder itself; in a subfolder, a file of that name counts."""
+    initial = folder_digest(folder)
     (folder / "code" / "registered_model_meta").touch()
-    assert folder_digest(folder) != before
+    assert folder_digest(folder) != initial
 
 
 def test_empty_folder_has_the_empty_digest(tmp_path: Path) -> None:
-    """A folder without files, or none at all, has the digest of nothing, which no model has."""
+    """An empty or missing folder has the digest of no files, which no model has."""
     assert folder_digest(tmp_path) == folder_digest(tmp_path / "none") == hashlib.sha256().hexdigest()

@@ -1,4 +1,4 @@
-"""Reading a model's folder without MLflow, and what is made of it."""
+"""Tests of reading a model's folder without MLflow, and of the model that is loaded from it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from server.model_store.mlmodel import MLmodel
 from server.settings import ROOT
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
+    warnings.simplefilter("ignore")  # MLflow's imports warn, depending on the other packages that are installed
     import mlflow.pyfunc
     import mlflow.sklearn
     from mlflow.models import infer_signature
 
-# MLflow 3.17 inside: its input examples under pandas 3.
+# MLflow 3.17 causes this warning itself when it saves an input example under pandas 3.
 pytestmark = pytest.mark.filterwarnings("ignore:Operation with range is deprecated:DeprecationWarning")
 
 FRAME = pd.DataFrame({"width": [1.5, 2.5, 4.0], "height": [2.0, 3.0, 5.0]})
@@ -68,7 +68,7 @@ def load(folder: Path) -> Model:
 
 
 def test_mlflow_model_folder_is_read(saved: Path) -> None:
-    """All that the server needs of a model that MLflow saved is read from its folder."""
+    """Flavors, schema, ranges, metadata and example of a model that MLflow saved are read from its folder."""
     mlmodel = MLmodel.read(saved)
     assert mlmodel.folder == saved
     assert set(mlmodel.flavors) == {"sklearn", "python_function"}
@@ -79,18 +79,18 @@ def test_mlflow_model_folder_is_read(saved: Path) -> None:
     assert mlmodel.example == {"width": 1.5, "height": 2.0}
 
 
-def test_read_without_mlflow(saved: Path) -> None:
-    """Neither MLflow nor pandas nor scikit-learn comes into memory by reading the description."""
+def test_reading_a_model_folder_does_not_import_mlflow(saved: Path) -> None:
+    """Reading the description of a model imports none of MLflow, pandas and scikit-learn."""
     code = (
         "import sys, pathlib; from server.model_store.mlmodel import MLmodel; MLmodel.read(pathlib.Path(sys.argv[1]));"
         "print({'mlflow', 'pandas', 'sklearn'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code, saved], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    process = subprocess.run([sys.executable, "-c", code, saved], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert process.stdout == "set()\n"
 
 
-def test_by_its_signature_alone(tmp_path: Path) -> None:
-    """A model without metadata and without an example is served by its signature."""
+def test_model_without_metadata_and_example_is_read(tmp_path: Path) -> None:
+    """A model that has only a signature is read, without ranges and without an example."""
     mlmodel = MLmodel.read(write(tmp_path))
     assert [(column.name, column.required, column.has_range) for column in mlmodel.schema.columns] == [
         ("rooms", True, False),
@@ -101,16 +101,16 @@ def test_by_its_signature_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("metadata", [None, {}, {"ranges": None}, {"other": 1}])
 def test_unrelated_metadata_sets_no_ranges(tmp_path: Path, metadata: object) -> None:
-    """Metadata that says nothing of ranges limits nothing."""
+    """Metadata without ranges limit no column."""
     assert not any(column.has_range for column in MLmodel.read(write(tmp_path, metadata=metadata)).schema.columns)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "does not describe a model"),
-        (b"- a list", "does not describe a model"),
-        (b"just words", "does not describe a model"),
+        (b"", "expected a mapping"),
+        (b"- a list", "expected a mapping"),
+        (b"just words", "expected a mapping"),
         (b"a: [1", "is not YAML"),
         (b"\xff\xfe\x00\x00\x01", "is not YAML"),
         (b"a: !!python/object/apply:os.getcwd []", "is not YAML"),
@@ -122,7 +122,7 @@ def test_unrelated_metadata_sets_no_ranges(tmp_path: Path, metadata: object) -> 
     ],
 )
 def test_invalid_mlmodel_file_is_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
-    """A file that is not MLflow's, or a signature that cannot be served, is refused in one line."""
+    """An invalid MLmodel file, or a signature that cannot be served, is refused with a one-line error."""
     (tmp_path / "MLmodel").write_bytes(content)
     with pytest.raises(ModelError, match=message) as caught:
         MLmodel.read(tmp_path)
@@ -130,9 +130,9 @@ def test_invalid_mlmodel_file_is_refused_in_one_line(tmp_path: Path, content: by
 
 
 def test_missing_mlmodel_file_is_named(tmp_path: Path) -> None:
-    """A folder without an MLmodel file is named, and so is one that is not there."""
+    """The error for a folder without an MLmodel file, or for a missing folder, names the folder."""
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(ModelError, match=f"{folder} is no MLflow model"):
+        with pytest.raises(ModelError, match=f"{folder} is not an MLflow model"):
             MLmodel.read(folder)
 
 
@@ -150,14 +150,14 @@ def test_missing_mlmodel_file_is_named(tmp_path: Path) -> None:
         ({"pandas_orient": "split", "artifact_path": "example.json"}, '{"columns": 3, "data": [[1]]}'),
     ],
 )
-def test_example_of_another_form(tmp_path: Path, info: dict[str, str], content: str) -> None:
-    """An example that cannot be read is no example; the model is served all the same."""
+def test_unreadable_example_is_ignored(tmp_path: Path, info: dict[str, str], content: str) -> None:
+    """A model whose example has another format or cannot be read is read without an example."""
     (tmp_path / "example.json").write_text(content)
     assert MLmodel.read(write(tmp_path, saved_input_example_info=info)).example is None
 
 
 def test_loaded_model_predicts_its_own_example(saved: Path) -> None:
-    """A loaded model has the copy's names, the folder's schema and example, and predicts its own example."""
+    """A loaded model has the copy's name and version, the folder's schema and example, and predicts the example."""
     model = load(saved)
     assert (model.name, model.version, model.uri, model.trained_on) == (
         *("homes", "7", "models:/homes/7"),
@@ -177,14 +177,14 @@ def test_loaded_model_predicts_its_own_example(saved: Path) -> None:
     ],
 )
 def test_invalid_example_is_replaced_by_schema_example(saved: Path, data: object, example: object) -> None:
-    """An example out of the model's own ranges gives way to one made from the schema."""
+    """An example outside the model's own ranges is replaced by one made up from the schema."""
     path = saved / "input_example.json"
-    before = path.read_text()
+    original = path.read_text()
     path.write_text(json.dumps({"columns": ["width", "height"], "data": data}))
     try:
         model = load(saved)
     finally:
-        path.write_text(before)
+        path.write_text(original)
     assert model.example == example
     assert model.example_row == list(model.example.values())
 
@@ -198,5 +198,5 @@ def test_invalid_example_is_replaced_by_schema_example(saved: Path, data: object
     ],
 )
 def test_model_describes_its_source(saved: Path, uri: str, stale: str | None, source: str) -> None:
-    """A model says in words where it came from."""
+    """The source of a model is the registry, the last good copy, or MODEL_URI."""
     assert load_model(Copy(saved, "homes", "7", uri, "0" * 64, stale), "auto").source == source

@@ -1,4 +1,4 @@
-"""MODEL_URI to a folder, from a real SQLite registry with a tiny model, and from what is left when it is away."""
+"""Tests of resolving MODEL_URI, with a real SQLite registry and a small model, also while the registry is missing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.models.registries import IGNORE_MLFLOW_WARNINGS, Registry, mo
 from tests.support.ports import refusing_port
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
+    warnings.simplefilter("ignore")  # MLflow's imports warn, depending on the other packages that are installed
     import mlflow
     import mlflow.sklearn
     from mlflow.models import ModelSignature
@@ -46,7 +46,7 @@ class Versions(Registry):
     run_of: dict[str, str]
 
     def register_tree(self, name: str, depth: int, digest: str | None = None) -> tuple[str, str, str]:
-        """Log and register as the trainer does; the version, its digest and its run."""
+        """Log and register a tree as the trainer does, and return its version, its digest and its run."""
         tree = DecisionTreeClassifier(max_depth=depth, random_state=0).fit([[0.0], [1.0], [2.0]], [1, 2, 3])
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch, "model")
@@ -76,8 +76,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Versions]:
 
 
 @pytest.fixture
-def away(registry: Versions) -> Iterator[Path]:
-    """The registry's database, moved away."""
+def missing_database(registry: Versions) -> Iterator[Path]:
+    """The path of the registry's database, which is moved away during the test."""
     with moved_away(registry) as database:
         yield database
 
@@ -95,7 +95,7 @@ def away(registry: Versions) -> Iterator[Path]:
 def test_registered_model_resolves_to_a_verified_copy(
     registry: Versions, tmp_path: Path, uri: str, version: str
 ) -> None:
-    """An alias, a number, a stage and `latest` each lead to a verified copy of the version that they mean."""
+    """An alias, a number, a stage and `latest` each resolve to a verified copy of the version that they name."""
     copy = replace(resolve(registry.settings(tmp_path, uri)), stamp=None)
     digest = registry.digests[version]
     assert copy == Copy(tmp_path / "models" / digest / "model", NAME, version, uri, digest)
@@ -104,7 +104,7 @@ def test_registered_model_resolves_to_a_verified_copy(
 
 
 def test_latest_version_is_the_highest_number(registry: Versions, tmp_path: Path) -> None:
-    """Version 10 is later than version 9, also where they are the newest of different stages."""
+    """`latest` is version 10, not version 9, even if they are the newest of different stages."""
     client = mlflow.MlflowClient()
     client.create_registered_model("many")
     run = registry.run_of["1"]
@@ -115,7 +115,7 @@ def test_latest_version_is_the_highest_number(registry: Versions, tmp_path: Path
 
 
 def test_run_model_uses_its_digest_as_version(registry: Versions, tmp_path: Path) -> None:
-    """A model of a run has no version of its own: its digest stands for one."""
+    """A model of a run, which has no version number, gets its digest as its version."""
     uri = f"runs:/{registry.run_of['1']}/model"
     copy = replace(resolve(registry.settings(tmp_path, uri)), stamp=None)
     digest = registry.digests["1"]
@@ -123,7 +123,7 @@ def test_run_model_uses_its_digest_as_version(registry: Versions, tmp_path: Path
 
 
 def test_version_without_digest_tag_is_served(registry: Versions, tmp_path: Path) -> None:
-    """A version that another trainer registered, without our tag, is served by the digest that it has."""
+    """A version without a digest tag, which another trainer registered, gets the digest of its files."""
     version, digest, _ = registry.register_tree("foreign", 1)
     mlflow.MlflowClient().delete_model_version_tag("foreign", version, DIGEST_TAG)
     copy = resolve(registry.settings(tmp_path, "models:/foreign/1"))
@@ -133,7 +133,7 @@ def test_version_without_digest_tag_is_served(registry: Versions, tmp_path: Path
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
 def test_folder_model_is_served_without_a_copy(registry: Versions, tmp_path: Path, form: str) -> None:
-    """A model in a folder, its name in the URI escaped or not, is served from where it is, without a copy."""
+    """A model in a folder, given as a path or as an escaped file URI, is served from there without a copy."""
     folder = tmp_path / "a model"
     shutil.copytree(registry.artifacts_of(registry.run_of["1"]), folder)
     uri = form.format(folder if form == "{}" else folder.as_uri().removeprefix("file://"))
@@ -145,7 +145,7 @@ def test_folder_model_is_served_without_a_copy(registry: Versions, tmp_path: Pat
 def test_relative_path_is_recorded_as_absolute(
     registry: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relative path counts from the current folder and is recorded as an absolute one."""
+    """A relative path is resolved from the working directory and recorded as an absolute path."""
     shutil.copytree(registry.artifacts_of(registry.run_of["1"]), tmp_path / "here")
     monkeypatch.chdir(tmp_path)
     assert resolve(registry.settings(tmp_path, "here")).model_folder == tmp_path / "here"
@@ -171,7 +171,7 @@ def test_relative_path_is_recorded_as_absolute(
     ],
 )
 def test_missing_model_error_names_model_uri(registry: Versions, tmp_path: Path, uri: str) -> None:
-    """A model that is not there is a ModelError of one line that names MODEL_URI; nothing stands in for it."""
+    """A model that does not exist raises a one-line ModelError that names MODEL_URI."""
     with pytest.raises(ModelError) as caught:
         resolve(registry.settings(tmp_path, uri))
     assert str(caught.value).startswith(f"MODEL_URI={uri!r}: ")
@@ -179,7 +179,7 @@ def test_missing_model_error_names_model_uri(registry: Versions, tmp_path: Path,
 
 
 def test_run_without_a_model_names_model_uri(registry: Versions, tmp_path: Path) -> None:
-    """A run without a model there, or with something else there, is an error of one line that names MODEL_URI."""
+    """A run without a model at the path, or with another file there, raises a one-line error and leaves no files."""
     run = registry.run_of["1"]
     for path in ("none", "model/requirements.txt"):
         with pytest.raises(StartError) as caught:
@@ -189,7 +189,7 @@ def test_run_without_a_model_names_model_uri(registry: Versions, tmp_path: Path)
 
 
 def test_folder_without_mlmodel_is_refused(registry: Versions, tmp_path: Path) -> None:
-    """A folder without an MLmodel file is not a model."""
+    """A folder without an MLmodel file is refused as a model."""
     with pytest.raises(ModelError, match="no file MLmodel"):
         resolve(registry.settings(tmp_path, str(tmp_path)))
 
@@ -197,33 +197,33 @@ def test_folder_without_mlmodel_is_refused(registry: Versions, tmp_path: Path) -
 def test_missing_database_serves_the_last_good_copy(
     registry: Versions, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """With the database gone the last good copy is served and says why; no empty database is made in its place."""
+    """The last good copy is served with the reason if the database is missing, and no empty database is created."""
     settings = registry.settings(tmp_path, "models:/tiny@champion")
     fresh = resolve(settings)
-    database = request.getfixturevalue("away")
+    database = request.getfixturevalue("missing_database")
     stale = resolve(settings)
-    assert stale == replace(fresh, stale=f"the registry's database {database} is not there")
+    assert stale == replace(fresh, stale=f"the registry's database {database} does not exist")
     assert not database.exists()
 
 
-def test_missing_database_without_copy_creates_no_database(registry: Versions, tmp_path: Path, away: Path) -> None:
-    """With the database gone and no copy of this very URI there is nothing to serve, and no database is made."""
+def test_missing_database_without_copy_is_an_error(registry: Versions, tmp_path: Path, missing_database: Path) -> None:
+    """Resolving fails if the database is missing and the URI has no copy, and no empty database is created."""
     for uri in ("models:/tiny@champion", f"runs:/{registry.run_of['1']}/model"):
-        with pytest.raises(RegistryError, match=f"the registry's database {away} is not there"):
+        with pytest.raises(RegistryError, match=f"the registry's database {missing_database} does not exist"):
             resolve(registry.settings(tmp_path, uri))
-    assert not away.exists()
+    assert not missing_database.exists()
 
 
-def test_copy_of_another_uri(registry: Versions, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """A copy stands in only for the URI that led to it."""
+def test_copy_of_another_uri_is_not_served(registry: Versions, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A last good copy is served only for the URI that was resolved to it."""
     resolve(registry.settings(tmp_path, "models:/tiny/1"))
-    request.getfixturevalue("away")
+    request.getfixturevalue("missing_database")
     with pytest.raises(RegistryError):
         resolve(registry.settings(tmp_path, "models:/tiny@champion"))
 
 
 def test_lost_artifacts_are_served_from_the_copy(registry: Versions, tmp_path: Path) -> None:
-    """A registered model whose files are lost is served from its copy; without a copy it is an error of one line."""
+    """A registered model whose files are lost is served from its copy; without a copy, it is a one-line error."""
     _, digest, run = registry.register_tree("lost", 1)
     settings = registry.settings(tmp_path, "models:/lost/1")
     fresh = resolve(settings)
@@ -236,7 +236,7 @@ def test_lost_artifacts_are_served_from_the_copy(registry: Versions, tmp_path: P
 
 
 def test_damaged_copy_is_fetched_again(registry: Versions, tmp_path: Path) -> None:
-    """A copy that is no longer what it was is fetched again."""
+    """A damaged copy is downloaded again."""
     settings = registry.settings(tmp_path, "models:/tiny/1")
     copy = resolve(settings)
     (copy.model_folder / "model.skops").write_bytes(b"damaged")
@@ -247,72 +247,71 @@ def test_damaged_copy_is_fetched_again(registry: Versions, tmp_path: Path) -> No
 def test_damaged_copy_does_not_replace_the_registry(
     registry: Versions, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """A damaged copy does not stand in for a registry that is away."""
+    """A damaged copy is not served while the registry is missing."""
     settings = registry.settings(tmp_path, "models:/tiny/1")
     (resolve(settings).model_folder / "MLmodel").unlink()
-    request.getfixturevalue("away")
+    request.getfixturevalue("missing_database")
     with pytest.raises(RegistryError):
         resolve(settings)
 
 
 def test_wrong_digest_serves_the_older_copy(registry: Versions, tmp_path: Path) -> None:
-    """Files that are not what was registered are refused; the older good copy of the same URI is served instead."""
+    """Files with another digest than the registered one are refused, and the URI's older copy is served instead."""
     registry.register_tree("forged", 1)
     client = mlflow.MlflowClient()
     client.set_registered_model_alias("forged", "champion", "1")
     settings = registry.settings(tmp_path, "models:/forged@champion")
-    good = resolve(settings)
+    older = resolve(settings)
     registry.register_tree("forged", 2, digest="0" * 64)
     client.set_registered_model_alias("forged", "champion", "2")
     stale = resolve(settings)
-    assert replace(stale, stale=None) == good
-    assert "are not what was registered" in str(stale.stale)
-    assert "expected 000000000000" in str(stale.stale)
-    with pytest.raises(RegistryError, match="are not what was registered"):
+    assert replace(stale, stale=None) == older
+    assert "differ from those registered: expected digest 000000000000" in str(stale.stale)
+    with pytest.raises(RegistryError, match="differ from those registered"):
         resolve(registry.settings(tmp_path, "models:/forged/2"))
-    assert {path.name for path in (tmp_path / "models").iterdir()} == {".lock", good.digest}
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {".lock", older.digest}
 
 
-def environ_of(settings: Settings, **more: str) -> dict[str, str]:
+def environ_of(settings: Settings, **additional: str) -> dict[str, str]:
     return {
         **os.environ,
         "VAR_DIR": str(settings.var_dir),
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
         "MODEL_URI": settings.model_uri,
         "no_proxy": "*",
-        **more,
+        **additional,
     }
 
 
 def test_resolving_in_a_child_gives_the_same_copy(registry: Versions, tmp_path: Path) -> None:
-    """A process of its own gives the same copy, also the second time, when there is nothing to fetch."""
+    """Resolving in a child process gives the same copy as in this one."""
     settings = registry.settings(tmp_path, "models:/tiny/Production")
     assert resolve_in_child(environ_of(settings)) == resolve(settings)
 
 
 def test_error_of_the_child_is_raised_unchanged(registry: Versions, tmp_path: Path) -> None:
-    """The child's error arrives as it was raised there."""
+    """An error in the child process is raised in this one with the same type and message."""
     with pytest.raises(ModelError, match=r"^MODEL_URI='/no/such': .*no file MLmodel"):
         resolve_in_child(environ_of(registry.settings(tmp_path, "/no/such")))
 
 
-def test_child_without_an_answer(registry: Versions, tmp_path: Path) -> None:
-    """A child that dies is an error of one line with its status."""
+def test_child_without_a_result_is_an_error(registry: Versions, tmp_path: Path) -> None:
+    """A child process that ends without a result raises a one-line error with its exit status."""
     (tmp_path / "sitecustomize.py").write_text("import os; os._exit(9)")
     environ = environ_of(registry.settings(tmp_path, "models:/tiny/1"), PYTHONPATH=str(tmp_path))
-    with pytest.raises(ModelError, match="the resolver ended with status 9 and no answer"):
+    with pytest.raises(ModelError, match="the process that resolves MODEL_URI ended with status 9 and no result"):
         resolve_in_child(environ)
 
 
 @pytest.mark.parametrize("uri", ["models:/tiny@champion", "runs:/00000000000000000000000000000000/model"])
 def test_refused_registry_connection_fails_in_seconds(registry: Versions, tmp_path: Path, uri: str) -> None:
-    """A registry that refuses connections is one line, without its password, in seconds."""
+    """A registry that refuses connections gives a one-line error without its password within seconds."""
     with refusing_port() as port:
         settings = replace(registry.settings(tmp_path, uri), tracking_uri=f"http://user:hunter2@127.0.0.1:{port}")
         started = time.monotonic()
         with pytest.raises(RegistryError) as caught:
             resolve_in_child(environ_of(settings))
-        assert time.monotonic() - started < 30  # MLflow's own patience is some minutes
+        assert time.monotonic() - started < 30  # with MLflow's defaults it takes minutes
     assert "did not answer" in str(caught.value)
     assert f"127.0.0.1:{port}" in str(caught.value)
     assert "hunter2" not in str(caught.value)
@@ -320,8 +319,8 @@ def test_refused_registry_connection_fails_in_seconds(registry: Versions, tmp_pa
 
 
 @pytest.mark.parametrize("password", ["hunter2", "hunter2" * 100, "hunter2@home"])
-def test_password_of_a_database(registry: Versions, tmp_path: Path, password: str) -> None:
-    """An address that MLflow cannot use at all is shown without its password, too, however long that is."""
+def test_password_is_hidden_in_an_error_about_the_address(registry: Versions, tmp_path: Path, password: str) -> None:
+    """An error about an address that MLflow does not support hides the password, however long it is."""
     uri = f"nosuch+db://me:{password}@host/db"
     settings = replace(registry.settings(tmp_path, "models:/tiny/1"), tracking_uri=uri)
     with pytest.raises(StartError) as caught:
@@ -331,21 +330,21 @@ def test_password_of_a_database(registry: Versions, tmp_path: Path, password: st
     assert "\n" not in str(caught.value)
 
 
-def test_replicas_at_the_same_time(registry: Versions, tmp_path: Path) -> None:
-    """Two replicas that resolve at once end with one good copy, and nothing half fetched beside it."""
+def test_replicas_that_resolve_at_once_share_one_copy(registry: Versions, tmp_path: Path) -> None:
+    """Two replicas that resolve at the same time get one complete copy, and no temporary folder remains."""
     settings = registry.settings(tmp_path, "models:/tiny@champion")
     command = [sys.executable, "-m", "server.model_store.resolve"]
     environ = environ_of(settings)
-    both = [subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE) for _ in range(2)]
-    answers = [json.loads(child.communicate(timeout=60)[0])["copy"] for child in both]
+    children = [subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE) for _ in range(2)]
+    results = [json.loads(child.communicate(timeout=60)[0])["copy"] for child in children]
     digest = registry.digests["2"]
-    assert [Copy.from_json(answer).digest for answer in answers] == [digest, digest]
+    assert [Copy.from_json(result).digest for result in results] == [digest, digest]
     assert {path.name for path in settings.models_dir.iterdir()} == {".lock", digest}
     assert Copies(settings.models_dir).holds(digest)
 
 
-def test_mlflow_stays_outside(registry: Versions, tmp_path: Path) -> None:
-    """Neither the server's modules nor a model from a folder bring MLflow into memory."""
+def test_server_does_not_import_mlflow(registry: Versions, tmp_path: Path) -> None:
+    """MLflow is imported neither by the server's modules nor for a model from a folder."""
     folder = registry.artifacts_of(registry.run_of["1"])
     program = (
         "import os, sys, server.main, server.http.app, server.model_store.resolve, server.workers.worker\n"
@@ -376,12 +375,12 @@ def test_mlflow_stays_outside(registry: Versions, tmp_path: Path) -> None:
     ],
 )
 def test_only_paths_and_file_uris_are_local(uri: str, folder: str | None) -> None:
-    """A path means itself, a file:// URI what its escapes mean, and everything else no folder of this host."""
+    """Paths and file URIs, whose escapes are decoded, name a local folder, and all other URIs name none."""
     assert local_folder(uri) == (None if folder is None else Path(folder))
 
 
-def test_folder_with_a_blank(tmp_path: Path) -> None:
-    """A model is served from a folder whose name a URI has to escape."""
+def test_folder_with_a_space_in_its_name_is_served(tmp_path: Path) -> None:
+    """A model is served from a folder whose name is escaped in the URI."""
     folder = tmp_path / "my model"
     folder.mkdir()
     (folder / "MLmodel").write_text("flavors: {}\n")
@@ -392,7 +391,7 @@ def test_folder_with_a_blank(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Volume:
-    """What a replica without a registry sees: copies, and a record of which is current."""
+    """The files that a replica without a registry reads: copies, and the record of the current one."""
 
     folder: Path
     copy: Copy
@@ -407,7 +406,7 @@ class Volume:
 
     @property
     def state(self) -> dict[str, tuple[int, int]]:
-        """Each file and folder, with when it was last written and how long it is."""
+        """The modification time and the size of each file and folder."""
         paths = [self.folder, *self.folder.rglob("*")]
         return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
 
@@ -415,11 +414,11 @@ class Volume:
 @pytest.fixture
 def volume(tmp_path: Path) -> Volume:
     copies = Copies(tmp_path / "volume" / "models")
-    with copies.aside() as aside:
-        (aside / "model").mkdir()
-        (aside / "model" / "MLmodel").write_text("flavors: {}\n")
-        digest = folder_digest(aside / "model")
-        copies.add(aside / "model", digest)
+    with copies.staging_folder() as staging:
+        (staging / "model").mkdir()
+        (staging / "model" / "MLmodel").write_text("flavors: {}\n")
+        digest = folder_digest(staging / "model")
+        copies.add(staging / "model", digest)
     copy = Copy(copies.path(digest), NAME, "7", "models:/tiny@champion", digest, stale="it was down", needs=99)
     copies.make_current(copy)
     return Volume(tmp_path / "volume", copy)
@@ -427,78 +426,78 @@ def volume(tmp_path: Path) -> Volume:
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
 def test_record_path_resolves_to_its_copy(volume: Volume, form: str) -> None:
-    """The path of a record leads to the copy that it names, as it was recorded, and nothing is written."""
-    before = volume.state
+    """The path of a record resolves to the copy that it names, and no file is written."""
+    initial = volume.state
     settings = replace(volume.settings, model_uri=form.format(volume.record))
     assert resolve(settings) == volume.copy
-    assert volume.state == before
+    assert volume.state == initial
 
 
-def test_current_copy_in_child(volume: Volume) -> None:
-    """So it does in a process of its own."""
-    before = volume.state
+def test_record_path_resolves_in_a_child_process(volume: Volume) -> None:
+    """The path of a record resolves in a child process to the copy that it names, and no file is written."""
+    initial = volume.state
     assert resolve_in_child(environ_of(volume.settings)) == volume.copy
-    assert volume.state == before
+    assert volume.state == initial
 
 
-def test_missing_current_copy_creates_no_record(volume: Volume) -> None:
-    """Where nobody has made a copy current there is no model, and no record is made."""
+def test_missing_record_is_refused_and_not_created(volume: Volume) -> None:
+    """Resolving fails if no copy was made current, and no record is created."""
     volume.record.unlink()
-    before = volume.state
-    with pytest.raises(ModelError, match=f"^there is no {volume.record}: nobody has brought a model there yet$"):
+    initial = volume.state
+    with pytest.raises(ModelError, match=f"^{volume.record} does not exist: no model has been stored there yet$"):
         resolve(volume.settings)
-    assert volume.state == before
+    assert volume.state == initial
 
 
 def test_damaged_current_copy_is_refused(volume: Volume) -> None:
-    """A current copy that is no longer what it was is refused; it is left for whoever brought it."""
+    """A damaged current copy is refused and left unchanged."""
     (volume.copy.model_folder / "MLmodel").write_text("flavors: []\n")
-    before = volume.state
+    initial = volume.state
     with pytest.raises(ModelError, match=f"{volume.copy.model_folder} is missing or damaged$"):
         resolve(volume.settings)
-    assert volume.state == before
+    assert volume.state == initial
 
 
-def test_invalid_current_record_is_one_line(volume: Volume) -> None:
-    """A record that is no JSON is an error of one line, also out of the child."""
+def test_invalid_current_record_is_a_one_line_error(volume: Volume) -> None:
+    """A record that is not JSON raises a one-line error, also from the child process."""
     volume.record.write_text("not json\n")
-    before = volume.state
-    with pytest.raises(ModelError, match=f"^{volume.record} is no record of a model's copy$"):
+    initial = volume.state
+    with pytest.raises(ModelError, match=f"^{volume.record} is not a valid record of a model copy$"):
         resolve_in_child(environ_of(volume.settings))
-    assert volume.state == before
+    assert volume.state == initial
 
 
-def test_unchanged_registry_is_not_asked(registry: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registry whose file is what it was gives its last answer without MLflow; a moved alias is noticed."""
+def test_unchanged_registry_is_not_read(registry: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URI is not resolved again while the registry's file is unchanged, and a moved alias is noticed."""
     settings = registry.settings(tmp_path, "models:/tiny@moving")
     client = mlflow.MlflowClient(registry.tracking_uri, registry.tracking_uri)
     client.set_registered_model_alias(NAME, "moving", "1")
     first = resolve(settings)
-    asked: list[str] = []
-    monkeypatch.setattr("server.model_store.resolve._find", lambda uri, _tracking_uri: asked.append(uri))
+    located: list[str] = []
+    monkeypatch.setattr("server.model_store.resolve._locate", lambda uri, _tracking_uri: located.append(uri))
     assert resolve(settings) == first
-    assert asked == []
+    assert located == []
     monkeypatch.undo()
     client.set_registered_model_alias(NAME, "moving", "2")
     assert resolve(settings).version == "2"
 
 
-@pytest.mark.parametrize("where", ["runs", "registry"])
-def test_registry_that_cannot_tell_is_asked(
-    registry: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+@pytest.mark.parametrize("source", ["run", "separate registry"])
+def test_model_without_a_registry_stamp_is_resolved_each_time(
+    registry: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
-    """A run's files change without the registry's, and another registry has its own: both are asked each time."""
+    """A run's model, and one in a separate registry, may change without the tracking database, so both are read."""
     settings = registry.settings(tmp_path, f"runs:/{registry.run_of['1']}/model")
-    if where == "registry":
+    if source == "separate registry":
         settings = replace(registry.settings(tmp_path, "models:/tiny/1"), registry_uri="sqlite:///other.db")
     assert resolve(settings).stamp is None
-    asked: list[str] = []
+    located: list[str] = []
 
-    def ask(uri: str, tracking_uri: str) -> object:
-        asked.append(uri)
-        return find(uri, tracking_uri)
+    def record_and_locate(uri: str, tracking_uri: str) -> object:
+        located.append(uri)
+        return locate(uri, tracking_uri)
 
-    find = resolve_module._find
-    monkeypatch.setattr(resolve_module, "_find", ask)
+    locate = resolve_module._locate
+    monkeypatch.setattr(resolve_module, "_locate", record_and_locate)
     resolve(settings)
-    assert asked == [settings.model_uri]
+    assert located == [settings.model_uri]
