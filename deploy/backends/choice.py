@@ -60,7 +60,7 @@ def choose(layout: Layout, options: Options, *, starting: bool, full: bool = Fal
 
 
 def used_docker_backend(layout: Layout, options: Options) -> DockerBackend | None:
-    """Return the container backend of the Compose project that this checkout used, or None if it used none.
+    """Return the Docker backend of the Compose project that this checkout used, or None if it used none.
 
     Raises:
         CommandError: it used one, and no Docker engine answers now.

@@ -148,7 +148,7 @@ def predict_example(address: str, access: Access = OPEN_ACCESS) -> str | None:
     status, answer = _request_with_retries(address, "POST", "/predict", example, access)
     if status == 200:
         return None
-    outcome = f"got status {status}: {(answer or {}).get('detail', 'no answer')}"
+    outcome = f"got status {status}: {(answer or {}).get('detail', 'no detail')}" if status else "got no answer"
     if status == _TOO_MANY_REQUESTS:
         return f"the example request {outcome}"
     if status in (422, 500) and (index or {}).get("note"):

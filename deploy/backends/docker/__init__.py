@@ -1,1 +1,1 @@
-"""The container backend: a stack as one project of Docker Compose."""
+"""The Docker backend: a stack as one project of Docker Compose."""

@@ -1,4 +1,4 @@
-"""The container backend: each step computes what should run, and lets the engine converge to it."""
+"""The Docker backend: each step computes what should run, and lets the engine converge to it."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _DISCOVERY_TIMEOUT_SECONDS = 10
 def converge(compose: Compose, record: Record, layout: Layout, *, replace_all: bool) -> None:
     """Make the engine run exactly this stack; each new replica is ready and known to Nginx before an old one stops.
 
-    ``replace_all`` replaces also replicas that already have the wanted configuration.
+    ``replace_all`` also replaces replicas that already have the wanted configuration.
 
     Raises:
         CommandError: a container did not start, with its reason.

@@ -38,7 +38,7 @@ def docker(*arguments: str, environ: Mapping[str, str] | None = None, text: str 
     """
     if shutil.which("docker") is None:
         raise CommandError("there is no docker command")
-    ran = subprocess.run(
+    completed = subprocess.run(
         docker_command(*arguments),
         cwd=ROOT,
         env=environ,
@@ -47,9 +47,11 @@ def docker(*arguments: str, environ: Mapping[str, str] | None = None, text: str 
         text=True,
         check=False,
     )
-    if ran.returncode:
-        raise CommandError(f"docker {' '.join(arguments[:2])}: {last_line(ran.stderr, f'status {ran.returncode}')}")
-    return ran.stdout
+    if completed.returncode:
+        raise CommandError(
+            f"docker {' '.join(arguments[:2])}: {last_line(completed.stderr, f'status {completed.returncode}')}"
+        )
+    return completed.stdout
 
 
 def run_visibly(*arguments: str, environ: Mapping[str, str] | None = None) -> int:
@@ -178,19 +180,19 @@ def inspect(ids: Sequence[str]) -> list[Container]:
     if not ids:
         return []
     # For a container that was removed meanwhile `docker inspect` fails but still prints the others.
-    ran = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, check=False)
-    containers = [Container.parse(document) for document in json.loads(ran.stdout or "[]")]
-    ours = [container for container in containers if container.service in _STACK_SERVICES]
-    return sorted(ours, key=lambda container: (_STACK_SERVICES.index(container.service), container.number))
+    completed = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, check=False)
+    containers = [Container.parse(document) for document in json.loads(completed.stdout or "[]")]
+    stack_containers = [container for container in containers if container.service in _STACK_SERVICES]
+    return sorted(stack_containers, key=lambda container: (_STACK_SERVICES.index(container.service), container.number))
 
 
 def log_lines(container: str, count: int) -> list[str]:
     """Return the last lines, at most ``count``, that a container printed."""
-    ran = subprocess.run(
+    completed = subprocess.run(
         ["docker", "logs", "--tail", str(count), container],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
     )  # fmt: skip
-    return ran.stdout.strip().splitlines()
+    return completed.stdout.strip().splitlines()
 
 
 class Compose:

@@ -42,7 +42,7 @@ def pull_base_images(services: Collection[str] = ()) -> str | None:
 
 
 def build(compose: Compose) -> None:
-    """Build the images of which something changed; takes about a second if nothing did.
+    """Build the images whose sources changed; this takes about a second if none did.
 
     Raises:
         CommandError: the build failed, with the builder's last line.

@@ -77,8 +77,8 @@ def _without_service_start() -> Iterator[None]:
 
 def version_of(binary: str) -> Version:
     """Return the version of an Nginx, or the oldest supported version if it does not print one."""
-    ran = subprocess.run([binary, "-v"], capture_output=True, text=True, check=False)
-    match = re.search(r"/(\d+)\.(\d+)\.(\d+)", ran.stderr)
+    completed = subprocess.run([binary, "-v"], capture_output=True, text=True, check=False)
+    match = re.search(r"/(\d+)\.(\d+)\.(\d+)", completed.stderr)
     return (int(match[1]), int(match[2]), int(match[3])) if match else OLDEST_VERSION
 
 
@@ -98,7 +98,7 @@ def write_config(layout: Layout, stack: Stack, version: Version = OLDEST_VERSION
         "ACCESS_LOG": "log/access.log",
         "MAX_BODY_BYTES": stack.settings(layout).max_body_bytes,
         "HTTP_LISTEN": listen_address(stack.http_host, stack.http_port or 80),
-        # Locust runs on this machine and needs no listener of its own.
+        # Locust runs on this machine and can use the public listener.
         "LOCUST_LISTEN": "",
         **_tls(layout, stack, version),
         **_limits(stack),
@@ -175,8 +175,8 @@ def check_config(nginx: str, layout: Layout) -> None:
         CommandError: Nginx refuses the configuration, with its reason.
     """
     with tempfile.TemporaryFile("w+") as log:
-        tested = subprocess.run([*command(nginx, layout), "-t"], stderr=log, check=False, cwd=layout.var)
-        if tested.returncode:
+        completed = subprocess.run([*command(nginx, layout), "-t"], stderr=log, check=False, cwd=layout.var)
+        if completed.returncode:
             log.seek(0)
             lines = [line for line in log.read().splitlines() if "[emerg]" in line]
             raise CommandError(f"nginx refuses its configuration: {lines[0] if lines else 'see nginx -t'}")

@@ -33,6 +33,7 @@ def programs(stack: Stack, layout: Layout, binary: str) -> Sequence[Program]:
     nginx.check_config(binary, layout)
     balancer = [sys.executable, "-m", NGINX_LAUNCHER, *nginx.command(binary, layout)]
     balancer = [*_taskset_prefix(stack.environment.get("SERVICE_CPUSET")), *balancer]
+    rotation = ["/bin/sh", str(ROOT / "deploy/backends/local/rotate.sh"), *_ROTATION_ARGUMENTS]
     # A digest in a program's environment makes supervisord restart it when its configuration or code changes.
     code = code_digest()
     digest = {"CONFIG_DIGEST": sha256(config.encode()).hexdigest(), "PYTHONPATH": str(ROOT)}
@@ -41,12 +42,7 @@ def programs(stack: Stack, layout: Layout, binary: str) -> Sequence[Program]:
         *(_replica_program(stack, layout, slot, code) for slot in range(1, stack.replicas + 1)),
         Program("nginx", balancer, digest, stop_seconds=10),
         Program("locust", _locust_command(stack), _locust_environment(stack, layout), stop_seconds=10),
-        Program(
-            "log-rotation",
-            ["/bin/sh", str(ROOT / "deploy/backends/local/rotate.sh"), *_ROTATION_ARGUMENTS],
-            {},
-            stop_seconds=5,
-        ),
+        Program("log-rotation", rotation, {}, stop_seconds=5),
     ]
 
 
@@ -74,17 +70,8 @@ def _locust_environment(stack: Stack, layout: Layout) -> dict[str, str]:
 def _locust_command(stack: Stack) -> list[str]:
     file = str(ROOT / "locust/locustfile.py")
     port = str(stack.locust_port)
-    command = [
-        _program_path("locust"),
-        "-f",
-        file,
-        "--host",
-        stack.address,
-        "--web-host",
-        "127.0.0.1",
-        "--web-port",
-        port,
-    ]
+    command = [_program_path("locust"), "-f", file, "--host", stack.address]
+    command += ["--web-host", "127.0.0.1", "--web-port", port]
     if stack.locust_workers == 1:
         return command
     # Locust's default port for workers would be the same for every stack on this machine.

@@ -55,7 +55,7 @@ def start(supervisord: Supervisord, stack: Stack, layout: Layout) -> None:
 
 
 def _settings(stack: Stack, layout: Layout) -> dict[str, str]:
-    """Return the addresses of the database and the artifact store that the server uses."""
+    """Return the settings of the server: its database and where it stores artifacts."""
     own = registry_services.own_services(stack)
     settings = dict(stack.registry)
     if registry_services.DATABASE in own:

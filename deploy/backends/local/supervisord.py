@@ -113,13 +113,13 @@ class Supervisord:
         config = self._layout.var / "supervisord.conf"
         config.write_text(_CONFIG.format(files=min(4096, os.sysconf("SC_OPEN_MAX"))))
         binary = Path(sys.executable).parent / "supervisord"
-        started = subprocess.run(
+        completed = subprocess.run(
             [str(binary), "-c", str(config)],
             env={**environ, STACK_MARKER: str(self._layout.var)},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
-        if started.returncode or not self._wait_for_socket():
-            errors = [line for line in started.stderr.splitlines() if line.startswith("Error: ")]
+        if completed.returncode or not self._wait_for_socket():
+            errors = [line for line in completed.stderr.splitlines() if line.startswith("Error: ")]
             reason = errors[0].removeprefix("Error: ") if errors else "see var/log/supervisord.log"
             raise CommandError(f"supervisord did not start: {reason}")
 

@@ -44,13 +44,8 @@ def status(stack: Stack, supervisord: Supervisord, layout: Layout) -> list[str]:
         ready = get_json_over_socket(replica_socket(slot), "/ready")[0] == 200
         health = get_json_over_socket(replica_socket(slot), "/health")[1] or {}
         healths.append(health)
-        rows.append(
-            (
-                *_process_columns(name, info.get(name, {}), ready=ready),
-                "yes" if ready else "no",
-                *_model_columns(health),
-            )
-        )
+        process = _process_columns(name, info.get(name, {}), ready=ready)
+        rows.append((*process, "yes" if ready else "no", *_model_columns(health)))
         lines.extend(health_notes(name, health))
     lines.extend(mixed_models_note(healths))
     programs = ("nginx", "locust", *([MLFLOW] if stack.full else []))
@@ -122,7 +117,7 @@ def usage(supervisord: Supervisord, seconds: float) -> Iterator[ProgramUsage]:
 
 
 def process_tree(pid: int) -> list[psutil.Process]:
-    """A process, first, and all its descendants."""
+    """Return a process followed by all its descendants; empty if it ended."""
     try:
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]

@@ -51,7 +51,8 @@ def test_failed_logged_example_is_a_failure(
 ) -> None:
     """A model that does not predict the example that it was logged with, or does not answer at all, has failed."""
     fake_service(monkeypatch, status, **index)
-    with pytest.raises(CommandError, match=f"the model's own example got status {status}"):
+    outcome = f"got status {status}" if status else "got no answer"
+    with pytest.raises(CommandError, match=f"the model's own example {outcome}"):
         replica_client.predict_example("http://127.0.0.1:1")
 
 
