@@ -132,7 +132,7 @@ def _read_cloudpickle(path: Path, _trusted: list[str] | None) -> Any:
 
 def _read_pickle(path: Path, _trusted: list[str] | None) -> Any:
     with path.open("rb") as file:
-        # A registry's pickles are code: README, "Limits", says to trust the registry or to log models as skops.
+        # A registry's pickles are code: docs/limits.md, "Models", says to trust the registry or to log models as skops.
         return pickle.load(file)  # noqa: S301
 
 
