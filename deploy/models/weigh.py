@@ -76,12 +76,19 @@ def measure(copy: Copy, environment: Mapping[str, str]) -> Measurement:
             f"the model cannot be served: it did not load and predict within {_TRIAL_TIMEOUT_SECONDS} s"
         ) from None
     if completed.returncode:
-        reason = last_line(completed.stderr, f"its process ended with status {completed.returncode}")
+        reason = f"its process ended with {_describe_exit(completed.returncode)}"
+        if completed.returncode > 0:
+            reason = last_line(completed.stderr, reason)
         raise CommandError(f"the model cannot be served: {reason}")
     try:
         return Measurement(**json.loads(completed.stdout))
     except ValueError:
         raise CommandError("the model cannot be served: its process ended without printing a result") from None
+
+
+def _describe_exit(code: int) -> str:
+    """Name the exit status of a process, or the signal that killed it, whose number is then negative."""
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
 
 
 def main() -> None:
@@ -150,7 +157,8 @@ def _predict_in_worker(model: Model) -> tuple[int, str | None]:
     if not in_time:
         sys.exit(f"predicting its own example took more than {_PREDICT_TIMEOUT_SECONDS} s")
     if not line:
-        sys.exit(f"the process that predicted its own example ended with status {os.waitstatus_to_exitcode(status)}")
+        ending = _describe_exit(os.waitstatus_to_exitcode(status))
+        sys.exit(f"the process that predicted its own example ended with {ending}")
     return total, line.strip() or None
 
 

@@ -278,10 +278,19 @@ def test_measurement_excludes_the_calling_process(environ: dict[str, str], model
     assert measure(copy, environ).needs - needs < len(ballast) / 2
 
 
-def test_silent_crash_while_measuring_reports_status(environ: dict[str, str], model: Path, tmp_path: Path) -> None:
-    """If the measuring process ends without a message, the error has its exit status."""
-    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(9)")
-    with pytest.raises(CommandError, match=r"^the model cannot be served: its process ended with status 9$"):
+@pytest.mark.parametrize(
+    ("crash", "ending"),
+    [
+        ("os._exit(9)", "status 9"),
+        ("print('a warning', file=sys.stderr, flush=True); os.kill(os.getpid(), 11)", "signal SIGSEGV"),
+    ],
+)
+def test_crash_while_measuring_reports_status_or_signal(
+    environ: dict[str, str], model: Path, tmp_path: Path, crash: str, ending: str
+) -> None:
+    """If the measuring process ends without a message of its own, the error has its exit status or the signal."""
+    (tmp_path / "sitecustomize.py").write_text(f"import os, sys; {crash}")
+    with pytest.raises(CommandError, match=rf"^the model cannot be served: its process ended with {ending}$"):
         measure(Copy(model, "tree", "1", "", ""), environ | {"PYTHONPATH": str(tmp_path)})
 
 
