@@ -28,7 +28,7 @@ REPLICA_VARIABLES = (
 )  # fmt: skip
 
 _URL = Text("URL")
-# Read by the services of `make up-full`: an external database and store in place of its own, and its own ones' secrets.
+# Read by the services of `make up-full`: an external database and store, and the secrets of the stack's own ones.
 REGISTRY_VARIABLES = (
     Variable("DATABASE_URL", _URL, "the stack's own",
              "your own MySQL, MariaDB or PostgreSQL, with user and password", services=("mlflow",), secret=True),

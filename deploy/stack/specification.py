@@ -82,7 +82,7 @@ class Stack:
         }
 
     def check_ports(self) -> None:
-        """Check that every service has a port of its own.
+        """Check that every service has a different port.
 
         Raises:
             CommandError: two services have the same port.

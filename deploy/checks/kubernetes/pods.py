@@ -72,7 +72,7 @@ def _container_faults(container: Mapping[str, Any]) -> Iterator[str]:
                 yield f"resources.{section}.{resource} must be set, got nothing"
     yield from _quantity_faults(resources)
     if not our_image(container):
-        yield f"image must be one of ours with a tag, got {shown(container.get('image'))}"
+        yield f"image must be a Forkcast image with a tag, got {shown(container.get('image'))}"
 
 
 def _quantity_faults(resources: Mapping[str, Any]) -> Iterator[str]:
@@ -93,7 +93,7 @@ def _stop_faults(pod: Pod, manifests: Sequence[Manifest]) -> Iterator[str]:
     for container in pod.spec["containers"]:
         sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
         timeout = variables(container, manifests).get("GRACEFUL_TIMEOUT", "")
-        # A timeout that is not a number is a fault of its own in `environment.py`.
+        # A timeout that is not a number is a separate fault of `environment.py`.
         needed = sleep + (int(timeout) if timeout.isdigit() else 0) + _STOP_MARGIN_SECONDS
         grace = pod.spec.get("terminationGracePeriodSeconds", 30)
         if grace < needed:

@@ -27,7 +27,7 @@ def test_unknown_benchmark_prints_the_usage(capsys: pytest.CaptureFixture[str]) 
 def test_benchmarks_need_linux(
     arguments: list[str], verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On macOS each benchmark is an error of one line, also if its packages are not installed."""
+    """Each benchmark on macOS is an error of one line, also if its packages are not installed."""
     macos.pretend(monkeypatch)
     monkeypatch.setitem(sys.modules, "psutil", None)
     assert bench.main(arguments) == 1

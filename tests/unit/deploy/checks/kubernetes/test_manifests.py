@@ -230,8 +230,8 @@ FAULTS: list[tuple[str, Any, str]] = [
     (f"{SERVER}.resources.limits.memory", "1Gb", "server: resources.limits.memory must be an amount above 0, got 1Gb"),
     (f"{SERVER}.resources.limits.cpu", 0, "server: resources.limits.cpu must be an amount above 0, got 0"),
     (f"{SERVER}.resources.requests.memory", "2Gi", "server: resources.requests.memory must be at most the limit 1Gi"),
-    (f"{SERVER}.image", "redis:7", "server: image must be one of ours with a tag, got redis:7"),
-    (f"{SERVER}.image", "forkcast-server", "server: image must be one of ours with a tag, got forkcast-server"),
+    (f"{SERVER}.image", "redis:7", "server: image must be a Forkcast image with a tag, got redis:7"),
+    (f"{SERVER}.image", "forkcast-server", "server: image must be a Forkcast image with a tag, got forkcast-server"),
     (f"{SERVER}.imagePullPolicy", None, "server: imagePullPolicy must be IfNotPresent, got nothing"),
     (
         f"{PODS}.terminationGracePeriodSeconds",
