@@ -29,7 +29,7 @@ CANDIDATE = {"copy": {"name": "hills", "version": "2", "digest": DIGEST}, "weigh
 
 
 class FakeClient(Client):
-    """A client whose predictions are recorded among the events of the supervisord, and whose waits in ``settled``."""
+    """A client that records its predictions among the events of the supervisord, and its waits in ``awaited_versions``."""
 
     def __init__(self, events: list[str]) -> None:
         self._events = events
