@@ -29,7 +29,7 @@ CANDIDATE = {"copy": {"name": "hills", "version": "2", "digest": DIGEST}, "weigh
 
 
 class FakeClient(Client):
-    """A client that records its predictions among the events of the supervisord, and its waits in ``awaited_versions``."""
+    """A client that records predictions among the events of the supervisord, and waits in ``awaited_versions``."""
 
     def __init__(self, events: list[str]) -> None:
         self._events = events
