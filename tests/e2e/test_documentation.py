@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import shutil
 import subprocess
@@ -95,5 +96,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, covertype_csv: Path) -> I
 def test_commands_of_a_page_print_what_it_shows(checkout: Checkout, page: Path) -> None:
     """Every command of a page succeeds and prints what the page shows, except for numbers."""
     commands = [command for block in console.blocks(page) for command in block.commands()]
+    if os.geteuid() != 0 and any("chgrp" in command.text for command in commands):
+        pytest.skip("the page gives files to another group, which only root may do")
     problems = checkout.run(commands)
     assert not problems, "\n\n".join(problems)
