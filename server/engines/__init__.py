@@ -1,1 +1,1 @@
-"""Engines: what computes predictions inside a worker, from rows to labels and confidences; one engine a module."""
+"""Engines, which compute labels and confidences for rows inside a worker, with one module for each engine."""

@@ -1,4 +1,4 @@
-"""Rows as the DataFrame that a model was fitted on: names, order and types of its signature."""
+"""Conversion of rows to the DataFrame that a model was fitted on: names, order and types of its signature."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-# As MLflow's schema enforcement casts them (mlflow.types.DataType).
+# The types that MLflow's schema enforcement casts columns to (mlflow.types.DataType).
 _DTYPES = {"boolean": np.bool_, "integer": np.int32, "long": np.int64, "float": np.float32, "double": np.float64}
 
 
 def to_frame(rows: Rows, schema: InputSchema) -> pd.DataFrame:
-    """The rows as a DataFrame; a missing optional number leaves its column float64, with NaN."""
-    # Imported here: only models fitted on DataFrames need pandas in memory.
+    """Return the rows as a DataFrame. A column with missing optional numbers stays float64, with NaN."""
+    # Imported here, because only models fitted on DataFrames need pandas in memory.
     import pandas as pd  # noqa: PLC0415
 
     numbers, objects = iter(rows.numbers.T), iter(rows.objects.T)

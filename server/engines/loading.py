@@ -1,6 +1,6 @@
 """Loading a model with the engine that ``ENGINE`` names.
 
-``ENGINE=auto`` takes the first engine that the model can be served with, in the order of :data:`ORDER`.
+``ENGINE=auto`` selects the first engine that can serve the model, in the order of :data:`ENGINE_FLAVORS`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from server.model_store.mlmodel import MLmodel
 
 logger = logging.getLogger(__name__)
 
-# An engine's name is its module here and, in ORDER, stands beside the MLflow flavor that it reads. Compiled engines
-# read companions stored inside the model, and come first.
-ORDER = (
+# Each engine, which is a module of this package, with the MLflow flavor that it reads. Compiled engines, which read
+# companions stored inside the model, come first.
+ENGINE_FLAVORS = (
     ("forest", FLAVORS["forest"]),
     ("onnx", FLAVORS["onnx"]),
     ("sklearn", "sklearn"),
@@ -30,14 +30,14 @@ ORDER = (
 )
 
 
-def load_model(copy: Copy, engine: str, kernels: Path | None = None) -> Model:
-    """Read the MLmodel file of ``copy`` and the engine's files, and nothing else; ``kernels`` keeps compiled code.
+def load_model(copy: Copy, engine: str, kernel_cache: Path | None = None) -> Model:
+    """Load the model of ``copy`` with an engine; ``kernel_cache`` is the folder of compiled kernels.
 
     Raises:
-        ModelError: it cannot be served, with the reason.
+        ModelError: the model cannot be served.
     """
     mlmodel = MLmodel.read(copy.model_folder)
-    example = _own_example(mlmodel)
+    example = _valid_example(mlmodel)
     return Model(
         name=copy.name,
         version=copy.version,
@@ -46,67 +46,69 @@ def load_model(copy: Copy, engine: str, kernels: Path | None = None) -> Model:
         trained_on=mlmodel.trained_on,
         stale=copy.stale,
         schema=mlmodel.schema,
-        engine=load_engine(mlmodel, engine, kernels),
-        example=example or {column.name: _typical(column) for column in mlmodel.schema.columns},
+        engine=load_engine(mlmodel, engine, kernel_cache),
+        example=example or {column.name: _typical_value(column) for column in mlmodel.schema.columns},
         needs=copy.needs,
         example_is_synthetic=example is None,
         params=mlmodel.params,
     )
 
 
-def load_engine(mlmodel: MLmodel, choice: str, kernels: Path | None = None) -> Engine:
-    """The engine that ``ENGINE`` names, or the first that suits the model; ``kernels``, if given, keeps compiled code.
+def load_engine(mlmodel: MLmodel, choice: str, kernel_cache: Path | None = None) -> Engine:
+    """Load the engine ``choice``, or with "auto" the first that can serve the model.
 
     Raises:
-        ModelError: the model has not what the engine reads, or it does not load.
+        ModelError: the model does not have the flavor that the engine reads, or the engine does not load.
     """
     if choice != "auto":
-        return _load(_chosen(choice, mlmodel), mlmodel, kernels)
+        return _load(_require_available(choice, mlmodel), mlmodel, kernel_cache)
     *compiled, last = suitable_engines(mlmodel)
     for name in compiled:
         try:
-            return _load(name, mlmodel, kernels)
+            return _load(name, mlmodel, kernel_cache)
         except CompanionRefused as error:
             logger.warning("%s; serving without it", error)
-    return _load(last, mlmodel, kernels)
+    return _load(last, mlmodel, kernel_cache)
 
 
 def suitable_engines(mlmodel: MLmodel) -> list[str]:
-    """The engines that give the model's own answers, the first choice first.
+    """Return the engines whose predictions are those of the model, the preferred one first.
 
     Raises:
-        ModelError: there is none.
+        ModelError: no engine can serve the model.
     """
-    # A model logged with another predict_fn answers by it, which only MLflow's own wrapper does.
+    # If a model was logged with another predict_fn than predict, only MLflow's wrapper calls that function.
     if mlmodel.flavors.get("python_function", {}).get("predict_fn", "predict") != "predict":
         return ["pyfunc"]
-    return _carried(mlmodel)
+    return _available_engines(mlmodel)
 
 
-def _carried(mlmodel: MLmodel) -> list[str]:
-    carried = [name for name, flavor in ORDER if flavor in mlmodel.flavors]
-    if not carried:
-        raise ModelError(f"the model has no flavor that is served, only {', '.join(mlmodel.flavors) or 'none'}")
-    return carried
+def _available_engines(mlmodel: MLmodel) -> list[str]:
+    available = [name for name, flavor in ENGINE_FLAVORS if flavor in mlmodel.flavors]
+    if not available:
+        served = ", ".join(flavor for _, flavor in ENGINE_FLAVORS)
+        got = ", ".join(mlmodel.flavors) or "none"
+        raise ModelError(f"the model has none of the flavors that can be served: expected one of {served}, got {got}")
+    return available
 
 
-def _chosen(choice: str, mlmodel: MLmodel) -> str:
-    carried = _carried(mlmodel)
-    if choice in carried:
+def _require_available(choice: str, mlmodel: MLmodel) -> str:
+    available = _available_engines(mlmodel)
+    if choice in available:
         return choice
-    how = "; `make compile` adds it where the model has such a form" if choice in FLAVORS else ""
-    expected = ", ".join(["auto", *carried])
-    raise ModelError(f"ENGINE={choice!r}: this model carries nothing for it; expected {expected}{how}")
+    hint = "; `make compile` adds it if the model can be compiled" if choice in FLAVORS else ""
+    choices = ", ".join(["auto", *available])
+    raise ModelError(f"ENGINE={choice!r} is not available for this model; available: {choices}{hint}")
 
 
-def _load(name: str, mlmodel: MLmodel, kernels: Path | None) -> Engine:
-    # Imported here so that no other engine's libraries come into memory.
-    engine: Engine = import_module(f"server.engines.{name}").load(mlmodel, kernels)
+def _load(name: str, mlmodel: MLmodel, kernel_cache: Path | None) -> Engine:
+    # Imported here, so that the libraries of other engines are not loaded.
+    engine: Engine = import_module(f"server.engines.{name}").load(mlmodel, kernel_cache)
     return engine
 
 
-def _own_example(mlmodel: MLmodel) -> dict[str, object] | None:
-    """The example that the model was logged with, where it is a valid row."""
+def _valid_example(mlmodel: MLmodel) -> dict[str, object] | None:
+    """Return the example that the model was logged with if it is a valid row, else None."""
     if not isinstance(mlmodel.example, dict):
         return None
     try:
@@ -116,7 +118,7 @@ def _own_example(mlmodel: MLmodel) -> dict[str, object] | None:
     return mlmodel.example
 
 
-def _typical(column: Column) -> object:
+def _typical_value(column: Column) -> object:
     if column.is_string:
         return "string"
     if column.type == "boolean":

@@ -1,8 +1,8 @@
-"""Machine code in a file, made a function of this process: LLVM loads what another process has compiled.
+"""Machine code that another process has compiled, loaded as a function of this process by LLVM.
 
-Compiling takes a second and Numba's memory, so it happens in a short-lived process, and once for each processor and
-version: the object file is kept where the replicas of one host find it. Where nothing can be written, it is compiled
-anew at each start. It is always loaded before the fork.
+Compiling takes a second and the memory of Numba, so it runs in a short-lived process, and only once for each processor
+and version: the object file is cached in a folder that the replicas of one host share. If the folder is not writable,
+the code is compiled at each start. It is always loaded before the fork.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from server.errors import ModelError, last_line
 from server.system.files import write_atomically
 
 _ROOT = Path(__file__).resolve().parents[2]
-_DIGEST = hashlib.sha256().digest_size
+_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class Function:
-    """A loaded function, whose code lives as long as this object. It releases the GIL while it runs."""
+    """A function loaded from an object file, whose code lives as long as this object. It releases the GIL."""
 
     call: Callable[..., None]
 
     def __init__(self, code: bytes, symbol: str, arguments: str) -> None:
-        """Link the object file ``code``; ``arguments`` has one ``p`` (address) or ``n`` (whole number) an argument."""
+        """Link the object file ``code``. ``arguments`` has a letter per argument: p, an address; n, a whole number."""
         self._engine: Any = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
-        types = [ctypes.c_void_p if kind == "p" else ctypes.c_int64 for kind in arguments]
+        types = [ctypes.c_void_p if letter == "p" else ctypes.c_int64 for letter in arguments]
         self.call = ctypes.CFUNCTYPE(None, *types)(self._engine.get_function_address(symbol))
 
 
 def target_machine() -> Any:
-    """What LLVM compiles for: the processor of this machine."""
+    """Return LLVM's description of this machine's processor, to compile for."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_default_triple()
@@ -51,33 +51,35 @@ def target_machine() -> Any:
 
 
 def object_file(program: str, argument: str, cache: Path | None) -> bytes:
-    """What ``python -m program argument`` prints, kept in ``cache``, if given, for this source, version and processor.
+    """Return the object file that ``python -m program argument`` prints.
+
+    It is cached in the folder ``cache``, if given, for the program's source, the compiler's version and the processor.
 
     Raises:
-        ModelError: it does not compile, in the words of the child.
+        ModelError: the code does not compile; the message has the program's error.
     """
     if cache is None:
-        return _compiled(program, argument)
-    path = cache / f"{_key(program, argument)}.o"
-    code = _kept(path)
+        return _compile(program, argument)
+    path = cache / f"{_cache_key(program, argument)}.o"
+    code = _read_cached(path)
     if code is None:
-        code = _compiled(program, argument)
-        with contextlib.suppress(OSError):  # a read-only file system, say
-            _keep(path, code)
+        code = _compile(program, argument)
+        with contextlib.suppress(OSError):  # such as a read-only file system
+            _write_cached(path, code)
     return code
 
 
-def _compiled(program: str, argument: str) -> bytes:
+def _compile(program: str, argument: str) -> bytes:
     command = [sys.executable, "-m", program, argument]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))}
-    ran = subprocess.run(command, env=environ, capture_output=True, check=False)
-    if ran.returncode or not ran.stdout:
-        reason = last_line(ran.stderr.decode(errors="replace"), f"status {ran.returncode}")
+    process = subprocess.run(command, env=environ, capture_output=True, check=False)
+    if process.returncode or not process.stdout:
+        reason = last_line(process.stderr.decode(errors="replace"), f"status {process.returncode}")
         raise ModelError(f"{program} does not compile: {reason}")
-    return ran.stdout
+    return process.stdout
 
 
-def _key(program: str, argument: str) -> str:
+def _cache_key(program: str, argument: str) -> str:
     source = Path(str(importlib.import_module(program).__file__)).read_bytes()
     machine = (llvm.get_default_triple(), llvm.get_host_cpu_name(), _features())
     parts = (source, version("numba"), version("llvmlite"), *machine, argument)
@@ -87,20 +89,20 @@ def _key(program: str, argument: str) -> str:
 def _features() -> str:
     try:
         return str(llvm.get_host_cpu_features().flatten())
-    except RuntimeError:  # LLVM knows them on some processors only
+    except RuntimeError:  # LLVM cannot detect them on all processors
         return ""
 
 
-def _kept(path: Path) -> bytes | None:
-    """A file that was cut short would end this process: it is used only if it is whole."""
+def _read_cached(path: Path) -> bytes | None:
+    # Loading a truncated file would crash this process, so its digest is checked first.
     try:
         content = path.read_bytes()
     except OSError:
         return None
-    digest, code = content[:_DIGEST], content[_DIGEST:]
+    digest, code = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     return code if hashlib.sha256(code).digest() == digest else None
 
 
-def _keep(path: Path, code: bytes) -> None:
+def _write_cached(path: Path, code: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, hashlib.sha256(code).digest() + code)

@@ -1,4 +1,4 @@
-"""The ``onnx`` engine: a pipeline converted to ONNX, run by ONNX Runtime, an optional package. No pickle is read."""
+"""The ``onnx`` engine, which runs a pipeline converted to ONNX, without pickle, with the optional ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from server.model_store.mlmodel import MLmodel
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# ONNX's tensors by the names that the companion uses for them.
+# NumPy types of the tensors, by the names that the companion's file uses for them.
 DTYPES = {"double": np.float64, "float": np.float32, "long": np.int64, "boolean": np.bool_, "string": np.object_}
-# The one input of a pipeline that was fitted without names, and takes all columns at once.
-ALL = "X"
+# The only input of a pipeline that was fitted without column names, which takes all columns as one tensor.
+ALL_COLUMNS = "X"
 
 
 class OnnxEngine:
-    """A converted pipeline.
+    """An engine for a converted pipeline.
 
-    ``inputs`` has the tensor type of each column, in the order of the session's inputs, whose own names lack what ONNX
-    allows in none; ``classes`` is None for a regressor.
+    ``inputs`` has the tensor type of each column in the order of the session's inputs, whose names may differ from the
+    columns', because ONNX does not allow all characters. ``classes`` is None for a regressor.
     """
 
     name = "onnx"
@@ -40,57 +40,60 @@ class OnnxEngine:
         self._session = session
         self._schema = schema
         self._inputs = inputs
-        self._names = dict(zip(inputs, (one.name for one in session.get_inputs()), strict=True))
-        self._places = None if classes is None else {label: place for place, label in enumerate(classes)}
+        self._names = dict(zip(inputs, (node.name for node in session.get_inputs()), strict=True))
+        self._class_indices = None if classes is None else {label: index for index, label in enumerate(classes)}
 
     def predict(self, rows: Rows) -> Prediction:
-        """The labels and the probability of each; for a regressor, the value alone."""
-        answers = self._session.run(None, self._feed(rows))
-        if self._places is None:
-            return Prediction(answers[0].reshape(-1).tolist(), None)
-        labels = answers[0].tolist()
-        places = [self._places[label] for label in labels]
-        return Prediction(labels, answers[1][np.arange(len(places)), places].tolist())
+        """Return the labels and the probability of each; for a regressor, only the values."""
+        tensors = self._session.run(None, self._input_tensors(rows))
+        if self._class_indices is None:
+            return Prediction(tensors[0].reshape(-1).tolist(), None)
+        labels = tensors[0].tolist()
+        indices = [self._class_indices[label] for label in labels]
+        return Prediction(labels, tensors[1][np.arange(len(indices)), indices].tolist())
 
-    def totals(self, rows: Rows) -> NDArray[np.float64]:
-        """The probability of each class, n x classes; for a regressor, the value, n x 1."""
-        answers = self._session.run(None, self._feed(rows))
-        return np.asarray(answers[self._places is not None], np.float64).reshape(len(rows), -1)
+    def outputs(self, rows: Rows) -> NDArray[np.float64]:
+        """Return the probability of each class, n x classes; for a regressor, the value, n x 1."""
+        tensors = self._session.run(None, self._input_tensors(rows))
+        return np.asarray(tensors[self._class_indices is not None], np.float64).reshape(len(rows), -1)
 
-    def _feed(self, rows: Rows) -> dict[str, NDArray[Any]]:
-        """Each input as an n x 1 tensor, or all columns as one."""
-        if ALL in self._inputs:
-            return {self._names[ALL]: rows.numbers.astype(DTYPES[self._inputs[ALL]])}
+    def _input_tensors(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Return each input as an n x 1 tensor, or all columns as one tensor."""
+        if ALL_COLUMNS in self._inputs:
+            return {self._names[ALL_COLUMNS]: rows.numbers.astype(DTYPES[self._inputs[ALL_COLUMNS]])}
         numbers, objects = iter(rows.numbers.T), iter(rows.objects.T)
         columns = {c.name: next(objects) if c.is_string else next(numbers) for c in self._schema.columns}
-        kinds = self._inputs.items()
-        return {self._names[name]: columns[name].astype(DTYPES[kind]).reshape(-1, 1) for name, kind in kinds}
+        inputs = self._inputs.items()
+        return {self._names[name]: columns[name].astype(DTYPES[dtype]).reshape(-1, 1) for name, dtype in inputs}
 
 
-def load(mlmodel: MLmodel, _kernels: Path | None = None) -> OnnxEngine:
-    """Read the companion.
+def load(mlmodel: MLmodel, _kernel_cache: Path | None = None) -> OnnxEngine:
+    """Load the model's ONNX companion.
 
     Raises:
         CompanionRefused: the companion is not one of this model, does not load, or ONNX Runtime is not installed.
     """
     folder = companion.find(mlmodel, "onnx")
     try:
-        rest = json.loads((folder / "onnx.json").read_bytes())
-        return make((folder / "model.onnx").read_bytes(), mlmodel.schema, rest["inputs"], rest["classes"])
+        header = json.loads((folder / "onnx.json").read_bytes())
+        code = (folder / "model.onnx").read_bytes()
+        return create_engine(code, mlmodel.schema, header["inputs"], header["classes"])
     except ImportError:
         raise CompanionRefused("the model's companion for the engine onnx needs the package onnxruntime") from None
-    except Exception as error:  # ONNX Runtime's errors have no class in common
+    except Exception as error:  # ONNX Runtime's errors have no common base class
         reason = first_line(error)
         raise CompanionRefused(f"the model's companion for the engine onnx does not load: {reason}") from error
 
 
-def make(code: bytes, schema: InputSchema, inputs: Mapping[str, str], classes: Sequence[Any] | None) -> OnnxEngine:
-    """An engine for a converted pipeline in memory."""
-    # Imported here: an optional package.
+def create_engine(
+    code: bytes, schema: InputSchema, inputs: Mapping[str, str], classes: Sequence[Any] | None
+) -> OnnxEngine:
+    """Return an engine for a serialized ONNX model."""
+    # Imported here, because the package is optional.
     import onnxruntime  # noqa: PLC0415
 
     options = onnxruntime.SessionOptions()
-    # With one thread each, no pool is started: threads do not survive a fork, and a worker is one CPU.
+    # With one thread, no thread pool is started, which would not survive the fork, and a worker has one CPU.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(code, options, providers=["CPUExecutionProvider"])

@@ -1,9 +1,10 @@
-"""A forest packed into flat arrays, as it lies in the model's files and is mapped from them.
+"""A forest packed into flat arrays, which are stored in the model's files and mapped from them.
 
-A node is two words: its threshold, a float32, and its link. The link's lowest ``bits`` bits are the feature that it
-compares, the others its left child, whose right neighbour is the right child: nodes are numbered breadth first, tree
-after tree. A link whose feature is all ones is a leaf's, and leads to a row of ``leaves``, which holds each distinct
-distribution once. Words have 32 bits, or 64 where a link does not fit.
+A node has two fields: its threshold, a float32, and its link. The lowest ``bits`` bits of the link are the index of the
+feature that the node compares; the others are the index of its left child, and the right child follows it. Nodes are
+numbered breadth first, tree after tree. If all bits of the feature are ones, the node is a leaf, and the rest of its
+link is the index of a row of ``leaves``, which has each distinct distribution once. A field has 32 bits, or 64 if some
+link needs more than 32.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from numpy.typing import NDArray
 
 
 class Feature(NamedTuple):
-    """How one feature of the trees is made from column ``column`` of the rows, with x for its value.
+    """The formula for one feature of the trees from the value x of the column with the index ``column``.
 
-    ``kind`` is one of :mod:`server.engines.kernel`: x; (x - first) / second; x * first + second; or whether x equals
-    ``first``, which, where the kind says "known", is so for exactly one feature of each such column.
+    ``operation`` is one of :mod:`server.engines.kernel`: COPY is x, SHIFT_DIVIDE is (x - first) / second, MULTIPLY_ADD
+    is x * first + second, and EQUALS is whether x equals ``first``. EQUALS_KNOWN is the same for a column whose values
+    must equal ``first`` of exactly one of its features; a row with another value is refused.
     """
 
-    kind: int
+    operation: int
     column: int
     first: float = 0.0
     second: float = 0.0
@@ -33,12 +35,12 @@ class Feature(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PackedForest:
-    """Trees, and the way from a row to their features.
+    """Trees, and the formulas that make their features from a row.
 
-    ``nodes``: n x 2 uint32 or uint64; ``leaves``: m x outputs float64; ``roots``: the trees' first nodes. ``features``
-    has one entry a feature of the trees, and may have more. The rows' columns are the schema's number columns, followed
-    by its string columns, whose values are replaced by their codes in ``codes`` (-1 where they have none). ``classes``
-    is None for a regressor.
+    ``nodes`` is n x 2 uint32 or uint64, ``leaves`` m x outputs float64, and ``roots`` the index of each tree's first
+    node. ``features`` has a formula for each feature of the trees, and may have more. A row's columns are the number
+    columns of the schema, followed by its string columns, whose values are replaced by their code in ``codes``, or -1.
+    ``classes`` is None for a regressor.
     """
 
     nodes: NDArray[np.unsignedinteger[Any]]
@@ -50,38 +52,42 @@ class PackedForest:
     classes: tuple[Any, ...] | None
 
     @property
-    def words(self) -> int:
-        """The 32-bit words of a threshold, and of a link."""
+    def field_words(self) -> int:
+        """The number of 32-bit words of a node's field: 1 or 2."""
         return self.nodes.dtype.itemsize // 4
 
     @property
     def nbytes(self) -> int:
-        """What its arrays take."""
+        """The size of the arrays (bytes)."""
         return self.nodes.nbytes + self.leaves.nbytes + self.roots.nbytes
 
     def save(self, folder: Path) -> None:
-        """Write it into ``folder``, which must not exist."""
+        """Write the forest into a new folder.
+
+        Raises:
+            FileExistsError: the folder exists.
+        """
         folder.mkdir()
         np.save(folder / "nodes.npy", self.nodes)
         np.save(folder / "leaves.npy", self.leaves)
         np.save(folder / "roots.npy", self.roots)
-        rest = {"bits": self.bits, "features": self.features, "codes": self.codes, "classes": self.classes}
-        (folder / "forest.json").write_text(json.dumps(rest))
+        header = {"bits": self.bits, "features": self.features, "codes": self.codes, "classes": self.classes}
+        (folder / "forest.json").write_text(json.dumps(header))
 
     @classmethod
     def load(cls, folder: Path) -> PackedForest:
-        """The inverse of :meth:`save`; nodes and leaves stay in the file, whose pages all replicas of a host share.
+        """Load a saved forest. Nodes and leaves are mapped from their files, whose pages all replicas of a host share.
 
         Raises:
-            OSError, EOFError, ValueError, KeyError, TypeError: a file is missing or is not what was saved.
+            OSError, EOFError, ValueError, KeyError, TypeError: a file is missing or invalid.
         """
-        rest = json.loads((folder / "forest.json").read_bytes())
+        header = json.loads((folder / "forest.json").read_bytes())
         return cls(
             nodes=np.load(folder / "nodes.npy", mmap_mode="r"),
             leaves=np.load(folder / "leaves.npy", mmap_mode="r"),
             roots=np.load(folder / "roots.npy"),
-            bits=int(rest["bits"]),
-            features=tuple(Feature(*feature) for feature in rest["features"]),
-            codes=tuple(rest["codes"]),
-            classes=None if rest["classes"] is None else tuple(rest["classes"]),
+            bits=int(header["bits"]),
+            features=tuple(Feature(*feature) for feature in header["features"]),
+            codes=tuple(header["codes"]),
+            classes=None if header["classes"] is None else tuple(header["classes"]),
         )

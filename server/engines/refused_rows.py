@@ -1,4 +1,4 @@
-"""What scikit-learn refuses of a row is the row's fault, and not the server's."""
+"""Translation of scikit-learn's errors about a row's values into errors of the request."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from contextlib import contextmanager
 
 from server.errors import Fault, InvalidRows, first_line
 
-# Its check of an array, and its encoders' of a category; it has no class of errors for either.
-_OF_THE_ROWS = re.compile(r"Input (X )?contains (NaN|infinity)|Found unknown categor")
+# Messages of scikit-learn's check of arrays and of its encoders, which raise plain ValueError.
+_VALUE_ERRORS = re.compile(r"Input (X )?contains (NaN|infinity)|Found unknown categor")
 
 
 @contextmanager
-def refused_rows() -> Iterator[None]:
-    """Raise what scikit-learn says of the rows as what it is.
+def translated_row_errors() -> Iterator[None]:
+    """Turn scikit-learn's ValueError about a value of the rows into InvalidRows.
 
     Raises:
-        InvalidRows: scikit-learn found a value that the estimator does not take.
+        InvalidRows: the estimator does not accept a value of the rows.
     """
     try:
         yield
     except ValueError as error:
         reason = first_line(error)
-        if not _OF_THE_ROWS.search(reason):
+        if not _VALUE_ERRORS.search(reason):
             raise
-        detail = f"the model does not take a value of the row: {reason[:200]}"
+        detail = f"the model does not accept a value of the row: {reason[:200]}"
         raise InvalidRows(detail, [Fault(detail, "#")]) from None

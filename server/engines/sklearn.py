@@ -1,4 +1,4 @@
-"""The ``sklearn`` engine: the fitted estimator itself, loaded without importing MLflow."""
+"""The ``sklearn`` engine, which runs the fitted estimator itself, loaded without importing MLflow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from server.engines.frame import to_frame
-from server.engines.refused_rows import refused_rows
+from server.engines.refused_rows import translated_row_errors
 from server.errors import ModelError, first_line
 from server.inference.rows import Prediction, Rows
 from server.inference.schema import InputSchema
@@ -27,29 +27,30 @@ from server.model_store.mlmodel import MLmodel
 
 logger = logging.getLogger(__name__)
 
-# Their label is, by definition, the class of the highest probability: one pass gives both. A subclass may differ.
-_ARGMAX = (RandomForestClassifier, ExtraTreesClassifier, DecisionTreeClassifier)
+# Classifiers whose label is by definition the class of the highest probability, so that one call gives both. A subclass
+# may define its label differently.
+_ARGMAX_CLASSIFIERS = (RandomForestClassifier, ExtraTreesClassifier, DecisionTreeClassifier)
 
 
 class SklearnEngine:
-    """A scikit-learn estimator, most often a pipeline."""
+    """An engine for a scikit-learn estimator, usually a pipeline."""
 
     name = "sklearn"
 
     def __init__(self, estimator: Any, schema: InputSchema) -> None:
         self.estimator = estimator
         self._schema = schema
-        # Fitted on a DataFrame, it finds its columns by name; string columns have no place in a float64 block.
+        # An estimator fitted on a DataFrame selects columns by name, and string columns do not fit a float64 array.
         self.uses_pandas = hasattr(estimator, "feature_names_in_") or any(c.is_string for c in schema.columns)
-        self._answer = self._way(estimator)
+        self._predict_input = self._prediction_method(estimator)
 
     def predict(self, rows: Rows) -> Prediction:
-        """Labels, with the probability of each where the estimator has probabilities."""
-        with refused_rows():
-            return self._answer(self._input(rows))
+        """Return labels, and the probability of each if the estimator has probabilities."""
+        with translated_row_errors():
+            return self._predict_input(self._input(rows))
 
-    def totals(self, rows: Rows) -> NDArray[np.float64]:
-        """The probability of each class, n x classes; without classes, the value, n x 1. It checks companions."""
+    def outputs(self, rows: Rows) -> NDArray[np.float64]:
+        """Return the probability of each class, n x classes, or the value, n x 1. Companions are compared with it."""
         x = self._input(rows)
         if hasattr(self.estimator, "classes_"):
             return np.asarray(self.estimator.predict_proba(x), np.float64)
@@ -58,12 +59,12 @@ class SklearnEngine:
     def _input(self, rows: Rows) -> Any:
         return to_frame(rows, self._schema) if self.uses_pandas else rows.numbers
 
-    def _way(self, estimator: Any) -> Callable[[Any], Prediction]:
-        # A mixture has probabilities of its components, but no classes that they belong to.
+    def _prediction_method(self, estimator: Any) -> Callable[[Any], Prediction]:
+        # A mixture model has probabilities of its components, but no classes.
         if not (hasattr(estimator, "predict_proba") and hasattr(estimator, "classes_")):
             return self._labels_only
         final = estimator.steps[-1][1] if type(estimator) is Pipeline else estimator
-        if type(final) in _ARGMAX and final.n_outputs_ == 1:
+        if type(final) in _ARGMAX_CLASSIFIERS and final.n_outputs_ == 1:
             return self._by_argmax
         return self._by_two_calls
 
@@ -82,32 +83,34 @@ class SklearnEngine:
         return Prediction(labels.tolist(), _confidences(self.estimator.classes_, labels, probabilities))
 
 
-def load(mlmodel: MLmodel, _kernels: Path | None = None) -> SklearnEngine:
-    """Read the estimator that the ``sklearn`` flavor names, and leave it one thread.
+def load(mlmodel: MLmodel, _kernel_cache: Path | None = None) -> SklearnEngine:
+    """Load the estimator that the ``sklearn`` flavor names, and limit it to one thread.
 
     Raises:
-        ModelError: its file is missing or does not load, or it cannot predict.
+        ModelError: the estimator's file is missing or does not load, or the estimator cannot predict.
     """
     flavor = mlmodel.flavors["sklearn"]
     if flavor.get("code"):
-        sys.path.insert(0, str(mlmodel.folder / flavor["code"]))  # as MLflow does with code_paths
+        sys.path.insert(0, str(mlmodel.folder / flavor["code"]))  # MLflow does the same with code_paths
     path = mlmodel.folder / str(flavor.get("pickled_model"))
-    estimator = _read(path, str(flavor.get("serialization_format", "pickle")), flavor.get("skops_trusted_types"))
+    estimator = _read_estimator(
+        path, str(flavor.get("serialization_format", "pickle")), flavor.get("skops_trusted_types")
+    )
     if not hasattr(estimator, "predict"):
-        raise ModelError(f"the model is a {type(estimator).__name__}, which does not predict")
-    for part in _parts(estimator):
-        if getattr(part, "n_jobs", None) is not None:
-            part.n_jobs = 1
+        raise ModelError(f"the model is a {type(estimator).__name__}, which has no method predict")
+    for nested in _nested_estimators(estimator):
+        if getattr(nested, "n_jobs", None) is not None:
+            nested.n_jobs = 1
     return SklearnEngine(estimator, mlmodel.schema)
 
 
-def _read(path: Path, form: str, trusted: list[str] | None) -> Any:
-    if form not in _FORMATS:
-        raise ModelError(f"the model is saved as {form!r}; expected one of {', '.join(_FORMATS)}")
+def _read_estimator(path: Path, format_name: str, trusted: list[str] | None) -> Any:
+    if format_name not in _FORMATS:
+        raise ModelError(f"the model is saved in the format {format_name!r}; expected one of {', '.join(_FORMATS)}")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", InconsistentVersionWarning)
-            estimator = _FORMATS[form](path, trusted)
+            estimator = _FORMATS[format_name](path, trusted)
     except Exception as error:
         reason = first_line(error)
         raise ModelError(f"the model's file {path.name} does not load: {type(error).__name__}: {reason}") from error
@@ -132,7 +135,7 @@ def _read_cloudpickle(path: Path, _trusted: list[str] | None) -> Any:
 
 def _read_pickle(path: Path, _trusted: list[str] | None) -> Any:
     with path.open("rb") as file:
-        # A registry's pickles are code: docs/limits.md, "Models", says to trust the registry or to log models as skops.
+        # Loading a pickle runs its code: docs/limits.md, "Models", says to trust the registry or to log models as skops.
         return pickle.load(file)  # noqa: S301
 
 
@@ -143,8 +146,8 @@ _FORMATS: dict[str, Callable[[Path, list[str] | None], Any]] = {
 }
 
 
-def _parts(value: Any) -> Iterator[BaseEstimator]:
-    """An estimator and every estimator it holds, in whatever lists, tuples and dicts."""
+def _nested_estimators(value: Any) -> Iterator[BaseEstimator]:
+    """Yield an estimator and all estimators in its attributes, also inside lists, tuples and dicts."""
     if isinstance(value, BaseEstimator):
         yield value
         value = list(vars(value).values())
@@ -152,20 +155,21 @@ def _parts(value: Any) -> Iterator[BaseEstimator]:
         value = list(value.values())
     if isinstance(value, list | tuple):
         for item in value:
-            yield from _parts(item)
+            yield from _nested_estimators(item)
 
 
 def _confidences(classes: Any, labels: NDArray[Any], probabilities: Any) -> list[Any] | None:
-    """The probability of each row's label; of each output's label where there are several outputs.
+    """Return the probability of each row's label, or of each output's label if there are several outputs.
 
-    None where a label is none of the classes (one that stands for "rejected", say).
+    The probability is None if a label is not one of the classes, as for a rejected row.
     """
     if labels.ndim == 1:
-        chosen = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
-        found = probabilities[np.arange(len(labels)), chosen].tolist()
-        return [each if known else None for each, known in zip(found, classes[chosen] == labels, strict=True)]
+        indices = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
+        chosen = probabilities[np.arange(len(labels)), indices].tolist()
+        return [value if known else None for value, known in zip(chosen, classes[indices] == labels, strict=True)]
     if isinstance(probabilities, list):
-        each = [_confidences(c, labels[:, i], p) for i, (c, p) in enumerate(zip(classes, probabilities, strict=True))]
-        return [list(row) for row in zip(*(column or () for column in each), strict=True)]
-    # Multilabel: one column of 0/1 a class, and the probability of 1.
+        outputs = enumerate(zip(classes, probabilities, strict=True))
+        columns = [_confidences(c, labels[:, i], p) for i, (c, p) in outputs]
+        return [list(row) for row in zip(*(column or () for column in columns), strict=True)]
+    # Multilabel: a column of 0 and 1 for each class, and the probability of 1.
     return list(np.where(labels == 1, probabilities, 1 - probabilities).tolist())

@@ -134,7 +134,5 @@ def test_replica_that_does_not_start_ends_the_benchmark(environ: dict[str, str])
     )  # fmt: skip
     assert (ran.returncode, ran.stdout) == (1, "")
     last_line = ran.stderr.splitlines()[-1]
-    assert last_line.startswith("error: the replica ended: ENGINE='forest': this model carries nothing for it"), (
-        ran.stderr
-    )
+    assert last_line.startswith("error: the replica ended: ENGINE='forest' is not available for this model"), ran.stderr
     assert "Traceback" not in ran.stderr

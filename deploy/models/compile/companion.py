@@ -15,7 +15,7 @@ from deploy.models.compile.features import NotCompilable
 from deploy.models.compile.packing import pack
 from deploy.models.compile.parity import Check, Compiled, compare
 from server.engines import forest
-from server.engines.companion import FLAVORS, LAYOUT, model_digest
+from server.engines.companion import FLAVORS, LAYOUT_VERSION, model_digest
 from server.engines.packed import PackedForest
 from server.engines.sklearn import SklearnEngine
 from server.errors import ModelError, first_line
@@ -40,7 +40,7 @@ def add_forest(
         ModelError: the packed trees do not agree with the model, or do not run on this machine.
     """
     packed = pack(reference.estimator, schema)
-    check = _check(reference, forest.make(packed, schema), make_rows(packed), rows_source)
+    check = _check(reference, forest.create_engine(packed, schema), make_rows(packed), rows_source)
     if not check.passed:
         raise _disagreement("forest", check)
     _write(folder, "forest", packed.save, check)
@@ -92,7 +92,7 @@ def _write(folder: Path, engine: str, save: Callable[[Path], None], check: Check
     model = Model.load(str(folder))
     model.add_flavor(
         FLAVORS[engine],
-        layout=LAYOUT,
+        layout=LAYOUT_VERSION,
         data=engine,
         digest=folder_digest(data),
         model_digest=model_digest(MLmodel.read(folder)),

@@ -100,7 +100,7 @@ def derive_formulas(steps: Sequence[Any], schema: InputSchema, names: Sequence[s
     table = _Table([inputs.get(name) for name in names], names)
     features = _apply_all(steps, table, formulas).required_features
     for feature in features:
-        if formulas.is_string(feature) and feature.kind == kernel.COPY:
+        if formulas.is_string(feature) and feature.operation == kernel.COPY:
             raise NotCompilable(f"string column {formulas.name(feature)} reaches the trees without being encoded")
     _count_known_once(features, formulas)
     return formulas
@@ -115,8 +115,8 @@ def _count_known_once(features: Sequence[Feature], formulas: Formulas) -> None:
     counted: set[Feature] = set()
     for feature in features:
         is_repeated = feature in counted
-        formulas.features.append(feature._replace(kind=kernel.EQUALS) if is_repeated else feature)
-        if feature.kind == kernel.EQUALS_KNOWN:
+        formulas.features.append(feature._replace(operation=kernel.EQUALS) if is_repeated else feature)
+        if feature.operation == kernel.EQUALS_KNOWN:
             counted.add(feature)
     formulas.unused_categories = [feature for feature in formulas.known_categories if feature not in counted]
 
@@ -264,7 +264,7 @@ def _require_float64_copy(feature: Feature, step: Any, formulas: Formulas) -> No
         NotCompilable: an earlier step changes the column, or scikit-learn computes it in 32 bits.
     """
     column = formulas.columns[feature.column]
-    if feature.kind != kernel.COPY:
+    if feature.operation != kernel.COPY:
         raise NotCompilable(f"the step {_step_name(step)} follows another step that changes column {column.name!r}")
     if column.type == "float":
         raise NotCompilable(f"the step {_step_name(step)} computes column {column.name!r} in 32 bits")

@@ -13,7 +13,7 @@ from skl2onnx.common import data_types
 
 from deploy.models.compile.features import NotCompilable
 from server.engines import onnx
-from server.engines.onnx import ALL, OnnxEngine
+from server.engines.onnx import ALL_COLUMNS, OnnxEngine
 from server.errors import first_line
 from server.inference.schema import InputSchema
 
@@ -45,7 +45,7 @@ class Converted:
 
     def engine(self, schema: InputSchema) -> OnnxEngine:
         """Return an engine that predicts with the converted model."""
-        return onnx.make(self.code, schema, self.inputs, self.classes)
+        return onnx.create_engine(self.code, schema, self.inputs, self.classes)
 
 
 def conversions(estimator: Any, schema: InputSchema) -> Iterator[Converted]:
@@ -73,7 +73,7 @@ def conversions(estimator: Any, schema: InputSchema) -> Iterator[Converted]:
 
 def _convert(estimator: Any, schema: InputSchema, precision: str) -> Converted:
     inputs = _inputs(estimator, schema, precision)
-    shape = [None, len(schema.columns) if ALL in inputs else 1]
+    shape = [None, len(schema.columns) if ALL_COLUMNS in inputs else 1]
     final = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
     is_classifier = hasattr(estimator, "classes_")
     model = skl2onnx.to_onnx(
@@ -87,6 +87,6 @@ def _convert(estimator: Any, schema: InputSchema, precision: str) -> Converted:
 def _inputs(estimator: Any, schema: InputSchema, precision: str) -> dict[str, str]:
     """Return one tensor per column if the pipeline selects columns by name, else one tensor for all columns."""
     if not hasattr(estimator, "feature_names_in_"):
-        return {ALL: precision}
+        return {ALL_COLUMNS: precision}
     tensor_types = {"integer": "long", "long": "long", "boolean": "boolean", "string": "string"}
     return {column.name: tensor_types.get(column.type, precision) for column in schema.columns}

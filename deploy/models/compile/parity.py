@@ -24,7 +24,7 @@ class Compiled(Protocol):
         """Return the labels and their probabilities."""
         ...
 
-    def totals(self, rows: Rows) -> NDArray[np.float64]:
+    def outputs(self, rows: Rows) -> NDArray[np.float64]:
         """Return the probability of each class (n x classes) or, for a regressor, the value (n x 1)."""
         ...
 
@@ -74,7 +74,7 @@ def compare(reference: SklearnEngine, compiled: Compiled, rows: Rows, rows_sourc
 
 def _compare(reference: SklearnEngine, compiled: Compiled, rows: Rows) -> tuple[int, int, float]:
     """Return the numbers of different labels and of ties, and the largest difference."""
-    expected, actual = reference.totals(rows), compiled.totals(rows)
+    expected, actual = reference.outputs(rows), compiled.outputs(rows)
     if expected.shape[1] == 1:
         scale = np.maximum(np.abs(expected), 1.0)
         return 0, 0, float((np.abs(actual - expected) / scale).max())

@@ -120,13 +120,13 @@ def _number_choices(
 
 def _around_splits(forest: PackedForest, index: int, feature: Feature) -> NDArray[np.float64]:
     """Return column values for which the feature lies on, and just above, each of its splits."""
-    if feature.kind == kernel.EQUALS:  # The second value is probably an unknown category.
+    if feature.operation == kernel.EQUALS:  # The second value is probably an unknown category.
         return np.array([feature.first, feature.first + 1])
     splits = _thresholds(forest, index).astype(np.float64)
     with np.errstate(over="ignore"):
-        if feature.kind == kernel.SHIFT_DIVIDE:
+        if feature.operation == kernel.SHIFT_DIVIDE:
             splits = splits * feature.second + feature.first
-        if feature.kind == kernel.MULTIPLY_ADD:
+        if feature.operation == kernel.MULTIPLY_ADD:
             splits = (splits - feature.second) / feature.first if feature.first else np.empty(0)
         above = np.nextafter(splits.astype(np.float32), np.float32(np.inf)).astype(np.float64)
     return np.concatenate([splits, above])
@@ -152,7 +152,7 @@ def _string_choices(forest: PackedForest | None, number_count: int, index: int, 
 def _known_categories(forest: PackedForest | None, column: int) -> list[float]:
     """Return the codes of the only categories that a column accepts; empty if it accepts any value."""
     features = forest.features if forest else ()
-    return sorted(f.first for f in features if f.column == column and f.kind == kernel.EQUALS_KNOWN)
+    return sorted(f.first for f in features if f.column == column and f.operation == kernel.EQUALS_KNOWN)
 
 
 def _accepts(forest: PackedForest | None, row: Rows) -> bool:

@@ -21,7 +21,7 @@ from server.inference.schema import InputSchema
 
 Floats = npt.NDArray[np.float64]
 
-_compiled = cache(native._compiled)
+_compiled = cache(native._compile)
 
 
 @cache
@@ -32,12 +32,12 @@ def _kernel(node_words: int) -> native.Function:
 
 def engine_of(forest: PackedForest, schema: InputSchema) -> ForestEngine:
     """Return an engine as ``forest.make`` does, with a kernel that is compiled only once per process."""
-    return ForestEngine(forest, schema, _kernel(forest.words))
+    return ForestEngine(forest, schema, _kernel(forest.field_words))
 
 
 def compile_once(patch: pytest.MonkeyPatch) -> None:
     """Make the code under test compile each kernel only once per process."""
-    patch.setattr(native, "_compiled", _compiled)
+    patch.setattr(native, "_compile", _compiled)
 
 
 def schema_of(types: dict[str, str], optional: str | None = None) -> InputSchema:
@@ -105,7 +105,7 @@ def assert_same(estimator: Any, schema: InputSchema, rows: Rows) -> PackedForest
     reference, forest = SklearnEngine(estimator, schema), pack(estimator, schema)
     compiled = engine_of(forest, schema)
     assert len(rows)
-    assert compiled.totals(rows).tobytes() == reference.totals(rows).tobytes()
+    assert compiled.outputs(rows).tobytes() == reference.outputs(rows).tobytes()
     expected, prediction = reference.predict(rows), compiled.predict(rows)
     assert prediction == expected
     assert [type(label) for label in prediction.labels] == [type(label) for label in expected.labels]

@@ -124,7 +124,7 @@ def test_model_without_signature_stops_the_start(environ: dict[str, str], tmp_pa
 
 def test_engine_that_the_model_lacks_stops_the_start(environ: dict[str, str]) -> None:
     """An engine that is not available for the model stops the start, and the error names those that are."""
-    assert_failed_with_one_line(start(environ | {"ENGINE": "onnx"}), "ENGINE='onnx'", "expected auto, sklearn")
+    assert_failed_with_one_line(start(environ | {"ENGINE": "onnx"}), "ENGINE='onnx'", "available: auto, sklearn")
 
 
 def test_used_port_stops_the_start(environ: dict[str, str], port: int) -> None:

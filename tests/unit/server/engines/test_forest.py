@@ -1,4 +1,4 @@
-"""The packed forest as the server runs it: every total is scikit-learn's, to the bit."""
+"""Tests of the packed forest and its engine, whose outputs are bit-identical to scikit-learn's."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ RNG = np.random.default_rng(0)
 X: Floats = RNG.normal(size=(300, 5)) * [1, 10, 100, 0.01, 1]
 X[:, 4] = np.round(X[:, 4])
 SCORE: Floats = X @ [1, 0.1, -0.01, 30, 0.5] + RNG.normal(size=300)
-THREE = np.digitize(SCORE, [-0.7, 0.7])
-TWO = (SCORE > 0).astype(int)
-NAMES = np.array(["fir", "pine", "aspen"])[THREE]
+THREE_CLASSES = np.digitize(SCORE, [-0.7, 0.7])
+TWO_CLASSES = (SCORE > 0).astype(int)
+NAMES = np.array(["fir", "pine", "aspen"])[THREE_CLASSES]
 
 
 def forest(seed: int = 0, **options: Any) -> RandomForestClassifier:
@@ -49,53 +49,53 @@ def forest(seed: int = 0, **options: Any) -> RandomForestClassifier:
 
 
 MODELS: dict[str, tuple[Any, Any]] = {
-    "random forest": (forest(), THREE),
+    "random forest": (forest(), THREE_CLASSES),
     "random forest, regression": (RandomForestRegressor(8, random_state=0), SCORE),
-    "extra trees": (ExtraTreesClassifier(8, random_state=0), THREE),
+    "extra trees": (ExtraTreesClassifier(8, random_state=0), THREE_CLASSES),
     "extra trees, regression": (ExtraTreesRegressor(8, random_state=0), SCORE),
-    "tree": (DecisionTreeClassifier(random_state=0), THREE),
+    "tree": (DecisionTreeClassifier(random_state=0), THREE_CLASSES),
     "tree, regression": (DecisionTreeRegressor(random_state=0), SCORE),
-    "extra tree": (ExtraTreeClassifier(random_state=0), THREE),
+    "extra tree": (ExtraTreeClassifier(random_state=0), THREE_CLASSES),
     "extra tree, regression": (ExtraTreeRegressor(random_state=0), SCORE),
-    "single leaf": (DecisionTreeClassifier(max_depth=1, min_samples_leaf=200), THREE),
+    "single leaf": (DecisionTreeClassifier(max_depth=1, min_samples_leaf=200), THREE_CLASSES),
     "single leaf, regression": (DecisionTreeRegressor(min_samples_leaf=200), SCORE),
-    "single leaves and trees": (forest(min_samples_leaf=120, max_features=1), TWO),
-    "two classes": (forest(), TWO),
+    "single leaves and trees": (forest(min_samples_leaf=120, max_features=1), TWO_CLASSES),
+    "two classes": (forest(), TWO_CLASSES),
     "one class": (forest(), np.full(300, 7)),
     "thirty classes": (forest(max_depth=6), np.arange(300) % 30),
-    "sparse classes": (forest(), np.array([3, 700, -5])[THREE]),
-    "negative classes": (forest(), -THREE),
+    "sparse classes": (forest(), np.array([3, 700, -5])[THREE_CLASSES]),
+    "negative classes": (forest(), -THREE_CLASSES),
     "names": (forest(), NAMES),
     "names as objects": (forest(), NAMES.astype(object)),
-    "yes or no": (forest(), TWO.astype(bool)),
-    "whole floats": (forest(), THREE - 1.0),
-    "class weights": (forest(class_weight={0: 1, 1: 0.3, 2: 7}), THREE),
-    "balanced in each sample": (forest(class_weight="balanced_subsample"), THREE),
-    "no bootstrap": (forest(bootstrap=False, max_samples=None), THREE),
-    "one feature a split": (forest(max_features=1), THREE),
-    "all features a split": (forest(max_features=None), THREE),
-    "entropy": (forest(criterion="entropy", max_leaf_nodes=20), THREE),
-    "pruned": (forest(ccp_alpha=0.01), THREE),
-    "monotonic": (forest(monotonic_cst=[1, 0, 0, 0, 0]), TWO),
+    "yes or no": (forest(), TWO_CLASSES.astype(bool)),
+    "whole floats": (forest(), THREE_CLASSES - 1.0),
+    "class weights": (forest(class_weight={0: 1, 1: 0.3, 2: 7}), THREE_CLASSES),
+    "balanced in each sample": (forest(class_weight="balanced_subsample"), THREE_CLASSES),
+    "no bootstrap": (forest(bootstrap=False, max_samples=None), THREE_CLASSES),
+    "one feature a split": (forest(max_features=1), THREE_CLASSES),
+    "all features a split": (forest(max_features=None), THREE_CLASSES),
+    "entropy": (forest(criterion="entropy", max_leaf_nodes=20), THREE_CLASSES),
+    "pruned": (forest(ccp_alpha=0.01), THREE_CLASSES),
+    "monotonic": (forest(monotonic_cst=[1, 0, 0, 0, 0]), TWO_CLASSES),
     "absolute error": (RandomForestRegressor(4, criterion="absolute_error", max_depth=4, random_state=0), SCORE),
     "large values": (RandomForestRegressor(8, random_state=0), SCORE * 1e300),
     "small values": (RandomForestRegressor(8, random_state=0), SCORE * 1e-300),
-    "several threads": (forest(n_jobs=2), THREE),
+    "several threads": (forest(n_jobs=2), THREE_CLASSES),
 }
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_forest_predicts_identical_bits(name: str) -> None:
-    """Every kind of forest, tree and label gives the same bits on its own rows and around its splits."""
+    """Every type of forest, tree and label gives bit-identical outputs on its own rows and around its splits."""
     unfitted, y = MODELS[name]
     estimator = unfitted.fit(X, y)
-    estimator.set_params(**({"n_jobs": 1} if hasattr(estimator, "n_jobs") else {}))  # as the engine sets it
+    estimator.set_params(**({"n_jobs": 1} if hasattr(estimator, "n_jobs") else {}))  # the engine sets it, too
     assert_same(estimator, double_columns(5), numeric_rows(np.concatenate([X, around_splits(estimator, 5)])))
 
 
 @pytest.mark.parametrize("features", [1, 2, 3, 4, 7, 8, 500])
 def test_any_number_of_features_is_addressed(features: int) -> None:
-    """However many features there are, also where their count is a power of two, all are found."""
+    """Features are addressed correctly for any number of them, including powers of two."""
     rng = np.random.default_rng(features)
     x = rng.normal(size=(200, features))
     estimator = ExtraTreesClassifier(10, max_features=1, random_state=0).fit(x, rng.integers(3, size=200))
@@ -107,7 +107,7 @@ def test_any_number_of_features_is_addressed(features: int) -> None:
 
 
 def test_split_between_adjacent_floats_matches_scikit_learn() -> None:
-    """Splits between two neighbouring float32 values, which no float32 is, part them as scikit-learn does."""
+    """A split between two adjacent float32 values separates them as in scikit-learn."""
     steps = (np.float32(2**24) + np.arange(64, dtype=np.float32) * 2).astype(np.float64)
     x = np.column_stack([steps, -steps, steps[::-1] * 3])
     estimator = RandomForestClassifier(6, random_state=0).fit(x, np.arange(64) % 3)
@@ -116,11 +116,11 @@ def test_split_between_adjacent_floats_matches_scikit_learn() -> None:
     assert_same(estimator, double_columns(3), numeric_rows(np.concatenate([x, around_splits(estimator, 3)])))
 
 
-@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered in reduce")  # in scikit-learn's own check
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered in reduce")  # from scikit-learn's own check
 @pytest.mark.parametrize("size", [1e30, 1e-30, 1e-45, 1e-320, 3e38])
 def test_splits_of_any_magnitude_match_scikit_learn(size: float) -> None:
-    """Splits and rows of any size, down to those that a float32 cannot hold, part as scikit-learn does."""
-    fitted = DecisionTreeClassifier(random_state=0).fit(X, THREE)
+    """Splits and values of any magnitude, also too small for float32, give scikit-learn's results."""
+    fitted = DecisionTreeClassifier(random_state=0).fit(X, THREE_CLASSES)
     splits = np.array([0.0, 1.0, -1.0, 0.3, 1 / 3, -0.7, 1e-3, -1e-3, 0.999999999]) * size
     tree = with_thresholds(fitted, splits)
     values = np.concatenate([splits, np.nextafter(splits, np.inf), np.nextafter(splits, -np.inf), splits / 3, splits])
@@ -130,16 +130,16 @@ def test_splits_of_any_magnitude_match_scikit_learn(size: float) -> None:
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered in reduce")
 def test_splits_beyond_float32_match_scikit_learn() -> None:
-    """Splits above the largest float32 and below the lowest part as scikit-learn does."""
-    fitted = DecisionTreeClassifier(random_state=0).fit(X, THREE)
-    most = float(np.finfo(np.float32).max)
-    tree = with_thresholds(fitted, [1e300, -1e300, most, np.nextafter(most, np.inf), most * (1 + 2e-8), 0.0])
-    values = [most, -most, float(np.nextafter(np.float32(most), np.float32(0))), 0.0, 1.0, -1.0, 1e-45]
+    """Splits beyond the range of float32 give scikit-learn's results."""
+    fitted = DecisionTreeClassifier(random_state=0).fit(X, THREE_CLASSES)
+    largest = float(np.finfo(np.float32).max)
+    tree = with_thresholds(fitted, [1e300, -1e300, largest, np.nextafter(largest, np.inf), largest * (1 + 2e-8), 0.0])
+    values = [largest, -largest, float(np.nextafter(np.float32(largest), np.float32(0))), 0.0, 1.0, -1.0, 1e-45]
     assert_same(tree, double_columns(5), numeric_rows(np.random.default_rng(0).choice(values, (500, 5))))
 
 
 def test_values_rounding_to_a_split_match_scikit_learn() -> None:
-    """A value of 64 bits is rounded to 32 before it is compared, to the nearest and to even."""
+    """A float64 value is rounded to float32 before it is compared with a split, half to even."""
     tree = with_thresholds(DecisionTreeRegressor(max_depth=1).fit([[0.0], [1.0]], [0.0, 1.0]), 1.0)
     step = float(np.spacing(np.float32(1)))
     x = [[1 + step * part] for part in (0.25, 0.5, 0.5000001, 0.75, 1.0, 1.5, -0.25)]
@@ -155,83 +155,82 @@ def test_values_rounding_to_a_split_match_scikit_learn() -> None:
     ]
 
 
-def test_order_of_the_sum() -> None:
-    """Totals are added tree by tree: in another order they would be other numbers."""
+def test_outputs_are_summed_in_the_order_of_the_trees() -> None:
+    """Outputs are added in the order of the trees; the reverse order gives other sums."""
     estimator = RandomForestRegressor(30, random_state=0).fit(X, SCORE)
     assert_same(estimator, double_columns(5), numeric_rows(X))
-    backwards = sum(tree.predict(X) for tree in reversed(estimator.estimators_)) / 30
-    assert (backwards != estimator.predict(X)).any()
+    reversed_sums = sum(tree.predict(X) for tree in reversed(estimator.estimators_)) / 30
+    assert (reversed_sums != estimator.predict(X)).any()
 
 
 def test_first_class_wins_a_tie() -> None:
-    """Of two equally probable classes the first is the label."""
+    """The label of equally probable classes is the first of them."""
     estimator = DecisionTreeClassifier(max_depth=1).fit(X[:, :1], np.tile(["b", "a", "c"], 100))
-    only = DecisionTreeClassifier(min_samples_leaf=100).fit(np.zeros((4, 1)), ["b", "a", "b", "a"])
+    single_leaf = DecisionTreeClassifier(min_samples_leaf=100).fit(np.zeros((4, 1)), ["b", "a", "b", "a"])
     assert_same(estimator, double_columns(1), numeric_rows(X[:, :1]))
-    assert_same(only, double_columns(1), numeric_rows([[0.0]]))
-    assert engine_of(pack(only, double_columns(1)), double_columns(1)).predict(numeric_rows([[0.0]])) == Prediction(
-        ["a"], [0.5]
-    )
+    assert_same(single_leaf, double_columns(1), numeric_rows([[0.0]]))
+    engine = engine_of(pack(single_leaf, double_columns(1)), double_columns(1))
+    assert engine.predict(numeric_rows([[0.0]])) == Prediction(["a"], [0.5])
 
 
 def test_predictions_do_not_depend_on_batch_size() -> None:
-    """Rows get the same answers alone and in any batch, larger or smaller than those before."""
+    """Rows get the same predictions alone and in batches of any size, in any order of sizes."""
     estimator = forest().fit(X, NAMES)
     x = np.concatenate([X, around_splits(estimator, 5, 700)])
     expected = estimator.predict_proba(x)
     engine = engine_of(pack(estimator, double_columns(5)), double_columns(5))
     for size in (2, 1, 255, 256, 1000, 1, 256):
         parts = np.array_split(expected, range(size, 1000, size))
-        for rows, wanted in zip(numeric_rows(x).chunks(size), parts, strict=True):
-            assert np.array_equal(engine.totals(rows), wanted)
-            assert engine.predict(rows).labels == estimator.classes_[wanted.argmax(axis=1)].tolist()
+        for rows, outputs in zip(numeric_rows(x).chunks(size), parts, strict=True):
+            assert np.array_equal(engine.outputs(rows), outputs)
+            assert engine.predict(rows).labels == estimator.classes_[outputs.argmax(axis=1)].tolist()
     assert engine.predict(numeric_rows(np.empty((0, 5)))) == Prediction([], [])
 
 
-def test_answers_are_kept() -> None:
-    """An answer does not change when the next one is computed."""
-    engine = engine_of(pack(forest().fit(X, THREE), double_columns(5)), double_columns(5))
-    first, totals = engine.predict(numeric_rows(X[:9])), engine.totals(numeric_rows(X[:9]))
-    labels, confidences, before = list(first.labels), list(first.confidences or ()), totals.copy()
+def test_prediction_is_not_changed_by_the_next_one() -> None:
+    """A prediction and its outputs do not change when the engine computes the next one."""
+    engine = engine_of(pack(forest().fit(X, THREE_CLASSES), double_columns(5)), double_columns(5))
+    first, outputs = engine.predict(numeric_rows(X[:9])), engine.outputs(numeric_rows(X[:9]))
+    labels, confidences, initial = list(first.labels), list(first.confidences or ()), outputs.copy()
     engine.predict(numeric_rows(X[100:109]))
     assert first == Prediction(labels, confidences)
-    assert np.array_equal(totals, before)
+    assert np.array_equal(outputs, initial)
 
 
-def test_rows_in_any_layout() -> None:
-    """Rows that are columns of something larger, or lie the other way round in memory, give the same answers."""
-    estimator = forest().fit(X, THREE)
+def test_memory_layout_of_rows_does_not_matter() -> None:
+    """Rows in Fortran order, strided or reversed in memory give the same outputs."""
+    estimator = forest().fit(X, THREE_CLASSES)
     engine = engine_of(pack(estimator, double_columns(5)), double_columns(5))
     for x in (np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2], np.repeat(X, 3, axis=0)[::3], X[::-1]):
-        assert np.array_equal(engine.totals(numeric_rows(x)), estimator.predict_proba(x))
+        assert np.array_equal(engine.outputs(numeric_rows(x)), estimator.predict_proba(x))
 
 
-# What a feature's index takes: half of 32 bits, all but a few, and all of them.
+# A feature's index takes half of 32 bits, nearly all of them, or all.
 @pytest.mark.parametrize("features", [5, 2**16, 2**28, 2**30, 2**31])
 def test_wide_nodes_give_the_same_totals(features: int) -> None:
-    """Where a link needs 64 bits, the other kernel walks the same trees to the same totals."""
-    estimator = forest(max_depth=6).fit(X, THREE)
+    """Links of 64 bits, which have a kernel of their own, give the same outputs as links of 32 bits."""
+    estimator = forest(max_depth=6).fit(X, THREE_CLASSES)
     narrow = pack(estimator, double_columns(5))
     nodes, leaves, roots, bits = pack_trees(trees_of(estimator), features)
     wide = PackedForest(nodes, leaves, roots, bits, narrow.features, (), narrow.classes)
-    assert wide.words == (1 if features <= 2**16 else 2)
-    assert narrow.words == 1
+    assert wide.field_words == (1 if features <= 2**16 else 2)
+    assert narrow.field_words == 1
     rows = numeric_rows(np.concatenate([X, around_splits(estimator, 5)]))
-    assert engine_of(wide, double_columns(5)).totals(rows).tobytes() == estimator.predict_proba(rows.numbers).tobytes()
+    assert engine_of(wide, double_columns(5)).outputs(rows).tobytes() == estimator.predict_proba(rows.numbers).tobytes()
     assert engine_of(wide, double_columns(5)).predict(rows) == engine_of(narrow, double_columns(5)).predict(rows)
 
 
-def test_all_bits_of_a_link() -> None:
-    """Links that fill 32 bits to the last are read as they were written."""
-    estimator = forest(max_depth=6).fit(X, THREE)
+def test_links_that_use_all_32_bits_are_read_correctly() -> None:
+    """Links that use all 32 bits are read correctly, including the highest bit."""
+    estimator = forest(max_depth=6).fit(X, THREE_CLASSES)
     count = sum(tree.node_count for tree in trees_of(estimator))
     bits = 32 - int(count).bit_length()
-    nodes, leaves, roots, found = pack_trees(trees_of(estimator), 2**bits - 1)
+    nodes, leaves, roots, packed_bits = pack_trees(trees_of(estimator), 2**bits - 1)
     assert nodes.dtype == np.uint32
-    assert found == bits
+    assert packed_bits == bits
     assert nodes[:, 1].max() >= 2**31
     full = PackedForest(nodes, leaves, roots, bits, pack(estimator, double_columns(5)).features, (), (0, 1, 2))
-    assert np.array_equal(engine_of(full, double_columns(5)).totals(numeric_rows(X)), estimator.predict_proba(X))
+    assert np.array_equal(engine_of(full, double_columns(5)).outputs(numeric_rows(X)), estimator.predict_proba(X))
 
 
 def same_arrays(a: PackedForest, b: PackedForest) -> bool:
@@ -239,21 +238,21 @@ def same_arrays(a: PackedForest, b: PackedForest) -> bool:
     return all(x.dtype == y.dtype and np.array_equal(x, y) for x, y in pairs)
 
 
-@pytest.mark.parametrize("labels", [NAMES, THREE, THREE - 1.0, TWO.astype(bool), None], ids=str)
+@pytest.mark.parametrize("labels", [NAMES, THREE_CLASSES, THREE_CLASSES - 1.0, TWO_CLASSES.astype(bool), None], ids=str)
 @pytest.mark.parametrize("features", [5, 2**31])
 def test_packed_forest_survives_a_round_trip(tmp_path: Path, labels: Any, features: int) -> None:
-    """What is saved is loaded: arrays, labels with their types, formulas and codes; the large ones stay in the file."""
+    """A saved forest loads with equal arrays, labels, formulas and codes; nodes and leaves are mapped read-only."""
     estimator = RandomForestRegressor(3).fit(X, SCORE) if labels is None else forest(max_depth=3).fit(X, labels)
     codes: tuple[dict[str, int], ...] = ({"clay": 0, "ø": 1}, {})
-    rest = (tuple(Feature(i % 5, i, i / 7, -i / 3) for i in range(5)), codes)
+    formulas = tuple(Feature(i % 5, i, i / 7, -i / 3) for i in range(5))
     classes = None if labels is None else tuple(estimator.classes_.tolist())
-    packed = PackedForest(*pack_trees(trees_of(estimator), features), *rest, classes)
+    packed = PackedForest(*pack_trees(trees_of(estimator), features), formulas, codes, classes)
     packed.save(tmp_path / "forest")
     loaded = PackedForest.load(tmp_path / "forest")
     assert same_arrays(packed, loaded)
-    assert (loaded.bits, loaded.features, loaded.codes, loaded.classes) == (packed.bits, *rest, classes)
+    assert (loaded.bits, loaded.features, loaded.codes, loaded.classes) == (packed.bits, formulas, codes, classes)
     assert [type(label) for label in loaded.classes or ()] == [type(label) for label in classes or ()]
-    assert (loaded.words, loaded.nbytes) == (packed.words, packed.nbytes)
+    assert (loaded.field_words, loaded.nbytes) == (packed.field_words, packed.nbytes)
     for array in (loaded.nodes, loaded.leaves):
         assert isinstance(array, np.memmap)
         assert not array.flags.writeable
@@ -262,17 +261,17 @@ def test_packed_forest_survives_a_round_trip(tmp_path: Path, labels: Any, featur
 
 
 def test_mapped_forest_predicts(tmp_path: Path) -> None:
-    """A forest whose arrays are mapped from files answers as the one in memory."""
+    """A forest whose arrays are mapped from files gives scikit-learn's outputs."""
     estimator = forest().fit(X, NAMES)
     pack(estimator, double_columns(5)).save(tmp_path / "forest")
     engine = engine_of(PackedForest.load(tmp_path / "forest"), double_columns(5))
-    assert np.array_equal(engine.totals(numeric_rows(X)), estimator.predict_proba(X))
+    assert np.array_equal(engine.outputs(numeric_rows(X)), estimator.predict_proba(X))
 
 
 def test_saving_refuses_an_existing_folder(tmp_path: Path) -> None:
-    """A forest is not written over what is there."""
+    """Saving a forest into an existing folder raises FileExistsError."""
     with pytest.raises(FileExistsError):
-        pack(forest().fit(X, THREE), double_columns(5)).save(tmp_path)
+        pack(forest().fit(X, THREE_CLASSES), double_columns(5)).save(tmp_path)
 
 
 SOIL = pd.DataFrame(
@@ -283,7 +282,7 @@ SOIL = pd.DataFrame(
         "wet": np.arange(60) % 2 == 0,
     }
 )
-KINDS = {"soil": "string", "depth": "double", "zone": "long", "wet": "boolean"}
+TYPES = {"soil": "string", "depth": "double", "zone": "long", "wet": "boolean"}
 
 
 def soil_model(frame: pd.DataFrame = SOIL, **options: Any) -> Pipeline:
@@ -294,45 +293,43 @@ def soil_model(frame: pd.DataFrame = SOIL, **options: Any) -> Pipeline:
 
 @pytest.mark.parametrize("drop", [None, "first", "if_binary"])
 @pytest.mark.parametrize(
-    ("column", "value", "said"),
+    ("column", "value", "detail"),
     [
-        ("soil", "peat", "soil must be one of the values that the model was fitted on (3 in all), got peat"),
-        ("soil", "Clay", "soil must be one of the values that the model was fitted on (3 in all), got Clay"),
-        ("soil", "", "soil must be one of the values that the model was fitted on (3 in all), got "),
-        ("zone", 5, "zone must be one of the values that the model was fitted on (4 in all), got 5"),
-        ("zone", -1, "zone must be one of the values that the model was fitted on (4 in all), got -1"),
+        ("soil", "peat", "soil must be one of the 3 values that the model was fitted on, got peat"),
+        ("soil", "Clay", "soil must be one of the 3 values that the model was fitted on, got Clay"),
+        ("soil", "", "soil must be one of the 3 values that the model was fitted on, got "),
+        ("zone", 5, "zone must be one of the 4 values that the model was fitted on, got 5"),
+        ("zone", -1, "zone must be one of the 4 values that the model was fitted on, got -1"),
     ],
 )
-def test_unknown_category_is_a_client_error(drop: Any, column: str, value: Any, said: str) -> None:
-    """A category that the model refuses is the client's error, which names the column and the value."""
-    estimator, schema = soil_model(drop=drop), schema_of(KINDS)
+def test_unknown_category_is_a_client_error(drop: Any, column: str, value: Any, detail: str) -> None:
+    """A category that scikit-learn refuses is an error with status 422 that names the column and the value."""
+    estimator, schema = soil_model(drop=drop), schema_of(TYPES)
     engine = engine_of(pack(estimator, schema), schema)
     unknown = SOIL.assign(**{column: [value if row == 17 else known for row, known in enumerate(SOIL[column])]})
     with pytest.raises(InvalidRows) as caught:
         engine.predict(rows_of(schema, unknown))
     assert caught.value.status == 422
-    assert caught.value.detail == said
-    assert [fault.detail for fault in caught.value.faults] == [said]
+    assert caught.value.detail == detail
+    assert [fault.detail for fault in caught.value.faults] == [detail]
     with pytest.raises(ValueError, match="unknown categories"):
         estimator.predict(unknown)
     assert engine.predict(rows_of(schema, SOIL)).labels == estimator.predict(SOIL).tolist()
 
 
-def test_unknown_yes_or_no() -> None:
-    """A model that was fitted on rows that are all wet refuses one that is not."""
+def test_unknown_boolean_is_a_client_error() -> None:
+    """A boolean value that did not occur when the model was fitted is refused."""
     wet = SOIL[SOIL["wet"]].reset_index(drop=True)
-    estimator, schema = soil_model(wet), schema_of(KINDS)
+    estimator, schema = soil_model(wet), schema_of(TYPES)
     engine = engine_of(pack(estimator, schema), schema)
     assert engine.predict(rows_of(schema, wet)).labels == estimator.predict(wet).tolist()
-    with pytest.raises(
-        InvalidRows, match=r"^wet must be one of the values that the model was fitted on \(1 in all\), got"
-    ):
+    with pytest.raises(InvalidRows, match=r"^wet must be one of the 1 values that the model was fitted on, got"):
         engine.predict(rows_of(schema, wet.assign(wet=False)))
 
 
 def test_long_category_is_shortened_in_the_error() -> None:
-    """However long an unknown value is, the error that quotes it is short."""
-    schema = schema_of(KINDS)
+    """The error about an unknown category stays short, however long the value is."""
+    schema = schema_of(TYPES)
     engine = engine_of(pack(soil_model(), schema), schema)
     with pytest.raises(InvalidRows) as caught:
         engine.predict(rows_of(schema, SOIL.assign(soil="x" * 10_000)))
@@ -340,14 +337,14 @@ def test_long_category_is_shortened_in_the_error() -> None:
 
 
 def test_ignored_unknown_category_matches_scikit_learn() -> None:
-    """A model that takes any category takes it as scikit-learn does."""
-    estimator, schema = soil_model(handle_unknown="ignore"), schema_of(KINDS)
+    """A model that ignores unknown categories gives scikit-learn's outputs for them."""
+    estimator, schema = soil_model(handle_unknown="ignore"), schema_of(TYPES)
     frame = pd.concat([SOIL, SOIL.assign(soil="peat"), SOIL.assign(zone=9), SOIL.assign(zone=-1, soil="")])
     assert_same(estimator, schema, rows_of(schema, frame))
 
 
-def in_child(work: Callable[[], bool]) -> int:
-    """Start a forked child that says by its exit status whether ``work`` came out right; its process id."""
+def fork_to_run(work: Callable[[], bool]) -> int:
+    """Fork a child that runs ``work`` and exits with status 0 if it returns true, and return its process id."""
     pid = os.fork()
     if pid:
         return pid
@@ -360,36 +357,36 @@ def in_child(work: Callable[[], bool]) -> int:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-@pytest.mark.parametrize("used_before", [False, True])
-def test_engine_predicts_in_forked_children(used_before: bool) -> None:
-    """An engine made before a fork predicts in each child, several at once, without one disturbing another."""
+@pytest.mark.parametrize("used_before_fork", [False, True])
+def test_engine_predicts_in_forked_children(used_before_fork: bool) -> None:
+    """An engine that is created before a fork predicts correctly in several children at the same time."""
     estimator = forest(n_estimators=20).fit(X, NAMES)
     engine = engine_of(pack(estimator, double_columns(5)), double_columns(5))
-    if used_before:
+    if used_before_fork:
         engine.predict(numeric_rows(X[:7]))
     order = [np.random.default_rng(i).permutation(300) for i in range(4)]
-    expected = [estimator.predict_proba(X[places]) for places in order]
+    expected = [estimator.predict_proba(X[indices]) for indices in order]
 
     def work(child: int) -> bool:
         rows = numeric_rows(X[order[child]])
-        return all(engine.totals(rows).tobytes() == expected[child].tobytes() for _ in range(20))
+        return all(engine.outputs(rows).tobytes() == expected[child].tobytes() for _ in range(20))
 
-    children = [in_child(lambda i=i: work(i)) for i in range(4)]  # type: ignore[misc]
+    children = [fork_to_run(lambda i=i: work(i)) for i in range(4)]  # type: ignore[misc]
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
-    assert engine.totals(numeric_rows(X)).tobytes() == estimator.predict_proba(X).tobytes()
+    assert engine.outputs(numeric_rows(X)).tobytes() == estimator.predict_proba(X).tobytes()
 
 
-def test_made_from_memory(tmp_path: Path) -> None:
-    """An engine is made from a forest in memory, its kernel kept in the folder that is given."""
-    estimator = forest().fit(X, THREE)
-    engine = forest_module.make(pack(estimator, double_columns(5)), double_columns(5), tmp_path / "kernels")
+def test_engine_caches_its_kernel_in_the_given_folder(tmp_path: Path) -> None:
+    """An engine for a forest in memory stores its compiled kernel in the given folder."""
+    estimator = forest().fit(X, THREE_CLASSES)
+    engine = forest_module.create_engine(pack(estimator, double_columns(5)), double_columns(5), tmp_path / "kernels")
     assert engine.name == "forest"
     assert engine.predict(numeric_rows(X)).labels == estimator.predict(X).tolist()
     assert [path.suffix for path in (tmp_path / "kernels").iterdir()] == [".o"]
 
 
 def test_model_with_only_strings_is_served() -> None:
-    """A model without a column of numbers is served, too."""
+    """A model that has only string columns gives scikit-learn's outputs."""
     frame = SOIL[["soil"]].assign(kind=np.array(["a", "b", "c", "d"] * 15, dtype=object))
     estimator = make_pipeline(OneHotEncoder(), DecisionTreeRegressor(random_state=0)).fit(frame, np.arange(60.0))
     schema = schema_of({"soil": "string", "kind": "string"})

@@ -1,4 +1,4 @@
-"""Engines on real models that MLflow saved: labels and confidences are the model's own."""
+"""Tests of the engines with real models that MLflow saved: labels and confidences equal the model's own."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ from server.model_store.mlmodel import MLmodel
 from server.protocols.json_codec import decode, encode_predictions
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
+    warnings.simplefilter("ignore")  # MLflow's imports warn, depending on the other packages that are installed
     import mlflow.pyfunc
     import mlflow.sklearn
     from mlflow.models import ModelSignature, infer_signature
     from mlflow.types.schema import ColSpec, Schema
 
-# MLflow's advice to annotate `predict`, given when it saves and when it loads.
+# MLflow recommends type hints for `predict` when it saves and loads a model.
 pytestmark = pytest.mark.filterwarnings("ignore:.*type hint.*:UserWarning")
 
 IRIS = load_iris(as_frame=True)
@@ -59,7 +59,7 @@ X: pd.DataFrame = IRIS.data
 Y: npt.NDArray[np.int64] = IRIS.target.to_numpy()
 NAMES = IRIS.target_names[Y]
 BINARY = (Y == 2).astype(int)
-TWO = np.column_stack([Y, BINARY])
+TWO_OUTPUTS = np.column_stack([Y, BINARY])
 SOIL = pd.DataFrame(
     {
         "soil": np.array(["clay", "sand", "loam"] * 20),
@@ -79,14 +79,16 @@ def quiet_mlflow() -> Iterator[None]:
         yield
 
 
-def save(folder: Path, estimator: Any, frame: pd.DataFrame = X, form: str = "cloudpickle", **options: Any) -> MLmodel:
+def save(
+    folder: Path, estimator: Any, frame: pd.DataFrame = X, format_name: str = "cloudpickle", **options: Any
+) -> MLmodel:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # whole numbers in a signature, pickles: MLflow's advice to trainers
+        warnings.simplefilter("ignore")  # MLflow warns about pickles and about integers in a signature
         mlflow.sklearn.save_model(
             estimator,
             str(folder),
             signature=infer_signature(frame),
-            serialization_format=form,
+            serialization_format=format_name,
             pip_requirements=[],
             **options,
         )
@@ -94,7 +96,7 @@ def save(folder: Path, estimator: Any, frame: pd.DataFrame = X, form: str = "clo
 
 
 def rows_of(mlmodel: MLmodel, frame: pd.DataFrame) -> Rows:
-    """A frame's rows as the server gets them: through JSON and the schema."""
+    """Return a frame's rows as the server receives them, through JSON and the schema."""
     body = json.dumps({"instances": frame.to_numpy(dtype=object).tolist()}).encode()
     return mlmodel.schema.to_rows(mlmodel.schema.parse(decode(body), len(frame)).values)
 
@@ -144,18 +146,18 @@ def regression(tmp_path_factory: pytest.TempPathFactory) -> MLmodel:
 
 
 def test_classifier_confidence_is_the_highest_probability(classifier: tuple[MLmodel, Any]) -> None:
-    """Labels are those of predict, and confidences the highest probability, for one row and for many."""
+    """Labels are those of predict, and confidences the highest probability, for a single row and for many."""
     mlmodel, estimator = classifier
     prediction = predict(mlmodel, X)
     assert prediction.labels == estimator.predict(X).tolist()
     assert prediction.confidences == pytest.approx(estimator.predict_proba(X).max(axis=1), rel=1e-12)
-    one = predict(mlmodel, X[100:101])
-    assert one.labels == prediction.labels[100:101]
-    assert one.confidences == pytest.approx(estimator.predict_proba(X)[100].max(), rel=1e-12)
+    single = predict(mlmodel, X[100:101])
+    assert single.labels == prediction.labels[100:101]
+    assert single.confidences == pytest.approx(estimator.predict_proba(X)[100].max(), rel=1e-12)
 
 
 def test_pyfunc_returns_equal_labels_without_confidences(classifier: tuple[MLmodel, Any]) -> None:
-    """MLflow's own wrapper gives the same labels, without confidences."""
+    """The engine pyfunc gives the same labels, without confidences."""
     mlmodel, estimator = classifier
     prediction = predict(mlmodel, X, "pyfunc")
     assert prediction.labels == estimator.predict(X).tolist()
@@ -163,21 +165,21 @@ def test_pyfunc_returns_equal_labels_without_confidences(classifier: tuple[MLmod
 
 
 def test_model_without_names_raises_no_warning(tmp_path: Path) -> None:
-    """A model fitted on plain numbers gets plain numbers, and no warning about names."""
+    """A model that was fitted without feature names is called without names, so that scikit-learn does not warn."""
     estimator = RandomForestClassifier(4, random_state=0).fit(X.to_numpy(), Y)
     assert predict(save(tmp_path / "model", estimator), X).labels == estimator.predict(X.to_numpy()).tolist()
 
 
 def test_tied_probabilities_keep_the_predicted_label(tmp_path: Path) -> None:
-    """Where two classes are equally probable, the label is still the one that predict gives."""
+    """If classes are equally probable, the label is the one that predict returns."""
     estimator = DecisionTreeClassifier(max_depth=1).fit(X, Y)
-    best = estimator.predict_proba(X)
-    assert (np.sort(best)[:, -1] == np.sort(best)[:, -2]).any()
+    probabilities = np.sort(estimator.predict_proba(X))
+    assert (probabilities[:, -1] == probabilities[:, -2]).any()
     assert predict(save(tmp_path / "model", estimator), X).labels == estimator.predict(X).tolist()
 
 
 def test_thresholded_label_keeps_its_own_probability(tmp_path: Path) -> None:
-    """A model with a threshold of its own gives its own label, and that label's probability."""
+    """A model with its own decision threshold gives its label and the probability of that label."""
     estimator = FixedThresholdClassifier(LogisticRegression(max_iter=1000), threshold=0.1).fit(X, BINARY)
     labels, probabilities = estimator.predict(X), estimator.predict_proba(X)
     assert (labels != probabilities.argmax(axis=1)).any()
@@ -191,12 +193,12 @@ def test_thresholded_label_keeps_its_own_probability(tmp_path: Path) -> None:
     [
         LinearRegression().fit(X, Y),
         RandomForestRegressor(3, random_state=0).fit(X, Y),
-        LinearRegression().fit(X, TWO),
+        LinearRegression().fit(X, TWO_OUTPUTS),
     ],
     ids=["line", "forest", "two outputs"],
 )
 def test_regressor_returns_numbers_without_confidences(tmp_path: Path, estimator: Any) -> None:
-    """A regressor answers numbers without confidences; one of several outputs a list of them for each row."""
+    """A regressor gives numbers without confidences, or a list of numbers per row if it has several outputs."""
     prediction = predict(save(tmp_path / "model", estimator), X)
     assert prediction.confidences is None
     assert np.allclose(prediction.labels, estimator.predict(X), rtol=1e-12)
@@ -208,7 +210,7 @@ def test_regressor_returns_numbers_without_confidences(tmp_path: Path, estimator
     ids=["classifier", "mixture"],
 )
 def test_model_without_probabilities_has_no_confidences(tmp_path: Path, estimator: Any) -> None:
-    """A model without probabilities, or with none that belong to classes, has labels and no confidences."""
+    """A model without probabilities of classes gives labels and no confidences."""
     prediction = predict(save(tmp_path / "model", estimator), X)
     assert prediction.confidences is None
     assert prediction.labels == estimator.predict(X).tolist()
@@ -217,34 +219,34 @@ def test_model_without_probabilities_has_no_confidences(tmp_path: Path, estimato
 @pytest.mark.parametrize(
     "estimator",
     [
-        RandomForestClassifier(4, max_depth=2, random_state=0).fit(X, TWO),
+        RandomForestClassifier(4, max_depth=2, random_state=0).fit(X, TWO_OUTPUTS),
         DecisionTreeClassifier(max_depth=2).fit(X, np.column_stack([NAMES, NAMES])),
-        MultiOutputClassifier(LogisticRegression(max_iter=1000)).fit(X, TWO),
+        MultiOutputClassifier(LogisticRegression(max_iter=1000)).fit(X, TWO_OUTPUTS),
     ],
     ids=lambda estimator: type(estimator).__name__,
 )
 def test_several_outputs_return_lists_per_row(tmp_path: Path, estimator: Any) -> None:
-    """A classifier of several outputs answers a list of labels and one of confidences for each row."""
+    """A classifier with several outputs gives a list of labels and a list of confidences per row."""
     prediction = predict(save(tmp_path / "model", estimator), X)
     assert prediction.labels == estimator.predict(X).tolist()
-    highest = np.column_stack([part.max(axis=1) for part in estimator.predict_proba(X)])
+    highest = np.column_stack([probabilities.max(axis=1) for probabilities in estimator.predict_proba(X)])
     assert prediction.confidences is not None
     assert np.allclose(prediction.confidences, highest, rtol=1e-12)
 
 
 def test_multilabel_confidences_cover_each_label(tmp_path: Path) -> None:
-    """A classifier of many labels a row gives for each, set or not, the probability that it is so."""
+    """A multilabel classifier gives, for each label, the probability of the predicted 0 or 1."""
     flags = np.column_stack([label == Y for label in range(3)]).astype(int)
     estimator = OneVsRestClassifier(LogisticRegression(max_iter=1000)).fit(X, flags)
     prediction = predict(save(tmp_path / "model", estimator), X)
-    labels, ones = estimator.predict(X), estimator.predict_proba(X)
+    labels, probabilities_of_1 = estimator.predict(X), estimator.predict_proba(X)
     assert prediction.labels == labels.tolist()
     assert prediction.confidences is not None
-    assert np.allclose(prediction.confidences, np.where(labels == 1, ones, 1 - ones))
+    assert np.allclose(prediction.confidences, np.where(labels == 1, probabilities_of_1, 1 - probabilities_of_1))
 
 
 def test_mixed_columns_reach_pipeline_with_types(tmp_path: Path) -> None:
-    """A pipeline over string, whole, fractional and boolean columns gets them all by name and with their types."""
+    """A pipeline gets string, integer, double and boolean columns by name and with their types."""
     columns = ColumnTransformer([("soil", OneHotEncoder(handle_unknown="ignore"), ["soil"])], remainder="passthrough")
     estimator = make_pipeline(columns, RandomForestClassifier(4, random_state=0)).fit(SOIL, SOIL["stones"])
     mlmodel = save(tmp_path / "model", estimator, SOIL)
@@ -254,12 +256,12 @@ def test_mixed_columns_reach_pipeline_with_types(tmp_path: Path) -> None:
     assert predict(mlmodel, SOIL).confidences == pytest.approx(estimator.predict_proba(SOIL).max(axis=1))
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # scikit-learn's, before it refuses
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # scikit-learn warns before it refuses
 @pytest.mark.parametrize("engine", ["sklearn", "pyfunc"])
 def test_unknown_category_or_huge_number_is_client_error(tmp_path: Path, engine: str) -> None:
-    """A category that is not known, or a number too large for trees, is the row's fault; any other error is not."""
+    """An unknown category, or a number that is too large for trees, is refused as an error of the request."""
     soils = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(SOIL[["soil"]], SOIL["stones"])
-    with pytest.raises(InvalidRows, match="the model does not take a value of the row: Found unknown categories"):
+    with pytest.raises(InvalidRows, match="the model does not accept a value of the row: Found unknown categories"):
         predict(save(tmp_path / "soil", soils, SOIL[["soil"]]), pd.DataFrame({"soil": ["moon dust"]}), engine)
     trees = save(tmp_path / "trees", DecisionTreeClassifier().fit(X, Y))
     with pytest.raises(InvalidRows, match="Input X contains infinity or a value too large"):
@@ -267,7 +269,7 @@ def test_unknown_category_or_huge_number_is_client_error(tmp_path: Path, engine:
 
 
 def test_missing_optional_number_becomes_nan(tmp_path: Path) -> None:
-    """An optional number that is missing reaches the model as NaN, beside rows that have it."""
+    """A missing optional number is passed to the model as NaN, in a batch with rows that have a value."""
     estimator = HistGradientBoostingClassifier(max_iter=3, min_samples_leaf=2).fit(X, Y)
     columns = [ColSpec("double", name, required=i > 0) for i, name in enumerate(X)]
     mlmodel = edit(
@@ -281,20 +283,20 @@ def test_missing_optional_number_becomes_nan(tmp_path: Path) -> None:
         assert load_engine(mlmodel, engine).predict(rows).labels == estimator.predict(frame).tolist()
 
 
-@pytest.mark.parametrize("form", ["pickle", "cloudpickle", "skops"])
-def test_every_sklearn_serialization_format_loads(tmp_path: Path, form: str) -> None:
-    """Every format that MLflow saves scikit-learn models in is read, skops with the types that the model trusts."""
+@pytest.mark.parametrize("format_name", ["pickle", "cloudpickle", "skops"])
+def test_every_sklearn_serialization_format_loads(tmp_path: Path, format_name: str) -> None:
+    """Models in each of MLflow's formats for scikit-learn load, including skops with trusted types."""
     estimator = CLASSIFIERS["forest"]
-    trusted = ["sklearn.tree._tree.Tree"] if form == "skops" else None
-    mlmodel = save(tmp_path / "model", estimator, form=form, skops_trusted_types=trusted)
-    assert mlmodel.flavors["sklearn"]["serialization_format"] == form
+    trusted = ["sklearn.tree._tree.Tree"] if format_name == "skops" else None
+    mlmodel = save(tmp_path / "model", estimator, format_name=format_name, skops_trusted_types=trusted)
+    assert mlmodel.flavors["sklearn"]["serialization_format"] == format_name
     assert predict(mlmodel, X, "sklearn").labels == estimator.predict(X).tolist()
 
 
 def test_untrusted_skops_types_are_refused(tmp_path: Path) -> None:
-    """A skops file with a type that the model does not trust is refused by both engines, in one line."""
+    """A skops file with an untrusted type is refused by both engines with a one-line error."""
     trusted = ["sklearn.tree._tree.Tree"]
-    saved = save(tmp_path / "model", CLASSIFIERS["forest"], form="skops", skops_trusted_types=trusted)
+    saved = save(tmp_path / "model", CLASSIFIERS["forest"], format_name="skops", skops_trusted_types=trusted)
     mlmodel = edit(saved, lambda document: document["flavors"]["sklearn"].update(skops_trusted_types=None))
     for engine in ("sklearn", "pyfunc"):
         with pytest.raises(ModelError, match=r"does not load.*ntrusted") as caught:
@@ -303,7 +305,7 @@ def test_untrusted_skops_types_are_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_serialization_format_is_refused(tmp_path: Path) -> None:
-    """A format that is not served is refused with those that are."""
+    """A serialization format that is not supported is refused with a list of the supported ones."""
     saved = save(tmp_path / "model", CLASSIFIERS["regression"])
     mlmodel = edit(saved, lambda document: document["flavors"]["sklearn"].update(serialization_format="joblib"))
     with pytest.raises(ModelError, match="'joblib'; expected one of skops, cloudpickle, pickle"):
@@ -311,10 +313,10 @@ def test_unknown_serialization_format_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04garbage", b"<html>\nplease log in\n</html>", None])
-@pytest.mark.parametrize("form", ["pickle", "cloudpickle", "skops"])
-def test_broken_model_file_is_refused_in_one_line(tmp_path: Path, form: str, content: bytes | None) -> None:
-    """A model's file that is broken or gone is a refusal of one line, whichever engine reads it."""
-    mlmodel = save(tmp_path / "model", CLASSIFIERS["regression"], form=form)
+@pytest.mark.parametrize("format_name", ["pickle", "cloudpickle", "skops"])
+def test_broken_model_file_is_refused_in_one_line(tmp_path: Path, format_name: str, content: bytes | None) -> None:
+    """A damaged or missing model file is refused with a one-line error by both engines."""
+    mlmodel = save(tmp_path / "model", CLASSIFIERS["regression"], format_name=format_name)
     path = mlmodel.folder / mlmodel.flavors["sklearn"]["pickled_model"]
     path.unlink() if content is None else path.write_bytes(content)
     for engine, message in (("sklearn", f"the model's file {path.name} does not load"), ("pyfunc", "as a pyfunc: ")):
@@ -324,33 +326,35 @@ def test_broken_model_file_is_refused_in_one_line(tmp_path: Path, form: str, con
 
 
 def test_loaded_models_use_a_single_thread(tmp_path: Path) -> None:
-    """Every n_jobs of a model, however deep, is 1 once it is loaded, and what was never set stays so."""
+    """Every n_jobs of a loaded model is 1, also of nested estimators, except those that were never set."""
     forests = [(str(i), RandomForestClassifier(2, n_jobs=-1, random_state=i)) for i in range(2)]
     voting = VotingClassifier([*forests, ("line", LogisticRegression(max_iter=1000))], voting="soft")
     columns = ColumnTransformer([("all", StandardScaler(), list(X))])
     estimator = make_pipeline(columns, voting).fit(X, Y)
     labels = estimator.predict(X).tolist()
-    estimator.set_params(columntransformer__n_jobs=2, votingclassifier__n_jobs=4)  # not before: it starts processes
+    estimator.set_params(
+        columntransformer__n_jobs=2, votingclassifier__n_jobs=4
+    )  # set after fitting, which would start processes
     mlmodel = save(tmp_path / "model", estimator)
     loaded = estimator_of(load_engine(mlmodel, "sklearn"))
     fitted = loaded.steps[1][1]
     assert (loaded.steps[0][1].n_jobs, fitted.n_jobs) == (1, 1)
-    assert [part.n_jobs for part in fitted.estimators_] == [1, 1, None]
-    assert {part.n_jobs for _, part in fitted.estimators} == {1, None}
+    assert [nested.n_jobs for nested in fitted.estimators_] == [1, 1, None]
+    assert {nested.n_jobs for _, nested in fitted.estimators} == {1, None}
     assert {fitted.named_estimators_[name].n_jobs for name in ("0", "1")} == {1}
     assert predict(mlmodel, X).labels == labels
 
 
 def test_model_without_predict_is_refused(tmp_path: Path) -> None:
-    """A model that only transforms is refused."""
-    with pytest.raises(ModelError, match="the model is a StandardScaler, which does not predict"):
+    """A model that has no method predict is refused."""
+    with pytest.raises(ModelError, match="the model is a StandardScaler, which has no method predict"):
         load_engine(save(tmp_path / "model", StandardScaler().fit(X)), "auto")
 
 
 @pytest.mark.parametrize("choice", ["forest", "onnx"])
 def test_engine_without_companion_error_lists_available(regression: MLmodel, choice: str) -> None:
-    """An engine that the model carries nothing for is refused with those that it can be served by."""
-    message = f"ENGINE='{choice}': this model carries nothing for it; expected auto, sklearn, pyfunc"
+    """An engine whose companion the model does not have is refused with a list of the available engines."""
+    message = f"ENGINE='{choice}' is not available for this model; available: auto, sklearn, pyfunc"
     with pytest.raises(ModelError, match=message):
         load_engine(regression, choice)
 
@@ -358,28 +362,28 @@ def test_engine_without_companion_error_lists_available(regression: MLmodel, cho
 @pytest.mark.parametrize(
     ("flavors", "choice", "message"),
     [
-        ({"spark": {}}, "auto", "the model has no flavor that is served, only spark"),
-        ({}, "auto", "the model has no flavor that is served, only none"),
-        ({"spark": {}}, "sklearn", "the model has no flavor that is served, only spark"),
-        ({"python_function": {}}, "sklearn", "ENGINE='sklearn': .* expected auto, pyfunc$"),
+        ({"spark": {}}, "auto", "none of the flavors that can be served: expected one of .*, got spark$"),
+        ({}, "auto", "none of the flavors that can be served: expected one of .*, got none$"),
+        ({"spark": {}}, "sklearn", "none of the flavors that can be served: expected one of .*, got spark$"),
+        ({"python_function": {}}, "sklearn", "ENGINE='sklearn' is not available .*; available: auto, pyfunc$"),
     ],
 )
 def test_unsupported_flavors_are_named(regression: MLmodel, flavors: dict[str, Any], choice: str, message: str) -> None:
-    """A model of other flavors alone is refused, naming what it has or what could be chosen."""
+    """A model without a supported flavor is refused with an error that names its flavors or the available engines."""
     mlmodel = MLmodel(regression.folder, flavors, regression.schema, None, None)
     with pytest.raises(ModelError, match=message):
         load_engine(mlmodel, choice)
 
 
 def test_auto_prefers_sklearn_over_pyfunc(regression: MLmodel) -> None:
-    """Left to itself the server takes the estimator, not MLflow's wrapper."""
+    """ENGINE=auto selects sklearn rather than pyfunc, and both can be chosen by name."""
     assert load_engine(regression, "auto").name == "sklearn"
     assert load_engine(regression, "sklearn").name == "sklearn"
     assert load_engine(regression, "pyfunc").name == "pyfunc"
 
 
 def test_probability_model_returns_lists_through_pyfunc(tmp_path: Path) -> None:
-    """A model logged to answer probabilities answers them, one list a row, through MLflow's wrapper."""
+    """A model that was logged with predict_proba gives a list of probabilities per row, by the engine pyfunc."""
     estimator = CLASSIFIERS["regression"]
     mlmodel = save(tmp_path / "model", estimator, pyfunc_predict_fn="predict_proba")
     assert load_engine(mlmodel, "auto").name == "pyfunc"
@@ -388,20 +392,20 @@ def test_probability_model_returns_lists_through_pyfunc(tmp_path: Path) -> None:
     assert prediction.confidences is None
 
 
-def test_predict_instead_of_another_function(tmp_path: Path) -> None:
-    """Who asks for the estimator of a model that was logged with another function gets what its predict answers."""
+def test_sklearn_engine_calls_predict_of_a_predict_proba_model(tmp_path: Path) -> None:
+    """With ENGINE=sklearn, a model that was logged with predict_proba gives the labels of predict."""
     estimator = CLASSIFIERS["regression"]
     mlmodel = save(tmp_path / "model", estimator, pyfunc_predict_fn="predict_proba")
     assert predict(mlmodel, X, "sklearn").labels == estimator.predict(X).tolist()
 
 
-# One of a layout that nobody can read: what else is refused, and what is not, is told in test_companion.py.
-REFUSED = {"forkcast_forest": {"layout": 0}}
+# A companion with an unknown layout version. Other reasons for a refusal are tested in test_companion.py.
+REFUSED_COMPANION = {"forkcast_forest": {"layout": 0}}
 
 
 def test_refused_companion_is_logged_and_skipped(regression: MLmodel, caplog: pytest.LogCaptureFixture) -> None:
-    """A companion that must not be used is warned of once, and the next engine serves; who asks for it is refused."""
-    mlmodel = replace(regression, flavors={**REFUSED, **regression.flavors})
+    """ENGINE=auto logs a refused companion once and selects the next engine, and ENGINE=forest raises the error."""
+    mlmodel = replace(regression, flavors={**REFUSED_COMPANION, **regression.flavors})
     assert suitable_engines(mlmodel) == ["forest", "sklearn", "pyfunc"]
     assert load_engine(mlmodel, "auto").name == "sklearn"
     (warning,) = caplog.messages
@@ -418,22 +422,24 @@ def test_refused_companion_is_logged_and_skipped(regression: MLmodel, caplog: py
 def test_refused_companion_without_alternative_stops_loading(
     regression: MLmodel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A model that carries nothing else than what must not be used is refused, not warned of."""
+    """A model that has only a refused companion is refused without a warning in the log."""
     with pytest.raises(CompanionRefused, match="has the layout 0"):
-        load_engine(replace(regression, flavors=REFUSED), "auto")
+        load_engine(replace(regression, flavors=REFUSED_COMPANION), "auto")
     assert caplog.messages == []
 
 
-def test_companion_beside_another_predict_function(regression: MLmodel, caplog: pytest.LogCaptureFixture) -> None:
-    """A companion answers as the model's predict does: a model logged with another function is served without it."""
+def test_companion_is_not_used_with_another_predict_function(
+    regression: MLmodel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A companion, which computes predict, is not used for a model that was logged with another function."""
     wrapper = {**regression.flavors["python_function"], "predict_fn": "predict_proba"}
-    mlmodel = replace(regression, flavors={**REFUSED, **regression.flavors, "python_function": wrapper})
+    mlmodel = replace(regression, flavors={**REFUSED_COMPANION, **regression.flavors, "python_function": wrapper})
     assert load_engine(mlmodel, "auto").name == "pyfunc"
     assert caplog.messages == []
 
 
-class Custom(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """A model of the user's own, which answers whatever ``answer`` makes of the frame."""
+class CustomModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """A user-defined pyfunc model that returns ``answer(frame)``."""
 
     def __init__(self, answer: Callable[[pd.DataFrame], Any]) -> None:
         self._answer = answer
@@ -442,11 +448,14 @@ class Custom(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         return self._answer(model_input)
 
 
-def custom(folder: Path, answer: Callable[[pd.DataFrame], Any], signature: Any = None) -> MLmodel:
+def custom_model(folder: Path, answer: Callable[[pd.DataFrame], Any], signature: Any = None) -> MLmodel:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         mlflow.pyfunc.save_model(
-            str(folder), python_model=Custom(answer), signature=signature or infer_signature(X), pip_requirements=[]
+            str(folder),
+            python_model=CustomModel(answer),
+            signature=signature or infer_signature(X),
+            pip_requirements=[],
         )
     return MLmodel.read(folder)
 
@@ -475,34 +484,34 @@ PAIRS = X.iloc[:, :2].to_numpy().tolist()
 def test_custom_model_results_become_json_values(
     tmp_path: Path, answer: Callable[[pd.DataFrame], Any], labels: list[Any] | None
 ) -> None:
-    """Arrays, lists, columns and frames that a user's own model returns all become one JSON value or list a row."""
-    prediction = predict(custom(tmp_path / "model", answer), X)
+    """Arrays, lists, series and frames that a custom model returns become one JSON value or one list per row."""
+    prediction = predict(custom_model(tmp_path / "model", answer), X)
     assert prediction.labels == (labels or ["short" if width < 6 else "long" for width in WIDTHS])
     assert prediction.confidences is None
 
 
-def test_types_of_a_frame(tmp_path: Path) -> None:
-    """A user's own model gets the columns in the signature's order and types."""
-    kinds = {"s": "string", "b": "boolean", "i": "integer", "n": "long", "f": "float", "d": "double"}
-    signature = ModelSignature(inputs=Schema([ColSpec(kind, name) for name, kind in kinds.items()]))
-    mlmodel = custom(
+def test_custom_model_gets_columns_in_order_and_types_of_its_signature(tmp_path: Path) -> None:
+    """A custom model gets a frame with the columns in the order and with the types of its signature."""
+    types = {"s": "string", "b": "boolean", "i": "integer", "n": "long", "f": "float", "d": "double"}
+    signature = ModelSignature(inputs=Schema([ColSpec(type_name, name) for name, type_name in types.items()]))
+    mlmodel = custom_model(
         tmp_path / "model",
-        lambda frame: [[str(kind) for kind in frame.dtypes[1:]], frame.iloc[0].tolist()],
+        lambda frame: [[str(dtype) for dtype in frame.dtypes[1:]], frame.iloc[0].tolist()],
         signature,
     )
-    query = mlmodel.schema.parse({"d": 0.5, "f": 1.5, "n": 2**53, "i": -1, "b": True, "s": "é"}, 1)
-    assert load_engine(mlmodel, "auto").predict(mlmodel.schema.to_rows(query.values)).labels == [
+    request = mlmodel.schema.parse({"d": 0.5, "f": 1.5, "n": 2**53, "i": -1, "b": True, "s": "é"}, 1)
+    assert load_engine(mlmodel, "auto").predict(mlmodel.schema.to_rows(request.values)).labels == [
         ["bool", "int32", "int64", "float32", "float64"],
         ["é", True, -1, 2**53, 1.5, 0.5],
     ]
 
 
 def test_missing_optional_string_is_a_missing_value(tmp_path: Path) -> None:
-    """An optional string that is missing is a missing value of the frame."""
+    """A missing optional string is a missing value in the frame."""
     signature = ModelSignature(inputs=Schema([ColSpec("string", "s", required=False), ColSpec("double", "d")]))
-    mlmodel = custom(tmp_path / "model", lambda frame: frame["s"].isna().tolist(), signature)
-    query = mlmodel.schema.parse({"instances": [{"d": 1}, {"s": "a", "d": 1}]}, 2)
-    assert load_engine(mlmodel, "auto").predict(mlmodel.schema.to_rows(query.values)).labels == [True, False]
+    mlmodel = custom_model(tmp_path / "model", lambda frame: frame["s"].isna().tolist(), signature)
+    request = mlmodel.schema.parse({"instances": [{"d": 1}, {"s": "a", "d": 1}]}, 2)
+    assert load_engine(mlmodel, "auto").predict(mlmodel.schema.to_rows(request.values)).labels == [True, False]
 
 
 OWN_CODE = """
@@ -518,7 +527,7 @@ class Shy(RandomForestClassifier):
 def test_model_code_is_imported_without_changing_its_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    """A model with code of its own answers by it, and loading it does not make its folder another model."""
+    """A model's own code is imported, and the bytecode that this writes does not change the digest of its folder."""
     module = f"own_code_{engine}"
     source = tmp_path / f"{module}.py"
     source.write_text(OWN_CODE)

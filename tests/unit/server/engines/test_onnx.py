@@ -1,4 +1,4 @@
-"""The ``onnx`` engine and its companion: converted by skl2onnx, run by ONNX Runtime, equal to scikit-learn."""
+"""Tests of the ``onnx`` engine and its companion: skl2onnx converts, ONNX Runtime predicts the same as scikit-learn."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from server.settings import ROOT
 from tests.support.models.forests import double_columns, numeric_rows, rows_of, schema_of
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLflow's own imports, which differ with what else is installed
+    warnings.simplefilter("ignore")  # MLflow's imports warn, depending on the other packages that are installed
     import mlflow.sklearn
     from mlflow.models import infer_signature
 
-# Of skl2onnx and MLflow, about what they import.
+# Warnings of skl2onnx and MLflow about packages that they import.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 3))
-KINDS = {"depth": "double", "zone (1-5)": "long", "soil": "string"}
+TYPES = {"depth": "double", "zone (1-5)": "long", "soil": "string"}
 FRAME = pd.DataFrame(
     {"depth": X[:, 0], "zone (1-5)": RNG.integers(0, 5, 300), "soil": RNG.choice(["clay", "peat"], 300)}
 )
 LABELS = np.where(X[:, 0] + (FRAME["soil"] == "clay") > 0.5, "wet", "dry")
-PLACED = {
+NUMERIC_MODELS = {
     "classifier": make_pipeline(StandardScaler(), LogisticRegression()).fit(X, LABELS),
     "whole labels": LogisticRegression().fit(X, (X[:, 0] > 0) * 3 - (X[:, 1] > 0)),
     "regressor": make_pipeline(StandardScaler(), LinearRegression()).fit(X, X @ [1.0, -2.0, 0.5]),
@@ -54,8 +54,8 @@ PLACED = {
 }
 
 
-def named() -> Any:
-    """A pipeline over columns by name, strings among them."""
+def named_columns_pipeline() -> Any:
+    """Return a pipeline that selects columns by name, including a string column."""
     steps = make_column_transformer((StandardScaler(), ["depth"]), (OneHotEncoder(), ["soil", "zone (1-5)"]))
     return make_pipeline(steps, LogisticRegression()).fit(FRAME, LABELS)
 
@@ -71,25 +71,25 @@ def save(folder: Path, estimator: Any, x: Any) -> MLmodel:
     return MLmodel.read(folder)
 
 
-def compiled(folder: Path, estimator: Any, schema: InputSchema, rows: Rows) -> MLmodel:
+def add_companion(folder: Path, estimator: Any, schema: InputSchema, rows: Rows) -> MLmodel:
     companion.add_onnx(folder, SklearnEngine(estimator, schema), schema, lambda _: rows, "its own rows")
     return MLmodel.read(folder)
 
 
-def assert_same(found: Prediction, expected: Prediction) -> None:
+def assert_same(actual: Prediction, expected: Prediction) -> None:
     if expected.confidences is None:
-        assert found.confidences is None
-        assert found.labels == pytest.approx(expected.labels, abs=1e-6)
+        assert actual.confidences is None
+        assert actual.labels == pytest.approx(expected.labels, abs=1e-6)
     else:
-        assert found.labels == expected.labels
-        assert found.confidences == pytest.approx(expected.confidences, abs=1e-6)
+        assert actual.labels == expected.labels
+        assert actual.confidences == pytest.approx(expected.confidences, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", PLACED)
+@pytest.mark.parametrize("name", NUMERIC_MODELS)
 def test_numeric_columns_match_scikit_learn(tmp_path: Path, name: str) -> None:
-    """A converted pipeline over numbers answers as scikit-learn, in batches and row by row."""
-    estimator = PLACED[name]
-    mlmodel = compiled(tmp_path / "m", estimator, save(tmp_path / "m", estimator, X).schema, numeric_rows(X))
+    """A converted pipeline with number columns predicts the same as scikit-learn, for a batch and for one row."""
+    estimator = NUMERIC_MODELS[name]
+    mlmodel = add_companion(tmp_path / "m", estimator, save(tmp_path / "m", estimator, X).schema, numeric_rows(X))
     engine, reference = load_engine(mlmodel, "onnx"), load_engine(mlmodel, "sklearn")
     assert (engine.name, load_engine(mlmodel, "auto").name) == ("onnx", "onnx")
     for rows in (numeric_rows(X), numeric_rows(X[7:8])):
@@ -97,17 +97,20 @@ def test_numeric_columns_match_scikit_learn(tmp_path: Path, name: str) -> None:
 
 
 def test_named_columns_match_scikit_learn(tmp_path: Path) -> None:
-    """Columns of numbers, whole numbers and strings reach a converted pipeline by name."""
-    estimator = named()
-    rows = rows_of(schema_of(KINDS), FRAME)
-    mlmodel = compiled(tmp_path / "m", estimator, save(tmp_path / "m", estimator, FRAME).schema, rows)
+    """A converted pipeline with named columns of three types predicts the same as scikit-learn."""
+    estimator = named_columns_pipeline()
+    rows = rows_of(schema_of(TYPES), FRAME)
+    mlmodel = add_companion(tmp_path / "m", estimator, save(tmp_path / "m", estimator, FRAME).schema, rows)
     assert_same(load_engine(mlmodel, "onnx").predict(rows), load_engine(mlmodel, "sklearn").predict(rows))
 
 
 def test_onnx_engine_predicts_in_forked_children(tmp_path: Path) -> None:
-    """An engine made before a fork predicts in the children, without having predicted in the parent."""
-    mlmodel = compiled(
-        tmp_path / "m", PLACED["classifier"], save(tmp_path / "m", PLACED["classifier"], X).schema, numeric_rows(X)
+    """An engine that is created before a fork predicts in the children, without a prediction in the parent."""
+    mlmodel = add_companion(
+        tmp_path / "m",
+        NUMERIC_MODELS["classifier"],
+        save(tmp_path / "m", NUMERIC_MODELS["classifier"], X).schema,
+        numeric_rows(X),
     )
     script = (
         "import os, sys\n"
@@ -124,48 +127,52 @@ def test_onnx_engine_predicts_in_forked_children(tmp_path: Path) -> None:
         "sys.exit(max(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(3)))\n"
     )
     command = [sys.executable, "-W", "ignore", "-c", script, str(mlmodel.folder)]
-    ran = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, timeout=60)
-    assert ran.returncode == 0
+    process = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, timeout=60)
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize(
     ("estimator", "schema", "reason"),
     [
-        (PLACED["classifier"], schema_of(dict.fromkeys(("x0", "x1", "x2"), "double"), "x1"), "'x1' is optional"),
+        (
+            NUMERIC_MODELS["classifier"],
+            schema_of(dict.fromkeys(("x0", "x1", "x2"), "double"), "x1"),
+            "'x1' is optional",
+        ),
         (LinearSVC().fit(X, LABELS), double_columns(3), "LinearSVC has no probabilities"),
     ],
 )
 def test_unconvertible_model_is_refused_without_writing(
     tmp_path: Path, estimator: Any, schema: InputSchema, reason: str
 ) -> None:
-    """What cannot be converted, or could not be checked, is refused with the reason, and nothing is written."""
+    """A model that cannot be converted or checked is refused with the reason, and its folder is unchanged."""
     folder = save(tmp_path / "m", estimator, X).folder
-    before = folder_digest(folder)
+    initial = folder_digest(folder)
     with pytest.raises(NotCompilable, match=reason):
-        compiled(folder, estimator, schema, numeric_rows(X))
-    assert folder_digest(folder) == before
+        add_companion(folder, estimator, schema, numeric_rows(X))
+    assert folder_digest(folder) == initial
 
 
 def test_missing_onnx_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the optional packages a companion is refused, and none can be made: both say what is missing."""
-    estimator = PLACED["classifier"]
+    """Loading or adding a companion without the optional packages raises an error that names what is missing."""
+    estimator = NUMERIC_MODELS["classifier"]
     mlmodel = save(tmp_path / "m", estimator, X)
-    compiled(mlmodel.folder, estimator, mlmodel.schema, numeric_rows(X))
+    add_companion(mlmodel.folder, estimator, mlmodel.schema, numeric_rows(X))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setitem(sys.modules, "skl2onnx", None)
     monkeypatch.delitem(sys.modules, "deploy.models.compile.onnx_conversion")
-    carried = MLmodel.read(mlmodel.folder)
-    assert load_engine(carried, "auto").name == "sklearn"
+    compiled = MLmodel.read(mlmodel.folder)
+    assert load_engine(compiled, "auto").name == "sklearn"
     with pytest.raises(CompanionRefused, match="needs the package onnxruntime"):
-        load_engine(carried, "onnx")
+        load_engine(compiled, "onnx")
     with pytest.raises(NotCompilable, match=r"make \.venv/bin/\.onnx"):
-        compiled(mlmodel.folder, estimator, mlmodel.schema, numeric_rows(X))
+        add_companion(mlmodel.folder, estimator, mlmodel.schema, numeric_rows(X))
 
 
 def test_damaged_onnx_file_is_refused(tmp_path: Path) -> None:
-    """A converted pipeline that is no longer what it was is refused."""
-    estimator = PLACED["classifier"]
-    mlmodel = compiled(tmp_path / "m", estimator, save(tmp_path / "m", estimator, X).schema, numeric_rows(X))
+    """A damaged ONNX file is refused, and the model is served by another engine."""
+    estimator = NUMERIC_MODELS["classifier"]
+    mlmodel = add_companion(tmp_path / "m", estimator, save(tmp_path / "m", estimator, X).schema, numeric_rows(X))
     (mlmodel.folder / "onnx/model.onnx").write_bytes(b"not ONNX")
     with pytest.raises(CompanionRefused, match="is missing or damaged"):
         load_engine(mlmodel, "onnx")

@@ -254,7 +254,7 @@ print(json.dumps([engine.name, answer.labels, answer.confidences, sorted({m.spli
 def test_unknown_category_is_a_client_error(compiled: Path) -> None:
     """A category that the model rejects is reported as the client's error."""
     mlmodel = MLmodel.read(compiled)
-    with pytest.raises(InvalidRows, match=r"^soil must be one of the values .* \(3 in all\), got peat$"):
+    with pytest.raises(InvalidRows, match=r"^soil must be one of the 3 values .*, got peat$"):
         load_engine(mlmodel, "forest").predict(rows_of(mlmodel.schema, FRAME[:3].assign(soil="peat")))
 
 
@@ -431,8 +431,8 @@ def test_new_companion_replaces_the_old_companion(folder: Path) -> None:
 class InexactEngine(SklearnEngine):
     """An engine whose probabilities of the last row differ slightly from those of its estimator."""
 
-    def totals(self, rows: Rows) -> Floats:
-        totals = super().totals(rows)
+    def outputs(self, rows: Rows) -> Floats:
+        totals = super().outputs(rows)
         totals[-1] += [1e-5, -1e-5]
         return totals
 
@@ -512,7 +512,7 @@ def test_non_mapping_flavor_is_refused(folder: Path, caplog: pytest.LogCaptureFi
     document = document_of(folder)
     document["flavors"]["forkcast_forest"] = flavor
     (folder / "MLmodel").write_text(yaml.safe_dump(document))
-    assert_refused(folder, "is described by no mapping", caplog)
+    assert_refused(folder, "is not described by a mapping", caplog)
 
 
 def test_failed_kernel_compilation_uses_the_next_engine(

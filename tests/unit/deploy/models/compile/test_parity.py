@@ -34,7 +34,7 @@ class FixedEngine:
         indices = rows.numbers[:, 0].astype(int)
         return Prediction([self.labels[index] for index in indices], None)
 
-    def totals(self, rows: Rows) -> Floats:
+    def outputs(self, rows: Rows) -> Floats:
         values: Floats = self.values[rows.numbers[:, 0].astype(int)]
         return values
 
