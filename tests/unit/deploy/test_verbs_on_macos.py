@@ -133,6 +133,8 @@ def run(engine: FakeDocker, tmp_path: Path, port: int) -> Run:
         "RESULTS_DIR": str(tmp_path / "results"),
         "MPLCONFIGDIR": str(tmp_path / "matplotlib"),
         "COVERTYPE_PATH": __file__,
+        # Another program on this machine may use the default ports.
+        **{name: str(free_port()) for name in ("MLFLOW_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")},
     }
 
     def run_verb(module: str, verb: str, **variables: str) -> subprocess.CompletedProcess[str]:
