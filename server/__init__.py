@@ -1,3 +1,3 @@
-"""The inference app: what runs in production, and nothing else."""
+"""The inference app, which is everything that a replica runs in production."""
 
 __version__ = "0.1.0"

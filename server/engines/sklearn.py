@@ -135,7 +135,8 @@ def _read_cloudpickle(path: Path, _trusted: list[str] | None) -> Any:
 
 def _read_pickle(path: Path, _trusted: list[str] | None) -> Any:
     with path.open("rb") as file:
-        # Loading a pickle runs its code: docs/limits.md, "Models", says to trust the registry or to log models as skops.
+        # Loading a pickle runs its code. docs/limits.md, "Models", says to trust the registry or to log models as
+        # skops.
         return pickle.load(file)  # noqa: S301
 
 
