@@ -54,6 +54,8 @@ def check(options: ModelOptions, version: str | None, *, served: str | None, for
 def accept(options: ModelOptions, document: Mapping[str, Any], *, current: bool) -> dict[str, Any]:
     """Point alias, record and (if ``current``) current.json at the candidate; return the previous state as JSON.
 
+    ``document`` is the candidate, with ``served_version``, the version that replicas serve until now, if it is known.
+
     Raises:
         CommandError, StartError: the registry does not answer; nothing was changed.
     """
@@ -70,7 +72,7 @@ def accept(options: ModelOptions, document: Mapping[str, Any], *, current: bool)
     copy = replace(Candidate.from_json(document).copy, uri=settings.model_uri)
     pointer = Pointer.parse(settings.model_uri)
     with registry_errors(settings.tracking_uri):
-        previous_state = pointer.move(copy.version)
+        previous_state = pointer.move(copy.version, document.get("served_version"))
     try:
         copies.record(copy, settings.tracking_uri)
         if current:

@@ -106,7 +106,10 @@ def promote(
     for replica, health in zip(replicas, healths, strict=True):
         if replica in outdated:
             _check_memory(replica.name, health, wanted, candidate["weight"])
-    previous = registrar.accept(candidate)
+    # A model that is served from a folder has no version in the registry.
+    numbers = [current.number for current in served if current and current.name == wanted.name]
+    served_version = next(filter(str.isdigit, numbers), None)
+    previous = registrar.accept({**candidate, "served_version": served_version})
     reloaded: list[tuple[Replica, Version | None]] = []
     try:
         for replica, health in zip(replicas, healths, strict=True):

@@ -15,6 +15,9 @@ from deploy.errors import CommandError
 
 # A registered model's tag with this prefix and a pointer's label holds the version that the pointer named previously.
 _PREVIOUS_TAG_PREFIX = "forkcast.before."
+# Another tag holds the version that the pointer was moved to then. If the pointer now names a different one, somebody
+# else moved it, and the recorded previous version is out of date.
+_MOVED_TO_TAG_PREFIX = "forkcast.moved_to."
 # The error codes of MLflow for a model, version or alias that does not exist.
 _NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
@@ -63,26 +66,34 @@ class Pointer:
 
     def state(self) -> PointerState:
         """Return the version that the pointer names now, and the previous one."""
-        model = MlflowClient().get_registered_model(self.name)
-        return PointerState(self._version(), model.tags.get(self._tag) or None)
+        tags = MlflowClient().get_registered_model(self.name).tags
+        version = self._version()
+        moved_by_others = tags.get(self._moved_to_tag, version or "") != (version or "")
+        return PointerState(version, None if moved_by_others else tags.get(self._previous_tag) or None)
 
     def versions(self) -> list[str]:
         """Return the numbers of all versions of the model, in ascending order."""
         versions = MlflowClient().search_model_versions(f"name='{self.name}'")
         return sorted((str(version.version) for version in versions), key=int)
 
-    def move(self, version: str) -> PointerState:
-        """Point at ``version`` and record the current version as the previous one; return the state before the move."""
+    def move(self, version: str, served: str | None = None) -> PointerState:
+        """Point at ``version`` and record the previous one; return the state before the move.
+
+        The previous version is ``served``, the one that replicas serve until now, or else the one that the pointer
+        names.
+        """
         state = self.state()
-        if state.version != version:
-            self.set_state(PointerState(version, state.version))
+        previous = next((old for old in (served, state.version) if old not in (None, version)), state.previous)
+        if (new_state := PointerState(version, previous)) != state:
+            self.set_state(new_state)
         return state
 
     def set_state(self, state: PointerState) -> None:
         """Set the pointer and its previous version to ``state``."""
         client = MlflowClient()
-        # The tag is set first: if the process ends after it, no replica is affected and the move can be repeated.
-        client.set_registered_model_tag(self.name, self._tag, state.previous or "")
+        # The tags are set first: if the process ends after them, no replica is affected and the move can be repeated.
+        client.set_registered_model_tag(self.name, self._previous_tag, state.previous or "")
+        client.set_registered_model_tag(self.name, self._moved_to_tag, state.version or "")
         if self.is_stage:
             with _deprecation_warnings_ignored():
                 self._set_stage(client, state.version)
@@ -92,8 +103,12 @@ class Pointer:
             client.set_registered_model_alias(self.name, self.label, state.version)
 
     @property
-    def _tag(self) -> str:
+    def _previous_tag(self) -> str:
         return f"{_PREVIOUS_TAG_PREFIX}{self.label}"
+
+    @property
+    def _moved_to_tag(self) -> str:
+        return f"{_MOVED_TO_TAG_PREFIX}{self.label}"
 
     def _version(self) -> str | None:
         client = MlflowClient()

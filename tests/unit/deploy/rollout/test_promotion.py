@@ -42,6 +42,7 @@ class Registrar:
     fails: tuple[str, ...] = ()
     weight: Mapping[str, int] = field(default_factory=lambda: {"needs": 0, "model": 0, "worker": 0})
     checks: list[tuple[str | None, str | None, bool]] = field(default_factory=list)
+    served_version: str | None = None
 
     def check(self, version: str | None, served: str | None, *, force: bool) -> dict[str, Any]:
         self._step("check")
@@ -54,6 +55,7 @@ class Registrar:
         self._step("accept")
         previous, self.wanted = self.wanted, self.candidate
         assert candidate["copy"]["version"] == self.candidate.number
+        self.served_version = candidate["served_version"]
         return {"version": previous}
 
     def undo(self, previous: Mapping[str, Any]) -> None:
@@ -142,6 +144,23 @@ def test_replicas_reload_in_order_after_the_check(replicas: list[Replica], regis
     assert run(replicas, registrar) == NEW
     assert registrar.events == ["check", "accept", "reload replica-1", "reload replica-2", "reload replica-3"]
     assert [(replica.served, replica.reloads) for replica in replicas] == [(NEW, 1)] * 3
+
+
+def test_registry_records_the_version_that_replicas_served(replicas: list[Replica], registrar: Registrar) -> None:
+    """The version that replicas served, whatever the alias named, is the one that a rollback returns to."""
+    run(replicas, registrar)
+    assert registrar.served_version == OLD.number
+
+
+@pytest.mark.parametrize("served", [Version("iris-model", "1", "d"), Version(NEW.name, "309645d21a32", "d")])
+def test_served_model_without_a_version_of_this_name_is_not_recorded(
+    replicas: list[Replica], registrar: Registrar, served: Version
+) -> None:
+    """If replicas served another model, or a folder, there is no version of this model to return to."""
+    for replica in replicas:
+        replica.served = served
+    run(replicas, registrar)
+    assert registrar.served_version is None
 
 
 def test_replica_reloads_after_the_previous_one_serves(replicas: list[Replica], registrar: Registrar) -> None:

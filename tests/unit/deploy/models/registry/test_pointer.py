@@ -124,6 +124,32 @@ def test_move_to_the_current_version_keeps_the_previous_one(pointer: Pointer) ->
     assert pointer.state() == PointerState("3", "1")
 
 
+def test_move_remembers_the_version_that_replicas_serve(pointer: Pointer) -> None:
+    """If replicas serve another version than the pointer names, the served one becomes the previous version."""
+    pointer.move("1")
+    pointer.move("2")
+    assert pointer.move("2", served="1") == PointerState("2", "1")
+    pointer.move("3", served="1")
+    assert pointer.state() == PointerState("3", "1")
+    pointer.move("3", served="2")
+    assert pointer.state() == PointerState("3", "2")
+
+
+def test_previous_version_is_unknown_after_others_moved_the_pointer(pointer: Pointer) -> None:
+    """If MLflow's client moved the pointer, the version recorded earlier is not taken for the previous one."""
+    pointer.move("1")
+    pointer.move("2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # stages are deprecated
+        if pointer.is_stage:
+            mlflow.MlflowClient().transition_model_version_stage(pointer.name, "3", pointer.label)
+        else:
+            mlflow.MlflowClient().set_registered_model_alias(pointer.name, pointer.label, "3")
+    assert pointer.state() == PointerState("3", None)
+    pointer.move("3", served="2")
+    assert pointer.state() == PointerState("3", "2")
+
+
 def test_moving_back_twice_returns_to_the_start(pointer: Pointer) -> None:
     """Moving back to the previous version twice restores the first state."""
     pointer.move("1")
