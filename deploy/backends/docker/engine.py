@@ -27,6 +27,8 @@ CONFIG_LABEL = "forkcast.config"
 # The label that holds the digest of the code in an image.
 CODE_LABEL = "forkcast.code"
 
+# What a program of ours prints before the reason why it failed.
+_ERROR = "error: "
 _COMPOSE_LABEL_PREFIX = "com.docker.compose"
 
 
@@ -223,9 +225,26 @@ class Compose:
         """Return the command line of `docker compose`, for a caller that starts it with :attr:`environ`."""
         return docker_command(*self._arguments, *arguments)
 
-    def run_visibly(self, *arguments: str) -> int:
-        """Run `docker compose` with the output of its program on this process's own; return its exit status."""
-        return run_visibly(*self._arguments, "--progress", "quiet", *arguments, environ=self.environ)
+    def run_visibly(self, *arguments: str) -> None:
+        """Run `docker compose` with the output of its program on this process's own.
+
+        Raises:
+            CommandError: the program failed, with the error that it printed as its last line.
+        """
+        command = self.command("--progress", "quiet", *arguments)
+        sys.stdout.flush()
+        held_back = ""
+        with subprocess.Popen(
+            command, cwd=ROOT, env=self.environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            for line in process.stderr or ():
+                print(held_back, end="", file=sys.stderr, flush=True)
+                held_back = line
+        if process.returncode and held_back.startswith(_ERROR):
+            raise CommandError(held_back.removeprefix(_ERROR).strip())
+        print(held_back, end="", file=sys.stderr, flush=True)
+        if process.returncode:
+            raise CommandError(f"docker compose {arguments[0]} ended with status {process.returncode}")
 
     def replace_process(self, *arguments: str) -> None:
         """Replace this process by `docker compose`; does not return."""

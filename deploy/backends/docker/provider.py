@@ -18,10 +18,9 @@ def provide(compose: Compose) -> str:
     """Make the model that the stack asks for the current one; return its :func:`model_id`.
 
     Raises:
-        CommandError: there is no such model; the service printed the reason, and the current model stays.
+        CommandError: there is no such model, with the reason; the current model stays.
     """
-    if compose.run_visibly(*_RUN_MODEL_SERVICE):
-        raise CommandError("there is no model to serve; nothing was changed")
+    compose.run_visibly(*_RUN_MODEL_SERVICE)
     record = current_record(compose)
     return model_id(str(record.get("digest")), str(record.get("version")))
 
@@ -40,10 +39,9 @@ def train(compose: Compose) -> None:
     """Train, check and register a model.
 
     Raises:
-        CommandError: the training failed; the service printed the reason.
+        CommandError: the training failed, with the reason.
     """
-    if compose.run_visibly(*_RUN_MODEL_SERVICE, "python", "-m", "deploy.models.training.train"):
-        raise CommandError("no model was trained")
+    compose.run_visibly(*_RUN_MODEL_SERVICE, "python", "-m", "deploy.models.training.train")
 
 
 def record(compose: Compose, document: str) -> None:
@@ -74,7 +72,7 @@ def compile_model(compose: Compose, folder: Path | None, rows: Path | None, engi
     """Compile the model that the stack asks for; ``folder`` is its folder, unless a registry has it.
 
     Raises:
-        CommandError: the compilation failed; the service printed the reason.
+        CommandError: the compilation failed, with the reason.
     """
     options = ["--env", f"ENGINE={engine}"]
     if rows is not None:
@@ -82,8 +80,7 @@ def compile_model(compose: Compose, folder: Path | None, rows: Path | None, engi
     if folder is not None:  # The result is written next to the folder, and the user must own it.
         options += ["--volume", f"{folder.parent}:{folder.parent}", "--user", f"{os.getuid()}:{os.getgid()}"]
     *run, service = _RUN_MODEL_SERVICE
-    if compose.run_visibly(*run, *options, service, "python", "-m", "deploy.models.compile.compile_model"):
-        raise CommandError("no model was compiled")
+    compose.run_visibly(*run, *options, service, "python", "-m", "deploy.models.compile.compile_model")
 
 
 def current_record(compose: Compose) -> dict[str, Any]:

@@ -288,12 +288,12 @@ def test_failed_pull_builds_no_replacement(make: Make, engine: FakeDocker, ports
 
 
 def test_missing_model_starts_nothing(make: Make, engine: FakeDocker, ports: dict[str, str], layout: Layout) -> None:
-    """Without a model nothing starts; the model's container has printed the reason."""
+    """Without a model nothing starts, and the error is that of the model's container."""
     engine.answer("compose", "build")
     engine.answer("compose", "run", "model", err="error: there is no such model\n", status=1)
     engine.answer("compose", "down")
     error = refused_verb(make(**ports).up)
-    assert error == "there is no model to serve; nothing was changed"
+    assert error == "there is no such model"
     assert [arguments[5] for arguments in changes(engine)] == ["build", "run", "down"]
     assert engine.ran("up") == engine.ran("--undo") == []
     assert not layout.state.exists()
@@ -328,8 +328,8 @@ def test_failed_restart_restores_the_model(make: Make, engine: FakeDocker, layou
 def test_restart_without_a_model_keeps_the_replicas(make: Make, engine: FakeDocker, layout: Layout) -> None:
     """A restart whose model is not available leaves the replicas running."""
     engine.answer("compose", "up")
-    engine.answer("compose", "run", "model", status=1)
-    assert refused_verb(make().restart) == "there is no model to serve; nothing was changed"
+    engine.answer("compose", "run", "model", err="error: there is no such model\n", status=1)
+    assert refused_verb(make().restart) == "there is no such model"
     assert [arguments[5] for arguments in changes(engine)] == ["run"]
     assert Record.load(layout) == Record(UP)
 
@@ -353,8 +353,8 @@ def test_failed_container_is_reported_with_its_reason(engine: FakeDocker) -> Non
 def test_failed_training_is_one_line_and_leaves_nothing(make: Make, engine: FakeDocker) -> None:
     """A failed training is reported in one line and leaves no container."""
     engine.answer("compose", "build")
-    engine.answer("compose", "run", "deploy.models.training.train", status=1)
-    assert refused_verb(make().train) == "no model was trained"
+    engine.answer("compose", "run", "deploy.models.training.train", err="error: the disk is full\n", status=1)
+    assert refused_verb(make().train) == "the disk is full"
     (command,) = engine.ran("run")
     assert command[5:] == [
         "run",

@@ -271,11 +271,12 @@ def test_every_setting_is_a_compose_variable() -> None:
 
 
 def test_compose_failure_is_one_line(docker: FakeDocker) -> None:
-    """The error of a failed Compose command is one line; a visible command returns its status."""
+    """The error of a failed Compose command is one line; that of a visible one has its status."""
     docker.answer("compose", err="service server has no image\n", status=15)
     with pytest.raises(CommandError, match=r"^docker compose --env-file: service server has no image$"):
         Compose({}).run("up")
-    assert Compose({}).run_visibly("up") == 15
+    with pytest.raises(CommandError, match=r"^docker compose up ended with status 15$"):
+        Compose({}).run_visibly("up")
 
 
 def test_replaced_process_gets_stack_variables(docker: FakeDocker) -> None:

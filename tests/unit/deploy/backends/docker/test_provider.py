@@ -39,11 +39,11 @@ def test_provided_model_is_identified_by_digest_and_version(docker: FakeDocker) 
 
 
 def test_failed_provider_raises_without_reading_current(docker: FakeDocker, capfd: pytest.CaptureFixture[str]) -> None:
-    """If no model is available, the service's error is printed and the current record is not read."""
-    docker.answer("compose", "run", err="error: there is no such model\n", status=1)
-    with pytest.raises(CommandError, match=r"^there is no model to serve; nothing was changed$"):
+    """If no model is available, the service's error is raised, what it printed before is shown, and nothing is read."""
+    docker.answer("compose", "run", err="a warning\nerror: there is no such model\n", status=1)
+    with pytest.raises(CommandError, match=r"^there is no such model$"):
         provider.provide(COMPOSE)
-    assert capfd.readouterr().err == "error: there is no such model\n"
+    assert capfd.readouterr().err == "a warning\n"
     assert compose_calls(docker) == [RUN_MODEL]
 
 
@@ -60,9 +60,19 @@ def test_train_runs_in_the_service_and_reports_failure(docker: FakeDocker) -> No
     """The service trains a model, and a failed training is an error."""
     provider.train(COMPOSE)
     assert compose_calls(docker) == [[*RUN_MODEL, "python", "-m", "deploy.models.training.train"]]
-    docker.answer("compose", "run", status=1)
-    with pytest.raises(CommandError, match=r"^no model was trained$"):
+    docker.answer("compose", "run", err="error: the disk is full\n", status=1)
+    with pytest.raises(CommandError, match=r"^the disk is full$"):
         provider.train(COMPOSE)
+
+
+def test_program_that_fails_without_an_error_line_is_reported_with_its_status(
+    docker: FakeDocker, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """If the program printed no error, all that it printed is shown, and the error has the exit status."""
+    docker.answer("compose", "run", err="Killed\n", status=137)
+    with pytest.raises(CommandError, match=r"^docker compose run ended with status 137$"):
+        provider.train(COMPOSE)
+    assert capfd.readouterr().err == "Killed\n"
 
 
 def test_program_output_is_returned(docker: FakeDocker) -> None:
