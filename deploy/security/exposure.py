@@ -20,8 +20,8 @@ def warning(stack: Stack) -> str | None:
     missing = [name for name, is_present in protection.items() if not is_present]
     if _is_loopback(stack.http_host) or not missing:
         return None
-    names = " and ".join([", ".join(missing[:-1]), missing[-1]] if missing[1:] else missing)
-    return f"other machines can reach the service at {stack.http_host}, and it has no {names}"
+    names = " or ".join([", ".join(missing[:-1]), missing[-1]] if missing[1:] else missing)
+    return f"Nginx listens on {stack.http_host}, so other machines can reach the service, and it has no {names}"
 
 
 def description(stack: Stack, layout: Layout) -> str:

@@ -31,12 +31,12 @@ def test_warning_names_missing_protection() -> None:
     """The warning names each missing protection, and there is none if nothing is missing."""
     keys, tls = "API keys (API_KEYS_FILE)", "TLS (TLS_CERT, TLS_KEY)"
     limits = "limits per client (CLIENT_REQUESTS, CLIENT_CONNECTIONS)"
-    prefix = "other machines can reach the service at ::, and it has no "
-    assert warning(Stack(http_host="::")) == f"{prefix}{keys}, {tls} and {limits}"
+    prefix = "Nginx listens on ::, so other machines can reach the service, and it has no "
+    assert warning(Stack(http_host="::")) == f"{prefix}{keys}, {tls} or {limits}"
     assert warning(replace(PROTECTED, tls_cert="")) == prefix + tls
     assert (
         warning(replace(PROTECTED, environment={}, client_requests=0, client_connections=0))
-        == f"{prefix}{keys} and {limits}"
+        == f"{prefix}{keys} or {limits}"
     )
     assert warning(replace(PROTECTED, client_requests=0)) is None
     assert warning(PROTECTED) is None
