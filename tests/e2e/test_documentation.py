@@ -21,8 +21,7 @@ from tests.support.stacks.local import clean_environ
 
 pytestmark = pytest.mark.slow
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES_WITH_COMMANDS = [page for page in PAGES if any(block.commands() for block in console.blocks(page))]
+PAGES_WITH_COMMANDS = [page for page in console.PAGES if any(block.commands() for block in console.blocks(page))]
 # The ports in the pages, by their variables. Addresses in the pages may omit 80 and 443.
 DEFAULT_PORTS = {
     "HTTP_PORT": "80",

@@ -17,12 +17,20 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+from deploy.stack.paths import ROOT
+
 _PROMPT = "$ "
 _DIRECTIVE = re.compile(r"<!-- (not run|file): (.+?) -->", re.DOTALL)
 _HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?")
 _END_OF_COMMAND = re.compile(r"^@@ end of command, status (\d+) @@$\n", re.MULTILINE)
 _REPORT_STATUS = "printf '\\n@@ end of command, status %s @@\\n' $?"
+# Numbers that are compared: HTTP statuses, and versions of models.
+_LITERAL_NUMBER = re.compile(r"""((?:HTTP/[\d.]+\s|status\W{1,3}|version\W{1,4}))(\d+)\b""")
+_DIGITS_TO_LETTERS = str.maketrans("0123456789", "ABCDEFGHIJ")
 _SHELLS = ("sh", "bash", "shell", "console")
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @dataclass(frozen=True)
@@ -158,9 +166,12 @@ def _difference(command: Command, output: str, status: int) -> str:
 def matches(expected: str, output: str) -> bool:
     """Return whether an output matches the expected one.
 
-    ``...`` stands for any text; every number equals any other, as does every short identifier of a container; and
-    white space, so also where lines break, and the ports of 127.0.0.1 do not matter.
+    ``...`` stands for any text without an error or a traceback. Every number equals any other, except HTTP statuses
+    and versions of models, as does every short identifier of a container. White space, so also where lines break, and
+    the ports of 127.0.0.1 do not matter.
     """
+    if any(word in output and word not in expected for word in ("Traceback", "error: ")):
+        return False
     pattern = ".*".join(re.escape(_normalize(part)) for part in expected.split("..."))
     return re.fullmatch(pattern, _normalize(output), re.DOTALL) is not None
 
@@ -168,5 +179,6 @@ def matches(expected: str, output: str) -> bool:
 def _normalize(text: str) -> str:
     text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1", text)
     text = re.sub(r"(?<![0-9a-z])[0-9a-f]{12}(?![0-9a-z])", "<id>", text)
-    text = re.sub(r"\d[\d,]*(\.\d+)?(e[+-]?\d+)?", "0", text)
+    text = _LITERAL_NUMBER.sub(lambda match: match[1] + match[2].translate(_DIGITS_TO_LETTERS), text)
+    text = re.sub(r"(\d{1,3}(,\d{3})+(?!\d)|\d+)(\.\d+)?(e[+-]?\d+)?", "0", text)
     return "".join(text.split())

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.stack.paths import ROOT
 from tests.support import console
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", console.PAGES, ids=lambda page: page.stem)
 def test_shell_commands_stand_in_console_blocks(page: Path) -> None:
     """A block of shell commands is a console block, which the tests run, or it says why it is not run."""
     for block in console.blocks(page):
@@ -60,7 +57,21 @@ def test_expected_output_matches_but_for_what_differs_from_run_to_run(expected: 
     assert console.matches(expected, output)
 
 
-@pytest.mark.parametrize(("expected", "output"), [("up", "up now"), ("a ... z", "a b"), ("served", "refused")])
+@pytest.mark.parametrize(
+    ("expected", "output"),
+    [
+        ("up", "up now"),
+        ("a ... z", "a b"),
+        ("served", "refused"),
+        ("HTTP/1.1 200 OK", "HTTP/1.1 404 Not Found"),
+        ('{"status":422,...}', '{"status":500,"detail":"x"}'),
+        ("covertype version 2 is served", "covertype version 1 is served"),
+        ('{"model_version":"2"}', '{"model_version":"1"}'),
+        ("[1,2,3]", "[1]"),
+        ("up ...", "up\nTraceback (most recent call last):"),
+        ("...", "error: it failed"),
+    ],
+)
 def test_expected_output_does_not_match_another_text(expected: str, output: str) -> None:
     """Other words, or more of them, are a difference."""
     assert not console.matches(expected, output)
