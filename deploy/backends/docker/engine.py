@@ -235,14 +235,21 @@ class Compose:
         sys.stdout.flush()
         held_back = ""
         with subprocess.Popen(
-            command, cwd=ROOT, env=self.environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command, cwd=ROOT, env=self.environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
         ) as process:
-            for line in process.stderr or ():
-                print(held_back, end="", file=sys.stderr, flush=True)
-                held_back = line
+            try:
+                for line in process.stderr or ():
+                    text = line.decode(errors="replace")
+                    sys.stderr.write(held_back)
+                    held_back = text if text.startswith(_ERROR) else ""
+                    sys.stderr.write(text if not held_back else "")
+                    sys.stderr.flush()
+            except BaseException:  # As subprocess.run() does, so that an interrupted command does not wait for it.
+                process.kill()
+                raise
         if process.returncode and held_back.startswith(_ERROR):
             raise CommandError(held_back.removeprefix(_ERROR).strip())
-        print(held_back, end="", file=sys.stderr, flush=True)
+        sys.stderr.write(held_back)
         if process.returncode:
             raise CommandError(f"docker compose {arguments[0]} ended with status {process.returncode}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from deploy.backends.docker import engine
@@ -277,6 +279,27 @@ def test_compose_failure_is_one_line(docker: FakeDocker) -> None:
         Compose({}).run("up")
     with pytest.raises(CommandError, match=r"^docker compose up ended with status 15$"):
         Compose({}).run_visibly("up")
+
+
+def test_interrupted_visible_command_stops_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that ends the command ends the process that it waits for, too."""
+    program = tmp_path / "docker"
+    program.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nsleep 5\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Compose({}).run_visibly("up")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
 def test_replaced_process_gets_stack_variables(docker: FakeDocker) -> None:

@@ -449,7 +449,7 @@ def test_promotion_without_a_stack_moves_the_alias(local: Local) -> None:
     """Without a running stack only the registry in the options changes."""
     version = local.backend(MLFLOW_TRACKING_URI="http://registry:5000").promote(None, force=True)
     assert version == Version("hills", "2", DIGEST)
-    assert local.registrar.calls == [("check", None, None, True), ("accept", CANDIDATE)]
+    assert local.registrar.calls == [("check", None, None, True), ("accept", {**CANDIDATE, "served_version": None})]
     assert local.registrar.environment["MLFLOW_TRACKING_URI"] == "http://registry:5000"
     assert local.registrar.environment["VAR_DIR"] == str(local.layout.var)
     assert local.events == []
@@ -470,7 +470,7 @@ def test_promotion_waits_until_every_answer_is_new(local: Local, monkeypatch: py
     monkeypatch.setattr(replica_client, "get_json_over_socket", lambda _path, _target: (200, health))
     local.up(N="2")
     assert local.done(lambda: local.backend().promote("2", force=False)) == []
-    assert local.registrar.calls == [("check", "2", DIGEST, False), ("accept", CANDIDATE)]
+    assert local.registrar.calls == [("check", "2", DIGEST, False), ("accept", {**CANDIDATE, "served_version": "2"})]
     assert local.client.awaited_versions == [(local.record().wanted, Version("hills", "2", DIGEST), OPEN_ACCESS)]
 
 
