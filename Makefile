@@ -15,7 +15,7 @@ RUNTIME := $(BIN)/.cli
 ENGINES := $(BIN)/.cli
 endif
 # pip's warnings are shown only if it fails.
-INSTALL = install() { printed=$$($(BIN)/python -m pip install --quiet --disable-pip-version-check -r "$$1" 2>&1) || { echo "$$printed" >&2; exit 1; }; }; install
+INSTALL = install() { printed=$$($(BIN)/python -m pip install --quiet --disable-pip-version-check -r "$$1" 2>&1) || { printf '%s\n' "$$printed" >&2; exit 1; }; }; install
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help up up-full monitoring scale resources status stats logs restart down build publish

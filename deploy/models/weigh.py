@@ -88,7 +88,10 @@ def measure(copy: Copy, environment: Mapping[str, str]) -> Measurement:
 
 def _describe_exit(code: int) -> str:
     """Name the exit status of a process, or the signal that killed it, whose number is then negative."""
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+    if code >= 0:
+        return f"status {code}"
+    name = next((number.name for number in signal.Signals if number == -code), str(-code))  # real-time ones have none
+    return f"signal {name}"
 
 
 def main() -> None:
