@@ -89,7 +89,7 @@ def test_up_again_changes_nothing(two_replicas: ContainerStack) -> None:
 
 def test_up_with_another_backend_is_refused(two_replicas: ContainerStack) -> None:
     """`make up` with another backend is refused while the stack runs."""
-    assert "runs on docker; make down first" in two_replicas.make_error("up", "BACKEND=local")
+    assert "the running stack uses docker" in two_replicas.make_error("up", "BACKEND=local")
 
 
 def test_nginx_follows_scaling_without_a_reload(two_replicas: ContainerStack) -> None:

@@ -281,7 +281,7 @@ def test_scale_rejects_more_replicas_than_slots(stack: Stack) -> None:
 
 def test_resources_refuses_limits_that_need_docker(stack: Stack) -> None:
     """`make resources` refuses fractions of a CPU and memory limits, which only containers support."""
-    assert "use Docker" in stack.make_error("resources", "CPUS=0.5")
+    assert "fractions of a CPU need Docker" in stack.make_error("resources", "CPUS=0.5")
     assert "needs Docker" in stack.make_error("resources", "CPUS=1", "MEMORY=1G")
 
 
