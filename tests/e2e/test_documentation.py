@@ -21,7 +21,9 @@ from tests.support.stacks.local import clean_environ
 
 pytestmark = pytest.mark.slow
 
-PAGES_WITH_COMMANDS = [page for page in console.PAGES if any(block.commands() for block in console.blocks(page))]
+# A translation has the commands of its original, as tests/unit/test_documentation.py checks: they run once.
+ORIGINALS = [page for page in console.PAGES if page not in console.TRANSLATIONS]
+PAGES_WITH_COMMANDS = [page for page in ORIGINALS if any(block.commands() for block in console.blocks(page))]
 # The ports in the pages, by their variables. Addresses in the pages may omit 80 and 443.
 DEFAULT_PORTS = {
     "HTTP_PORT": "80",

@@ -31,6 +31,8 @@ _SHELLS = ("sh", "bash", "shell", "console")
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Pages in another language, with their originals.
+TRANSLATIONS = {ROOT / "docs/workshop.es.md": ROOT / "docs/workshop.md"}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,17 @@ def test_shell_commands_stand_in_console_blocks(page: Path) -> None:
             assert block.commands()
 
 
+@pytest.mark.parametrize("page", console.TRANSLATIONS, ids=lambda page: page.stem)
+def test_translation_shows_the_commands_of_its_original(page: Path) -> None:
+    """A page in another language has the same commands with the same output, so that running the original is enough."""
+    translated, original = (
+        [(command.text, command.expected) for block in console.blocks(path) for command in block.commands()]
+        for path in (page, console.TRANSLATIONS[page])
+    )
+    assert translated == original
+    assert original
+
+
 def test_page_is_read_as_commands_with_their_output(tmp_path: Path) -> None:
     """Commands go on over open quotes, backslashes and here-documents; a file block becomes a command that saves it."""
     page = tmp_path / "page.md"
