@@ -8,8 +8,10 @@ above a block changes how it is treated: ``<!-- not run: REASON -->`` leaves the
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -134,15 +136,20 @@ def run(commands: list[Command], folder: Path, environ: Mapping[str, str], timeo
     script = "".join(f"{{ {command.text}\n}} </dev/null 2>&1; {_REPORT_STATUS}\n" for command in commands)
     log = folder / ".console-output"
     with log.open("w") as output:
-        subprocess.run(
+        shell = subprocess.Popen(
             ["bash", "-c", script],
             cwd=folder,
             env=dict(environ),
             stdout=output,
             stderr=subprocess.STDOUT,
-            check=False,
-            timeout=timeout_seconds,
+            start_new_session=True,
         )
+        try:
+            shell.wait(timeout_seconds)
+        except BaseException:  # The shell's own commands must not outlive it.
+            os.killpg(shell.pid, signal.SIGKILL)
+            shell.wait()
+            raise
     pieces = _END_OF_COMMAND.split(log.read_text())
     outputs, statuses = pieces[:-1:2], pieces[1::2]
     problems = [

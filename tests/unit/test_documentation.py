@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support import console
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("page", console.PAGES, ids=lambda page: page.stem)
@@ -86,6 +89,21 @@ def test_expected_output_matches_but_for_what_differs_from_run_to_run(expected: 
 def test_expected_output_does_not_match_another_text(expected: str, output: str) -> None:
     """Other words, or more of them, are a difference."""
     assert not console.matches(expected, output)
+
+
+def test_commands_that_take_too_long_are_killed(tmp_path: Path) -> None:
+    """If the commands do not end in time, the shell and the programs that it started are killed."""
+    commands = [console.Command(1, "sleep 60 & echo $! > pid; wait")]
+    with pytest.raises(subprocess.TimeoutExpired):
+        console.run(commands, tmp_path, os.environ, 1)
+    pid = int((tmp_path / "pid").read_text())
+    wait_until(lambda: pid not in running_processes(), seconds=10)
+
+
+def running_processes() -> set[int]:
+    """Return the ids of all processes that have not ended; one that ended may wait for its parent to collect it."""
+    processes = psutil.process_iter(["pid", "status"])
+    return {process.info["pid"] for process in processes if process.info["status"] != psutil.STATUS_ZOMBIE}
 
 
 def test_run_reports_each_difference_from_the_page(tmp_path: Path) -> None:
