@@ -26,7 +26,9 @@ def broken_links(page: Path) -> list[str]:
     for line, target in _targets(page):
         path, _, fragment = unquote(target).partition("#")
         file = (page.parent / path).resolve() if path else page
-        if not file.exists():
+        if path.startswith("/"):
+            errors.append(f"{page.name}:{line}: {target}: expected a path relative to the page, got an absolute one")
+        elif not file.exists():
             errors.append(f"{page.name}:{line}: {target}: expected a file, got none at {file}")
         elif fragment and fragment not in _fragments(file):
             errors.append(f"{page.name}:{line}: {target}: expected a heading of {file.name}, got #{fragment}")

@@ -34,6 +34,7 @@ def test_links_to_files_and_headings_pass(tmp_path: Path, text: str) -> None:
         ("[a](missing.md)", "page.md:3: missing.md: expected a file, got none at"),
         ("![a](missing.png)", "page.md:3: missing.png: expected a file"),
         ("[a](other.md#twice-2)", "page.md:3: other.md#twice-2: expected a heading of other.md, got #twice-2"),
+        ("[a](/other.md)", "page.md:3: /other.md: expected a path relative to the page"),
         ("[a](#nowhere)", "page.md:3: #nowhere: expected a heading of page.md"),
         ("| a |\n|---|\n| [a](missing.md) |", "page.md:5: missing.md: expected a file"),
     ],

@@ -283,6 +283,7 @@ def test_measurement_excludes_the_calling_process(environ: dict[str, str], model
     [
         ("os._exit(9)", "status 9"),
         ("print('a warning', file=sys.stderr, flush=True); os.kill(os.getpid(), 11)", "signal SIGSEGV"),
+        ("os.kill(os.getpid(), 40)", "signal 40"),
     ],
 )
 def test_crash_while_measuring_reports_status_or_signal(
