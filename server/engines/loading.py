@@ -123,5 +123,6 @@ def _typical_value(column: Column) -> object:
         return "string"
     if column.type == "boolean":
         return False
-    middle = (column.low + column.high) / 2 if column.has_range else 0.0
+    low, high = column.usual_range or (0.0, 0.0)
+    middle = (low + high) / 2
     return int(np.floor(middle)) if column.is_integer else middle

@@ -46,7 +46,8 @@ class Policy(Enum):
 class Column:
     """A feature with its MLflow type and, for numbers, its range (inclusive).
 
-    ``has_range`` is whether the model's metadata limit the range; otherwise it is that of the type.
+    ``has_range`` is whether the model's metadata limit the range; otherwise it is that of the type. ``observed`` are
+    the lowest and the highest value in the training data, if the metadata state them: they refuse no value.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Column:
     low: float = -math.inf
     high: float = math.inf
     has_range: bool = False
+    observed: tuple[float, float] | None = None
 
     @property
     def is_string(self) -> bool:
@@ -65,6 +67,11 @@ class Column:
     def is_integer(self) -> bool:
         """Whether the values are whole numbers; 3000.0 is one."""
         return self.type in _INTEGER_TYPES
+
+    @property
+    def usual_range(self) -> tuple[float, float] | None:
+        """The lowest and the highest value to draw numbers from: observed in training, or else allowed; or None."""
+        return self.observed or ((self.low, self.high) if self.has_range else None)
 
     @property
     def expected(self) -> str:
@@ -117,11 +124,13 @@ def cast(column: Column, value: object) -> object:
         return value
 
 
-def parse_column(index: int, spec: Mapping[str, Any], ranges: Mapping[str, Any]) -> Column:
-    """Return the column at ``index`` of an MLflow signature, with the range for it in the model's metadata, if any.
+def parse_column(index: int, spec: Mapping[str, Any], ranges: Mapping[str, Any], observed: Mapping[str, Any]) -> Column:
+    """Return the column at ``index`` of an MLflow signature, with its range and what was observed in training, if any.
+
+    ``ranges`` and ``observed`` are ``{name: [low, high]}`` in the model's metadata.
 
     Raises:
-        ModelError: the column's type is not served, or its range is malformed.
+        ModelError: the column's type is not served, or its range or its observed values are malformed.
     """
     if spec.get("type") == "tensor":
         raise ModelError(
@@ -130,24 +139,26 @@ def parse_column(index: int, spec: Mapping[str, Any], ranges: Mapping[str, Any])
     name, type_name = str(spec.get("name", index)), str(spec.get("type"))
     required = bool(spec.get("required", True))
     if type_name in ("string", "boolean"):
-        if name in ranges:
+        if name in ranges or name in observed:
             raise ModelError(f"the model's metadata has a range for {name!r}, which is a {type_name} column")
         return Column(name, type_name, required)
     if type_name not in _TYPE_RANGES:
         served = ", ".join([*_TYPE_RANGES, "boolean", "string"])
         raise ModelError(f"column {name!r} of the model has the type {type_name}; expected one of {served}")
-    if name not in ranges:
-        return Column(name, type_name, required, *_TYPE_RANGES[type_name])
-    return Column(name, type_name, required, *_parse_range(name, type_name, ranges[name]), has_range=True)
+    limits = _TYPE_RANGES[type_name]
+    if name in ranges:
+        limits = _parse_range("range", name, ranges[name], limits)
+    seen = _parse_range("observed range", name, observed[name], limits) if name in observed else None
+    return Column(name, type_name, required, *limits, has_range=name in ranges, observed=seen)
 
 
-def _parse_range(name: str, type_name: str, value: object) -> tuple[float, float]:
-    """Return a range of the metadata, reduced to the values that the column's type can hold."""
-    lowest, highest = _TYPE_RANGES[type_name]
+def _parse_range(noun: str, name: str, value: object, limits: tuple[float, float]) -> tuple[float, float]:
+    """Return a range of the metadata, reduced to the values that the column can hold."""
+    lowest, highest = limits
     match value:
         case [int() | float() as low, int() | float() as high] if max(low, lowest) <= min(high, highest):
             return max(low, lowest), min(high, highest)
-    raise ModelError(f"the model's metadata has the range {value!r} for {name!r}; expected [low, high]")
+    raise ModelError(f"the model's metadata has the {noun} {value!r} for {name!r}; expected [low, high]")
 
 
 def describe_mismatch(column: Column, value: object) -> str:

@@ -66,21 +66,30 @@ class InputSchema:
         return self._names
 
     @classmethod
-    def from_signature(cls, inputs: Sequence[Mapping[str, Any]] | None, ranges: Mapping[str, Any]) -> InputSchema:
+    def from_signature(
+        cls,
+        inputs: Sequence[Mapping[str, Any]] | None,
+        ranges: Mapping[str, Any],
+        observed: Mapping[str, Any] | None = None,
+    ) -> InputSchema:
         """Create the schema of an MLflow signature's ``inputs`` and the ranges ``{name: [low, high]}`` of the metadata.
+
+        ``ranges`` are enforced; ``observed`` are those of the training data, which refuse no value.
 
         Raises:
             ModelError: there is no column signature, a column has a type that is not served, or a range is malformed.
         """
+        observed = {} if observed is None else observed
         if not inputs:
             raise ModelError("the model has no signature; log it with signature=infer_signature(...) on a DataFrame")
-        if not isinstance(ranges, Mapping):
-            raise ModelError(f"the model's metadata has the ranges {ranges!r}; expected {{name: [low, high]}}")
-        columns = tuple(parse_column(i, spec, ranges) for i, spec in enumerate(inputs))
+        for noun, limits in (("ranges", ranges), ("observed ranges", observed)):
+            if not isinstance(limits, Mapping):
+                raise ModelError(f"the model's metadata has the {noun} {limits!r}; expected {{name: [low, high]}}")
+        columns = tuple(parse_column(i, spec, ranges, observed) for i, spec in enumerate(inputs))
         names = {column.name for column in columns}
         if len(names) < len(columns):
             raise ModelError("the model's signature names a column twice; expected every name once")
-        if unknown := sorted(set(ranges) - names):
+        if unknown := sorted((set(ranges) | set(observed)) - names):
             raise ModelError(f"the model's metadata has a range for {unknown[0]!r}, which is not one of its columns")
         return cls(columns)
 

@@ -46,7 +46,7 @@ class MLmodel:
         return cls(
             folder=folder,
             flavors=document.get("flavors") or {},
-            schema=InputSchema.from_signature(inputs, metadata.get("ranges") or {}),
+            schema=InputSchema.from_signature(inputs, metadata.get("ranges") or {}, metadata.get("observed")),
             trained_on=metadata.get("trained_on"),
             example=_read_example(folder, document.get("saved_input_example_info") or {}),
             params=frozenset(str(param.get("name")) for param in params or ()),

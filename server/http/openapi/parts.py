@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from server.inference.columns import Column
+from server.inference.columns import Column, show
 from server.protocols.json_codec import JSON, PROBLEM_JSON
 
 _TYPES: Mapping[str, Mapping[str, Any]] = {
@@ -46,6 +46,9 @@ def column_schema(column: Column) -> dict[str, Any]:
     # "format" limits nothing, so bounds are given: 2**53 for int64, and the largest finite number for float32.
     if column.has_range or column.is_integer or column.type == "float":
         schema |= {"minimum": column.low, "maximum": column.high}
+    if column.observed:
+        low, high = column.observed
+        schema |= {"description": f"Observed in training: {show(low)} to {show(high)}", "x-observed": [low, high]}
     if not column.required:
         schema["type"] = [schema["type"], "null"]
     return schema

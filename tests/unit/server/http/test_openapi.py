@@ -39,6 +39,7 @@ SCHEMA = InputSchema.from_signature(
         {"name": "depth", "type": "double", "required": False},
     ],
     {"elevation": [1859, 3858], "slope": [0, 66.5], "depth": [-1, 1]},
+    {"slope": [0.5, 60], "shade": [0, 255]},
 )
 LIST = [2596, 3.5, 51, 0.5, True, "clay", "dry", 0.25]
 ROW = dict(zip(SCHEMA.names, LIST, strict=True))
@@ -145,12 +146,26 @@ def test_every_example_matches_its_schema(name: str) -> None:
 
 
 def test_columns_appear_with_type_and_range() -> None:
-    """Each column has its type and the range of the model or of the type; an optional column may be null."""
+    """Each column has its type, the range of the model or of the type, and the range observed in training, if any."""
     assert SCHEMAS["Features"]["properties"] == {
         "elevation": {"type": "integer", "format": "int64", "minimum": 1859, "maximum": 3858},
-        "slope": {"type": "number", "format": "double", "minimum": 0, "maximum": 66.5},
+        "slope": {
+            "type": "number",
+            "format": "double",
+            "minimum": 0,
+            "maximum": 66.5,
+            "description": "Observed in training: 0.5 to 60",
+            "x-observed": [0.5, 60],
+        },
         "aspect": {"type": "integer", "format": "int32", "minimum": -(2**31), "maximum": 2**31 - 1},
-        "shade": {"type": "number", "format": "float", "minimum": -FLOAT32, "maximum": FLOAT32},
+        "shade": {
+            "type": "number",
+            "format": "float",
+            "minimum": -FLOAT32,
+            "maximum": FLOAT32,
+            "description": "Observed in training: 0 to 255",
+            "x-observed": [0, 255],
+        },
         "wild": {"type": "boolean"},
         "soil": {"type": "string"},
         "note": {"type": ["string", "null"]},

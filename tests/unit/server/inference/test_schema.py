@@ -376,6 +376,34 @@ def test_unsupported_signature_stops_the_start(inputs: list[dict[str, Any]] | No
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("observed", "message"),
+    [
+        ({"z": [0, 1]}, "has a range for 'z', which is not one of its columns"),
+        ({"city": [0, 1]}, "has a range for 'city', which is a string column"),
+        *(({"x": value}, r"the observed range .* for 'x'; expected \[low, high\]") for value in ([1, 0], None, "01")),
+        ({"x": [11, 12]}, r"the observed range \[11, 12\] for 'x'"),
+        ([["x", 0, 1]], r"the observed ranges .*; expected \{name: \[low, high\]\}"),
+    ],
+)
+def test_malformed_observed_range_stops_the_start(observed: Any, message: str) -> None:
+    """An observed range that is malformed, or lies outside the enforced one, raises ModelError."""
+    inputs = [{"type": "double", "name": "x"}, {"type": "string", "name": "city"}]
+    with pytest.raises(ModelError, match=message):
+        InputSchema.from_signature(inputs, {"x": [0, 10]}, observed)
+
+
+def test_observed_range_refuses_no_value() -> None:
+    """What was observed in training is known for a column, and values outside it are accepted."""
+    inputs = [{"type": "double", "name": name} for name in "abc"]
+    schema = InputSchema.from_signature(inputs, {"a": [0, 360], "b": [0, 9]}, {"a": [5, 400], "c": [1859, 3858]})
+    assert [column.observed for column in schema.columns] == [(5, 360), None, (1859, 3858)]
+    assert [column.usual_range for column in schema.columns] == [(5, 360), (0, 9), (1859, 3858)]
+    assert schema.parse({"features": [1, 0, 5000.5]}, 1).values == [[1, 0, 5000.5]]
+    with pytest.raises(InvalidRows, match=r"features\.0 must be a number from 0 to 360, got 361"):
+        schema.parse({"features": [361, 0, 2000]}, 1)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: (

@@ -52,7 +52,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         signature=infer_signature(FRAME),
         input_example=FRAME,
         pip_requirements=[],
-        metadata={"ranges": {"width": [0, 10]}, "trained_on": "file: rows.csv"},
+        metadata={
+            "ranges": {"width": [0, 10]},
+            "observed": {"width": [1, 3], "height": [2, 8]},
+            "trained_on": "file: rows.csv",
+        },
     )
     return folder
 
@@ -75,6 +79,7 @@ def test_mlflow_model_folder_is_read(saved: Path) -> None:
     assert mlmodel.schema.names == ("width", "height")
     width = mlmodel.schema.columns[0]
     assert (width.has_range, width.low, width.high) == (True, 0, 10)
+    assert [column.observed for column in mlmodel.schema.columns] == [(1, 3), (2, 8)]
     assert mlmodel.trained_on == "file: rows.csv"
     assert mlmodel.example == {"width": 1.5, "height": 2.0}
 
@@ -99,7 +104,7 @@ def test_model_without_metadata_and_example_is_read(tmp_path: Path) -> None:
     assert (mlmodel.trained_on, mlmodel.example) == (None, None)
 
 
-@pytest.mark.parametrize("metadata", [None, {}, {"ranges": None}, {"other": 1}])
+@pytest.mark.parametrize("metadata", [None, {}, {"ranges": None, "observed": None}, {"other": 1}])
 def test_unrelated_metadata_sets_no_ranges(tmp_path: Path, metadata: object) -> None:
     """Metadata without ranges limit no column."""
     assert not any(column.has_range for column in MLmodel.read(write(tmp_path, metadata=metadata)).schema.columns)
@@ -172,12 +177,12 @@ def test_loaded_model_predicts_its_own_example(saved: Path) -> None:
     ("data", "example"),
     [
         ([[1.5, 2.0]], {"width": 1.5, "height": 2.0}),
-        ([[11.5, 2.0]], {"width": 5.0, "height": 0.0}),
-        ([[None, 2.0]], {"width": 5.0, "height": 0.0}),
+        ([[11.5, 2.0]], {"width": 2.0, "height": 5.0}),
+        ([[None, 2.0]], {"width": 2.0, "height": 5.0}),
     ],
 )
 def test_invalid_example_is_replaced_by_schema_example(saved: Path, data: object, example: object) -> None:
-    """An example outside the model's own ranges is replaced by one made up from the schema."""
+    """An example outside the model's own ranges is replaced by one within what was observed in training."""
     path = saved / "input_example.json"
     original = path.read_text()
     path.write_text(json.dumps({"columns": ["width", "height"], "data": data}))
