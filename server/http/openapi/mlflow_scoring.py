@@ -10,12 +10,21 @@ from collections.abc import Mapping
 from io import StringIO
 from typing import Any
 
-from server.http.openapi.parts import column_schema, get_operation, object_schema, ref, response
-from server.inference.columns import Column
+from server.http.openapi import rows
+from server.http.openapi.parts import (
+    any_of,
+    array_schema,
+    get_operation,
+    object_schema,
+    open_object_schema,
+    ref,
+    response,
+    value_schema,
+)
 from server.inference.model import Model
 from server.protocols.json_codec import JSON
 
-TAG = "MLflow scoring"
+TAG = "mlflow"
 
 _ERRORS: Mapping[str, str] = {
     "400": "The body cannot be read, or is not a table with the model's columns",
@@ -40,12 +49,12 @@ def paths(model: Model) -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "content": {
-                JSON: {"schema": ref("Invocation")},
+                JSON: {"schema": ref("InvocationRequest")},
                 "text/csv": {"schema": _TEXT, "example": _csv(model.example)},
             },
         },
         "responses": {
-            "200": response("A prediction for each row, in their order", ref("Predictions")),
+            "200": response("A prediction for each row, in their order", ref("InvocationResponse")),
             "415": response("The Content-Type is not supported", _TEXT, "text/plain"),
             **{status: response(description, ref("MlflowError")) for status, description in _ERRORS.items()},
         },
@@ -61,31 +70,30 @@ def paths(model: Model) -> dict[str, Any]:
 def schemas(model: Model, max_rows: int) -> dict[str, Any]:
     """Return the schemas of the four request forms, the response and the error."""
     columns = [column.without_range() for column in model.schema.columns]
-    rows: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": max_rows}
-    records = {**rows, "items": ref("Record")}
-    by_column = _columns(columns, {column.name: {**rows, "items": column_schema(column)} for column in columns})
-    split = object_schema(
-        {"data": {**rows, "items": {"type": "array"}}},
-        optional={"columns": {"type": "array", "items": _TEXT}, "index": {"type": "array"}},
-    )
-    forms = {"dataframe_split": split, "dataframe_records": records, "instances": records}
-    forms["inputs"] = {"anyOf": [by_column, records]}
-    params = {"params": {"type": "object"}}
+    size = {"minItems": 1, "maxItems": max_rows}
+    records = array_schema(ref("InvocationRecord"), **size)
+    by_column = {column.name: array_schema(value_schema(column), **size) for column in columns}
+    forms = {
+        "InvocationDataframeSplit": {"dataframe_split": ref("DataframeSplit")},
+        "InvocationDataframeRecords": {"dataframe_records": records},
+        "InvocationInstances": {"instances": records},
+        "InvocationInputs": {"inputs": any_of(ref("InputsByColumn"), records)},
+    }
+    optional = {"params": ref("InvocationParams")}
     example = {"dataframe_split": {"columns": list(model.example), "data": [list(model.example.values())]}}
     return {
-        "Record": _columns(columns, {column.name: column_schema(column) for column in columns}),
-        "Invocation": {
-            "oneOf": [object_schema({form: schema}, optional=params) for form, schema in forms.items()],
-            "examples": [example],
-        },
-        "Predictions": object_schema({"predictions": {"type": "array"}}),
+        "InvocationRequest": {"oneOf": [ref(name) for name in forms], "examples": [example]},
+        **{name: object_schema(form, optional=optional) for name, form in forms.items()},
+        "InvocationParams": open_object_schema(),
+        "DataframeSplit": object_schema(
+            {"data": array_schema(array_schema(), **size)},
+            optional={"columns": array_schema(_TEXT), "index": array_schema()},
+        ),
+        "InputsByColumn": {**rows.by_name(columns), "properties": by_column},
+        "InvocationRecord": rows.by_name(columns),
+        "InvocationResponse": object_schema({"predictions": array_schema()}),
         "MlflowError": object_schema(dict.fromkeys(("error_code", "message", "sqlstate", "error_class"), _TEXT)),
     }
-
-
-def _columns(columns: list[Column], properties: Mapping[str, Any]) -> dict[str, Any]:
-    required = [column.name for column in columns if column.required]
-    return {"type": "object", "properties": dict(properties), "required": required}
 
 
 def _csv(example: Mapping[str, object]) -> str:

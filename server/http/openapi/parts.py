@@ -40,17 +40,38 @@ def object_schema(
     return {**document, "additionalProperties": False} if closed else document
 
 
-def column_schema(column: Column) -> dict[str, Any]:
-    """Return the schema of a column's values."""
+def open_object_schema(values: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the schema of an object with any properties. Without ``additionalProperties``, generators allow none."""
+    return {"type": "object", "additionalProperties": dict(values or {})}
+
+
+def array_schema(items: Mapping[str, Any] | None = None, **limits: int) -> dict[str, Any]:
+    """Return the schema of an array, by default of any values. Client generators refuse arrays without ``items``."""
+    return {"type": "array", "items": dict(items or {}), **limits}
+
+
+def any_of(*schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema of values that match at least one of ``schemas``, or the only schema itself."""
+    return {"anyOf": list(schemas)} if len(schemas) > 1 else dict(schemas[0])
+
+
+def value_schema(column: Column) -> dict[str, Any]:
+    """Return the schema of a column's valid values."""
     schema: dict[str, Any] = {**_TYPES[column.type]}
     # "format" limits nothing, so bounds are given: 2**53 for int64, and the largest finite number for float32.
     if column.has_range or column.is_integer or column.type == "float":
         schema |= {"minimum": column.low, "maximum": column.high}
+    if not column.required and "type" in schema:
+        schema["type"] = [schema["type"], "null"]
+    return schema
+
+
+def column_schema(column: Column) -> dict[str, Any]:
+    """Return the schema of a column: its valid values, and what was observed in training, which limits nothing."""
+    schema = value_schema(column)
     if column.observed:
         low, high = column.observed
         schema |= {"description": f"Observed in training: {show(low)} to {show(high)}", "x-observed": [low, high]}
-    if not column.required:
-        schema["type"] = [schema["type"], "null"]
     return schema
 
 

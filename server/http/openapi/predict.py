@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from server.http.openapi.parts import column_schema, object_schema, problem_response, ref, response
+from server.http.openapi import rows
+from server.http.openapi.parts import any_of, array_schema, object_schema, problem_response, ref, response
 from server.inference.model import Model
 from server.protocols.json_codec import JSON
 
@@ -19,6 +20,11 @@ _PROBLEMS: Mapping[str, str] = {
     "500": "An unexpected error, logged by the server",
     "503": "The queue is full or the worker is stopping; try again after Retry-After seconds",
 }
+_LABEL = {"description": "The label of a row, or a list with the label of each output"}
+_CONFIDENCE = {
+    "description": "The probability of the label, or of each output's label; null if the model has no probabilities",
+    "anyOf": [{"type": "number"}, array_schema({"type": ["number", "null"]}), {"type": "null"}],
+}
 
 
 def paths(_model: Model) -> dict[str, Any]:
@@ -28,9 +34,9 @@ def paths(_model: Model) -> dict[str, Any]:
         "operationId": "predict",
         "summary": "Predict one row or many",
         "tags": [TAG],
-        "requestBody": {"required": True, "content": {JSON: {"schema": ref("Query")}}},
+        "requestBody": {"required": True, "content": {JSON: {"schema": ref("PredictRequest")}}},
         "responses": {
-            "200": response(success, {"anyOf": [ref("One"), ref("Many")]}),
+            "200": response(success, ref("PredictResponse")),
             **{status: problem_response(description) for status, description in _PROBLEMS.items()},
         },
     }
@@ -39,38 +45,19 @@ def paths(_model: Model) -> dict[str, Any]:
 
 def schemas(model: Model, max_rows: int) -> dict[str, Any]:
     """Return the schemas of the three request forms and the two responses."""
-    example = model.example
-    row = {"anyOf": [ref("Features"), ref("Values")]}
+    forms = {
+        "PredictFeatureList": object_schema({"features": ref("FeatureList")}),
+        "PredictInstances": object_schema({"instances": array_schema(ref("Row"), minItems=1, maxItems=max_rows)}),
+    }
+    version = {"model_version": {"type": "string"}}
     return {
-        "Features": _features(model, example),
-        "Values": _values(model, example),
-        "Listed": object_schema({"features": ref("Values")}),
-        "Instances": object_schema({"instances": {"type": "array", "items": row, "minItems": 1, "maxItems": max_rows}}),
-        "Query": {"anyOf": [ref("Features"), ref("Listed"), ref("Instances")], "examples": [example]},
-        "One": object_schema({"prediction": {}, "confidence": {}, "model_version": {"type": "string"}}),
-        "Many": object_schema(
-            {"predictions": {"type": "array"}, "confidences": {"type": "array"}, "model_version": {"type": "string"}}
+        **rows.schemas(model),
+        **forms,
+        "PredictRequest": {**any_of(ref("Features"), *map(ref, forms)), "examples": [model.example]},
+        "Prediction": object_schema({"prediction": _LABEL, "confidence": ref("Confidence"), **version}),
+        "InstancePredictions": object_schema(
+            {"predictions": array_schema(_LABEL), "confidences": array_schema(ref("Confidence")), **version}
         ),
-    }
-
-
-def _features(model: Model, example: Mapping[str, object]) -> dict[str, Any]:
-    columns = model.schema.columns
-    return {
-        "type": "object",
-        "properties": {column.name: column_schema(column) for column in columns},
-        "required": [column.name for column in columns if column.required],
-        "additionalProperties": False,
-        "examples": [example],
-    }
-
-
-def _values(model: Model, example: Mapping[str, object]) -> dict[str, Any]:
-    columns = model.schema.columns
-    return {
-        "type": "array",
-        "prefixItems": [column_schema(column) for column in columns],
-        "items": False,
-        "minItems": len(columns),
-        "examples": [[example.get(column.name) for column in columns]],
+        "PredictResponse": any_of(ref("Prediction"), ref("InstancePredictions")),
+        "Confidence": _CONFIDENCE,
     }

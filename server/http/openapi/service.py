@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.http.openapi.parts import get_operation, object_schema, problem_response, ref
+from server.http.openapi.parts import (
+    array_schema,
+    get_operation,
+    object_schema,
+    open_object_schema,
+    problem_response,
+    ref,
+)
 from server.inference.model import Model
 
 TAG = "service"
+_TEXT = {"type": "string"}
 
 
 def paths(_model: Model) -> dict[str, Any]:
@@ -24,15 +32,14 @@ def paths(_model: Model) -> dict[str, Any]:
 def schemas(_model: Model, _max_rows: int) -> dict[str, Any]:
     """Return the schemas of the responses and of problem documents."""
     return {
-        "Health": object_schema({"status": {"const": "ok"}, "model": {"type": "object"}}, closed=False),
+        "Health": object_schema({"status": {"const": "ok"}, "model": open_object_schema()}, closed=False),
         "Ready": object_schema({"status": {"const": "ready"}}),
-        "Index": object_schema({"name": {"type": "string"}, "links": {"type": "object"}}, closed=False),
+        "Index": object_schema({"name": _TEXT, "links": open_object_schema(_TEXT)}, closed=False),
         "Problem": _problem(),
+        "ProblemError": object_schema({"detail": _TEXT, "pointer": _TEXT}),
     }
 
 
 def _problem() -> dict[str, Any]:
-    text = {"type": "string"}
-    errors = {"type": "array", "items": object_schema({"detail": text, "pointer": text})}
-    required = {"type": text, "title": text, "status": {"type": "integer"}, "detail": text}
-    return object_schema(required, optional={"errors": errors})
+    required = {"type": _TEXT, "title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT}
+    return object_schema(required, optional={"errors": array_schema(ref("ProblemError"))})

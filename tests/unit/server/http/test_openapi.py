@@ -135,12 +135,36 @@ def test_served_document_matches_model_and_limits(client: TestClient) -> None:
     assert client.get("/openapi.json").json() == json.loads(json.dumps(DOCUMENT))
 
 
+def test_inline_schemas_need_no_invented_names() -> None:
+    """Only components are objects with properties, or have values of an enumeration; every array says its items."""
+    for name, schema in SCHEMAS.items():
+        for inner in inner_schemas(schema):
+            assert not {"properties", "enum"} & set(inner) or inner is schema, name
+            assert inner.get("type") != "array" or {"items", "prefixItems"} & set(inner), name
+            assert not isinstance(inner.get("items"), bool), name
+    for item in DOCUMENT["paths"].values():
+        for operation in item.values():
+            bodies = [*operation["responses"].values(), operation.get("requestBody", {})]
+            for content in (content for body in bodies for content in body.get("content", {}).values()):
+                assert set(content["schema"]) == {"$ref"} or content["schema"] == {"type": "string"}
+
+
+def inner_schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a schema and all schemas in it."""
+    yield schema
+    for keyword in ("properties", "items", "prefixItems", "anyOf", "oneOf"):
+        inner = schema.get(keyword, [])
+        inner = inner.values() if keyword == "properties" and inner else inner
+        for child in [inner] if isinstance(inner, dict) else inner:
+            yield from inner_schemas(child)
+
+
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
 def test_every_example_matches_its_schema(name: str) -> None:
     """Every example in the document is valid under the schema that contains it."""
     schema = SCHEMAS[name]
     examples = schema.get("examples", [])
-    assert examples or name not in ("Query", "Features", "Values")
+    assert examples or name not in ("PredictRequest", "Features", "FeatureList")
     for example in examples:
         validator(schema).validate(example)
 
@@ -172,13 +196,46 @@ def test_columns_appear_with_type_and_range() -> None:
         "depth": {"type": ["number", "null"], "format": "double", "minimum": -1, "maximum": 1},
     }
     assert SCHEMAS["Features"]["required"] == list(REQUIRED_ONLY)
-    assert SCHEMAS["Values"]["prefixItems"] == list(SCHEMAS["Features"]["properties"].values())
+
+
+def test_values_of_a_list_have_the_limits_of_their_columns() -> None:
+    """A row as a list has the columns' schemas in order; those with limits are components with readable names."""
+    values = SCHEMAS["FeatureList"]["prefixItems"]
+    names = [value["$ref"].rpartition("/")[2] if "$ref" in value else "" for value in values]
+    assert names == ["ElevationValue", "SlopeValue", "IntegerValue", "FloatValue", "", "", "", "DepthValue"]
+    resolved = [SCHEMAS[name] if name else value for name, value in zip(names, values, strict=True)]
+    annotations = ("description", "x-observed")
+    columns = [without(column, *annotations) for column in SCHEMAS["Features"]["properties"].values()]
+    assert resolved == columns
+
+
+def without(schema: dict[str, Any], *keywords: str) -> dict[str, Any]:
+    return {keyword: value for keyword, value in schema.items() if keyword not in keywords}
+
+
+def test_value_names_are_unique_and_valid() -> None:
+    """Columns whose names are equal as class names, or have letters that are no ASCII, are named by their position."""
+    names = ["a b", "A_b", "ä", "42", "long", "total"]
+    columns = [{"name": name, "type": "double"} for name in names[:-1]] + [{"name": "total", "type": "long"}]
+    schema = InputSchema.from_signature(columns, {name: [0, 1] for name in names[:-1]})
+    document = openapi_document(replace(MODEL, schema=schema, example=dict.fromkeys(names, 0)), 1)
+    validate(document)
+    assert [
+        value["$ref"].rpartition("/")[2] for value in document["components"]["schemas"]["FeatureList"]["prefixItems"]
+    ] == [
+        "ABValue",
+        "Column1Value",
+        "Column2Value",
+        "Column3Value",
+        "Column4Value",
+        "LongValue",
+    ]
 
 
 @pytest.mark.parametrize("query", VALID_QUERIES, ids=repr)
 def test_request_allowed_by_schema_is_predicted(query: object, client: TestClient) -> None:
     """A request that the schema allows gets a prediction, in the documented form."""
-    validator(SCHEMAS["Query"]).validate(query)
+    validator(SCHEMAS["PredictRequest"]).validate(query)
     assert documented_status(client, "POST", "/predict", json=query) == 200
 
 
@@ -187,7 +244,7 @@ def test_schema_rejects_what_the_parser_rejects(query: object) -> None:
     """A request that the parser rejects is invalid under the schema."""
     with pytest.raises(InvalidRows):
         SCHEMA.parse(query, MAX_ROWS)
-    assert not validator(SCHEMAS["Query"]).is_valid(query)
+    assert not validator(SCHEMAS["PredictRequest"]).is_valid(query)
 
 
 def test_model_without_metadata_has_a_valid_document() -> None:
@@ -195,7 +252,13 @@ def test_model_without_metadata_has_a_valid_document() -> None:
     schema = InputSchema.from_signature([{"type": "double"}, {"type": "double"}], {})
     document = openapi_document(replace(MODEL, schema=schema, trained_on=None, example={"0": 0.0, "1": 0.0}), 1)
     validate(document)
-    assert document["components"]["schemas"]["Values"]["prefixItems"] == [{"type": "number", "format": "double"}] * 2
+    assert document["components"]["schemas"]["FeatureList"] == {
+        "type": "array",
+        "items": {"type": "number", "format": "double"},
+        "minItems": 2,
+        "maxItems": 2,
+        "examples": [[0.0, 0.0]],
+    }
 
 
 def documented_status(client: TestClient, method: str, path: str, **request: Any) -> int:
