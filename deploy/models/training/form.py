@@ -25,11 +25,21 @@ PUBLISHED_RANGES: dict[str, tuple[int, int]] = {
     "wilderness_area": (1, 4),
     "soil_type": (1, 40),
 }
+# The values that a feature can have at all, both included; of the other features any number is possible. A code of 0
+# means that the category is unknown.
+DOMAIN_RANGES: dict[str, tuple[int, int]] = {
+    "aspect": (0, 360),
+    "hillshade_9am": (0, 255),
+    "hillshade_noon": (0, 255),
+    "hillshade_3pm": (0, 255),
+    "wilderness_area": (0, 4),
+    "soil_type": (0, 40),
+}
 FEATURES = tuple(PUBLISHED_RANGES)
 LABEL = "cover_type"
 COLUMNS = (*FEATURES, LABEL)
 
-# The first features are numbers; the others are codes of categories.
+# The first features are measurements, which are real numbers; the others are codes of categories.
 NUMBER_FEATURES = 10
 # In the published data set each code is a block of one-hot columns: its first index, and the index after its last.
 _ONE_HOT_BLOCKS = {"wilderness_area": (10, 14), "soil_type": (14, 54)}
@@ -39,8 +49,8 @@ UCI_COLUMNS = (
     LABEL,
 )
 
-# A code outside its range is an error; a number may exceed its published range.
-_CODE_RANGES = {"wilderness_area": (1, 4), "soil_type": (1, 40), LABEL: (1, 7)}
+# A row to train on must lie in the domain, and have a known category; a measurement may exceed its published range.
+_VALID_RANGES = DOMAIN_RANGES | {"wilderness_area": (1, 4), "soil_type": (1, 40), LABEL: (1, 7)}
 # A fifth of the rows is held out, so that five rows of a class leave one of it to score.
 MIN_ROWS_PER_CLASS = 5
 
@@ -71,7 +81,7 @@ def from_frame(frame: pd.DataFrame, location: str, source: str) -> Covertype:
     values = _whole_numbers(frame, location)
     if values.shape[1] == len(UCI_COLUMNS):
         values = _decode_one_hot(values, location)
-    _check_codes(values, location)
+    _check_ranges(values, location)
     _check_classes(values[:, -1], location)
     return Covertype(np.ascontiguousarray(values[:, :-1]), values[:, -1].astype(np.int64), source)
 
@@ -101,8 +111,8 @@ def _code(block: npt.NDArray[np.float64], name: str, location: str) -> npt.NDArr
     return codes
 
 
-def _check_codes(values: npt.NDArray[np.float64], location: str) -> None:
-    for name, (low, high) in _CODE_RANGES.items():
+def _check_ranges(values: npt.NDArray[np.float64], location: str) -> None:
+    for name, (low, high) in _VALID_RANGES.items():
         column = values[:, COLUMNS.index(name)]
         invalid = (column < low) | (column > high)
         if invalid.any():

@@ -14,7 +14,14 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, Schema
 
 from deploy.models.compile import companion
-from deploy.models.training.form import FEATURES, LABEL, PUBLISHED_RANGES, Covertype
+from deploy.models.training.form import (
+    DOMAIN_RANGES,
+    FEATURES,
+    LABEL,
+    NUMBER_FEATURES,
+    PUBLISHED_RANGES,
+    Covertype,
+)
 from deploy.models.training.pipeline import Fitted
 from server.engines.sklearn import SklearnEngine
 from server.inference.rows import Rows
@@ -26,6 +33,8 @@ EXAMPLE = (2596, 51, 3, 258, 0, 510, 221, 232, 148, 6279, 1, 29)
 # skops refuses to load types that it does not know, unless they are named here.
 TRUSTED_TYPES = ["sklearn.tree._tree.Tree"]
 _REQUIREMENTS = ("scikit-learn", "numpy", "skops")
+# Measurements are real numbers, so that a client may send 3000.5; codes are whole numbers.
+_COLUMN_TYPES = {name: "double" if i < NUMBER_FEATURES else "long" for i, name in enumerate(FEATURES)}
 # Enough rows for a wrong model to differ on some, and few enough to predict at once.
 _CHECKED_ROWS = 500
 
@@ -36,7 +45,7 @@ def save(fitted: Fitted, data: Covertype, folder: Path) -> None:
     Raises:
         ModelError: the companion does not agree with the pipeline on the held-out rows.
     """
-    schema = Schema([ColSpec("long", name) for name in FEATURES])
+    schema = Schema([ColSpec(column_type, name) for name, column_type in _COLUMN_TYPES.items()])
     mlflow.sklearn.save_model(
         fitted.pipeline,
         str(folder),
@@ -46,14 +55,18 @@ def save(fitted: Fitted, data: Covertype, folder: Path) -> None:
         input_example=_frame(np.array([EXAMPLE])),
         # Without this list MLflow loads the model in another process to find its requirements.
         pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
-        metadata={"trained_on": data.source, "ranges": ranges(data)},
+        metadata={
+            "trained_on": data.source,
+            "ranges": {name: list(bounds) for name, bounds in DOMAIN_RANGES.items()},
+            "observed": observed(data),
+        },
     )
     served = MLmodel.read(folder).schema
     held_out = Rows(fitted.x_held, np.empty((len(fitted.x_held), 0), dtype=np.object_))
     companion.add_forest(folder, SklearnEngine(fitted.pipeline, served), served, lambda _: held_out, "held-out rows")
 
 
-def ranges(data: Covertype) -> dict[str, list[int]]:
+def observed(data: Covertype) -> dict[str, list[int]]:
     """Return the lowest and highest value of each feature, in the published data set and in ``data`` together."""
     lows, highs = data.x.min(axis=0), data.x.max(axis=0)
     return {
@@ -92,4 +105,5 @@ def _score_fault(labels: npt.NDArray[np.int64], y: npt.NDArray[np.int64]) -> str
 
 
 def _frame(x: npt.NDArray[np.generic]) -> pd.DataFrame:
-    return pd.DataFrame(x.astype(np.int64), columns=list(FEATURES))
+    dtypes = {name: "float64" if column_type == "double" else "int64" for name, column_type in _COLUMN_TYPES.items()}
+    return pd.DataFrame(x, columns=list(FEATURES)).astype(dtypes)

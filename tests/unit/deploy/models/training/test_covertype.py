@@ -155,10 +155,18 @@ def test_non_integer_cell_is_named_by_position(tmp_path: Path, cell: str) -> Non
 
 @pytest.mark.parametrize(
     ("column", "value", "expected"),
-    [(LABEL, 0, "1 to 7, got 0"), (LABEL, 8, "1 to 7"), ("wilderness_area", 5, "1 to 4"), ("soil_type", 41, "1 to 40")],
+    [
+        (LABEL, 0, "1 to 7, got 0"),
+        (LABEL, 8, "1 to 7"),
+        ("wilderness_area", 5, "1 to 4"),
+        ("soil_type", 41, "1 to 40"),
+        ("soil_type", 0, "1 to 40, got 0"),
+        ("aspect", -1, "0 to 360, got -1"),
+        ("hillshade_noon", 256, "0 to 255"),
+    ],
 )
-def test_code_out_of_range_is_refused(tmp_path: Path, column: str, value: int, expected: str) -> None:
-    """The error for a label or code outside its range has the row, the column, the value and the range."""
+def test_value_outside_the_domain_is_refused(tmp_path: Path, column: str, value: int, expected: str) -> None:
+    """The error for a label, code or measurement that cannot be has the row, the column, the value and the range."""
     frame = project_frame(ROWS)
     frame.loc[2, column] = value
     frame.to_csv(tmp_path / "rows.csv", index=False)

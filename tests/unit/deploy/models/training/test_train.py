@@ -17,11 +17,13 @@ from sklearn.ensemble import RandomForestClassifier
 
 from deploy.models.registry.mlflow_variables import MLFLOW_VARIABLES
 from deploy.models.training import train as trainer
-from deploy.models.training.form import FEATURES, LABEL, PUBLISHED_RANGES, Covertype
+from deploy.models.training.form import DOMAIN_RANGES, FEATURES, LABEL, PUBLISHED_RANGES, Covertype
 from deploy.models.training.pipeline import Fitted, build_pipeline, covertype_forest, fit
 from deploy.models.training.synthetic import generate
 from deploy.options import ModelOptions
-from server.errors import ModelError, RegistryError, SettingsError
+from server.engines.loading import load_model
+from server.errors import InvalidRows, ModelError, RegistryError, SettingsError
+from server.model_store.copies import Copy
 from server.model_store.digest import DIGEST_TAG, folder_digest
 from server.settings import Settings
 from tests.support.ports import free_port
@@ -42,7 +44,7 @@ pytestmark = [
 ]
 
 ROWS = generate(rows=2_000, seed=3)
-# These values exceed the published ranges, so that the model's ranges must follow the data.
+# These values exceed the published ranges, so that the model's observed ranges must follow the data.
 ROWS.x[0, FEATURES.index("elevation")] = 4000
 ROWS.x[1, FEATURES.index("vertical_distance_to_hydrology")] = -200
 
@@ -162,16 +164,33 @@ def test_registered_model_has_signature_ranges_and_pins(client: Any, tmp_path: P
     folder = download("1", tmp_path)
     model = mlflow.models.Model.load(str(folder))
     assert folder_digest(folder) == client.get_model_version("covertype", "1").tags[DIGEST_TAG]
-    assert [(column.name, column.type.name) for column in model.signature.inputs] == [(n, "long") for n in FEATURES]
+    assert [column.name for column in model.signature.inputs] == list(FEATURES)
+    assert [column.type.name for column in model.signature.inputs] == ["double"] * 10 + ["long"] * 2
     assert [column.type.name for column in model.signature.outputs] == ["long"]
-    published = {name: list(bounds) for name, bounds in PUBLISHED_RANGES.items()}
+    domain, published = (
+        {name: list(bounds) for name, bounds in ranges.items()} for ranges in (DOMAIN_RANGES, PUBLISHED_RANGES)
+    )
     wider = {"elevation": [1859, 4000], "vertical_distance_to_hydrology": [-200, 601]}
-    assert model.metadata == {"trained_on": "file: rows.csv", "ranges": published | wider}
+    assert model.metadata == {"trained_on": "file: rows.csv", "ranges": domain, "observed": published | wider}
     assert model.load_input_example(str(folder)).to_numpy().tolist() == [list(package.EXAMPLE)]
     assert {line.split("==")[0] for line in (folder / "requirements.txt").read_text().split()} == {
         "mlflow", "scikit-learn", "numpy", "skops",
     }  # fmt: skip
     assert mlflow.sklearn.load_model(str(folder)).named_steps["forest"].n_jobs == 1
+
+
+@pytest.mark.usefixtures("client")
+def test_registered_model_refuses_only_what_cannot_be(tmp_path: Path) -> None:
+    """A row outside what was observed in training is predicted, as is an unknown code; an impossible angle is not."""
+    folder = download("1", tmp_path)
+    model = load_model(Copy(folder, "covertype", "1", "models:/covertype/1", "0" * 64), "auto")
+    schema = model.schema
+    valid = [list(package.EXAMPLE), [9000.5, *package.EXAMPLE[1:]], [*package.EXAMPLE[:10], 0, 0]]
+    rows = schema.to_rows(schema.parse({"instances": valid}, 3).values)
+    expected = mlflow.sklearn.load_model(str(folder)).predict(rows.numbers)
+    assert list(model.engine.predict(rows).labels) == expected.tolist()
+    with pytest.raises(InvalidRows, match=r"features\.1 must be a number from 0 to 360, got 361"):
+        schema.parse({"features": [2596, 361, *package.EXAMPLE[2:]]}, 1)
 
 
 def test_corrupt_artifact_fails_check_and_keeps_champion(trained: Trained, client: Any) -> None:
