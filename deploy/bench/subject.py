@@ -97,7 +97,7 @@ class Subject:
         return [dict(zip(schema.names, row, strict=True)) for row in chosen]
 
     def documents(self, count: int) -> list[dict[str, object]]:
-        """Return valid random rows, uniform in the range of each feature, the same in every run."""
+        """Return valid random rows, uniform in the observed range of each feature, the same in every run."""
         generator = random.Random(0)
         example = self.mlmodel.example if isinstance(self.mlmodel.example, dict) else {}
         columns = self.mlmodel.schema.columns
@@ -109,5 +109,5 @@ def _draw(column: Column, generator: random.Random, example: Mapping[str, object
         return example.get(column.name) or "string"  # other strings may be categories that the model does not know
     if column.type == "boolean":
         return generator.random() < 0.5
-    low, high = (column.low, column.high) if column.has_range else (0, 1)
+    low, high = column.usual_range or (0, 1)
     return generator.randint(int(low), int(high)) if column.is_integer else generator.uniform(low, high)

@@ -82,7 +82,8 @@ def draw_rows(schema: InputSchema, example: Rows, forest: PackedForest | None, c
     """Return the example, and ``count`` rows drawn at random within the columns' ranges; the same ones in every call.
 
     With a forest, values lie on both sides of each split, where a mistake would show. For another model they are drawn
-    from the column's range or, without one, around the example. The example is left out if the forest rejects it.
+    from what was observed in training or, without that, from the column's range or around the example. The example is
+    left out if the forest rejects it.
     """
     rng = np.random.default_rng(0)
     number_columns = [column for column in schema.columns if not column.is_string]
@@ -108,8 +109,8 @@ def _number_choices(
         features = enumerate(forest.features)
         near_splits = [_around_splits(forest, i, feature) for i, feature in features if feature.column == index]
         values = np.concatenate([[typical], *near_splits])
-    elif column.has_range:
-        values = rng.uniform(column.low, column.high, DRAWN_ROWS)
+    elif column.usual_range:
+        values = rng.uniform(*column.usual_range, DRAWN_ROWS)
     else:
         values = typical + rng.normal(0, max(abs(typical), 1.0), DRAWN_ROWS)
     if column.is_integer:
