@@ -1,50 +1,102 @@
-"""The difference between the signatures of two models, described for a user."""
+"""The difference between the signatures of two models, described for a user.
+
+A signature that only widens is no difference: every request that the served model accepts, the candidate accepts too.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow.models import Model
-from mlflow.types.schema import Schema
+from mlflow.types.schema import ColSpec, DataType, Schema, TensorSpec
+
+from server.inference.columns import show
+
+# For each type of an input column, the other types that accept all of its values.
+_WIDER_TYPES: Mapping[str, frozenset[str]] = {
+    "integer": frozenset({"long", "float", "double"}),
+    "long": frozenset({"double"}),
+    "float": frozenset({"double"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """An input or output of a signature; ``limits`` is the range that the model's metadata enforce for it, if any."""
+
+    type: str
+    required: bool
+    limits: tuple[float, float] | None
+
+    def __str__(self) -> str:
+        text = self.type if self.required else f"optional {self.type}"
+        return text if self.limits is None else f"{text} from {show(self.limits[0])} to {show(self.limits[1])}"
+
+    def accepts_all_of(self, other: _Column) -> bool:
+        """Return whether every value of the other column is valid for this one."""
+        if self.required and not other.required:
+            return False
+        if self.type != other.type and self.type not in _WIDER_TYPES.get(other.type, ()):
+            return False
+        low, high = self.limits or (-math.inf, math.inf)
+        other_low, other_high = other.limits or (-math.inf, math.inf)
+        return low <= other_low and other_high <= high
 
 
 def describe_difference(served: Path, candidate: Path) -> str | None:
-    """Describe how the signature of the model in ``candidate`` differs from that in ``served``; None if it does not.
+    """Describe why clients of the model in ``served`` may not be answered by that in ``candidate``; None if they are.
 
-    Outputs are compared only if both signatures declare them.
+    An input may become wider: of a type that accepts more, optional, or with a wider range or none. Outputs must be
+    equal, and are compared only if both signatures declare them.
     """
-    old, new = (Model.load(str(folder)).signature for folder in (served, candidate))
+    models = [Model.load(str(folder)) for folder in (served, candidate)]
+    old, new = (model.signature for model in models)
     if old is None or new is None:
         return None if old is new else f"the {'served' if old is None else 'new'} model has no signature"
-    inputs = _differences("column", _columns(old.inputs), _columns(new.inputs))
-    outputs = _differences("output", _columns(old.outputs), _columns(new.outputs))
+    old_ranges, new_ranges = ((model.metadata or {}).get("ranges") or {} for model in models)
+    old_inputs, new_inputs = _columns(old.inputs, old_ranges), _columns(new.inputs, new_ranges)
+    inputs = _differences("column", old_inputs, new_inputs, _Column.accepts_all_of)
+    outputs = _differences("output", _columns(old.outputs, {}), _columns(new.outputs, {}), _Column.__eq__)
     return "; ".join(inputs + (outputs if old.outputs and new.outputs else [])) or None
 
 
-def _columns(schema: Schema | None) -> dict[str, str]:
-    """Return the type of each column, by its name or, without one, by its index."""
-    columns: list[dict[str, Any]] = [] if schema is None else schema.to_dict()
-    return {str(column.pop("name", index)): _column_type(column) for index, column in enumerate(columns)}
+def _columns(schema: Schema | None, ranges: Mapping[str, Any]) -> dict[str, _Column]:
+    """Return each column, by its name or, without one, by its index."""
+    specs: list[ColSpec | TensorSpec] = [] if schema is None else schema.inputs
+    names = [str(index) if spec.name is None else str(spec.name) for index, spec in enumerate(specs)]
+    return {
+        name: _Column(_type_name(spec), spec.required, _limits(ranges.get(name)))
+        for name, spec in zip(names, specs, strict=True)
+    }
 
 
-def _column_type(column: dict[str, Any]) -> str:
-    text = _tensor_type(column["tensor-spec"]) if "tensor-spec" in column else str(column["type"])
-    return text if column.get("required", True) else f"optional {text}"
+def _limits(value: object) -> tuple[float, float] | None:
+    match value:
+        case [int() | float() as low, int() | float() as high]:
+            return low, high
+    return None
 
 
-def _tensor_type(spec: dict[str, Any]) -> str:
-    row_shape = tuple(spec["shape"][1:])  # the first dimension counts the rows
-    return f"{spec['dtype']} of shape {row_shape} per row" if row_shape else str(spec["dtype"])
+def _type_name(spec: ColSpec | TensorSpec) -> str:
+    if not isinstance(spec, TensorSpec):
+        return str(spec.type.name if isinstance(spec.type, DataType) else spec.type)
+    dtype, row_shape = spec.to_dict()["tensor-spec"]["dtype"], tuple(spec.shape[1:])  # the first dimension counts rows
+    return f"{dtype} of shape {row_shape} per row" if row_shape else str(dtype)
 
 
-def _differences(noun: str, old: dict[str, str], new: dict[str, str]) -> list[str]:
+def _differences(
+    noun: str, old: Mapping[str, _Column], new: Mapping[str, _Column], is_compatible: Callable[[_Column, _Column], bool]
+) -> list[str]:
     differences = [f"{noun} {name} is missing" for name in old if name not in new]
     differences += [f"{noun} {name} is new" for name in new if name not in old]
     differences += [
-        f"{noun} {name} is {new[name]}, and was {old_type}"
-        for name, old_type in old.items()
-        if name in new and new[name] != old_type
+        f"{noun} {name} is {new[name]}, and was {old_column}"
+        for name, old_column in old.items()
+        if name in new and not is_compatible(new[name], old_column)
     ]
     if not differences and list(old) != list(new):
         return [f"its {noun}s are in a different order"]

@@ -34,12 +34,24 @@ def signature_of(inputs: Columns, outputs: Columns | None = None) -> dict[str, s
 
 
 @pytest.fixture
-def compare(tmp_path: Path) -> Compare:
+def compare(tmp_path_factory: pytest.TempPathFactory) -> Compare:
     """A function that writes two models with these signatures and returns the difference between them."""
 
     def compare_models(served: Any, candidate: Any) -> str | None:
-        folders = (write_model(tmp_path / name, signature=signature)
-                   for name, signature in (("served", served), ("candidate", candidate)))  # fmt: skip
+        return describe_difference(*(write_model(tmp_path_factory.mktemp("model") / "model", signature=signature)
+                                     for signature in (served, candidate)))  # fmt: skip
+
+    return compare_models
+
+
+@pytest.fixture
+def compare_ranges(tmp_path: Path) -> Compare:
+    """A function that writes two models with these enforced ranges and returns the difference between them."""
+
+    def compare_models(served: Any, candidate: Any) -> str | None:
+        signature = signature_of([DEPTH], [LABEL])
+        folders = (write_model(tmp_path / name, signature=signature, metadata={"ranges": ranges})
+                   for name, ranges in (("served", served), ("candidate", candidate)))  # fmt: skip
         return describe_difference(*folders)
 
     return compare_models
@@ -67,14 +79,79 @@ def test_equal_signatures_do_not_differ(compare: Compare, signature: Any) -> Non
         ([DEPTH], [DEPTH, SOIL | {"required": False}], "column soil is new"),
         ([DEPTH], [DEPTH | {"name": "height"}], "column depth is missing; column height is new"),
         ([DEPTH], [DEPTH | {"type": "float"}], "column depth is float, and was double"),
-        ([DEPTH], [DEPTH | {"required": False}], "column depth is optional double, and was double"),
         ([DEPTH | {"required": False}], [DEPTH], "column depth is double, and was optional double"),
         ([DEPTH, SOIL], [SOIL, DEPTH], "its columns are in a different order"),
     ],
 )
 def test_changed_input_columns_are_named(compare: Compare, served: Columns, candidate: Columns, message: str) -> None:
-    """Columns that are missing, new, of another type or in another order are named."""
+    """Columns that are missing, new, of a narrower type or in another order are named."""
     assert compare(signature_of(served), signature_of(candidate)) == message
+
+
+def column(type_name: str, required: bool = True) -> dict[str, Any]:
+    return {"type": type_name, "name": "depth", "required": required}
+
+
+@pytest.mark.parametrize(
+    ("served", "candidate"),
+    [
+        (column("integer"), column("long")),
+        (column("integer"), column("float")),
+        (column("integer"), column("double")),
+        (column("long"), column("double")),
+        (column("float"), column("double")),
+        (column("double"), column("double", required=False)),
+        (column("long"), column("double", required=False)),
+    ],
+)
+def test_wider_column_is_accepted_and_its_reverse_refused(compare: Compare, served: Any, candidate: Any) -> None:
+    """A column of a type that accepts more values, or that is optional, is no difference; a narrower one is."""
+    assert compare(signature_of([served]), signature_of([candidate])) is None
+    names = [f"{'' if each['required'] else 'optional '}{each['type']}" for each in (served, candidate)]
+    message = f"column depth is {names[0]}, and was {names[1]}"
+    assert compare(signature_of([candidate]), signature_of([served])) == message
+
+
+@pytest.mark.parametrize(
+    ("served", "candidate", "message"),
+    [
+        ("long", "float", "column depth is float, and was long"),
+        ("boolean", "double", "column depth is double, and was boolean"),
+        ("string", "double", "column depth is double, and was string"),
+        ("double", "string", "column depth is string, and was double"),
+    ],
+)
+def test_type_that_does_not_hold_all_values_is_refused(
+    compare: Compare, served: str, candidate: str, message: str
+) -> None:
+    """A column of a type that does not hold every value of the served one is a difference."""
+    assert compare(signature_of([column(served)]), signature_of([column(candidate)])) == message
+
+
+def test_array_of_another_type_is_refused(compare: Compare) -> None:
+    """An array column whose items have another type is a difference."""
+    signatures = [signature_of([DEPTH | {"type": "array", "items": {"type": name}}]) for name in ("long", "string")]
+    assert compare(*signatures) == "column depth is Array(string), and was Array(long)"
+
+
+@pytest.mark.parametrize("ranges", [{"depth": [0, 9]}, {"depth": [-1, 9.5]}, {}, None])
+def test_wider_range_is_accepted(compare_ranges: Compare, ranges: Any) -> None:
+    """A range that contains the served one, and no range at all, are no difference."""
+    assert compare_ranges({"depth": [0, 9]}, ranges) is None
+
+
+@pytest.mark.parametrize(
+    ("served", "candidate", "message"),
+    [
+        ([0, 9], [1, 9], "column depth is double from 1 to 9, and was double from 0 to 9"),
+        ([0, 9], [0, 8.5], "column depth is double from 0 to 8.5, and was double from 0 to 9"),
+        ([0, 9], [10, 20], "column depth is double from 10 to 20, and was double from 0 to 9"),
+        (None, [0, 9], "column depth is double from 0 to 9, and was double"),
+    ],
+)
+def test_narrower_range_is_refused(compare_ranges: Compare, served: Any, candidate: Any, message: str) -> None:
+    """A range that excludes values that the served model accepts is a difference that names both ranges."""
+    assert compare_ranges({"depth": served} if served else None, {"depth": candidate}) == message
 
 
 def test_order_is_not_reported_if_a_column_is_missing(compare: Compare) -> None:
@@ -87,6 +164,7 @@ def test_order_is_not_reported_if_a_column_is_missing(compare: Compare) -> None:
     [
         ([LABEL], [SOIL | {"name": "class"}], "output 0 is missing; output class is new"),
         ([LABEL], [LABEL | {"type": "string"}], "output 0 is string, and was long"),
+        ([LABEL], [LABEL | {"type": "double"}], "output 0 is double, and was long"),
         ([LABEL], [LABEL, LABEL], "output 1 is new"),
         ([tensor("int64")], [tensor("str")], "output 0 is str, and was int64"),
         ([tensor("int64")], [LABEL], "output 0 is long, and was int64"),
@@ -96,7 +174,7 @@ def test_order_is_not_reported_if_a_column_is_missing(compare: Compare) -> None:
 def test_changed_outputs_are_named_or_numbered(
     compare: Compare, served: Columns, candidate: Columns, message: str
 ) -> None:
-    """Outputs are compared as inputs are: by name, or by index if they have no name."""
+    """An output of another type, wider ones too, is named or, without a name, numbered."""
     assert compare(signature_of([DEPTH], served), signature_of([DEPTH], candidate)) == message
 
 
