@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,12 @@ def cast(column: Column, value: object) -> object:
         return value
 
 
-def parse_column(index: int, spec: Mapping[str, Any], ranges: Mapping[str, Any], observed: Mapping[str, Any]) -> Column:
+def parse_column(
+    index: int,
+    spec: Mapping[str, Any],
+    ranges: Mapping[str, Any],
+    observed: Mapping[str, Any] = MappingProxyType({}),
+) -> Column:
     """Return the column at ``index`` of an MLflow signature, with its range and what was observed in training, if any.
 
     ``ranges`` and ``observed`` are ``{name: [low, high]}`` in the model's metadata.
