@@ -28,7 +28,11 @@ def add_options(parser: Any) -> None:
     option("wait-min", 1.0, "Shortest pause of a user between two requests, in seconds")
     option("wait-max", 2.5, "Longest pause of a user between two requests, in seconds")
     option("target", "/predict", "/null: the balancer's constant answer, to calibrate the generator", choices=TARGETS)
-    option("data", "", "CSV or CSV.gz to take rows from; empty: rows drawn within the ranges of the served model")
+    option(
+        "data",
+        "",
+        "CSV or CSV.gz to take rows from; empty: rows drawn within the ranges that the model's training observed",
+    )
     option("step-users", 0, "Users added a step, to the number of users (500: the lab's ladder); 0: all at once")
     option("step-seconds", 30.0, "Seconds that a step is held, once all of its users run")
     option("record", False, "Print a line of JSON for each second", action="store_true", include_in_web_ui=False)

@@ -1,10 +1,11 @@
-"""Rows to predict: drawn within the ranges of the served model, or from a file."""
+"""Rows to predict: drawn within what the served model's training observed, or from a file."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import json
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPException
@@ -41,7 +42,7 @@ def describe(place: SplitResult, tls: SSLContext | None, headers: Mapping[str, s
 
 
 def drawn(features: Mapping[str, Feature], count: int) -> list[Row]:
-    """Random rows, each value within its feature's range."""
+    """Random rows, each value within what training observed of its feature or, without that, in its range."""
     draws = {name: _draw(feature) for name, feature in features.items()}
     return [{name: draw() for name, draw in draws.items()} for _ in range(count)]
 
@@ -65,9 +66,10 @@ def read(path: Path, features: Mapping[str, Feature], count: int) -> list[Row]:
 
 
 def _draw(feature: Feature) -> Callable[[], object]:
-    low, high = feature.get("minimum", _UNLIMITED[0]), feature.get("maximum", _UNLIMITED[1])
+    limits = feature.get("minimum", _UNLIMITED[0]), feature.get("maximum", _UNLIMITED[1])
+    low, high = feature.get("x-observed", limits)
     draws: dict[str, Callable[[], object]] = {
-        "integer": lambda: random.randint(int(low), int(high)),
+        "integer": lambda: random.randint(math.ceil(low), math.floor(high)),
         "number": lambda: random.uniform(low, high),
         "boolean": lambda: random.random() < 0.5,
     }

@@ -16,7 +16,7 @@ LINE = "7,-6,2.0,0.25,12.5,true,a word,,yes\n"
 
 
 def test_rows_are_drawn_within_the_ranges() -> None:
-    """Every value has its feature's type and lies in its range, and all values of small ranges occur."""
+    """Every value has its feature's type and lies in its observed range, or else its range; all values occur."""
     drawn = rows.drawn(FEATURES, 300)
     assert len(drawn) == 300
     assert all(is_valid(row) for row in drawn)
