@@ -14,6 +14,8 @@ with warnings.catch_warnings():
     import mlflow.pyfunc
     import mlflow.sklearn
     from mlflow.models import infer_signature
+
+    from deploy.models.training import package
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
@@ -22,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from deploy.models.training.form import FEATURES
-from deploy.models.training.pipeline import build_pipeline
+from deploy.models.training.pipeline import build_pipeline, fit
 from deploy.models.training.synthetic import generate
 
 REQUIREMENTS = ["scikit-learn"]  # stated, since MLflow would take long to infer them
@@ -48,6 +50,16 @@ def covertype_forest(path: Path) -> Path:
     data = generate(rows=4000)
     forest = RandomForestClassifier(n_estimators=30, random_state=0)
     return save_sklearn(path, build_pipeline(forest).fit(data.x, data.y), pd.DataFrame(data.x, columns=list(FEATURES)))
+
+
+def trained_covertype(path: Path) -> Path:
+    """Save a small forest as `make train` does: with the default model's signature, ranges and compiled form."""
+    data = generate(rows=4000)
+    fitted = fit(data, RandomForestClassifier(n_estimators=30, random_state=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        package.save(fitted, data, path)
+    return path
 
 
 def histogram_boosting(path: Path) -> Path:

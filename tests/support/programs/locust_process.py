@@ -145,9 +145,9 @@ class LocustResult:
 
 
 @contextmanager
-def locust_process(*options: str, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+def locust_process(*options: str, folder: Path | None = None, file: Path = FILE) -> Iterator[subprocess.Popen[str]]:
     """Start Locust in its own process group, which is killed when the block ends, or after a minute."""
-    command = [str(Path(sys.executable).parent / "locust"), "-f", str(FILE), *options]
+    command = [str(Path(sys.executable).parent / "locust"), "-f", str(file), *options]
     process = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -176,7 +176,7 @@ def wait_for_exit(process: subprocess.Popen[str]) -> LocustResult:
     return LocustResult(process.returncode, stdout, stderr)
 
 
-def run_locust(address: str, *options: str) -> LocustResult:
+def run_locust(address: str, *options: str, file: Path = FILE) -> LocustResult:
     """Run a headless test against an address and wait until it ends."""
-    with locust_process("--headless", "--host", address, *options) as process:
+    with locust_process("--headless", "--host", address, *options, file=file) as process:
         return wait_for_exit(process)
