@@ -43,7 +43,7 @@ class Verbs:
     def up(self) -> None:
         """Start replicas, Nginx and Locust, or apply changed settings to the running stack.
 
-        make up [N=1] [HTTP_PORT=80] [LOCUST_PORT=8089]
+        make up [MODEL_URI=] [MODEL_NAME=] [N=1] [HTTP_PORT=80] [LOCUST_PORT=8089]
         """
         self._up(full=False)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from deploy.errors import CommandError
-from server.settings import ROOT
+from server.settings import ROOT, parse_model_name
 from server.system import memory_sizes
 
 T_co = TypeVar("T_co", covariant=True)
@@ -61,6 +61,17 @@ class WholeNumber:
         if not digits or not self.minimum <= int(text) <= self.maximum:
             raise ValueError(f"a whole number from {self.minimum} to {self.maximum}")
         return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """A model's name, which is a segment of URL paths."""
+
+    name: str = "name"
+
+    def parse(self, text: str) -> str:
+        """Return the text unchanged."""
+        return parse_model_name(text)
 
 
 @dataclass(frozen=True, slots=True)

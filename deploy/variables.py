@@ -5,17 +5,21 @@ The verbs' own variables are the fields of the classes in :mod:`deploy.options`.
 
 from __future__ import annotations
 
-from deploy.variable_types import OneOf, Text, Variable, WholeNumber
+from deploy.variable_types import ModelName, OneOf, Text, Variable, WholeNumber
 from server.settings import ENGINES, LOG_LEVELS
 
 
-def _replica(name: str, type_: WholeNumber | OneOf, default: str, meaning: str, *other_services: str) -> Variable:
+def _replica(
+    name: str, type_: WholeNumber | OneOf | ModelName, default: str, meaning: str, *other_services: str
+) -> Variable:
     return Variable(name, type_, default, meaning, services=("server", *other_services), persistent=True)
 
 
 # Read by server/settings.py, which also checks them.
 REPLICA_VARIABLES = (
     _replica("WEB_CONCURRENCY", WholeNumber(1, 1024), "number of CPUs, rounded up", "worker processes of each replica"),
+    _replica("MODEL_NAME", ModelName(), "the registered name, else that in the file `MLmodel`, else the folder's",
+             "what clients call the model: NAME in `/v2/models/NAME`"),
     _replica("ENGINE", OneOf(ENGINES), "`auto`",
              "engine that computes predictions; `auto` takes the first of these that the model supports", "model"),
     _replica("MAX_BATCH_ROWS", WholeNumber(1, 1_000_000), "256", "largest number of rows in one predict call"),

@@ -71,13 +71,14 @@ def reload(previous: ReplicaApp) -> ReplicaApp:
 def _current_model(previous: Model, settings: Settings) -> Model:
     """Return the model that MODEL_URI resolves to now; load it only if it is not the previous one."""
     copy = resolve_in_child(os.environ)
-    if (copy.digest, copy.name, copy.version) == (previous.digest, previous.name, previous.version):
+    served = (previous.digest, previous.registered_name, previous.version)
+    if (copy.digest, copy.registered_name, copy.version) == served:
         return replace(previous, uri=copy.uri, stale=copy.stale, needs=copy.needs)
     return _load(copy, settings)
 
 
 def _load(copy: Copy, settings: Settings) -> Model:
-    model = load_model(copy, settings.engine, settings.kernels_dir)
+    model = load_model(copy, settings.engine, settings.kernels_dir, settings.model_name)
     logger.info(
         "model loaded: %s version %s, engine %s, trained on %s, process %d",
         model.name, model.version, model.engine.name, model.trained_on or "not recorded", os.getpid(),

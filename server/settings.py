@@ -17,6 +17,7 @@ from server.system.cgroup import available_cpus
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINES = ("auto", "forest", "onnx", "sklearn", "pyfunc")
+MAX_MODEL_NAME_CHARACTERS = 100
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ class Settings:
     """The settings of one replica. Times are in seconds; a size has its unit in its name."""
 
     model_uri: str
+    model_name: str | None
     tracking_uri: str
     registry_uri: str | None
     var_dir: Path
@@ -55,6 +57,7 @@ class Settings:
         var_dir = Path(env.get("VAR_DIR", str(ROOT / "var"), str)).resolve()
         return cls(
             model_uri=env.get("MODEL_URI", "models:/covertype@champion", str),
+            model_name=env.get("MODEL_NAME", None, parse_model_name),
             tracking_uri=env.get("MLFLOW_TRACKING_URI", f"sqlite:///{var_dir}/mlflow.db", str),
             var_dir=var_dir,
             # MLflow's own variable, for a model registry on another server than the tracking server.
@@ -96,6 +99,32 @@ class Settings:
     def log_level_number(self) -> int:
         """The log level as a number of the logging module."""
         return logging.getLevelNamesMapping()[self.log_level.upper()]
+
+
+def is_model_name(text: str) -> bool:
+    """Return whether a text may be a model's name, which is a segment of URL paths: /v2/models/<name>/infer."""
+    return (
+        0 < len(text) <= MAX_MODEL_NAME_CHARACTERS
+        and text.isprintable()
+        and text == text.strip()
+        and text not in (".", "..")
+        and "/" not in text
+        and "\\" not in text
+    )
+
+
+def parse_model_name(value: str) -> str:
+    """Return the text if it may be a model's name.
+
+    Raises:
+        ValueError: it may not; the message says what was expected.
+    """
+    if not is_model_name(value):
+        raise ValueError(
+            f"a segment of a URL's path: at most {MAX_MODEL_NAME_CHARACTERS} printable characters, without slash, "
+            "backslash and spaces at the ends, and not . or .."
+        )
+    return value
 
 
 class _EnvReader:

@@ -80,7 +80,10 @@ class Version:
     def of(cls, health: Health) -> Version | None:
         """Return the version that a replica serves, or None if it did not answer."""
         model = health.get("model")
-        return cls(model["name"], model["version"], model["digest"]) if isinstance(model, dict) else None
+        if not isinstance(model, dict):
+            return None
+        # Clients may know the model by another name. Replicas of older images report only one.
+        return cls(model.get("registered_name") or model["name"], model["version"], model["digest"])
 
     def __str__(self) -> str:
         return f"{self.name} version {self.number}"

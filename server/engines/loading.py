@@ -17,6 +17,7 @@ from server.inference.columns import Column
 from server.inference.model import Engine, Model
 from server.model_store.copies import Copy
 from server.model_store.mlmodel import MLmodel
+from server.settings import is_model_name
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +31,10 @@ ENGINE_FLAVORS = (
 )
 
 
-def load_model(copy: Copy, engine: str, kernel_cache: Path | None = None) -> Model:
+def load_model(copy: Copy, engine: str, kernel_cache: Path | None = None, name: str | None = None) -> Model:
     """Load the model of ``copy`` with an engine; ``kernel_cache`` is the folder of compiled kernels.
+
+    Clients call the model ``name``, or by default its :func:`client_name`.
 
     Raises:
         ModelError: the model cannot be served.
@@ -39,7 +42,7 @@ def load_model(copy: Copy, engine: str, kernel_cache: Path | None = None) -> Mod
     mlmodel = MLmodel.read(copy.model_folder)
     example = _valid_example(mlmodel)
     return Model(
-        name=copy.name,
+        name=name or client_name(copy, mlmodel),
         version=copy.version,
         uri=copy.uri,
         digest=copy.digest,
@@ -51,7 +54,15 @@ def load_model(copy: Copy, engine: str, kernel_cache: Path | None = None) -> Mod
         needs=copy.needs,
         example_is_synthetic=example is None,
         params=mlmodel.params,
+        registered_name=copy.registered_name,
     )
+
+
+def client_name(copy: Copy, mlmodel: MLmodel) -> str:
+    """Return what clients call a model by default: its registered name, that of its MLmodel file, or its folder's."""
+    if copy.registered:
+        return copy.name
+    return mlmodel.name or (copy.name if is_model_name(copy.name) else "model")
 
 
 def load_engine(mlmodel: MLmodel, choice: str, kernel_cache: Path | None = None) -> Engine:

@@ -30,6 +30,7 @@ class HealthRoutes:
             "status": "ok",
             "model": {
                 "name": model.name,
+                "registered_name": model.registered_name,
                 "version": model.version,
                 "uri": model.uri,
                 "engine": model.engine.name,

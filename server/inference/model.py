@@ -28,6 +28,7 @@ class Engine(Protocol):
 class Model:
     """A loaded model with its engine and its metadata.
 
+    ``name`` is what clients call it, and ``registered_name`` its name in the registry, or None if it has none.
     ``example`` is a row, by name. If the model has no example, one is made up from its columns
     (``example_is_synthetic``), which the model may refuse, as with a category that it does not know. ``stale`` and
     ``needs`` are those of :class:`server.model_store.copies.Copy`.
@@ -45,6 +46,7 @@ class Model:
     needs: int | None = None
     example_is_synthetic: bool = False
     params: frozenset[str] = frozenset()
+    registered_name: str | None = None
 
     @property
     def source(self) -> str:

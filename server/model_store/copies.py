@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -26,10 +27,16 @@ from server.system.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
+# The id that MLflow 3 gives a logged model, registered or not.
+LOGGED_MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
+
 
 @dataclass(frozen=True, slots=True)
 class Copy:
     """A model's folder on this host, with the name, the version and the URI that it is a copy of.
+
+    The name is that of the registered or logged model, or of a folder. Clients may know it by another one, see
+    :func:`server.engines.loading.client_name`.
 
     ``stale`` is the reason why this is the last good copy instead of the registry's answer, or None. ``needs`` is the
     memory of a process that has loaded the model and predicted (bytes), if it was measured. ``stamp`` identifies the
@@ -49,6 +56,11 @@ class Copy:
     def registered(self) -> bool:
         """Whether name and version are those of a registered model, and not derived from a folder or a run."""
         return urlsplit(self.uri).scheme == "models" and self.version.isdecimal() and self.version != self.digest[:12]
+
+    @property
+    def registered_name(self) -> str | None:
+        """The name of the registered model, or None if the model is not registered."""
+        return self.name if self.registered else None
 
     def to_json(self) -> dict[str, object]:
         """Return the fields as plain JSON values, for records and for the result of the resolver's process."""

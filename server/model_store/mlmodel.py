@@ -12,6 +12,8 @@ import yaml
 
 from server.errors import ModelError
 from server.inference.schema import InputSchema
+from server.model_store.copies import LOGGED_MODEL_ID
+from server.settings import is_model_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class MLmodel:
     """The description of a model in its folder.
 
     ``example`` is the first row of the input example, by name, or None. ``params`` are the names of the signature's
-    parameters, which MLflow lets a request pass to the model.
+    parameters, which MLflow lets a request pass to the model. ``name`` is the one that it was logged with, or None.
     """
 
     folder: Path
@@ -28,6 +30,7 @@ class MLmodel:
     trained_on: str | None
     example: object
     params: frozenset[str] = frozenset()
+    name: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> MLmodel:
@@ -50,6 +53,7 @@ class MLmodel:
             trained_on=metadata.get("trained_on"),
             example=_read_example(folder, document.get("saved_input_example_info") or {}),
             params=frozenset(str(param.get("name")) for param in params or ()),
+            name=_read_name(document),
         )
 
 
@@ -63,6 +67,17 @@ def _read_document(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ModelError(f"{path}: expected a mapping that describes a model")
     return document
+
+
+def _read_name(document: Mapping[str, Any]) -> str | None:
+    """Return the name that the model was logged with: MLflow 2 writes it as ``artifact_path``.
+
+    MLflow 3 writes the address of the model's files there, and nothing if the model was saved to a folder.
+    """
+    name = document.get("artifact_path")
+    if not isinstance(name, str) or not is_model_name(name) or ":" in name or LOGGED_MODEL_ID.fullmatch(name):
+        return None
+    return name
 
 
 def _read_example(folder: Path, info: Mapping[str, Any]) -> object:

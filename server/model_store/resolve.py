@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from server.errors import ModelError, RegistryError, StartError, first_line
-from server.model_store.copies import Copies, Copy
+from server.model_store.copies import LOGGED_MODEL_ID, Copies, Copy
 from server.model_store.credentials import with_credentials
 from server.model_store.digest import DIGEST_TAG, folder_digest
 from server.settings import ROOT, Settings
@@ -30,9 +30,6 @@ logger = logging.getLogger(__name__)
 
 # MLflow's error codes for a model that does not exist.
 _NOT_FOUND_CODES = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
-
-# The id that MLflow 3 gives a logged model, registered or not.
-_LOGGED_MODEL = re.compile(r"m-[0-9a-f]{32}")
 
 # MLflow writes a chain of causes into one line. This matches the last one.
 _CAUSE = re.compile(r"\(Caused by (.+)\)$")
@@ -119,7 +116,7 @@ def _registry_stamp(settings: Settings) -> str | None:
     elsewhere, or the model is not a registered version.
     """
     parts = urlsplit(settings.model_uri)
-    registered = parts.scheme == "models" and not _LOGGED_MODEL.fullmatch(parts.path.strip("/"))
+    registered = parts.scheme == "models" and not LOGGED_MODEL_ID.fullmatch(parts.path.strip("/"))
     if not registered or settings.registry_uri or not settings.tracking_uri.startswith("sqlite:///"):
         return None
     path = settings.tracking_uri.removeprefix("sqlite:///")
@@ -157,9 +154,12 @@ def _locate(uri: str, tracking_uri: str) -> _ModelSource:
     import mlflow  # noqa: PLC0415
 
     mlflow.set_tracking_uri(tracking_uri)
-    if parts.scheme != "models" or _LOGGED_MODEL.fullmatch(path):
+    if parts.scheme != "models":
         return _ModelSource(uri, Path(path).name, None, None)
-    version = _version(mlflow.MlflowClient(), uri, path)
+    client = mlflow.MlflowClient()
+    if LOGGED_MODEL_ID.fullmatch(path):
+        return _ModelSource(uri, client.get_logged_model(path).name, None, None)
+    version = _version(client, uri, path)
     # The version is downloaded by its number, because an alias or a stage may move meanwhile.
     return _ModelSource(
         f"models:/{version.name}/{version.version}", version.name, str(version.version), version.tags.get(DIGEST_TAG)

@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -207,6 +208,30 @@ def test_killed_worker_is_replaced_without_loading(start_replica: StartReplica, 
     assert replica.ask("POST", "/predict", IRIS)[0] == 200
     assert master.children()[0].pid != worker.pid
     assert replica.log.read_text().count("model loaded") == 1
+
+
+def test_model_name_is_what_every_client_sees(start_replica: StartReplica, tmp_path: Path) -> None:
+    """MODEL_NAME is the model's name in V2, /health, the pages, the OpenAPI document and metrics, also after SIGHUP."""
+    name, path = "My iris ü", "My%20iris%20%C3%BC"
+    folder = saved_models.iris_regression(tmp_path / "model")
+    replica = start_replica(folder, WEB_CONCURRENCY="1", MODEL_NAME=name)
+    tensors = [{"name": column, "shape": [1], "datatype": "FP64", "data": [value]} for column, value in IRIS.items()]
+    for reloads in (0, 1):
+        wait_until(lambda: replica.ask("GET", "/health")[1]["reloads"] == reloads)  # noqa: B023
+        status, answer = replica.ask("POST", f"/v2/models/{path}/infer", {"inputs": tensors})
+        assert (status, answer["model_name"]) == (200, name)
+        assert replica.ask("GET", f"/v2/models/{path}")[1]["name"] == name
+        model = replica.ask("GET", "/health")[1]["model"]
+        assert (model["name"], model["registered_name"], model["uri"]) == (name, None, str(folder))
+        assert replica.ask("GET", "/")[1]["serves"].startswith(f"{name} version ")
+        document = replica.ask("GET", "/openapi.json")[1]
+        assert document["info"]["title"] == f"{name} on Forkcast"
+        assert f"/v2/models/{path}/infer" in document["paths"]
+        for target in ("/docs", "/metrics"):
+            with urllib.request.urlopen(replica.address + target) as page:
+                assert name in page.read().decode()
+        assert replica.ask("GET", "/v2/models/model")[0] == 404
+        replica.process.send_signal(signal.SIGHUP)
 
 
 def test_orphaned_workers_exit(start_replica: StartReplica, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def served_model(engine: Any, **changes: Any) -> Model:
     """Return version 7 of the model ``hills`` with an engine, the columns of SCHEMA and changed fields."""
     fields: dict[str, Any] = {
         "name": "hills",
+        "registered_name": "hills",
         "version": "7",
         "uri": "models:/hills@champion",
         "digest": "d" * 64,

@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 def clean_environ() -> dict[str, str]:
     """Return the environment without variables that configure a stack."""
     prefixes = (
-        "MODEL_URI", "MLFLOW_", "WEB_CONCURRENCY", "HTTP", "VAR_DIR", "N", "MAKE", "MFLAGS", "SOCKET", "REPLICA",
+        "MODEL_", "MLFLOW_", "WEB_CONCURRENCY", "HTTP", "VAR_DIR", "N", "MAKE", "MFLAGS", "SOCKET", "REPLICA",
         "BACKEND", "COMPOSE_", "SERVER_", "LOCUST_", "CPUS", "MEMORY", "IMAGE", "TAG", "USERS", "STEP_", "SPAWN_RATE",
         "SETTLE_", "SLO_", "RUN_TIME", "PROFILE", "TOPOLOGIES", "WORKERS", "CLIENT", "DATA", "RESULTS", "RESUME",
         "DATABASE_", "PROMETHEUS_", "GRAFANA_", "S3_", "AWS_", "OBJECT_STORE", "ENV_FILE", "VERSION", "FORCE",

@@ -163,9 +163,9 @@ def test_table_of_replica_settings_agrees_with_the_server(variable: Variable) ->
     """The defaults and ranges in the table of replica settings are those of server/settings.py."""
     attributes = {"WEB_CONCURRENCY": "workers"}
     value = getattr(Settings.from_env({}), attributes.get(variable.name, variable.name.lower()))
-    if variable.name != "WEB_CONCURRENCY":
+    if variable.name not in ("WEB_CONCURRENCY", "MODEL_NAME"):  # Their defaults depend on the machine and the model.
         assert variable.default.strip("`") == str(value)
-    for invalid in ("no such value", "0", "99999999999"):
+    for invalid in ("no/such/value", " 0", "99999999999" * 10):
         with pytest.raises(ValueError) as expected:  # noqa: PT011  (the text is compared)
             variable.type.parse(invalid)
         assert refusal(lambda: Settings.from_env({variable.name: invalid}), SettingsError) == (  # noqa: B023

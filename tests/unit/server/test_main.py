@@ -86,6 +86,7 @@ def assert_failed_with_one_line(gunicorn: subprocess.CompletedProcess[str], *par
         ("PORT", "99999", "a whole number from 1 to 65535"),
         ("ENGINE", "tensorflow", "one of auto, forest, onnx, sklearn, pyfunc"),
         ("LOG_LEVEL", "loud", "one of debug, info, warning, error, critical"),
+        ("MODEL_NAME", "iris/1", "a segment of a URL's path: at most 100 printable characters, without slash"),
     ],
 )
 def test_invalid_setting_stops_the_start(environ: dict[str, str], name: str, value: str, expected: str) -> None:
@@ -350,6 +351,52 @@ def test_reload_serves_the_current_model(app: ReplicaApp, tmp_path: Path, caplog
         assert (health["model"]["version"], health["reloads"]) == (version, reloads)
         assert "refused" not in health
     assert [line.partition(",")[0] for line in caplog.messages] == ["model loaded: tree version 8"]
+
+
+def test_reload_keeps_the_name_that_clients_use(
+    version_7: None,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+    model: Path,
+    tmp_path: Path,
+) -> None:
+    """After a reload to the same or to another version, clients call the model what MODEL_NAME says."""
+    monkeypatch.setenv("MODEL_NAME", "hills")
+    app = create()
+    unchanged = reload(app)
+    assert unchanged.model.engine is app.model.engine
+    promote(write_model(tmp_path / "other"), tmp_path / "models")
+    changed = reload(unchanged)
+    promote(model, tmp_path / "models", "7")
+    for served, version in ((app, "7"), (unchanged, "7"), (changed, "8"), (reload(changed), "7")):
+        with TestClient(served) as client:
+            described = client.get("/health").json()["model"]
+            assert client.get("/v2/models/hills/ready").status_code == 200
+            assert client.get("/v2/models/tree/ready").status_code == 404
+        assert (described["name"], described["registered_name"], described["version"]) == ("hills", "tree", version)
+
+
+def test_reload_of_same_files_registered_under_another_name_serves_that_name(
+    app: ReplicaApp, model: Path, tmp_path: Path
+) -> None:
+    """After a reload, unchanged files of a model with another registered name are served under that name."""
+    Copies(tmp_path / "models").make_current(Copy(model, "fir", "7", "models:/fir@champion", folder_digest(model)))
+    reloaded = reload(app).model
+    assert (reloaded.name, reloaded.registered_name) == ("fir", "fir")
+
+
+def test_copy_is_named_like_its_original_folder(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A model that a container reads from a copy has the same name for clients as one that is read from its folder."""
+    folder = write_model(tmp_path / "iris", artifact_path="churn")
+    digest = folder_digest(folder)
+    (tmp_path / "models").mkdir()
+    Copies(tmp_path / "models").make_current(Copy(folder, "iris", digest[:12], str(folder), digest))
+    names = []
+    for uri in (folder, tmp_path / "models" / "current.json"):
+        set_environ(monkeypatch, environ | {"MODEL_URI": str(uri)})
+        names.append(create().model.name)
+    assert names == ["churn", "churn"]
 
 
 def test_reloads_are_counted(app: ReplicaApp) -> None:

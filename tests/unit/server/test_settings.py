@@ -17,6 +17,7 @@ from tests.support.refusals import refusal
 # Every variable, in the order of the settings, with a value that is not its default.
 VALUES = {
     "MODEL_URI": "runs:/abc/model",
+    "MODEL_NAME": "iris",
     "MLFLOW_TRACKING_URI": "http://registry:5000",
     "MLFLOW_REGISTRY_URI": "sqlite:///registry.db",
     "VAR_DIR": "/srv/forkcast",
@@ -56,6 +57,7 @@ def test_empty_environment_gives_documented_defaults() -> None:
     """With no variable set, every setting has the default that docs/settings.md promises."""
     assert Settings.from_env({}) == Settings(
         model_uri="models:/covertype@champion",
+        model_name=None,
         tracking_uri=f"sqlite:///{ROOT}/var/mlflow.db",
         registry_uri=None,
         var_dir=ROOT / "var",
@@ -135,6 +137,23 @@ def test_bounds_of_integer_settings_are_inclusive(name: str) -> None:
 def test_invalid_choice_is_named_with_expectation(name: str, value: str, expected: str) -> None:
     """An invalid word is rejected in one line with its name, its value and what was expected."""
     assert setting_error(name, value) == f"{name}={value!r}: expected {expected}"
+
+
+@pytest.mark.parametrize("name", ["iris", "My model ü", "a:b", "50%?#", "..a", "m" * 100, "模型"])
+def test_model_name_may_be_any_path_segment(name: str) -> None:
+    """A model's name may have any printable characters that a client can encode in a segment of a path."""
+    assert Settings.from_env({"MODEL_NAME": name}).model_name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "/", "a\\b", ".", "..", " ", " a", "a ", "a\nb", "a\tb", "\x00", "a\u2028b", "\udcff", "m" * 101]
+)
+def test_model_name_that_is_no_path_segment_is_refused(name: str) -> None:
+    """A name with a slash, a control character or a space at its end, or one that is too long, is refused."""
+    assert setting_error("MODEL_NAME", name) == (
+        f"MODEL_NAME={name!r}: expected a segment of a URL's path: at most 100 printable characters, without slash, "
+        "backslash and spaces at the ends, and not . or .."
+    )
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,15 @@ class Replica:
         return self.ended
 
 
+def test_version_of_a_replica_has_the_registered_name() -> None:
+    """A version is compared by its registered name, whatever clients call the model; old images report one name."""
+    model = {"name": "iris", "version": "1", "digest": OLD.digest}
+    assert Version.of({"model": model | {"registered_name": "hills"}}) == OLD
+    assert Version.of({"model": model | {"registered_name": None}}) == Version("iris", "1", OLD.digest)
+    assert Version.of({"model": model}) == Version("iris", "1", OLD.digest)
+    assert Version.of({}) is None
+
+
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the clock by one that advances a second with each reading and does not sleep."""

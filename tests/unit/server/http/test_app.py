@@ -459,6 +459,7 @@ def test_health_reports_model_replica_and_memory(client: TestClient, monkeypatch
         "status": "ok",
         "model": {
             "name": "hills",
+            "registered_name": "hills",
             "version": "7",
             "uri": "models:/hills@champion",
             "engine": "fake",

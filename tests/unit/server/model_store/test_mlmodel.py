@@ -134,6 +134,66 @@ def test_invalid_mlmodel_file_is_refused_in_one_line(tmp_path: Path, content: by
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("artifact_path", "name"),
+    [
+        ("churn", "churn"),
+        ("Churn model ü", "Churn model ü"),
+        ("mlflow-artifacts:/1/models/m-0123456789abcdef0123456789abcdef/artifacts", None),
+        ("file:///srv/mlruns/1/models/m-0123456789abcdef0123456789abcdef/artifacts", None),
+        ("/srv/mlruns/1/models/m-0123456789abcdef0123456789abcdef/artifacts", None),
+        ("dbfs:model", None),
+        ("m-0123456789abcdef0123456789abcdef", None),
+        ("models/churn", None),
+        ("..", None),
+        ("a\nb", None),
+        ("m" * 101, None),
+        ("", None),
+        (3, None),
+        (None, None),
+    ],
+)
+def test_name_is_the_artifact_path_of_mlflow_2(tmp_path: Path, artifact_path: object, name: str | None) -> None:
+    """The name of a model is the artifact path that MLflow 2 writes, unless it is an address, an id or unusable."""
+    assert MLmodel.read(write(tmp_path, artifact_path=artifact_path)).name == name
+
+
+def test_saved_model_has_no_name(saved: Path) -> None:
+    """MLflow writes no name for a model that was saved to a folder."""
+    assert MLmodel.read(saved).name is None
+
+
+REGISTERED = "models:/homes/7"
+
+
+@pytest.mark.parametrize(
+    ("uri", "artifact_path", "chosen", "name"),
+    [
+        (REGISTERED, "churn", None, "homes"),
+        (REGISTERED, "churn", "prices", "prices"),
+        ("runs:/0a/model", "churn", None, "churn"),
+        ("/srv/iris", "churn", None, "churn"),
+        ("/srv/iris", "s3://bucket/churn", None, "iris"),
+        ("/srv/iris", None, "prices", "prices"),
+        ("/srv/iris", None, None, "iris"),
+        ("/", None, None, "model"),
+        ("/srv/a\\b", None, None, "model"),
+    ],
+)
+def test_clients_call_a_model_by_the_first_name_it_has(
+    saved: Path, uri: str, artifact_path: str | None, chosen: str | None, name: str
+) -> None:
+    """Clients call a model what MODEL_NAME says, else its registered name, else that in MLmodel, else its folder's."""
+    original = (saved / "MLmodel").read_text()
+    (saved / "MLmodel").write_text(yaml.safe_dump({**yaml.safe_load(original), "artifact_path": artifact_path}))
+    copy_name, version = ("homes", "7") if uri == REGISTERED else (Path(uri).name, "0" * 12)
+    try:
+        model = load_model(Copy(saved, copy_name, version, uri, "0" * 64), "auto", name=chosen)
+    finally:
+        (saved / "MLmodel").write_text(original)
+    assert (model.name, model.registered_name) == (name, "homes" if uri == REGISTERED else None)
+
+
 def test_missing_mlmodel_file_is_named(tmp_path: Path) -> None:
     """The error for a folder without an MLmodel file, or for a missing folder, names the folder."""
     for folder in (tmp_path, tmp_path / "none"):

@@ -21,6 +21,7 @@ from server.errors import ModelError, RegistryError, StartError
 from server.model_store import resolve as resolve_module
 from server.model_store.copies import Copies, Copy
 from server.model_store.digest import DIGEST_TAG, folder_digest
+from server.model_store.mlmodel import MLmodel
 from server.model_store.resolve import local_folder, resolve, resolve_in_child
 from server.settings import ROOT, Settings
 from tests.support.models.registries import IGNORE_MLFLOW_WARNINGS, Registry, moved_away, new_registry
@@ -120,6 +121,25 @@ def test_run_model_uses_its_digest_as_version(registry: Versions, tmp_path: Path
     copy = replace(resolve(registry.settings(tmp_path, uri)), stamp=None)
     digest = registry.digests["1"]
     assert copy == Copy(tmp_path / "models" / digest / "model", "model", digest[:12], uri, digest)
+
+
+def test_logged_model_has_the_name_that_it_was_logged_with(registry: Versions, tmp_path: Path) -> None:
+    """A logged model that is not registered has the name that it was logged with, which its MLmodel file lacks."""
+    tree = DecisionTreeClassifier().fit([[0.0], [1.0]], [1, 2])
+    with mlflow.start_run(experiment_id="1"):
+        logged = mlflow.sklearn.log_model(
+            tree,
+            name="churn",
+            serialization_format="cloudpickle",
+            signature=ModelSignature(inputs=Schema([ColSpec("double", "x")])),
+            pip_requirements=["scikit-learn"],
+        )
+    uri = f"models:/{logged.model_id}"
+    copy = resolve(registry.settings(tmp_path, uri))
+    assert (copy.name, copy.version, copy.registered_name) == ("churn", copy.digest[:12], None)
+    assert MLmodel.read(copy.model_folder).name is None
+    with pytest.raises(ModelError, match="not found"):
+        resolve(registry.settings(tmp_path, f"models:/m-{'0' * 32}"))
 
 
 def test_version_without_digest_tag_is_served(registry: Versions, tmp_path: Path) -> None:
