@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.http.openapi import rows
-from server.http.openapi.parts import any_of, array_schema, object_schema, problem_response, ref, response
+from server.http.openapi.parts import (
+    any_of,
+    array_schema,
+    object_schema,
+    open_object_schema,
+    problem_response,
+    ref,
+    response,
+)
 from server.inference.model import Model
 from server.protocols.json_codec import JSON
 
@@ -23,7 +31,11 @@ _PROBLEMS: Mapping[str, str] = {
 _LABEL = {"description": "The label of a row, or a list with the label of each output"}
 _CONFIDENCE = {
     "description": "The probability of the label, or of each output's label; null if the model has no probabilities",
-    "anyOf": [{"type": "number"}, array_schema({"type": ["number", "null"]}), {"type": "null"}],
+    **any_of({"type": "number"}, array_schema({"type": ["number", "null"]}), {"type": "null"}),
+}
+_PROBABILITIES = {
+    "description": "The probability of each class, or a list with those of each output; null if the model has none",
+    **any_of(ref("ClassProbabilities"), array_schema(ref("ClassProbabilities")), {"type": "null"}),
 }
 
 
@@ -44,20 +56,30 @@ def paths(_model: Model) -> dict[str, Any]:
 
 
 def schemas(model: Model, max_rows: int) -> dict[str, Any]:
-    """Return the schemas of the three request forms and the two responses."""
+    """Return the schemas of the request forms and the two responses."""
+    wrapped = {
+        "features": ("PredictFeatureList", ref("FeatureList")),
+        "instances": ("PredictInstances", array_schema(ref("Row"), minItems=1, maxItems=max_rows)),
+    }
+    # A feature of the same name is not a wrapper.
     forms = {
-        "PredictFeatureList": object_schema({"features": ref("FeatureList")}),
-        "PredictInstances": object_schema({"instances": array_schema(ref("Row"), minItems=1, maxItems=max_rows)}),
+        name: object_schema({key: schema}) for key, (name, schema) in wrapped.items() if key not in model.schema.names
     }
     version = {"model_version": {"type": "string"}}
     return {
         **rows.schemas(model),
         **forms,
         "PredictRequest": {**any_of(ref("Features"), *map(ref, forms)), "examples": [model.example]},
-        "Prediction": object_schema({"prediction": _LABEL, "confidence": ref("Confidence"), **version}),
-        "InstancePredictions": object_schema(
-            {"predictions": array_schema(_LABEL), "confidences": array_schema(ref("Confidence")), **version}
-        ),
         "PredictResponse": any_of(ref("Prediction"), ref("InstancePredictions")),
+        "Prediction": object_schema(
+            {"prediction": _LABEL, "confidence": ref("Confidence"), **version},
+            optional={"probabilities": ref("Probabilities")},
+        ),
+        "InstancePredictions": object_schema(
+            {"predictions": array_schema(_LABEL), "confidences": array_schema(ref("Confidence")), **version},
+            optional={"probabilities": array_schema(ref("Probabilities"))},
+        ),
         "Confidence": _CONFIDENCE,
+        "Probabilities": _PROBABILITIES,
+        "ClassProbabilities": open_object_schema({"type": "number"}),
     }

@@ -261,6 +261,15 @@ def test_model_without_metadata_has_a_valid_document() -> None:
     }
 
 
+def test_feature_named_as_a_wrapper_is_a_feature() -> None:
+    """A model with a feature ``features`` takes rows by name and ``instances``, but no row as ``features``."""
+    schema = InputSchema.from_signature([{"name": "features", "type": "double"}], {})
+    document = openapi_document(replace(MODEL, schema=schema, example={"features": 1.5}), 1)
+    validate(document)
+    forms = document["components"]["schemas"]["PredictRequest"]["anyOf"]
+    assert [form["$ref"].rpartition("/")[2] for form in forms] == ["Features", "PredictInstances"]
+
+
 def documented_status(client: TestClient, method: str, path: str, **request: Any) -> int:
     """Send a request, check that its answer is valid under the document, and return the status."""
     answer = client.request(method, path, **request)
