@@ -168,9 +168,20 @@ class UnsupportedEncoding(UnsupportedMediaType):
 
 
 class InvalidRows(RequestError):
-    """JSON that does not contain valid rows for this model; ``faults`` names the place of each error."""
+    """JSON that does not contain valid rows for this model; ``faults`` names the place of each error.
+
+    ``row`` is the index of the row that the model itself did not accept, if it is known; its fault has no place yet.
+    """
 
     status = 422
+
+    def __init__(self, detail: str, faults: Sequence[Fault] = (), row: int | None = None) -> None:
+        super().__init__(detail, faults)
+        self.row = row
+
+    def moved(self, rows: int) -> InvalidRows:
+        """Return this error for a request in which ``rows`` rows precede those of the predict call."""
+        return self if self.row is None or not rows else type(self)(self.detail, self.faults, self.row + rows)
 
 
 class SchemaMismatch(InvalidRows):

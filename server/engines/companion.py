@@ -2,7 +2,7 @@
 
 It is a flavor in the ``MLmodel`` file: ``data`` names its folder, ``digest`` is the digest of that folder,
 ``model_digest`` that of the model it was compiled from, and ``check`` describes the comparison with that model and its
-result.
+result. ``inputs`` has the form and the names of the columns if the model has no signature.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from server.errors import CompanionRefused
+from server.inference.schema import Form, InputSchema
+from server.inference.signature import schema_of_names, schema_of_width
 from server.model_store.digest import folder_digest
 from server.model_store.mlmodel import MLmodel
 
@@ -45,8 +47,31 @@ def find(mlmodel: MLmodel, engine: str) -> Path:
 def model_digest(mlmodel: MLmodel) -> str:
     """Return the digest of what a companion is compiled from: the model's files and the columns of its signature."""
     files = folder_digest(mlmodel.folder, excluding={"MLmodel", *FLAVORS})
-    columns = [(column.name, column.type, column.required) for column in mlmodel.schema.columns]
+    columns = (
+        [(column.name, column.type, column.required) for column in mlmodel.schema.columns] if mlmodel.schema else []
+    )
     return hashlib.sha256(f"{files}\n{columns}".encode()).hexdigest()
+
+
+def input_schema(mlmodel: MLmodel, engine: str) -> InputSchema:
+    """Return the schema of the model's signature or, without one, the columns that compiling found in the model.
+
+    Raises:
+        CompanionRefused: the companion does not record the columns.
+    """
+    if mlmodel.schema is not None:
+        return mlmodel.schema
+    match mlmodel.flavors[FLAVORS[engine]].get("inputs"):
+        case {"form": Form.FRAME.value, "columns": list(names)}:
+            return schema_of_names(names)
+        case {"form": Form.ARRAY.value, "columns": list(names)}:
+            return schema_of_width(len(names))
+    raise _refusal(engine, "does not record the model's columns, and the model has no signature")
+
+
+def record_of_inputs(schema: InputSchema) -> dict[str, object]:
+    """Return the columns of a model without a signature as plain values, which :func:`input_schema` reads."""
+    return {"form": schema.form.value, "columns": list(schema.names)}
 
 
 def _refusal(engine: str, reason: str) -> CompanionRefused:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from server.engines import companion, kernel, native
 from server.engines.packed import PackedForest
 from server.errors import CompanionRefused, Fault, InvalidRows, ModelError
-from server.inference.rows import Prediction, Rows
+from server.inference.columns import Column, show
+from server.inference.rows import NO_OPTIONS, ClassProbabilities, Options, Prediction, Rows
 from server.inference.schema import InputSchema
 from server.model_store.mlmodel import MLmodel
 
@@ -38,10 +39,11 @@ class ForestEngine:
     uses_pandas = False
 
     def __init__(self, forest: PackedForest, schema: InputSchema, kernel_function: native.Function) -> None:
+        self.schema = schema
         self._forest = forest
         self._kernel_function = kernel_function
-        numbers = [column for column in schema.columns if not column.is_string]
-        self._columns = [*numbers, *(column for column in schema.columns if column.is_string)]
+        numbers = [column for column in schema.columns if column.is_number]
+        self._columns = [*numbers, *(column for column in schema.columns if not column.is_number)]
         # Columns in which the one-hot step refuses values other than its categories.
         self._known = {f.column for f in forest.features if f.operation == kernel.EQUALS_KNOWN}
         trees, features, outputs = len(forest.roots), len(forest.features), forest.leaves.shape[1]
@@ -65,14 +67,17 @@ class ForestEngine:
         )  # fmt: skip
         self._buffers = _OutputBuffers(1, outputs)
 
-    def predict(self, rows: Rows) -> Prediction:
+    def predict(self, rows: Rows, options: Options = NO_OPTIONS) -> Prediction:
         """Return the class of the highest probability and that probability; for a regressor, only the value."""
         buffers = self._run_kernel(rows)
         top = buffers.top[: len(rows)].tolist()
         if self._forest.classes is None:
             return Prediction(top, None)
         classes = self._forest.classes
-        return Prediction([classes[i] for i in buffers.best[: len(rows)].tolist()], top)
+        labels = [classes[i] for i in buffers.best[: len(rows)].tolist()]
+        if not options.probabilities:
+            return Prediction(labels, top)
+        return Prediction(labels, top, None, (ClassProbabilities(classes, buffers.totals[: len(rows)].copy()),))
 
     def outputs(self, rows: Rows) -> NDArray[np.float64]:
         """Return the probability of each class, n x classes; for a regressor, the value, n x 1."""
@@ -91,14 +96,22 @@ class ForestEngine:
         return buffers
 
     def _encode(self, rows: Rows) -> NDArray[np.float64]:
-        """Return one number per column, with strings replaced by the codes of their categories."""
+        """Return one number per column, with strings replaced by the codes of their categories.
+
+        Raises:
+            InvalidRows: a column without a type has a value that is not a number, where the trees need one.
+        """
         if not self._forest.codes:
             return rows.numbers
-        encoded = [
-            [codes.get(value, -1) for value in column]
-            for codes, column in zip(self._forest.codes, rows.objects.T.tolist(), strict=True)
-        ]
-        return np.column_stack([rows.numbers, np.array(encoded, np.float64).T])
+        encoded = np.empty((len(rows), len(self._columns)))
+        encoded[:, : rows.numbers.shape[1]] = rows.numbers
+        for j, codes in enumerate(self._forest.codes):
+            values, index = rows.objects[:, j], rows.numbers.shape[1] + j
+            if codes is None:
+                encoded[:, index] = _to_numbers(values, self._columns[index])
+            else:
+                encoded[:, index] = [codes.get(value, -1) if isinstance(value, str) else -1 for value in values]
+        return encoded
 
     def _refusal(self, encoded: NDArray[np.float64], rows: Rows, row: int) -> InvalidRows:
         """Return the error for a row that scikit-learn refuses: an unknown category, or a number beyond float32."""
@@ -106,15 +119,31 @@ class ForestEngine:
             known = [f.first for f in self._forest.features if f.column == i and f.operation == kernel.EQUALS_KNOWN]
             if encoded[row, i] not in known:
                 column, numbers = self._columns[i], rows.numbers.shape[1]
-                got = rows.objects[row, i - numbers] if column.is_string else f"{encoded[row, i]:g}"
+                got = f"{encoded[row, i]:g}" if column.is_number else rows.objects[row, i - numbers]
                 expected = f"one of the {len(known)} values that the model was fitted on"
-                return _invalid_row(f"{column.name} must be {expected}, got {str(got)[:40]}")
-        column = self._columns[int(np.abs(rows.numbers[row]).argmax())]
-        return _invalid_row(f"{column.name} is too large for the model, whose trees compare 32-bit numbers")
+                return _invalid_row(f"{column.name} must be {expected}, got {str(got)[:40]}", row)
+        if missing := next((c for c, v in zip(self._columns, encoded[row], strict=True) if np.isnan(v)), None):
+            return _invalid_row(f"{missing.name} must be a number, got null", row)
+        column = self._columns[int(np.abs(encoded[row]).argmax())]
+        return _invalid_row(f"{column.name} is too large for the model, whose trees compare 32-bit numbers", row)
 
 
-def _invalid_row(detail: str) -> InvalidRows:
-    return InvalidRows(detail, [Fault(detail, "#")])
+def _to_numbers(values: NDArray[np.object_], column: Column) -> NDArray[np.float64]:
+    """Return numbers as scikit-learn reads them: also from text and booleans."""
+    try:
+        return values.astype(np.float64)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    for i, value in enumerate(values):
+        try:
+            float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise _invalid_row(f"{column.name} must be a number, got {show(value)}", i) from None
+    raise _invalid_row(f"{column.name} must be a number", None)
+
+
+def _invalid_row(detail: str, row: int | None) -> InvalidRows:
+    return InvalidRows(detail, [Fault(detail, "#")], row)
 
 
 def _address(array: NDArray[Any]) -> int:
@@ -130,7 +159,7 @@ def load(mlmodel: MLmodel, kernel_cache: Path | None = None) -> ForestEngine:
     """
     folder = companion.find(mlmodel, "forest")
     try:
-        return create_engine(PackedForest.load(folder), mlmodel.schema, kernel_cache)
+        return create_engine(PackedForest.load(folder), companion.input_schema(mlmodel, "forest"), kernel_cache)
     except (ModelError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise CompanionRefused(f"the model's companion for the engine forest does not load: {error}") from error
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from server.engines.companion import FLAVORS
 from server.errors import CompanionRefused, InvalidRows, ModelError
-from server.inference.columns import Column
+from server.inference.columns import Column, tensor_column
 from server.inference.model import Engine, Model
+from server.inference.schema import Form, InputSchema
 from server.model_store.copies import Copy
 from server.model_store.mlmodel import MLmodel
 from server.settings import is_model_name
@@ -40,7 +41,9 @@ def load_model(copy: Copy, engine: str, kernel_cache: Path | None = None, name: 
         ModelError: the model cannot be served.
     """
     mlmodel = MLmodel.read(copy.model_folder)
-    example = _valid_example(mlmodel)
+    loaded = load_engine(mlmodel, engine, kernel_cache)
+    schema = loaded.schema
+    example = _valid_example(mlmodel.example, schema)
     return Model(
         name=name or client_name(copy, mlmodel),
         version=copy.version,
@@ -48,13 +51,13 @@ def load_model(copy: Copy, engine: str, kernel_cache: Path | None = None, name: 
         digest=copy.digest,
         trained_on=mlmodel.trained_on,
         stale=copy.stale,
-        schema=mlmodel.schema,
-        engine=load_engine(mlmodel, engine, kernel_cache),
-        example=example or {column.name: _typical_value(column) for column in mlmodel.schema.columns},
+        schema=schema,
+        engine=loaded,
+        example=example or {column.name: _typical_value(column) for column in schema.columns},
         needs=copy.needs,
         example_is_synthetic=example is None,
-        params=mlmodel.params,
         registered_name=copy.registered_name,
+        parameters=mlmodel.parameters,
     )
 
 
@@ -118,22 +121,48 @@ def _load(name: str, mlmodel: MLmodel, kernel_cache: Path | None) -> Engine:
     return engine
 
 
-def _valid_example(mlmodel: MLmodel) -> dict[str, object] | None:
-    """Return the example that the model was logged with if it is a valid row, else None."""
-    if not isinstance(mlmodel.example, dict):
+def _valid_example(example: object, schema: InputSchema) -> dict[str, object] | None:
+    """Return the first row that the model was logged with, by name, if it is a valid row, else None."""
+    if example is None:
         return None
+    if schema.form is Form.RECORDS:
+        return {schema.names[0]: example}
+    if not isinstance(example, dict) or (schema.takes_bare_values and schema.names[0] not in example):
+        is_row = isinstance(example, list) and schema.columns[0].type not in ("tensor", "array")
+        values = example if is_row else [example]
+        if len(values) != len(schema.columns):
+            return None
+        example = dict(zip(schema.names, values, strict=True))
     try:
-        mlmodel.schema.parse(mlmodel.example, 1)
+        schema.parse(example, 1)
     except InvalidRows:
         return None
-    return mlmodel.example
+    return example
 
 
 def _typical_value(column: Column) -> object:
-    if column.is_string:
-        return "string"
-    if column.type == "boolean":
-        return False
+    """Return a made-up JSON value for a column, which the model may still refuse, as an unknown category."""
+    if column.type in _TYPICAL_VALUES:
+        return _TYPICAL_VALUES[column.type]
+    if column.type == "array":
+        return [] if column.items is None else [_typical_value(column.items)]
+    if column.type == "map":
+        return {} if column.items is None else {"key": _typical_value(column.items)}
+    if column.type == "object":
+        return {inner.name: _typical_value(inner) for inner in column.properties if inner.required}
+    if column.type == "tensor":
+        value = _typical_value(tensor_column(column.name, np.dtype(column.dtype)))
+        return np.full([max(size, 1) for size in column.shape], value).tolist()
     low, high = column.usual_range or (0.0, 0.0)
     middle = (low + high) / 2
     return int(np.floor(middle)) if column.is_integer else middle
+
+
+# A column without a type gets a number, because most models take numbers.
+_TYPICAL_VALUES = {
+    "any": 0.0,
+    "string": "string",
+    "boolean": False,
+    "datetime": "2024-01-31T12:00:00",
+    "binary": "",
+}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from server.engines import companion
 from server.errors import CompanionRefused, first_line
-from server.inference.rows import Prediction, Rows
+from server.inference.rows import NO_OPTIONS, ClassProbabilities, Options, Prediction, Rows
 from server.inference.schema import InputSchema
 from server.model_store.mlmodel import MLmodel
 
@@ -38,19 +38,20 @@ class OnnxEngine:
         self, session: Any, schema: InputSchema, inputs: Mapping[str, str], classes: Sequence[Any] | None
     ) -> None:
         self._session = session
-        self._schema = schema
+        self.schema = schema
         self._inputs = inputs
         self._names = dict(zip(inputs, (node.name for node in session.get_inputs()), strict=True))
         self._class_indices = None if classes is None else {label: index for index, label in enumerate(classes)}
 
-    def predict(self, rows: Rows) -> Prediction:
+    def predict(self, rows: Rows, options: Options = NO_OPTIONS) -> Prediction:
         """Return the labels and the probability of each; for a regressor, only the values."""
         tensors = self._session.run(None, self._input_tensors(rows))
         if self._class_indices is None:
             return Prediction(tensors[0].reshape(-1).tolist(), None)
         labels = tensors[0].tolist()
         indices = [self._class_indices[label] for label in labels]
-        return Prediction(labels, tensors[1][np.arange(len(indices)), indices].tolist())
+        probabilities = (ClassProbabilities(tuple(self._class_indices), tensors[1]),) if options.probabilities else None
+        return Prediction(labels, tensors[1][np.arange(len(indices)), indices].tolist(), None, probabilities)
 
     def outputs(self, rows: Rows) -> NDArray[np.float64]:
         """Return the probability of each class, n x classes; for a regressor, the value, n x 1."""
@@ -62,7 +63,7 @@ class OnnxEngine:
         if ALL_COLUMNS in self._inputs:
             return {self._names[ALL_COLUMNS]: rows.numbers.astype(DTYPES[self._inputs[ALL_COLUMNS]])}
         numbers, objects = iter(rows.numbers.T), iter(rows.objects.T)
-        columns = {c.name: next(objects) if c.is_string else next(numbers) for c in self._schema.columns}
+        columns = {c.name: next(numbers) if c.is_number else next(objects) for c in self.schema.columns}
         inputs = self._inputs.items()
         return {self._names[name]: columns[name].astype(DTYPES[dtype]).reshape(-1, 1) for name, dtype in inputs}
 
@@ -77,7 +78,7 @@ def load(mlmodel: MLmodel, _kernel_cache: Path | None = None) -> OnnxEngine:
     try:
         header = json.loads((folder / "onnx.json").read_bytes())
         code = (folder / "model.onnx").read_bytes()
-        return create_engine(code, mlmodel.schema, header["inputs"], header["classes"])
+        return create_engine(code, companion.input_schema(mlmodel, "onnx"), header["inputs"], header["classes"])
     except ImportError:
         raise CompanionRefused("the model's companion for the engine onnx needs the package onnxruntime") from None
     except Exception as error:  # ONNX Runtime's errors have no common base class

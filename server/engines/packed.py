@@ -39,8 +39,8 @@ class PackedForest:
 
     ``nodes`` is n x 2 uint32 or uint64, ``leaves`` m x outputs float64, and ``roots`` the index of each tree's first
     node. ``features`` has a formula for each feature of the trees, and may have more. A row's columns are the number
-    columns of the schema, followed by its string columns, whose values are replaced by their code in ``codes``, or -1.
-    ``classes`` is None for a regressor.
+    columns of the schema, followed by all others. ``codes`` has an entry for each of those: the code that replaces each
+    category, with -1 for any other value, or None if the value is a number. ``classes`` is None for a regressor.
     """
 
     nodes: NDArray[np.unsignedinteger[Any]]
@@ -48,7 +48,7 @@ class PackedForest:
     roots: NDArray[np.int64]
     bits: int
     features: tuple[Feature, ...]
-    codes: tuple[Mapping[str, int], ...]
+    codes: tuple[Mapping[str, int] | None, ...]
     classes: tuple[Any, ...] | None
 
     @property

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from server.engines.frame import to_frame
+from server.engines.model_input import to_model_input
 from server.engines.refused_rows import translated_row_errors
 from server.errors import ModelError, first_line
-from server.inference.rows import Prediction, Rows
-from server.inference.schema import InputSchema
+from server.inference.rows import NO_OPTIONS, Options, Prediction, Rows
+from server.inference.schema import Form, InputSchema
+from server.inference.signature import schema_of_estimator, schema_of_example
 from server.model_store.mlmodel import MLmodel
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class PyfuncEngine:
@@ -24,19 +24,22 @@ class PyfuncEngine:
 
     def __init__(self, model: Any, schema: InputSchema) -> None:
         self._model = model
-        self._schema = schema
+        self.schema = schema
 
-    def predict(self, rows: Rows) -> Prediction:
+    def predict(self, rows: Rows, options: Options = NO_OPTIONS) -> Prediction:
         """Return the model's result as one JSON value, or one list, per row."""
-        with translated_row_errors():
-            output = _as_frame(self._model.predict(self._frame(rows)))
+        params = dict(options.params)
+        with translated_row_errors(rows, self.schema, loose=bool(params)):
+            output = _as_frame(self._model.predict(self._input(rows), **({"params": params} if params else {})))
         return Prediction(_labels(output), None, _output_names(output))
 
-    def _frame(self, rows: Rows) -> pd.DataFrame:
+    def _input(self, rows: Rows) -> Any:
+        data = to_model_input(rows, self.schema)
+        if self.schema.form is not Form.FRAME:
+            return data
         # MLflow does not accept NaN in an integer column, so optional columns without any value are left out.
-        frame = to_frame(rows, self._schema)
-        optional = [column.name for column in self._schema.columns if not column.required]
-        return frame.drop(columns=[name for name in optional if frame[name].isna().all()])
+        optional = [column.name for column in self.schema.columns if not column.required]
+        return data.drop(columns=[name for name in optional if data[name].isna().all()])
 
 
 def load(mlmodel: MLmodel, _kernel_cache: Path | None = None) -> PyfuncEngine:
@@ -49,10 +52,20 @@ def load(mlmodel: MLmodel, _kernel_cache: Path | None = None) -> PyfuncEngine:
     import mlflow.pyfunc  # noqa: PLC0415
 
     try:
-        return PyfuncEngine(mlflow.pyfunc.load_model(str(mlmodel.folder)), mlmodel.schema)
+        model = mlflow.pyfunc.load_model(str(mlmodel.folder))
     except Exception as error:
         reason = first_line(error)
         raise ModelError(f"the model does not load as a pyfunc: {type(error).__name__}: {reason}") from error
+    return PyfuncEngine(model, mlmodel.schema or _schema_without_signature(model, mlmodel))
+
+
+def _schema_without_signature(model: Any, mlmodel: MLmodel) -> InputSchema:
+    """Return the schema of the estimator that the model wraps, if it is one of scikit-learn, or that of its example."""
+    with contextlib.suppress(Exception):  # A model without a wrapped one raises MlflowException or AttributeError.
+        estimator = model.get_raw_model()
+        if hasattr(estimator, "n_features_in_") or "sklearn" in mlmodel.flavors:
+            return schema_of_estimator(estimator)
+    return schema_of_example(mlmodel.example)
 
 
 def _as_frame(output: Any) -> Any:
@@ -70,6 +83,8 @@ def _labels(output: Any) -> list[Any]:
         output = output.to_numpy()
         if output.ndim == 2 and output.shape[1] == 1:
             output = output[:, 0]
+    if isinstance(output, str | bytes) or not isinstance(output, Iterable):
+        raise RuntimeError(f"expected one result per row from the model, got {type(output).__name__}")
     # A list may contain NumPy numbers, which are not JSON values.
     return [item.tolist() if hasattr(item, "tolist") else item for item in output]
 

@@ -1,29 +1,77 @@
-"""Translation of scikit-learn's errors about a row's values into errors of the request."""
+"""Translation of a model's errors about the values of its rows into errors of the request."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from server.errors import Fault, InvalidRows, first_line
+from server.inference.columns import show
+from server.inference.rows import Rows
+from server.inference.schema import InputSchema
 
 # Messages of scikit-learn's check of arrays and of its encoders, which raise plain ValueError.
 _VALUE_ERRORS = re.compile(r"Input (X )?contains (NaN|infinity)|Found unknown categor")
+_NOT_A_NUMBER = re.compile(r"could not convert string to float: (?:np\.str_\()?(['\"])(.*)\1")
+_MISSING_VALUE = re.compile(r"contains (NaN|infinity)|NoneType")
+# What Python, NumPy, pandas and scikit-learn raise for values of an unexpected type.
+_TYPE_ERRORS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 
 
 @contextmanager
-def translated_row_errors() -> Iterator[None]:
-    """Turn scikit-learn's ValueError about a value of the rows into InvalidRows.
+def translated_row_errors(rows: Rows, schema: InputSchema, *, loose: bool = False) -> Iterator[None]:
+    """Turn a model's error about a value of the rows into InvalidRows.
+
+    The errors of scikit-learn's own checks are such errors. If the schema says too little about the values, or ``loose``
+    is set because the request has parameters, so are all errors that values of an unexpected type cause: the model has
+    predicted its example, or else it would not be served.
 
     Raises:
-        InvalidRows: the estimator does not accept a value of the rows.
+        InvalidRows: the model does not accept a value of the rows.
     """
     try:
         yield
-    except ValueError as error:
+    except InvalidRows:
+        raise
+    except Exception as error:
         reason = first_line(error)
-        if not _VALUE_ERRORS.search(reason):
+        is_value_error = isinstance(error, ValueError) and _VALUE_ERRORS.search(reason)
+        is_loose = loose or schema.is_loose
+        # MLflow raises MlflowException if the rows do not have the model's signature. It is not imported here.
+        is_schema_error = type(error).__name__ == "MlflowException"
+        if not (is_value_error or is_schema_error or (is_loose and isinstance(error, _TYPE_ERRORS))):
             raise
-        detail = f"the model does not accept a value of the row: {reason[:200]}"
-        raise InvalidRows(detail, [Fault(detail, "#")]) from None
+        raise _refusal(reason, rows, schema) from error
+
+
+def _refusal(reason: str, rows: Rows, schema: InputSchema) -> InvalidRows:
+    row, column = _place(reason, rows, schema)
+    where = "a value of the row" if column is None else f"the value of {column}"
+    detail = f"the model does not accept {where}: {reason[:200]}"
+    return InvalidRows(detail, [Fault(detail, "#")], row)
+
+
+def _place(reason: str, rows: Rows, schema: InputSchema) -> tuple[int | None, str | None]:
+    """Return the index of the row and the name of the column that an error is about, as far as it tells."""
+    if match := _NOT_A_NUMBER.search(reason):
+        text = match[2]
+        found = _find(rows, schema, lambda value: isinstance(value, str) and value == text)
+    elif _MISSING_VALUE.search(reason):
+        found = _find(rows, schema, lambda value: value is None or value != value)  # noqa: PLR0124  (NaN)
+    else:
+        found = None
+    if found is not None:
+        return found
+    return (0 if len(rows) == 1 else None), None
+
+
+def _find(rows: Rows, schema: InputSchema, matches: Callable[[object], bool]) -> tuple[int, str] | None:
+    numbers = [column for column in schema.columns if column.is_number]
+    objects = [column for column in schema.columns if not column.is_number]
+    for table, columns in ((rows.numbers, numbers), (rows.objects, objects)):
+        for i, row in enumerate(table.tolist()):
+            for column, value in zip(columns, row, strict=True):
+                if matches(value):
+                    return i, show(column.name)
+    return None

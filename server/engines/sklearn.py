@@ -18,11 +18,12 @@ from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
 
-from server.engines.frame import to_frame
+from server.engines.model_input import to_array, to_model_input
 from server.engines.refused_rows import translated_row_errors
 from server.errors import ModelError, first_line
-from server.inference.rows import Prediction, Rows
-from server.inference.schema import InputSchema
+from server.inference.rows import NO_OPTIONS, ClassProbabilities, Options, Prediction, Rows
+from server.inference.schema import Form, InputSchema
+from server.inference.signature import schema_of_estimator
 from server.model_store.mlmodel import MLmodel
 
 logger = logging.getLogger(__name__)
@@ -39,15 +40,22 @@ class SklearnEngine:
 
     def __init__(self, estimator: Any, schema: InputSchema) -> None:
         self.estimator = estimator
-        self._schema = schema
+        self.schema = schema
         # An estimator fitted on a DataFrame selects columns by name, and string columns do not fit a float64 array.
-        self.uses_pandas = hasattr(estimator, "feature_names_in_") or any(c.is_string for c in schema.columns)
-        self._predict_input = self._prediction_method(estimator)
+        self.uses_pandas = schema.form is Form.FRAME and (
+            hasattr(estimator, "feature_names_in_") or not all(c.is_number for c in schema.columns)
+        )
+        # A mixture model has probabilities of its components, but no classes.
+        self._has_probabilities = hasattr(estimator, "predict_proba") and hasattr(estimator, "classes_")
+        self._is_argmax = self._has_probabilities and _is_argmax(estimator)
 
-    def predict(self, rows: Rows) -> Prediction:
+    def predict(self, rows: Rows, options: Options = NO_OPTIONS) -> Prediction:
         """Return labels, and the probability of each if the estimator has probabilities."""
-        with translated_row_errors():
-            return self._predict_input(self._input(rows))
+        with translated_row_errors(rows, self.schema):
+            x = self._input(rows)
+            if self._is_argmax:
+                return self._by_argmax(x, options)
+            return self._by_two_calls(x, options) if self._has_probabilities else self._labels_only(x)
 
     def outputs(self, rows: Rows) -> NDArray[np.float64]:
         """Return the probability of each class, n x classes, or the value, n x 1. Companions are compared with it."""
@@ -57,30 +65,41 @@ class SklearnEngine:
         return np.asarray(self.estimator.predict(x), np.float64).reshape(len(rows), -1)
 
     def _input(self, rows: Rows) -> Any:
-        return to_frame(rows, self._schema) if self.uses_pandas else rows.numbers
-
-    def _prediction_method(self, estimator: Any) -> Callable[[Any], Prediction]:
-        # A mixture model has probabilities of its components, but no classes.
-        if not (hasattr(estimator, "predict_proba") and hasattr(estimator, "classes_")):
-            return self._labels_only
-        final = estimator.steps[-1][1] if type(estimator) is Pipeline else estimator
-        if type(final) in _ARGMAX_CLASSIFIERS and final.n_outputs_ == 1:
-            return self._by_argmax
-        return self._by_two_calls
+        if self.uses_pandas:
+            return to_model_input(rows, self.schema)
+        return rows.numbers if self.schema.form is Form.FRAME else to_array(rows, self.schema)
 
     def _labels_only(self, x: Any) -> Prediction:
         return Prediction(self.estimator.predict(x).tolist(), None)
 
-    def _by_argmax(self, x: Any) -> Prediction:
+    def _by_argmax(self, x: Any, options: Options) -> Prediction:
         probabilities = self.estimator.predict_proba(x)
         best = probabilities.argmax(axis=1)
         labels = self.estimator.classes_.take(best)
-        return Prediction(labels.tolist(), probabilities[np.arange(len(best)), best].tolist())
+        confidences = probabilities[np.arange(len(best)), best].tolist()
+        return Prediction(labels.tolist(), confidences, None, self._of_all_classes(probabilities, options))
 
-    def _by_two_calls(self, x: Any) -> Prediction:
+    def _by_two_calls(self, x: Any, options: Options) -> Prediction:
         labels = self.estimator.predict(x)
         probabilities = self.estimator.predict_proba(x)
-        return Prediction(labels.tolist(), _confidences(self.estimator.classes_, labels, probabilities))
+        confidences = _confidences(self.estimator.classes_, labels, probabilities)
+        return Prediction(labels.tolist(), confidences, None, self._of_all_classes(probabilities, options))
+
+    def _of_all_classes(self, probabilities: Any, options: Options) -> tuple[ClassProbabilities, ...] | None:
+        if not options.probabilities:
+            return None
+        classes = self.estimator.classes_
+        if not isinstance(probabilities, list):
+            return (ClassProbabilities(tuple(np.asarray(classes).tolist()), probabilities),)
+        return tuple(
+            ClassProbabilities(tuple(np.asarray(names).tolist()), values)
+            for names, values in zip(classes, probabilities, strict=True)
+        )
+
+
+def _is_argmax(estimator: Any) -> bool:
+    final = estimator.steps[-1][1] if type(estimator) is Pipeline else estimator
+    return type(final) in _ARGMAX_CLASSIFIERS and final.n_outputs_ == 1
 
 
 def load(mlmodel: MLmodel, _kernel_cache: Path | None = None) -> SklearnEngine:
@@ -101,7 +120,7 @@ def load(mlmodel: MLmodel, _kernel_cache: Path | None = None) -> SklearnEngine:
     for nested in _nested_estimators(estimator):
         if getattr(nested, "n_jobs", None) is not None:
             nested.n_jobs = 1
-    return SklearnEngine(estimator, mlmodel.schema)
+    return SklearnEngine(estimator, mlmodel.schema or schema_of_estimator(estimator))
 
 
 def _read_estimator(path: Path, format_name: str, trusted: list[str] | None) -> Any:

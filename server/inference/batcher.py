@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from server.errors import Draining, QueueFull, Unavailable
-from server.inference.rows import Prediction, Row
+from server.errors import Draining, InvalidRows, QueueFull, Unavailable
+from server.inference.rows import Options, Prediction, Row
 
 # The longest time that a predict call may block the event loop.
 INLINE_LIMIT_SECONDS = 0.005
@@ -31,7 +31,8 @@ _TIMED_ROWS = 64
 _TIMED_CALLS = 5
 _TIMING_SECONDS = 0.25
 
-PredictCall = Callable[[Sequence[Row]], Prediction]
+# It is called with the rows, and with the options of the requests if they have any.
+PredictCall = Callable[..., Prediction]
 
 
 class Observer(Protocol):
@@ -110,6 +111,7 @@ class _WaitingRequest:
     rows: Sequence[Row]
     answer: asyncio.Future[Prediction]
     queued_at: float
+    options: Options | None
     # Set if a batch with these rows has failed: they get a predict call of their own.
     alone: bool = False
 
@@ -160,15 +162,15 @@ class Batcher:
         Raises:
             Exception: any exception of ``predict``. All later calls then run in the thread.
         """
-        call = partial(self._predict_in_chunks, predict=self._predict)
+        call = partial(self._in_chunks, self._predict)
         prediction = await self._loop.run_in_executor(self._executor, call, [row])
         self._cost = await self._loop.run_in_executor(self._executor, CallCost.measure, call, row)
         return prediction
 
-    def submit(self, rows: Sequence[Row]) -> asyncio.Future[Prediction]:
+    def submit(self, rows: Sequence[Row], options: Options | None = None) -> asyncio.Future[Prediction]:
         """Queue rows, and return the future of their prediction. Cancel the future to remove the rows from the queue.
 
-        The future gets any exception of ``predict``.
+        Only requests with equal ``options`` share a predict call. The future gets any exception of ``predict``.
 
         Raises:
             QueueFull: more than ``max_pending`` rows would wait.
@@ -179,7 +181,7 @@ class Batcher:
         if self._pending + len(rows) > self._max_pending:
             limit = f"{len(rows)} more would exceed the limit of {self._max_pending}"
             raise self._refusal(QueueFull(f"{self._pending} rows are waiting, and {limit}; try again"))
-        request = _WaitingRequest(rows, self._loop.create_future(), time.perf_counter())
+        request = _WaitingRequest(rows, self._loop.create_future(), time.perf_counter(), options)
         self._waiting.append(request)
         self._pending += len(rows)
         if not self._busy:
@@ -216,7 +218,7 @@ class Batcher:
             return
         self._cautious_calls = max(0, self._cautious_calls - 1)
         self._call_started = time.monotonic()
-        call = self._loop.run_in_executor(self._executor, self._predict_in_chunks, rows)
+        call = self._loop.run_in_executor(self._executor, self._predict_in_chunks, rows, requests[0].options)
         call.add_done_callback(partial(self._finish_call, requests))
 
     def _take_batch(self) -> list[_WaitingRequest]:
@@ -225,7 +227,7 @@ class Batcher:
         size = 0
         while self._waiting:
             request = self._waiting[0]
-            if batch and (request.alone or batch[0].alone or size + len(request.rows) > self._max_batch_rows):
+            if batch and not self._fits(request, batch[0], size):
                 break
             self._waiting.popleft()
             self._pending -= len(request.rows)
@@ -234,27 +236,40 @@ class Batcher:
                 size += len(request.rows)
         return batch
 
+    def _fits(self, request: _WaitingRequest, first: _WaitingRequest, size: int) -> bool:
+        """Return whether a request may join the batch that ``first`` began, and that has ``size`` rows."""
+        if request.alone or first.alone or request.options != first.options:
+            return False
+        return size + len(request.rows) <= self._max_batch_rows
+
     def _report_waits(self, requests: Iterable[_WaitingRequest]) -> None:
         now = time.perf_counter()
         # The wait of a request that is retried alone was reported before the call that failed.
         self._observer.requests_dequeued([now - request.queued_at for request in requests if not request.alone])
 
-    def _predict_observed(self, rows: Sequence[Row]) -> Prediction:
+    def _predict_observed(self, rows: Sequence[Row], options: Options | None) -> Prediction:
         started = time.perf_counter()
         try:
-            return self._predict(rows)
+            return self._predict(rows) if options is None else self._predict(rows, options)
         finally:
             self._observer.predict_called(len(rows), time.perf_counter() - started)
 
-    def _predict_in_chunks(self, rows: Sequence[Row], predict: PredictCall | None = None) -> Prediction:
-        """Predict any number of rows in calls of at most ``max_batch_rows``, which by default the observer counts."""
-        max_rows, predict = self._max_batch_rows, predict or self._predict_observed
+    def _predict_in_chunks(self, rows: Sequence[Row], options: Options | None = None) -> Prediction:
+        """Predict any number of rows in calls of at most ``max_batch_rows``, which the observer counts."""
+        return self._in_chunks(partial(self._predict_observed, options=options), rows)
+
+    def _in_chunks(self, predict: PredictCall, rows: Sequence[Row]) -> Prediction:
+        max_rows, start = self._max_batch_rows, 0
         try:
             if len(rows) <= max_rows:
                 prediction = predict(rows)
             else:
-                chunks = [rows[start : start + max_rows] for start in range(0, len(rows), max_rows)]
-                prediction = Prediction.concatenate([predict(chunk) for chunk in chunks])
+                parts = []
+                for start in range(0, len(rows), max_rows):
+                    parts.append(predict(rows[start : start + max_rows]))
+                prediction = Prediction.concatenate(parts)
+        except InvalidRows as error:
+            raise error.moved(start) from None
         except BaseException as error:
             # SystemExit, CancelledError or StopIteration of a model would stop the event loop, a task or an iteration.
             if isinstance(error, Exception) and not isinstance(error, StopIteration):
@@ -267,7 +282,7 @@ class Batcher:
     def _call_inline(self, requests: list[_WaitingRequest], rows: Sequence[Row]) -> None:
         started = time.perf_counter()
         try:
-            prediction = self._predict_in_chunks(rows)
+            prediction = self._predict_in_chunks(rows, requests[0].options)
         except Exception as error:
             self._fail(requests, error)
         else:

@@ -1,7 +1,8 @@
-"""The features of a model: their MLflow types, and the values that they accept under each of the two policies.
+"""The features of a model: their types, and the values that they accept under each of the two policies.
 
 The strict policy, of ``/predict``, accepts only values of the column's type and within its range. The lenient policy,
-of MLflow's scoring server, also converts values of other types; see :func:`cast`.
+of MLflow's scoring server, also converts values of other types; see :func:`cast`. Types that JSON lacks, such as dates,
+are converted under both policies by :mod:`server.inference.conversions`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _LARGEST_EXACT_INTEGER = 2**53
 _FLOAT32 = float(np.finfo(np.float32).max)
 _FLOAT64 = float(np.finfo(np.float64).max)
 
-# MLflow's number types that are served, with the range of values that each can hold.
+# MLflow's number types, with the range of values that each can hold.
 _TYPE_RANGES: Mapping[str, tuple[float, float]] = {
     "integer": (-(2**31), 2**31 - 1),
     "long": (-_LARGEST_EXACT_INTEGER, _LARGEST_EXACT_INTEGER),
@@ -31,6 +32,23 @@ _TYPE_RANGES: Mapping[str, tuple[float, float]] = {
 }
 _SCALARS = (int, float, bool)
 _INTEGER_TYPES = frozenset({"integer", "long"})
+_NUMBER_TYPES = frozenset({*_TYPE_RANGES, "boolean"})
+# Types whose values JSON can hold, but whose content the signature does not limit enough to know that the model takes
+# them.
+_LOOSE_TYPES = frozenset({"any", "array", "object", "map"})
+# The descriptions of types for error messages, where the type has no range.
+_EXPECTED: Mapping[str, str] = {
+    "string": "a string",
+    "boolean": "true or false",
+    "datetime": 'a date or time in ISO 8601, such as "2024-01-31T12:00:00"',
+    "binary": "a string in base64",
+    "any": "any value",
+    "array": "a list",
+    "object": "an object",
+    "map": "an object",
+}
+# The column type for values of a tensor, by the kind of its dtype.
+_KIND_TYPES: Mapping[str, str] = {"b": "boolean", "U": "string", "S": "string", "O": "any", "M": "datetime"}
 
 
 class Policy(Enum):
@@ -45,10 +63,13 @@ class Policy(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A feature with its MLflow type and, for numbers, its range (inclusive).
+    """A feature with its type and, for numbers, its range (inclusive).
 
-    ``has_range`` is whether the model's metadata limit the range; otherwise it is that of the type. ``observed`` are
-    the lowest and the highest value in the training data, if the metadata state them: they refuse no value.
+    ``type`` is one of MLflow's, or "any" for a column without a type, or "tensor" for an array of the shape ``shape``
+    in each row, where -1 stands for any length. ``has_range`` is whether the model's metadata limit the range;
+    otherwise it is that of the type. ``observed`` are the lowest and the highest value in the training data, if the
+    metadata state them: they refuse no value. ``nullable`` is whether null stands for NaN. ``items`` describes the values of an array or a map, and
+    ``properties`` those of an object. ``dtype`` is that of the tensor that the column is a part of, or None.
     """
 
     name: str
@@ -58,10 +79,20 @@ class Column:
     high: float = math.inf
     has_range: bool = False
     observed: tuple[float, float] | None = None
+    nullable: bool = False
+    items: Column | None = None
+    properties: tuple[Column, ...] = ()
+    shape: tuple[int, ...] = ()
+    dtype: np.dtype[Any] | None = None
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the values are numbers or booleans, which become float64; all others stay Python objects."""
+        return self.type in _NUMBER_TYPES
 
     @property
     def is_string(self) -> bool:
-        """Whether the values are strings; all others become float64."""
+        """Whether the values are strings."""
         return self.type == "string"
 
     @property
@@ -75,27 +106,32 @@ class Column:
         return self.observed or ((self.low, self.high) if self.has_range else None)
 
     @property
+    def is_loose(self) -> bool:
+        """Whether the model may refuse values that the column accepts, because its type says too little."""
+        return self.type in _LOOSE_TYPES or -1 in self.shape
+
+    @property
     def expected(self) -> str:
         """A description of valid values for error messages, such as "a whole number from 1 to 40"."""
-        if self.type == "string":
-            return "a string"
-        if self.type == "boolean":
-            return "true or false"
+        if self.type in _EXPECTED:
+            return _EXPECTED[self.type]
+        if self.type == "tensor":
+            return f"an array of {self.dtype} of the shape {list(self.shape)}"
         number = "a whole number" if self.is_integer else "a number"
         return f"{number} from {show(self.low)} to {show(self.high)}" if self.has_range else number
 
     def accepts(self, value: object) -> bool:
-        """Return whether a JSON value is valid for this column. A bool is not a number here, although Python's is."""
+        """Return whether a JSON value is valid as it is. A bool is not a number here, although Python's is."""
         value_type = type(value)
         if value_type is float or value_type is int:
             if self.type not in _TYPE_RANGES or not self.low <= value <= self.high:  # type: ignore[operator]
-                return False
+                return self.type == "any"
             return value_type is int or not self.is_integer or value.is_integer()  # type: ignore[attr-defined]
         if value_type is str:
-            return self.type == "string"
+            return self.type in ("string", "any")
         if value_type is bool:
-            return self.type == "boolean"
-        return value is None and not self.required
+            return self.type in ("boolean", "any")
+        return (value is None and (not self.required or self.nullable)) or self.type == "any"
 
     def without_range(self) -> Column:
         """Return this column without the range of the model's metadata, limited only by its type."""
@@ -117,7 +153,7 @@ def cast(column: Column, value: object) -> object:
         return str(value) if value_type in _SCALARS else value
     if column.type == "boolean":
         return bool(value) if value_type in (int, float) else value
-    if value_type not in _SCALARS and value_type is not str:
+    if column.type not in _TYPE_RANGES or (value_type not in _SCALARS and value_type is not str):
         return value
     try:
         return int(value) if column.is_integer else float(value)  # type: ignore[call-overload, arg-type]
@@ -138,24 +174,50 @@ def parse_column(
     Raises:
         ModelError: the column's type is not served, or its range or its observed values are malformed.
     """
-    if spec.get("type") == "tensor":
-        raise ModelError(
-            "the model has a tensor signature; expected named columns (log it with a DataFrame's signature)"
-        )
-    name, type_name = str(spec.get("name", index)), str(spec.get("type"))
-    required = bool(spec.get("required", True))
-    if type_name in ("string", "boolean"):
-        if name in ranges or name in observed:
-            raise ModelError(f"the model's metadata has a range for {name!r}, which is a {type_name} column")
-        return Column(name, type_name, required)
-    if type_name not in _TYPE_RANGES:
-        served = ", ".join([*_TYPE_RANGES, "boolean", "string"])
-        raise ModelError(f"column {name!r} of the model has the type {type_name}; expected one of {served}")
-    limits = _TYPE_RANGES[type_name]
+    name = str(spec.get("name", index))
+    column = _typed_column(name, spec)
+    if name not in ranges and name not in observed:
+        return column
+    if column.type not in _TYPE_RANGES:
+        raise ModelError(f"the model's metadata has a range for {name!r}, which is a {column.type} column")
+    limits = _TYPE_RANGES[column.type]
     if name in ranges:
         limits = _parse_range("range", name, ranges[name], limits)
     seen = _parse_range("observed range", name, observed[name], limits) if name in observed else None
-    return Column(name, type_name, required, *limits, has_range=name in ranges, observed=seen)
+    return replace(column, low=limits[0], high=limits[1], has_range=name in ranges, observed=seen)
+
+
+def _typed_column(name: str, spec: Mapping[str, Any]) -> Column:
+    """Return the column that MLflow describes as ``spec``, with the columns inside it for arrays, objects and maps."""
+    type_name, required = str(spec.get("type")), bool(spec.get("required", True))
+    if type_name in _TYPE_RANGES:
+        return Column(name, type_name, required, *_TYPE_RANGES[type_name])
+    if type_name not in (*_EXPECTED, "boolean"):
+        served = ", ".join([*_TYPE_RANGES, *_EXPECTED])
+        raise ModelError(f"column {name!r} of the model has the type {type_name}; expected one of {served}")
+    inner = spec.get("items" if type_name == "array" else "values")
+    items = _typed_column(name, inner) if type_name in ("array", "map") and isinstance(inner, Mapping) else None
+    properties = spec.get("properties") if type_name == "object" else None
+    nested = tuple(_typed_column(key, value) for key, value in (properties or {}).items())
+    return Column(name, type_name, required, items=items, properties=nested)
+
+
+def tensor_column(name: str, dtype: np.dtype[Any], shape: tuple[int, ...] = ()) -> Column:
+    """Return the column for the values of a tensor in each row: one value, or an array of the shape ``shape``."""
+    if shape:
+        return Column(name, "tensor", shape=shape, dtype=dtype)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        type_name = "integer" if dtype.itemsize <= 4 else "long"
+        lowest, highest = _TYPE_RANGES["long"]
+        return Column(name, type_name, low=max(limits.min, lowest), high=min(limits.max, highest), dtype=dtype)
+    if dtype.kind == "f":
+        type_name = "double" if dtype.itemsize > 4 else "float"
+        limit = min(float(np.finfo(dtype).max), _FLOAT64)
+        return Column(name, type_name, low=-limit, high=limit, nullable=True, dtype=dtype)
+    if dtype.kind not in _KIND_TYPES:
+        raise ModelError(f"tensor {name!r} of the model has the dtype {dtype}, which JSON cannot hold")
+    return Column(name, _KIND_TYPES[dtype.kind], dtype=dtype)
 
 
 def _parse_range(noun: str, name: str, value: object, limits: tuple[float, float]) -> tuple[float, float]:

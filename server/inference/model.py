@@ -6,21 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from server.inference.rows import Prediction, Row, Rows
-from server.inference.schema import InputSchema
+from server.inference.parameters import NO_PARAMETERS, Parameters
+from server.inference.rows import NO_OPTIONS, Options, Prediction, Row, Rows
+from server.inference.schema import Form, InputSchema
 
 
 class Engine(Protocol):
     """A loaded model that predicts. It is created in the master and called only in workers, by one thread at a time.
 
-    ``uses_pandas`` is whether it computes on DataFrames, and so has pandas in memory.
+    ``uses_pandas`` is whether it computes on DataFrames, and so has pandas in memory. ``schema`` is that of the model's
+    signature or, without one, what the engine knows of the model's input.
     """
 
     name: str
     uses_pandas: bool
+    schema: InputSchema
 
-    def predict(self, rows: Rows) -> Prediction:
-        """Return a label for each row, and its confidence if the model has probabilities."""
+    def predict(self, rows: Rows, options: Options = NO_OPTIONS) -> Prediction:
+        """Return a label for each row, and its confidence if the model has probabilities.
+
+        Raises:
+            InvalidRows: the model does not accept a value of the rows.
+        """
         ...
 
 
@@ -45,8 +52,8 @@ class Model:
     example: dict[str, object]
     needs: int | None = None
     example_is_synthetic: bool = False
-    params: frozenset[str] = frozenset()
     registered_name: str | None = None
+    parameters: Parameters = NO_PARAMETERS
 
     @property
     def source(self) -> str:
@@ -58,8 +65,23 @@ class Model:
     @property
     def example_row(self) -> Row:
         """The example as a row, for the warm-up."""
-        return self.schema.parse(self.example, 1).values[0]
+        return self.schema.parse(self.example_request, 1).values[0]
 
-    def predict(self, rows: Sequence[Row]) -> Prediction:
+    @property
+    def example_request(self) -> dict[str, object]:
+        """The example as a body for ``/predict``: by name or, if the columns are only positions, as a list."""
+        if self.schema.form is Form.RECORDS:
+            row = self.example["row"]
+            return row if isinstance(row, dict) else {"instances": [row]}
+        if not self.schema.is_positional:
+            return self.example
+        values = [self.example.get(name) for name in self.schema.names]
+        if not self.schema.takes_bare_values or self.schema.columns[0].type != "tensor":
+            return {"features": values}
+        return {"features": values[0]}
+
+    def predict(self, rows: Sequence[Row], options: Options | None = None) -> Prediction:
         """Return the prediction for valid rows, which become one array for one call of the engine."""
-        return self.engine.predict(self.schema.to_rows(rows))
+        if options is None:
+            return self.engine.predict(self.schema.to_rows(rows))
+        return self.engine.predict(self.schema.to_rows(rows), options)

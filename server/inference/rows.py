@@ -18,7 +18,8 @@ class Rows:
     """Valid rows of one model, as arrays with columns in the order of its signature.
 
     ``numbers`` is n x k float64 with the number and boolean columns; a missing optional value is NaN. ``objects`` is
-    n x m with the string columns; a missing one is None. Either may have no columns.
+    n x m with all other columns, such as strings and columns without a type; a missing value is None. Either may have
+    no columns.
     """
 
     numbers: NDArray[np.float64]
@@ -44,16 +45,42 @@ class Rows:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a request asks of a predict call besides its rows. Requests share a call only if their options are equal.
+
+    ``probabilities`` asks for the probability of every class. ``params`` are the model's inference parameters that the
+    request sets, by name. ``value_kinds`` are those of :meth:`server.inference.schema.InputSchema.value_kinds`.
+    """
+
+    probabilities: bool = False
+    params: tuple[tuple[str, object], ...] = ()
+    value_kinds: tuple[object, ...] = ()
+
+
+NO_OPTIONS = Options()
+
+
+class ClassProbabilities(NamedTuple):
+    """The probability of each class (n x classes), for one output of the model, in the model's order of classes."""
+
+    classes: tuple[Any, ...]
+    values: NDArray[np.float64]
+
+
 class Prediction(NamedTuple):
     """The prediction for n rows: n labels and, if the model has probabilities, n confidences.
 
     A label is a JSON value, or a list of values if the model has several outputs. A confidence is the probability of
     the label, from 0 to 1, in the same shape. ``columns`` are the names of the outputs, if the model has named them.
+    ``probabilities`` are those of all classes, one set for each output, if the options ask for them and the model has
+    them.
     """
 
     labels: list[Any]
     confidences: list[Any] | None
     columns: tuple[str, ...] | None = None
+    probabilities: tuple[ClassProbabilities, ...] | None = None
 
     @property
     def first(self) -> tuple[Any, Any]:
@@ -63,7 +90,10 @@ class Prediction(NamedTuple):
     def part(self, start: int, stop: int) -> Prediction:
         """Return the prediction for the rows from ``start`` up to, but not including, ``stop``."""
         confidences = self.confidences[start:stop] if self.confidences else None
-        return Prediction(self.labels[start:stop], confidences, self.columns)
+        probabilities = self.probabilities
+        if probabilities is not None:
+            probabilities = tuple(ClassProbabilities(c, values[start:stop]) for c, values in probabilities)
+        return Prediction(self.labels[start:stop], confidences, self.columns, probabilities)
 
     @staticmethod
     def concatenate(parts: Sequence[Prediction]) -> Prediction:
@@ -71,6 +101,17 @@ class Prediction(NamedTuple):
         if len(parts) == 1:
             return parts[0]
         labels = [label for part in parts for label in part.labels]
-        if any(part.confidences is None for part in parts):
-            return Prediction(labels, None, parts[0].columns)
-        return Prediction(labels, [confidence for part in parts for confidence in part.confidences or ()])
+        confidences = None
+        if all(part.confidences is not None for part in parts):
+            confidences = [confidence for part in parts for confidence in part.confidences or ()]
+        return Prediction(labels, confidences, parts[0].columns, _concatenate([part.probabilities for part in parts]))
+
+
+def _concatenate(parts: Sequence[tuple[ClassProbabilities, ...] | None]) -> tuple[ClassProbabilities, ...] | None:
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return tuple(
+        ClassProbabilities(outputs[0].classes, np.concatenate([output.values for output in outputs]))
+        for outputs in zip(*known, strict=True)
+    )

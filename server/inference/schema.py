@@ -1,4 +1,4 @@
-"""The input schema of a model, from its MLflow signature and the ranges in its metadata, and the parsing of rows.
+"""The input schema of a model: its columns, the form of its input, and the parsing of rows.
 
 Engines accept only :class:`Rows`, which this module creates, so nothing is validated twice.
 """
@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from itertools import islice
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import numpy as np
+from numpy.typing import NDArray
 
-from server.errors import Fault, InvalidRows, ModelError, SchemaMismatch
-from server.inference.columns import Column, Policy, cast, describe_mismatch, parse_column, show
+from server.errors import Fault, InvalidRows, SchemaMismatch
+from server.inference.columns import Column, Policy, show
+from server.inference.conversions import ValueMismatch, convert
 from server.inference.rows import Row, Rows
 
 # The most faults that one answer lists: enough to fix a client, and too few for an amplification attack.
@@ -23,11 +26,30 @@ MAX_FAULTS = 20
 _MISSING = object()
 
 
+class Form(Enum):
+    """The form in which a model takes its rows.
+
+    FRAME is a DataFrame. ARRAY is one NumPy array, in which a row is a list of values, a single value or a nested
+    array. TENSORS is a dict with a NumPy array for each name. LIST is a list with one value for each row. RECORDS is a
+    DataFrame or an array of columns that nothing describes, so that each row is one JSON value.
+    """
+
+    FRAME = "frame"
+    ARRAY = "array"
+    TENSORS = "tensors"
+    LIST = "list"
+    RECORDS = "records"
+
+
 class ParsedRequest(NamedTuple):
-    """The valid rows of a request, and whether it asked for several rows (``instances``) or for one."""
+    """The valid rows of a request, and whether it asked for several rows (``instances``) or for one.
+
+    ``params`` are the inference parameters, as they are in the document, or None.
+    """
 
     values: Sequence[Row]
     has_instances: bool
+    params: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,52 +68,59 @@ class RowTable:
 
 @dataclass(frozen=True)
 class InputSchema:
-    """The columns of a model, in the order of its signature."""
+    """The columns of a model, in the order of its signature, and the form of its input.
+
+    ``is_flat`` is whether the rows of an array are single values, so that the array has one dimension.
+    """
 
     columns: tuple[Column, ...]
     policy: Policy = Policy.STRICT
+    form: Form = Form.FRAME
+    is_flat: bool = False
     _names: tuple[str, ...] = field(init=False, repr=False)
     _number_indices: tuple[int, ...] = field(init=False, repr=False)
-    _string_indices: tuple[int, ...] = field(init=False, repr=False)
+    _object_indices: tuple[int, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         indices = range(len(self.columns))
         object.__setattr__(self, "_names", tuple(column.name for column in self.columns))
-        object.__setattr__(self, "_number_indices", tuple(i for i in indices if not self.columns[i].is_string))
-        object.__setattr__(self, "_string_indices", tuple(i for i in indices if self.columns[i].is_string))
+        object.__setattr__(self, "_number_indices", tuple(i for i in indices if self.columns[i].is_number))
+        object.__setattr__(self, "_object_indices", tuple(i for i in indices if not self.columns[i].is_number))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the features, in the signature's order."""
         return self._names
 
-    @classmethod
-    def from_signature(
-        cls,
-        inputs: Sequence[Mapping[str, Any]] | None,
-        ranges: Mapping[str, Any],
-        observed: Mapping[str, Any] | None = None,
-    ) -> InputSchema:
-        """Create the schema of an MLflow signature's ``inputs`` and the ranges ``{name: [low, high]}`` of the metadata.
+    @property
+    def is_typed(self) -> bool:
+        """Whether the model says of each column which values it takes."""
+        return all(column.type != "any" for column in self.columns)
 
-        ``ranges`` are enforced; ``observed`` are those of the training data, which refuse no value.
+    @property
+    def is_loose(self) -> bool:
+        """Whether the model may refuse rows that are valid here, because its signature says too little about them."""
+        return any(column.is_loose for column in self.columns)
 
-        Raises:
-            ModelError: there is no column signature, a column has a type that is not served, or a range is malformed.
-        """
-        observed = {} if observed is None else observed
-        if not inputs:
-            raise ModelError("the model has no signature; log it with signature=infer_signature(...) on a DataFrame")
-        for noun, limits in (("ranges", ranges), ("observed ranges", observed)):
-            if not isinstance(limits, Mapping):
-                raise ModelError(f"the model's metadata has the {noun} {limits!r}; expected {{name: [low, high]}}")
-        columns = tuple(parse_column(i, spec, ranges, observed) for i, spec in enumerate(inputs))
-        names = {column.name for column in columns}
-        if len(names) < len(columns):
-            raise ModelError("the model's signature names a column twice; expected every name once")
-        if unknown := sorted((set(ranges) | set(observed)) - names):
-            raise ModelError(f"the model's metadata has a range for {unknown[0]!r}, which is not one of its columns")
-        return cls(columns)
+    @property
+    def is_positional(self) -> bool:
+        """Whether the columns have no names in the model, so that rows are usually lists."""
+        return self.form in (Form.ARRAY, Form.LIST)
+
+    @property
+    def takes_bare_values(self) -> bool:
+        """Whether a row may be its only value, instead of a list or an object with that value."""
+        return len(self.columns) == 1 and self.form is not Form.TENSORS
+
+    @property
+    def takes_value_lists(self) -> bool:
+        """Whether MLflow's scoring protocol takes rows as lists of values: only without a column signature."""
+        return self.form is not Form.TENSORS and (self.form is not Form.FRAME or not self.is_typed)
+
+    @property
+    def _is_nested(self) -> bool:
+        """Whether the only value of a row is itself a list or an object."""
+        return self.takes_bare_values and self.columns[0].type in ("tensor", "array", "object", "map")
 
     def parse(self, document: object, max_rows: int) -> ParsedRequest:
         """Parse the JSON document of a request to ``/predict``: features by name, ``features`` or ``instances``.
@@ -100,23 +129,42 @@ class InputSchema:
             InvalidRows: the document is invalid; the error names up to ``MAX_FAULTS`` faults with their JSON pointers.
         """
         if not isinstance(document, dict):
-            raise _invalid_rows([Fault(f"must be an object, got {show(document)}", "#")])
+            raise invalid_rows([Fault(f"must be an object, got {show(document)}", "#")])
         wrapper = self._wrapper_key(document)
         if wrapper is not None and len(document) > 1:
-            extra = islice((name for name in document if name != wrapper), MAX_FAULTS)
-            raise _invalid_rows([Fault(f"is not expected beside {wrapper!r}", f"#/{_escape(name)}") for name in extra])
+            extra = list(islice((name for name in document if name not in (wrapper, "params")), MAX_FAULTS))
+            if extra:
+                faults = [Fault(f"is not expected beside {wrapper!r}", f"#/{_escape(name)}") for name in extra]
+                raise invalid_rows(faults)
+        params = document.get("params") if wrapper is not None else None
         if wrapper == "instances":
-            return ParsedRequest(self._parse_instances(document["instances"], max_rows), has_instances=True)
+            values = self.parse_values(document["instances"], "#/instances", max_rows)
+            return ParsedRequest(values, has_instances=True, params=params)
         faults: list[Fault] = []
         if wrapper is None:
             row = self._parse_row(document, "#", faults)
         else:
             row = self._parse_list(document[wrapper], "#/features", faults)
-        return ParsedRequest(_refuse_faults([row], faults), has_instances=False)
+        return ParsedRequest(_refuse_faults([row], faults), has_instances=False, params=params)
 
     def lenient(self) -> InputSchema:
         """Return the same columns under MLflow's lenient policy and without ranges, which MLflow does not have."""
-        return InputSchema(tuple(column.without_range() for column in self.columns), Policy.LENIENT)
+        columns = tuple(column.without_range() for column in self.columns)
+        return InputSchema(columns, Policy.LENIENT, self.form, self.is_flat)
+
+    def parse_values(self, values: object, pointer: str, max_rows: int) -> Sequence[Row]:
+        """Parse a list of rows, each a list of values in the order of the columns, or its only value.
+
+        Raises:
+            InvalidRows: the rows are invalid.
+        """
+        faults: list[Fault] = []
+        rows = []
+        for i, value in enumerate(_require_rows(values, pointer, max_rows)):
+            rows.append(self._parse_row(value, f"{pointer}/{i}", faults))
+            if len(faults) >= MAX_FAULTS:
+                break
+        return _refuse_faults(rows, faults)
 
     def parse_records(self, records: object, pointer: str, max_rows: int) -> Sequence[Row]:
         """Parse a list of objects, each a row by name.
@@ -145,7 +193,10 @@ class InputSchema:
             SchemaMismatch: a required column is missing.
             InvalidRows: the rows are invalid in another way.
         """
-        index_of = {name: index for index, name in reversed([*enumerate(table.names)])}
+        if self.form is Form.RECORDS:
+            rows = _require_rows(table.rows, table.pointer, max_rows)
+            return [[dict(zip(table.names, values, strict=True))] for values in rows]
+        index_of = {name: index for index, name in reversed([*enumerate(self.matching_names(table.names))])}
         self._require_columns(index_of, table.pointer)
         indices = [index_of.get(name) for name in self._names]
         faults: list[Fault] = []
@@ -155,14 +206,22 @@ class InputSchema:
             rows.append(row)
             row_faults: list[Fault] = []
             self._check(row, indices, "", row_faults)
-            faults += [Fault(fault.detail, table.value_pointer(i, int(fault.pointer[1:]))) for fault in row_faults]
+            for fault in row_faults:
+                index, _, rest = fault.pointer[1:].partition("/")
+                pointer = table.value_pointer(i, int(index)) + (f"/{rest}" if rest else "")
+                faults.append(Fault(fault.detail, pointer))
             if len(faults) >= MAX_FAULTS:
                 break
         return _refuse_faults(rows, faults)
 
+    def matching_names(self, names: Sequence[str]) -> Sequence[str]:
+        """Return the names of a table's columns, or the model's own names if its columns are only positions."""
+        positions = self.is_positional and len(names) == len(self._names) and not set(names) & set(self._names)
+        return self._names if positions else names
+
     def _require_columns(self, names: Collection[str], pointer: str) -> None:
         missing = [column for column in self.columns if column.required and column.name not in names]
-        if missing:
+        if missing and not (self.is_positional and len(names) == len(self.columns)):
             faults = [Fault(f"is missing; must be {c.expected}", f"{pointer}/{_escape(c.name)}") for c in missing]
             shown = ", ".join(repr(column.name) for column in missing[:MAX_FAULTS])
             raise SchemaMismatch(f"the model's required columns {shown} are missing", faults[:MAX_FAULTS])
@@ -171,22 +230,18 @@ class InputSchema:
         """Return the key that wraps the rows, or None. A feature of the model with the same name is not a wrapper."""
         return next((key for key in ("instances", "features") if key in document and key not in self._names), None)
 
-    def _parse_instances(self, instances: object, max_rows: int) -> Sequence[Row]:
-        pointer = "#/instances"
-        faults: list[Fault] = []
-        rows = []
-        for i, instance in enumerate(_require_rows(instances, pointer, max_rows)):
-            rows.append(self._parse_row(instance, f"{pointer}/{i}", faults))
-            if len(faults) >= MAX_FAULTS:
-                break
-        return _refuse_faults(rows, faults)
-
     def _parse_row(self, value: object, pointer: str, faults: list[Fault]) -> list[object]:
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not (self._is_nested and self._names[0] not in value):
             return self._parse_object(value, pointer, faults)
         return self._parse_list(value, pointer, faults)
 
     def _parse_object(self, value: dict[str, object], pointer: str, faults: list[Fault]) -> list[object]:
+        if self.form is Form.RECORDS:
+            return [value]
+        if self.policy is Policy.LENIENT and self.is_positional and self.matching_names([*value]) is self._names:
+            row: list[object] = [*value.values()]
+            self._check(row, value, pointer, faults)
+            return row
         row = [value.get(name, _MISSING) for name in self._names]
         if len(value) != len(row) - row.count(_MISSING) and self.policy is Policy.STRICT:
             unknown = islice((name for name in value if name not in self._names), MAX_FAULTS)
@@ -195,42 +250,82 @@ class InputSchema:
         return row
 
     def _parse_list(self, value: object, pointer: str, faults: list[Fault]) -> list[object]:
+        if self.form is Form.RECORDS:
+            return [value]
+        if self.takes_bare_values and (self._is_nested or not isinstance(value, list | dict)):
+            row = [value]
+            self._check(row, [None], pointer, faults)
+            return row
         if not isinstance(value, list) or len(value) != len(self.columns):
             got = f"{len(value)} values" if isinstance(value, list) else show(value)
             alternative = "" if pointer == "#/features" else " or an object of features by name"
-            faults.append(Fault(f"must be a list of {len(self.columns)} values{alternative}, got {got}", pointer))
+            count = f"{len(self.columns)} value{'s' if len(self.columns) > 1 else ''}"
+            faults.append(Fault(f"must be a list of {count}{alternative}, got {got}", pointer))
             return []
         row = list(value)
         self._check(row, range(len(row)), pointer, faults)
         return row
 
     def _check(self, row: list[object], keys: Iterable[object], pointer: str, faults: list[Fault]) -> None:
-        """Add the faults of a row to ``faults``, convert its values if lenient, and set missing optional ones to None.
+        """Add the faults of a row to ``faults``, convert its values, and set missing optional ones to None.
 
-        ``keys`` are the last parts of the values' JSON pointers.
+        ``keys`` are the last parts of the values' JSON pointers; None for a value that is the row itself.
         """
         for i, (column, key) in enumerate(zip(self.columns, keys, strict=True)):
             value = row[i]
-            if column.accepts(value):
+            if value is not _MISSING and column.accepts(value):
                 continue
-            if self.policy is Policy.LENIENT and column.accepts(converted := cast(column, value)):
-                row[i] = converted
-                continue
+            place = pointer if key is None else f"{pointer}/{_escape(key)}"
             if value is not _MISSING:
-                faults.append(Fault(describe_mismatch(column, value), f"{pointer}/{_escape(key)}"))
+                try:
+                    row[i] = convert(column, value, self.policy)
+                except ValueMismatch as error:
+                    faults.append(Fault(error.detail, json_pointer(place, *error.path)))
             elif column.required:
-                faults.append(Fault(f"is missing; must be {column.expected}", f"{pointer}/{_escape(key)}"))
+                faults.append(Fault(f"is missing; must be {column.expected}", place))
             else:
                 row[i] = None
 
     def to_rows(self, values: Sequence[Row]) -> Rows:
         """Return valid rows as the arrays that engines take; called once for all rows of a batch."""
-        if not self._string_indices:
+        if not self._object_indices:
             return Rows(np.array(values, dtype=np.float64), np.empty((len(values), 0), dtype=np.object_))
         return Rows(
             np.array([[row[i] for i in self._number_indices] for row in values], dtype=np.float64),
-            np.array([[row[i] for i in self._string_indices] for row in values], dtype=np.object_),
+            _object_array(values, self._object_indices),
         )
+
+    def value_kinds(self, values: Sequence[Row]) -> tuple[object, ...]:
+        """Return what must be equal in two requests whose rows share one predict call.
+
+        Columns without a type take the type of their values in the call. Requests with numbers are kept apart from
+        those with text, so that a request is answered the same whether it shares the call or not.
+        """
+        if self.is_typed:
+            return ()
+        if self.form is Form.RECORDS:
+            return tuple(dict.fromkeys(_record_kind(row[0]) for row in values))
+        untyped = [i for i in self._object_indices if self.columns[i].type == "any"]
+        return tuple(frozenset(_value_kind(row[i]) for row in values) for i in untyped)
+
+
+def _value_kind(value: object) -> str:
+    return "number" if type(value) in (int, float) else type(value).__name__
+
+
+def _record_kind(value: object) -> object:
+    if isinstance(value, dict):
+        return tuple((name, _value_kind(item)) for name, item in value.items())
+    return len(value) if isinstance(value, list) else _value_kind(value)
+
+
+def _object_array(values: Sequence[Row], indices: Sequence[int]) -> NDArray[np.object_]:
+    """Return the values at these indices, n x m. They are assigned one by one: NumPy would unpack lists and arrays."""
+    array = np.empty((len(values), len(indices)), dtype=np.object_)
+    for i, row in enumerate(values):
+        for j, index in enumerate(indices):
+            array[i, j] = row[index]
+    return array
 
 
 def check_row_count(rows: int, pointer: str, max_rows: int) -> None:
@@ -240,29 +335,35 @@ def check_row_count(rows: int, pointer: str, max_rows: int) -> None:
         InvalidRows: there are more than ``max_rows`` rows.
     """
     if rows > max_rows:
-        raise _invalid_rows([Fault(f"must have at most {max_rows} rows, got {rows}", pointer)])
+        raise invalid_rows([Fault(f"must have at most {max_rows} rows, got {rows}", pointer)])
 
 
 def _require_rows(rows: object, pointer: str, max_rows: int) -> Sequence[Any]:
     """Return a list of 1 to ``max_rows`` rows, or raise InvalidRows if ``rows`` is not one."""
     if not isinstance(rows, list) or not rows:
-        raise _invalid_rows([Fault(f"must be a list of at least one row, got {show(rows)}", pointer)])
+        raise invalid_rows([Fault(f"must be a list of at least one row, got {show(rows)}", pointer)])
     check_row_count(len(rows), pointer, max_rows)
     return rows
 
 
 def _refuse_faults(rows: Sequence[Row], faults: Sequence[Fault]) -> Sequence[Row]:
     if faults:
-        raise _invalid_rows(faults)
+        raise invalid_rows(faults)
     return rows
 
 
-def _invalid_rows(faults: Sequence[Fault]) -> InvalidRows:
+def invalid_rows(faults: Sequence[Fault]) -> InvalidRows:
+    """Return the error for a request with these faults: its message names the first, and how many there are."""
     shown = faults[:MAX_FAULTS]
     first = shown[0]
     location = "the body" if first.pointer == "#" else unquote(first.pointer.removeprefix("#/")).replace("/", ".")
     more = f" (and {len(shown) - 1} more)" if len(shown) > 1 else ""
     return InvalidRows(f"{location} {first.detail}{more}", shown)
+
+
+def json_pointer(pointer: str, *keys: object) -> str:
+    """Return the JSON pointer of the value at ``keys`` inside the value at ``pointer``, as a URI fragment (RFC 6901)."""
+    return "/".join([pointer, *map(_escape, keys)])
 
 
 def _escape(key: object) -> str:

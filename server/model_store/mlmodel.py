@@ -11,7 +11,9 @@ from typing import Any
 import yaml
 
 from server.errors import ModelError
+from server.inference.parameters import NO_PARAMETERS, Parameters
 from server.inference.schema import InputSchema
+from server.inference.signature import schema_from_signature
 from server.model_store.copies import LOGGED_MODEL_ID
 from server.settings import is_model_name
 
@@ -20,17 +22,20 @@ from server.settings import is_model_name
 class MLmodel:
     """The description of a model in its folder.
 
-    ``example`` is the first row of the input example, by name, or None. ``params`` are the names of the signature's
     parameters, which MLflow lets a request pass to the model. ``name`` is the one that it was logged with, or None.
+    ``schema`` is that of the signature, or None if there is no signature. ``example`` is the first row of the input
+    example as a JSON value: an object by name, a list, or a single value; None if there is no example. ``parameters``
+    are those of the signature, which a request may pass to the model. ``name`` is the one that it was logged with, or
+    None.
     """
 
     folder: Path
     flavors: Mapping[str, Mapping[str, Any]]
-    schema: InputSchema
+    schema: InputSchema | None
     trained_on: str | None
     example: object
-    params: frozenset[str] = frozenset()
     name: str | None = None
+    parameters: Parameters = NO_PARAMETERS
 
     @classmethod
     def read(cls, folder: Path) -> MLmodel:
@@ -49,11 +54,11 @@ class MLmodel:
         return cls(
             folder=folder,
             flavors=document.get("flavors") or {},
-            schema=InputSchema.from_signature(inputs, metadata.get("ranges") or {}, metadata.get("observed")),
+            schema=_schema(inputs, metadata, type_hint=bool(document.get("is_signature_from_type_hint"))),
             trained_on=metadata.get("trained_on"),
             example=_read_example(folder, document.get("saved_input_example_info") or {}),
-            params=frozenset(str(param.get("name")) for param in params or ()),
             name=_read_name(document),
+            parameters=Parameters.from_signature(params),
         )
 
 
@@ -80,12 +85,29 @@ def _read_name(document: Mapping[str, Any]) -> str | None:
     return name
 
 
+def _schema(inputs: Any, metadata: Mapping[str, Any], *, type_hint: bool) -> InputSchema | None:
+    if not inputs:
+        return None
+    if not isinstance(inputs, list) or not all(isinstance(spec, Mapping) for spec in inputs):
+        raise ModelError(f"the model's signature has the inputs {str(inputs)[:100]}; expected a list of columns")
+    ranges, observed = metadata.get("ranges") or {}, metadata.get("observed")
+    return schema_from_signature(inputs, ranges, observed, type_hint=type_hint)
+
+
 def _read_example(folder: Path, info: Mapping[str, Any]) -> object:
-    """Return the first row of the input example, by name. Only examples saved as split DataFrames are read."""
-    if info.get("pandas_orient") != "split":
+    """Return the first row of the input example, or None: it is optional, and without it one is made up."""
+    if not info or str(info.get("type")).startswith("sparse"):
         return None
     try:
-        frame = json.loads((folder / str(info["artifact_path"])).read_bytes())
-        return dict(zip(frame["columns"], frame["data"][0], strict=True))
+        data = json.loads((folder / str(info["artifact_path"])).read_bytes())
+        if info.get("params"):
+            data = data["inputs"]
+        if info.get("type") == "dataframe":
+            if info.get("pandas_orient") == "split":
+                return dict(zip(data["columns"], data["data"][0], strict=True))
+            return data[0]
+        if isinstance(data, dict) and info.get("type") == "ndarray":
+            return {name: values[0] for name, values in data.items()}
+        return data[0] if isinstance(data, list) else data
     except (OSError, ValueError, KeyError, IndexError, TypeError):
-        return None  # the example is optional: without it, one is made up from the schema
+        return None
