@@ -47,9 +47,8 @@ def find(mlmodel: MLmodel, engine: str) -> Path:
 def model_digest(mlmodel: MLmodel) -> str:
     """Return the digest of what a companion is compiled from: the model's files and the columns of its signature."""
     files = folder_digest(mlmodel.folder, excluding={"MLmodel", *FLAVORS})
-    columns = (
-        [(column.name, column.type, column.required) for column in mlmodel.schema.columns] if mlmodel.schema else []
-    )
+    signature = mlmodel.schema.columns if mlmodel.schema else ()
+    columns = [(column.name, column.type, column.required) for column in signature]
     return hashlib.sha256(f"{files}\n{columns}".encode()).hexdigest()
 
 

@@ -128,8 +128,8 @@ def _valid_example(example: object, schema: InputSchema) -> dict[str, object] | 
     if schema.form is Form.RECORDS:
         return {schema.names[0]: example}
     if not isinstance(example, dict) or (schema.takes_bare_values and schema.names[0] not in example):
-        is_row = isinstance(example, list) and schema.columns[0].type not in ("tensor", "array")
-        values = example if is_row else [example]
+        is_value = not isinstance(example, list) or (schema.takes_bare_values and schema.is_nested)
+        values = [example] if is_value else list(example)  # type: ignore[call-overload]
         if len(values) != len(schema.columns):
             return None
         example = dict(zip(schema.names, values, strict=True))

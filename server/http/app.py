@@ -132,7 +132,7 @@ class ServiceRoutes:
             "serves": f"{self._model.name} version {self._model.version}",
             "trained_on": self._model.trained_on,
             "links": links,
-            "example": {"POST /predict": self._model.example},
+            "example": {"POST /predict": self._model.example_request},
         }
         if self._model.example_is_synthetic:
             document["note"] = "the example was generated: the model was logged without input_example"

@@ -80,6 +80,13 @@ class Model:
             return {"features": values}
         return {"features": values[0]}
 
+    def options(
+        self, rows: Sequence[Row], *, probabilities: bool = False, params: tuple[tuple[str, object], ...] = ()
+    ) -> Options | None:
+        """Return the options of a request, or None if it shares its predict call with any other without options."""
+        kinds = () if self.schema.is_typed else self.schema.value_kinds(rows)
+        return Options(probabilities, params, kinds) if probabilities or params or kinds else None
+
     def predict(self, rows: Sequence[Row], options: Options | None = None) -> Prediction:
         """Return the prediction for valid rows, which become one array for one call of the engine."""
         if options is None:

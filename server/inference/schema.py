@@ -118,7 +118,7 @@ class InputSchema:
         return self.form is not Form.TENSORS and (self.form is not Form.FRAME or not self.is_typed)
 
     @property
-    def _is_nested(self) -> bool:
+    def is_nested(self) -> bool:
         """Whether the only value of a row is itself a list or an object."""
         return self.takes_bare_values and self.columns[0].type in ("tensor", "array", "object", "map")
 
@@ -132,10 +132,8 @@ class InputSchema:
             raise invalid_rows([Fault(f"must be an object, got {show(document)}", "#")])
         wrapper = self._wrapper_key(document)
         if wrapper is not None and len(document) > 1:
-            extra = list(islice((name for name in document if name not in (wrapper, "params")), MAX_FAULTS))
-            if extra:
-                faults = [Fault(f"is not expected beside {wrapper!r}", f"#/{_escape(name)}") for name in extra]
-                raise invalid_rows(faults)
+            extra = islice((name for name in document if name not in (wrapper, "params")), MAX_FAULTS)
+            _refuse_faults((), [Fault(f"is not expected beside {wrapper!r}", f"#/{_escape(name)}") for name in extra])
         params = document.get("params") if wrapper is not None else None
         if wrapper == "instances":
             values = self.parse_values(document["instances"], "#/instances", max_rows)
@@ -231,7 +229,7 @@ class InputSchema:
         return next((key for key in ("instances", "features") if key in document and key not in self._names), None)
 
     def _parse_row(self, value: object, pointer: str, faults: list[Fault]) -> list[object]:
-        if isinstance(value, dict) and not (self._is_nested and self._names[0] not in value):
+        if isinstance(value, dict) and not (self.is_nested and self._names[0] not in value):
             return self._parse_object(value, pointer, faults)
         return self._parse_list(value, pointer, faults)
 
@@ -252,7 +250,7 @@ class InputSchema:
     def _parse_list(self, value: object, pointer: str, faults: list[Fault]) -> list[object]:
         if self.form is Form.RECORDS:
             return [value]
-        if self.takes_bare_values and (self._is_nested or not isinstance(value, list | dict)):
+        if self.takes_bare_values and (self.is_nested or not isinstance(value, list | dict)):
             row = [value]
             self._check(row, [None], pointer, faults)
             return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
@@ -10,7 +11,7 @@ from typing import Any
 
 from server.errors import InvalidBody, RequestError, first_line
 from server.inference.columns import Column
-from server.inference.schema import RowTable, check_row_count
+from server.inference.schema import Form, InputSchema, RowTable, check_row_count
 
 # The default na_values of pandas.read_csv, with which MLflow's server reads CSV.
 _MISSING = frozenset([
@@ -19,10 +20,11 @@ _MISSING = frozenset([
 ])  # fmt: skip
 # The limit on the uncompressed size of a Parquet file: 4,096 rows of 1,000 numbers fit.
 _MAX_UNCOMPRESSED_BYTES = 2**26
+_TEXT_TYPES = ("string", "datetime", "binary")
 _BOOLEANS = {"true": True, "false": False}
 
 
-def read_csv(body: bytes, columns: Sequence[Column], max_rows: int) -> RowTable:
+def read_csv(body: bytes, schema: InputSchema, max_rows: int) -> RowTable:
     """Return the rows of a CSV body (RFC 4180) in UTF-8, with each cell converted to its column's type if possible.
 
     Columns unknown to the model are skipped, because a wide header over short rows would need a thousand times the
@@ -38,11 +40,18 @@ def read_csv(body: bytes, columns: Sequence[Column], max_rows: int) -> RowTable:
         if len(line) > len(header):
             raise InvalidBody(f"row {i + 1} of the CSV must have at most {len(header)} values, got {len(line)}")
     # The first of two columns with the same name counts.
-    position = {name: j for j, name in reversed([*enumerate(header)])}
-    known = [(position[column.name], column) for column in columns if column.name in position]
+    known = _known_columns(header, schema)
     rows = [[_cell(column, line[j]) if j < len(line) else None for j, column in known] for line in lines]
     names = [column.name for _, column in known]
     return RowTable(names, rows, "#", lambda i, j: f"#/row {i + 1}/{names[j]}")
+
+
+def _known_columns(names: Sequence[str], schema: InputSchema) -> list[tuple[int, Column]]:
+    """Return the model's columns with their positions in a table; all of the table's if the model names none."""
+    if schema.form is Form.RECORDS:
+        return [(j, Column(name, "any")) for j, name in enumerate(names)]
+    position = {name: j for j, name in reversed([*enumerate(schema.matching_names(names))])}
+    return [(position[column.name], column) for column in schema.columns if column.name in position]
 
 
 def _lines(body: bytes) -> list[list[str]]:
@@ -62,14 +71,24 @@ def _cell(column: Column, text: str) -> object:
     """Return None for a missing value, a bool or an int if the column's type says so, and the text otherwise."""
     if text.strip() in _MISSING:
         return None
-    if column.is_string:
+    if column.type in _TEXT_TYPES:
         return text
     stripped = text.strip().lower()
     if stripped in _BOOLEANS:
         return _BOOLEANS[stripped]
     if column.type == "boolean" and stripped in ("0", "1"):
         return stripped == "1"
+    if column.type == "any":
+        return _number_or_text(text)
     return _int_or_text(stripped) if column.is_integer else text
+
+
+def _number_or_text(text: str) -> object:
+    """Return the value that pandas would find in a cell: a whole number, a number or a text."""
+    for number_type in (int, float):
+        with contextlib.suppress(ValueError):
+            return number_type(text)
+    return text
 
 
 def _int_or_text(text: str) -> object:
@@ -86,7 +105,7 @@ def can_read_parquet() -> bool:
     return find_spec("pyarrow") is not None
 
 
-def read_parquet(body: bytes, columns: Sequence[Column], max_rows: int) -> RowTable:
+def read_parquet(body: bytes, schema: InputSchema, max_rows: int) -> RowTable:
     """Return the rows of a Parquet body; only the model's columns are read.
 
     Raises:
@@ -94,7 +113,7 @@ def read_parquet(body: bytes, columns: Sequence[Column], max_rows: int) -> RowTa
         InvalidRows: there are too many rows.
     """
     try:
-        lists = _read_columns(body, columns, max_rows)
+        lists = _read_columns(body, schema, max_rows)
     except RequestError:
         raise
     except Exception as error:  # pyarrow raises many types for a broken file: OverflowError, IndexError, ..
@@ -104,7 +123,7 @@ def read_parquet(body: bytes, columns: Sequence[Column], max_rows: int) -> RowTa
     return RowTable(names, rows, "#", lambda i, j: f"#/row {i + 1}/{names[j]}")
 
 
-def _read_columns(body: bytes, columns: Sequence[Column], max_rows: int) -> dict[str, list[object]]:
+def _read_columns(body: bytes, schema: InputSchema, max_rows: int) -> dict[str, list[object]]:
     """Return the values of each column. Sizes are checked first: a few kilobytes can expand to gigabytes."""
     # Imported here because a worker whose engine does not load pandas need not load pyarrow either.
     from pyarrow import parquet  # noqa: PLC0415
@@ -114,9 +133,9 @@ def _read_columns(body: bytes, columns: Sequence[Column], max_rows: int) -> dict
     _check_size(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
     paths = {metadata.schema.column(i).path for i in range(metadata.num_columns)}
     # With dictionary encoding, a string that many rows share is in memory once.
-    strings = [column.name for column in columns if column.is_string and column.name in paths]
+    strings = [column.name for column in schema.columns if column.is_string and column.name in paths]
     file = parquet.ParquetFile(BytesIO(body), read_dictionary=strings)
-    names = [column.name for column in columns if column.name in file.schema_arrow.names]
+    names = [file.schema_arrow.names[j] for j, _ in _known_columns(file.schema_arrow.names, schema)]
     table = file.read(columns=names, use_threads=False)
     lists = {name: _values(table.column(name)) for name in names}
     _check_size(len(value) for values in lists.values() for value in values if isinstance(value, str))

@@ -14,8 +14,8 @@ from typing import NamedTuple, Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from server.errors import ClientDisconnected, InternalError, RequestError, UnsupportedEncoding
-from server.inference.rows import Prediction, Row
+from server.errors import ClientDisconnected, Fault, InternalError, InvalidRows, RequestError, UnsupportedEncoding
+from server.inference.rows import Options, Prediction, Row
 from server.protocols.request_body import Header, Headers, content_type_and_length, read_body
 
 logger = logging.getLogger(__name__)
@@ -25,10 +25,15 @@ _PROBLEM_JSON = b"application/problem+json"
 
 
 class PredictionRequest(NamedTuple):
-    """A parsed request: its valid rows, and the function that writes the response body."""
+    """A parsed request: its valid rows, the function that writes the response body, and the options of the call.
+
+    ``rows_pointer`` is the JSON pointer of the list that contains the rows, or None if the body is a single row.
+    """
 
     rows: Sequence[Row]
     write: Callable[[Prediction], bytes]
+    options: Options | None = None
+    rows_pointer: str | None = None
 
 
 class ErrorAnswer(NamedTuple):
@@ -51,11 +56,13 @@ class WireProtocol(Protocol):
         """Return whether this protocol renders the errors at ``path``."""
         ...
 
-    def reader(self, content_type: bytes, headers: Headers) -> BodyReader:
+    def reader(self, content_type: bytes, headers: Headers, query: bytes) -> BodyReader:
         """Return the function that parses a body of this Content-Type, or raises a RequestError if it is invalid.
 
+        ``query`` is the query string of the URL.
+
         Raises:
-            RequestError: this Content-Type is not supported.
+            RequestError: this Content-Type, or the query, is not supported.
         """
         ...
 
@@ -101,12 +108,16 @@ class Endpoint:
     async def _answer(self, scope: Scope, receive: Receive) -> bytes:
         headers = scope["headers"]
         content_type, content_length = content_type_and_length(headers)
-        read = self._protocol.reader(content_type, headers)
+        read = self._protocol.reader(content_type, headers, scope["query_string"])
         request = read(await read_body(receive, content_length, self._max_bytes))
         state = scope["state"]
         # The connection cancels this future when the client disconnects, which removes the rows from the queue.
-        answer = state["answer"] = state["worker"].batcher.submit(request.rows)
-        return request.write(await _wait(answer))
+        answer = state["answer"] = state["worker"].batcher.submit(request.rows, request.options)
+        try:
+            prediction = await _wait(answer)
+        except InvalidRows as error:
+            raise _at_row(error, request.rows_pointer) from None
+        return request.write(prediction)
 
     def _render(self, error: RequestError) -> ErrorAnswer:
         if isinstance(error, ClientDisconnected):  # Nobody reads this response.
@@ -124,6 +135,14 @@ def _with_content_encoding(error: RequestError, headers: Headers) -> RequestErro
                     f"Content-Encoding {encoding!r} is not supported; send the body uncompressed"
                 )
     return error
+
+
+def _at_row(error: InvalidRows, rows_pointer: str | None) -> InvalidRows:
+    """Return an error of the model about a row with the place of that row in the request."""
+    if error.row is None or rows_pointer is None:
+        return error
+    faults = [Fault(fault.detail, f"{rows_pointer}/{error.row}") for fault in error.faults]
+    return type(error)(error.detail, faults)
 
 
 async def _wait(answer: asyncio.Future[Prediction]) -> Prediction:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 import orjson
 
 from server.errors import Fault, InvalidJson
-from server.inference.rows import Prediction
+from server.inference.rows import ClassProbabilities, Prediction
 
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
@@ -53,19 +55,72 @@ def _nan_to_none(constant: str) -> None:
 
 def encode(document: Mapping[str, object]) -> bytes:
     """Return a document as JSON."""
-    return orjson.dumps(document)
+    return orjson.dumps(document, _to_json, orjson.OPT_NON_STR_KEYS)
+
+
+def encode_value(value: object) -> bytes:
+    """Return any JSON value as JSON."""
+    return orjson.dumps(value, _to_json)
 
 
 def encode_prediction(prediction: Prediction, version: str) -> bytes:
     """Return the response of ``/predict`` to a request for one row."""
     label, confidence = prediction.first
-    return orjson.dumps({"prediction": label, "confidence": confidence, "model_version": version})
+    return orjson.dumps({"prediction": label, "confidence": confidence, "model_version": version}, _to_json)
 
 
 def encode_predictions(prediction: Prediction, version: str) -> bytes:
     """Return the response of ``/predict`` to ``instances``; a model without probabilities has null confidences."""
+    return orjson.dumps(_predictions(prediction, version), _to_json)
+
+
+def encode_prediction_with_probabilities(prediction: Prediction, version: str) -> bytes:
+    """Return the response to a request for one row and the probabilities of all classes, null if there are none."""
+    label, confidence = prediction.first
+    document = {"prediction": label, "confidence": confidence, "model_version": version}
+    return orjson.dumps({**document, "probabilities": _probabilities(prediction)[0]}, _to_json)
+
+
+def encode_predictions_with_probabilities(prediction: Prediction, version: str) -> bytes:
+    """Return the response to ``instances`` with the probabilities of all classes for each row."""
+    document = {**_predictions(prediction, version), "probabilities": _probabilities(prediction)}
+    return orjson.dumps(document, _to_json)
+
+
+def _predictions(prediction: Prediction, version: str) -> dict[str, object]:
     confidences = prediction.confidences or [None] * len(prediction.labels)
-    return orjson.dumps({"predictions": prediction.labels, "confidences": confidences, "model_version": version})
+    return {"predictions": prediction.labels, "confidences": confidences, "model_version": version}
+
+
+def _probabilities(prediction: Prediction) -> list[Any]:
+    """Return an object of probabilities by class for each row, or a list of them if there are several outputs."""
+    if prediction.probabilities is None:
+        return [None] * len(prediction.labels)
+    outputs = [
+        [dict(zip(names, row, strict=True)) for row in values.tolist()]
+        for names, values in ((class_names(output), output.values) for output in prediction.probabilities)
+    ]
+    if len(outputs) == 1:
+        return outputs[0]
+    return [list(row) for row in zip(*outputs, strict=True)]
+
+
+def class_names(output: ClassProbabilities) -> list[str]:
+    """Return the classes as texts, which JSON needs for the names of an object; true and false as in JSON."""
+    return [str(name).lower() if isinstance(name, bool) else str(name) for name in output.classes]
+
+
+def _to_json(value: Any) -> object:
+    """Return the value that JSON has for one of a model's results: MLflow writes NumPy's, dates and bytes so."""
+    if hasattr(value, "tolist"):  # NumPy
+        return value.tolist()
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if hasattr(value, "to_dict"):  # pandas
+        return value.to_dict()
+    return str(value)
 
 
 def encode_problem(status: int, detail: str, faults: Sequence[Fault] = ()) -> bytes:

@@ -7,14 +7,15 @@ described at :meth:`ScoringProtocol._rows`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from server.errors import InvalidBody, RequestError, RoutingError, SchemaMismatch, UnsupportedMediaType
-from server.inference.columns import show
+from server.inference.columns import Policy, show
 from server.inference.model import Model
 from server.inference.rows import Prediction, Row
 from server.inference.schema import RowTable
@@ -37,10 +38,10 @@ class ScoringProtocol:
     route = INVOCATIONS
 
     def __init__(self, model: Model, max_rows: int) -> None:
+        self._model = model
         self._schema = model.schema.lenient()
-        self._params = model.params
         self._max_rows = max_rows
-        self._readers: dict[str, Callable[[bytes], Sequence[Row]]] = {json_codec.JSON: self._json, CSV: self._csv}
+        self._readers: dict[str, BodyReader] = {json_codec.JSON: self._json, CSV: self._csv}
         if model.engine.uses_pandas and csv_parquet.can_read_parquet():
             self._readers[PARQUET] = self._parquet
 
@@ -48,7 +49,7 @@ class ScoringProtocol:
         """Return whether ``path`` is ``/invocations``, the protocol's only path with a request body."""
         return path == self.route
 
-    def reader(self, content_type: bytes, _headers: Headers) -> BodyReader:
+    def reader(self, content_type: bytes, _headers: Headers, _query: bytes) -> BodyReader:
         """Return the function that parses JSON or CSV in UTF-8, or Parquet if the engine loads pandas anyway.
 
         Raises:
@@ -60,10 +61,10 @@ class ScoringProtocol:
                 raise UnsupportedMediaType(
                     f"the Content-Type may have the parameter charset=utf-8 only, got {parameter[:100]!r}"
                 )
-        rows = self._readers.get(media_type)
-        if rows is None:
+        read = self._readers.get(media_type)
+        if read is None:
             raise UnsupportedMediaType(self._unsupported(media_type))
-        return lambda body: PredictionRequest(rows(body), encode)
+        return read
 
     def _unsupported(self, media_type: str) -> str:
         if media_type == PARQUET:
@@ -71,52 +72,50 @@ class ScoringProtocol:
             return f"{reason}; send {' or '.join(self._readers)}"
         return f"the Content-Type must be one of {', '.join(self._readers)}, got {media_type[:100]!r}"
 
-    def _json(self, body: bytes) -> Sequence[Row]:
+    def _json(self, body: bytes) -> PredictionRequest:
         document = json_codec.decode_with_nan(body)
         if not isinstance(document, dict):
             raise InvalidBody(f"{_EXPECTED_BODY}, got {show(document)}")
         forms = [form for form in _FORMS if form in document]
         if len(forms) != 1:
             raise InvalidBody(f"{_EXPECTED_BODY}, got {' and '.join(forms) or 'none of them'}")
-        self._reject_declared_params(document.get("params"))
-        return self._rows(forms[0], document[forms[0]])
+        params = self._model.parameters.parse(document.get("params"), "#/params", Policy.LENIENT)
+        return self._request(self._rows(forms[0], document[forms[0]]), params, f"#/{forms[0]}")
 
-    def _reject_declared_params(self, params: object) -> None:
-        """Raise an error for parameters that the model declares; others are ignored, as in MLflow's server."""
-        if params is None:
-            return
-        if not isinstance(params, dict):
-            raise InvalidBody(f"params must be an object, got {show(params)}")
-        for name in params:
-            if name in self._params:
-                raise InvalidBody(f"params: passing parameters to the model is not supported; remove {name!r}")
+    def _request(
+        self, rows: Sequence[Row], params: tuple[tuple[str, object], ...] = (), pointer: str = "#"
+    ) -> PredictionRequest:
+        return PredictionRequest(rows, encode, self._model.options(rows, params=params), pointer)
 
     def _rows(self, form: str, data: object) -> Sequence[Row]:
         """Return the rows of a body's form.
 
         ``dataframe_split`` and ``dataframe_records`` are the formats of pandas. ``instances`` and ``inputs`` are a list
-        of records, an object of columns, or a list of values if the model has one column.
+        of records, an object of columns, or a list of values if the model has one column. Without a column signature
+        they may also be a list of rows, each a list of values.
         """
+        schema, pointer = self._schema, f"#/{form}"
         if form == "dataframe_split":
-            return self._schema.parse_table(_split(data), self._max_rows)
-        if form == "dataframe_records" or (isinstance(data, list) and any(isinstance(item, dict) for item in data)):
-            return self._schema.parse_records(data, f"#/{form}", self._max_rows)
-        if isinstance(data, list) and len(self._schema.columns) == 1:
-            data = {self._schema.columns[0].name: data}
+            return schema.parse_table(_split(data), self._max_rows)
+        is_by_name = isinstance(data, list) and any(isinstance(item, dict) for item in data)
+        if schema.is_nested and is_by_name and not any(schema.names[0] in item for item in _objects(data)):
+            return schema.parse_values(data, pointer, self._max_rows)
+        if form == "dataframe_records" or is_by_name:
+            return schema.parse_records(data, pointer, self._max_rows)
+        if isinstance(data, list) and (schema.takes_value_lists or schema.takes_bare_values):
+            return schema.parse_values(data, pointer, self._max_rows)
         if not isinstance(data, dict):
             got = f"got {show(data)}; values without names cannot be assigned to columns"
             raise SchemaMismatch(f"{form} must be a list of records, or lists of values by column, {got}")
-        return self._schema.parse_table(_columns(form, data), self._max_rows)
+        return schema.parse_table(_columns(form, data), self._max_rows)
 
-    def _csv(self, body: bytes) -> Sequence[Row]:
-        return self._schema.parse_table(
-            csv_parquet.read_csv(body, self._schema.columns, self._max_rows), self._max_rows
-        )
+    def _csv(self, body: bytes) -> PredictionRequest:
+        table = csv_parquet.read_csv(body, self._schema, self._max_rows)
+        return self._request(self._schema.parse_table(table, self._max_rows))
 
-    def _parquet(self, body: bytes) -> Sequence[Row]:
-        return self._schema.parse_table(
-            csv_parquet.read_parquet(body, self._schema.columns, self._max_rows), self._max_rows
-        )
+    def _parquet(self, body: bytes) -> PredictionRequest:
+        table = csv_parquet.read_parquet(body, self._schema, self._max_rows)
+        return self._request(self._schema.parse_table(table, self._max_rows))
 
     def render_error(self, error: RequestError) -> ErrorAnswer:
         """Return MLflow's error document, plain text for a 415, or a problem document for a wrong method."""
@@ -165,6 +164,10 @@ def _encode_error(error: RequestError) -> bytes:
     error_code, sqlstate, error_class = codes
     document = {"error_code": error_code, "message": error.detail, "sqlstate": sqlstate, "error_class": error_class}
     return json_codec.encode(document)
+
+
+def _objects(items: object) -> list[dict[str, Any]]:
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def _split(data: object) -> RowTable:

@@ -16,14 +16,21 @@ from starlette.routing import Route
 
 from server import __version__
 from server.errors import Draining, InvalidBody, ModelNotFound, RequestError, UnsupportedMediaType
-from server.inference.columns import show
+from server.inference.columns import Policy, show
 from server.inference.model import Model
 from server.inference.rows import Prediction
 from server.metrics.counts import INFER
 from server.protocols import json_codec
 from server.protocols.endpoint import BodyReader, Endpoint, ErrorAnswer, PredictionRequest
 from server.protocols.request_body import Headers
-from server.protocols.tensors import COLUMN_DATATYPES, Tensor, output_tensors, to_table
+from server.protocols.tensors import (
+    PROBABILITIES_NAME,
+    Tensor,
+    input_tensors,
+    output_tensors,
+    probability_tensors,
+    to_table,
+)
 
 PREFIX = "/v2"
 _BINARY_HEADER = b"inference-header-content-length"
@@ -35,6 +42,7 @@ class InferProtocol:
     route = INFER
 
     def __init__(self, model: Model, max_rows: int) -> None:
+        self._model = model
         self._schema = model.schema
         self._name = model.name
         self._version = model.version
@@ -44,7 +52,7 @@ class InferProtocol:
         """Return whether ``path`` is below ``/v2``, even if there is no route for it."""
         return path.startswith(PREFIX)
 
-    def reader(self, content_type: bytes, headers: Headers) -> BodyReader:
+    def reader(self, content_type: bytes, headers: Headers, _query: bytes) -> BodyReader:
         """Return the function that parses JSON. Clients of this protocol often send no Content-Type.
 
         Raises:
@@ -69,12 +77,16 @@ class InferProtocol:
             raise InvalidBody(f"inputs must be a list of at least one tensor, got {show(inputs)}")
         tensors = [Tensor.parse(tensor, f"inputs.{i}") for i, tensor in enumerate(inputs)]
         output_names = _output_names(document.get("outputs"))
-        values = self._schema.parse_table(to_table(tensors, self._schema.columns), self._max_rows)
-        return PredictionRequest(values, partial(self._write, request_id, output_names))
+        values = self._schema.parse_table(to_table(tensors, self._schema), self._max_rows)
+        params = self._model.parameters.parse(document.get("parameters"), "#/parameters", Policy.LENIENT)
+        options = self._model.options(values, probabilities=PROBABILITIES_NAME in output_names, params=params)
+        return PredictionRequest(values, partial(self._write, request_id, output_names), options)
 
     def _write(self, request_id: str | None, output_names: Sequence[str], prediction: Prediction) -> bytes:
         """Return the response with the requested outputs, or with all if none is requested."""
-        outputs = {tensor.name: tensor.to_document() for tensor in output_tensors(prediction)}
+        outputs = {tensor.name: [tensor.to_document()] for tensor in output_tensors(prediction)}
+        if PROBABILITIES_NAME in output_names and prediction.probabilities is not None:
+            outputs.setdefault(PROBABILITIES_NAME, [tensor.to_document() for tensor in probability_tensors(prediction)])
         for name in output_names:
             if name not in outputs:
                 available = " or ".join(outputs)
@@ -82,7 +94,8 @@ class InferProtocol:
         document: dict[str, object] = {"model_name": self._name, "model_version": self._version}
         if request_id is not None:
             document["id"] = request_id
-        return json_codec.encode({**document, "outputs": [outputs[name] for name in output_names or outputs]})
+        chosen = [tensor for name in output_names or outputs for tensor in outputs[name]]
+        return json_codec.encode({**document, "outputs": chosen})
 
     def render_error(self, error: RequestError) -> ErrorAnswer:
         """Return ``{"error": ..}``, with status 400 instead of 422."""
@@ -155,9 +168,7 @@ class OpenInferenceRoutes:
     async def metadata(self, request: Request) -> Response:
         """Answer with the input tensors, one per column, and the output tensors of the example's prediction."""
         self._check(request)
-        inputs = [
-            {"name": c.name, "datatype": COLUMN_DATATYPES[c.type], "shape": [-1, 1]} for c in self.model.schema.columns
-        ]
+        inputs = input_tensors(self.model.schema, self.model.example)
         example: Prediction | None = request.state.worker.example
         tensors = output_tensors(example) if example is not None else []
         return _json(

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from server.http.openapi.parts import array_schema, get_operation, object_schema, ref, response
 from server.inference.model import Model
 from server.protocols.json_codec import JSON
-from server.protocols.tensors import COLUMN_DATATYPES, DATATYPES
+from server.protocols.tensors import DATATYPES, example_tensors
 
 TAG = "Open Inference Protocol"
 
@@ -63,7 +63,7 @@ def schemas(model: Model, _max_rows: int) -> dict[str, Any]:
     size = {"type": "integer", "minimum": 0}
     tensor = {
         "name": {"type": "string", "minLength": 1},
-        "shape": array_schema(size, minItems=1, maxItems=2),
+        "shape": array_schema(size, minItems=1, maxItems=8),
         "datatype": ref("V2Datatype"),
         "data": array_schema(),
     }
@@ -79,7 +79,7 @@ def schemas(model: Model, _max_rows: int) -> dict[str, Any]:
                 },
                 closed=False,
             ),
-            "examples": [_example(model)],
+            "examples": [{"inputs": example_tensors(model.schema, model.example)}],
         },
         "V2InputTensor": object_schema(tensor, closed=False),
         "V2RequestedOutput": object_schema({"name": _TEXT}, closed=False),
@@ -98,14 +98,4 @@ def schemas(model: Model, _max_rows: int) -> dict[str, Any]:
         "V2TensorMetadata": object_schema(described),
         "V2ModelReady": object_schema({"name": _TEXT, "ready": _FLAG}),
         "V2Error": object_schema({"error": _TEXT}),
-    }
-
-
-def _example(model: Model) -> dict[str, Any]:
-    columns = [column for column in model.schema.columns if model.example.get(column.name) is not None]
-    return {
-        "inputs": [
-            {"name": c.name, "shape": [1, 1], "datatype": COLUMN_DATATYPES[c.type], "data": [model.example[c.name]]}
-            for c in columns
-        ]
     }

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from server.inference.columns import Column, show
+import numpy as np
+
+from server.inference.columns import Column, show, tensor_column
 from server.protocols.json_codec import JSON, PROBLEM_JSON
 
 _TYPES: Mapping[str, Mapping[str, Any]] = {
@@ -15,6 +17,8 @@ _TYPES: Mapping[str, Mapping[str, Any]] = {
     "float": {"type": "number", "format": "float"},
     "double": {"type": "number", "format": "double"},
     "string": {"type": "string"},
+    "datetime": {"type": "string", "format": "date-time"},
+    "binary": {"type": "string", "contentEncoding": "base64"},
 }
 
 # Errors that Nginx answers without asking a replica.
@@ -57,13 +61,32 @@ def any_of(*schemas: Mapping[str, Any]) -> dict[str, Any]:
 
 def value_schema(column: Column) -> dict[str, Any]:
     """Return the schema of a column's valid values."""
-    schema: dict[str, Any] = {**_TYPES[column.type]}
+    schema: dict[str, Any] = {**_TYPES.get(column.type, {}), **_nested_schema(column)}
     # "format" limits nothing, so bounds are given: 2**53 for int64, and the largest finite number for float32.
     if column.has_range or column.is_integer or column.type == "float":
         schema |= {"minimum": column.low, "maximum": column.high}
-    if not column.required and "type" in schema:
+    if (not column.required or column.nullable) and "type" in schema:
         schema["type"] = [schema["type"], "null"]
     return schema
+
+
+def _nested_schema(column: Column) -> dict[str, Any]:
+    """Return the schema of the values inside a column's values; empty for a column of single values."""
+    items = {} if column.items is None else value_schema(column.items)
+    if column.type == "array":
+        return array_schema(items)
+    if column.type == "map":
+        return open_object_schema(items)
+    if column.type == "object":
+        required = [inner.name for inner in column.properties if inner.required]
+        properties = {inner.name: value_schema(inner) for inner in column.properties}
+        return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    if column.type == "tensor":
+        schema = value_schema(tensor_column(column.name, np.dtype(column.dtype)))
+        for size in reversed(column.shape):
+            schema = array_schema(schema, **({} if size < 0 else {"minItems": size, "maxItems": size}))
+        return schema
+    return {}
 
 
 def column_schema(column: Column) -> dict[str, Any]:

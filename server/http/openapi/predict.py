@@ -69,7 +69,7 @@ def schemas(model: Model, max_rows: int) -> dict[str, Any]:
     return {
         **rows.schemas(model),
         **forms,
-        "PredictRequest": {**any_of(ref("Features"), *map(ref, forms)), "examples": [model.example]},
+        "PredictRequest": {**any_of(ref("Features"), *map(ref, forms)), "examples": [model.example_request]},
         "PredictResponse": any_of(ref("Prediction"), ref("InstancePredictions")),
         "Prediction": object_schema(
             {"prediction": _LABEL, "confidence": ref("Confidence"), **version},
