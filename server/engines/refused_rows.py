@@ -23,9 +23,9 @@ _TYPE_ERRORS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticEr
 def translated_row_errors(rows: Rows, schema: InputSchema, *, loose: bool = False) -> Iterator[None]:
     """Turn a model's error about a value of the rows into InvalidRows.
 
-    The errors of scikit-learn's own checks are such errors. If the schema says too little about the values, or ``loose``
-    is set because the request has parameters, so are all errors that values of an unexpected type cause: the model has
-    predicted its example, or else it would not be served.
+    The errors of scikit-learn's own checks are such errors. If the schema says too little about the values, or
+    ``loose`` is set because the request has parameters, so are all errors that values of an unexpected type cause: the
+    model has predicted its example, or else it would not be served.
 
     Raises:
         InvalidRows: the model does not accept a value of the rows.

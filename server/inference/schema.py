@@ -360,7 +360,7 @@ def invalid_rows(faults: Sequence[Fault]) -> InvalidRows:
 
 
 def json_pointer(pointer: str, *keys: object) -> str:
-    """Return the JSON pointer of the value at ``keys`` inside the value at ``pointer``, as a URI fragment (RFC 6901)."""
+    """Return the JSON pointer (RFC 6901), as a URI fragment, of the value at ``keys`` inside the one at ``pointer``."""
     return "/".join([pointer, *map(_escape, keys)])
 
 

@@ -102,11 +102,11 @@ def _read_example(folder: Path, info: Mapping[str, Any]) -> object:
         data = json.loads((folder / str(info["artifact_path"])).read_bytes())
         if info.get("params"):
             data = data["inputs"]
-        if info.get("type") == "dataframe":
-            if info.get("pandas_orient") == "split":
-                return dict(zip(data["columns"], data["data"][0], strict=True))
-            return data[0]
-        if isinstance(data, dict) and info.get("type") == "ndarray":
+        if info.get("pandas_orient") == "split":
+            return dict(zip(data["columns"], data["data"][0], strict=True))
+        if info.get("type") not in ("dataframe", "ndarray", "json_object"):
+            return None
+        if isinstance(data, dict) and info["type"] == "ndarray":
             return {name: values[0] for name, values in data.items()}
         return data[0] if isinstance(data, list) else data
     except (OSError, ValueError, KeyError, IndexError, TypeError):

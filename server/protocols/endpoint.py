@@ -108,7 +108,7 @@ class Endpoint:
     async def _answer(self, scope: Scope, receive: Receive) -> bytes:
         headers = scope["headers"]
         content_type, content_length = content_type_and_length(headers)
-        read = self._protocol.reader(content_type, headers, scope["query_string"])
+        read = self._protocol.reader(content_type, headers, scope.get("query_string", b""))
         request = read(await read_body(receive, content_length, self._max_bytes))
         state = scope["state"]
         # The connection cancels this future when the client disconnects, which removes the rows from the queue.

@@ -120,7 +120,7 @@ def _to_json(value: Any) -> object:
         return base64.b64encode(value).decode()
     if hasattr(value, "to_dict"):  # pandas
         return value.to_dict()
-    return str(value)
+    raise TypeError(f"a result of the model cannot be written as JSON: {type(value).__name__}")
 
 
 def encode_problem(status: int, detail: str, faults: Sequence[Fault] = ()) -> bytes:

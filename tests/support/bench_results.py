@@ -13,7 +13,7 @@ from deploy.bench.subject import Subject
 from deploy.bench.table import Row
 from deploy.bench.wrk import Answers
 from server.engines.companion import FLAVORS
-from server.inference.schema import InputSchema
+from server.inference.signature import schema_from_signature
 from server.model_store.copies import Copy
 from server.model_store.mlmodel import MLmodel
 
@@ -58,7 +58,7 @@ def make_subject(folder: Path, **flavors: dict[str, Any]) -> Subject:
     mlmodel = MLmodel(
         folder=folder,
         flavors=flavors or {"python_function": {}, FLAVORS["forest"]: {"data": "trees"}},
-        schema=InputSchema.from_signature(INPUTS, RANGES),
+        schema=schema_from_signature(INPUTS, RANGES),
         trained_on=None,
         example={"word": "red"},
     )

@@ -18,6 +18,7 @@ from server.engines.packed import PackedForest
 from server.engines.sklearn import SklearnEngine
 from server.inference.rows import Rows
 from server.inference.schema import InputSchema
+from server.inference.signature import schema_from_signature
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,7 +44,7 @@ def compile_once(patch: pytest.MonkeyPatch) -> None:
 def schema_of(types: dict[str, str], optional: str | None = None) -> InputSchema:
     """Return a schema of columns, given as MLflow's type by name."""
     inputs = [{"name": name, "type": column_type, "required": name != optional} for name, column_type in types.items()]
-    return InputSchema.from_signature(inputs, {})
+    return schema_from_signature(inputs, {})
 
 
 def double_columns(count: int) -> InputSchema:

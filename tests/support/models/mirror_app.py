@@ -8,7 +8,7 @@ from typing import Any
 from server.http.app import create_app
 from server.inference.model import Model
 from server.inference.rows import Prediction, Rows
-from server.inference.schema import InputSchema
+from server.inference.signature import schema_from_signature
 from server.settings import Settings
 from tests.support.models.served_models import served_model
 
@@ -20,7 +20,7 @@ __all__ = ["COLUMNS", "ROW", "SCHEMA", "Mirror", "TestClient", "client_of", "mod
 
 COLUMNS = {"n": "long", "x": "double", "b": "boolean", "s": "string", "o": "double"}
 ROW = {"n": 3, "x": 2.5, "b": True, "s": "a", "o": 1.0}
-SCHEMA = InputSchema.from_signature(
+SCHEMA = schema_from_signature(
     [{"name": name, "type": column_type, "required": name != "o"} for name, column_type in COLUMNS.items()],
     {"n": [0, 9]},
 )

@@ -7,10 +7,10 @@ from typing import Any
 
 from server.inference.model import Model
 from server.inference.rows import Prediction, Rows
-from server.inference.schema import InputSchema
+from server.inference.signature import schema_from_signature
 
 ROW = {"elevation": 2596, "slope": 3.5}
-SCHEMA = InputSchema.from_signature(
+SCHEMA = schema_from_signature(
     [{"name": "elevation", "type": "long"}, {"name": "slope", "type": "double"}], {"elevation": [1859, 3858]}
 )
 

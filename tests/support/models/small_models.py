@@ -16,6 +16,7 @@ from deploy.models.compile.packing import pack
 from server.engines.sklearn import SklearnEngine
 from server.inference.model import Engine, Model
 from server.inference.schema import InputSchema
+from server.inference.signature import schema_from_signature
 from tests.support.models.forests import engine_of
 from tests.support.models.served_models import served_model
 
@@ -28,7 +29,7 @@ def schema_of(
     inputs = [
         {"name": name, "type": column_type, "required": name not in optional} for name, column_type in columns.items()
     ]
-    return InputSchema.from_signature(inputs, ranges or {})
+    return schema_from_signature(inputs, ranges or {})
 
 
 def model_of(name: str, schema: InputSchema, engine: Engine, example: list[Any]) -> Model:

@@ -17,7 +17,7 @@ from server.errors import InvalidRows
 from server.http.app import create_app
 from server.http.openapi import openapi_document
 from server.inference.rows import Prediction, Rows
-from server.inference.schema import InputSchema
+from server.inference.signature import schema_from_signature
 from server.settings import Settings
 from tests.support.models.served_models import served_model
 
@@ -27,7 +27,7 @@ with warnings.catch_warnings():
 
 MAX_ROWS = 3
 FLOAT32 = (2 - 2.0**-23) * 2.0**127
-SCHEMA = InputSchema.from_signature(
+SCHEMA = schema_from_signature(
     [
         {"name": "elevation", "type": "long"},
         {"name": "slope", "type": "double"},
@@ -217,7 +217,7 @@ def test_value_names_are_unique_and_valid() -> None:
     """Columns whose names are equal as class names, or have letters that are no ASCII, are named by their position."""
     names = ["a b", "A_b", "ä", "42", "long", "total"]
     columns = [{"name": name, "type": "double"} for name in names[:-1]] + [{"name": "total", "type": "long"}]
-    schema = InputSchema.from_signature(columns, {name: [0, 1] for name in names[:-1]})
+    schema = schema_from_signature(columns, {name: [0, 1] for name in names[:-1]})
     document = openapi_document(replace(MODEL, schema=schema, example=dict.fromkeys(names, 0)), 1)
     validate(document)
     assert [
@@ -249,7 +249,7 @@ def test_schema_rejects_what_the_parser_rejects(query: object) -> None:
 
 def test_model_without_metadata_has_a_valid_document() -> None:
     """The document of a model that has only a signature is valid, and has no ranges."""
-    schema = InputSchema.from_signature([{"type": "double"}, {"type": "double"}], {})
+    schema = schema_from_signature([{"type": "double"}, {"type": "double"}], {})
     document = openapi_document(replace(MODEL, schema=schema, trained_on=None, example={"0": 0.0, "1": 0.0}), 1)
     validate(document)
     assert document["components"]["schemas"]["FeatureList"] == {

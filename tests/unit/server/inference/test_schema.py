@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from server.errors import Fault, InvalidRows, ModelError
 from server.inference.columns import Column
 from server.inference.schema import MAX_FAULTS, InputSchema, ParsedRequest, RowTable
+from server.inference.signature import schema_from_signature
 from server.protocols.json_codec import decode, encode_problem
 
-COVERTYPE = InputSchema.from_signature(
+COVERTYPE = schema_from_signature(
     [{"type": "long", "name": name} for name in ("elevation", "slope", "soil_type")],
     {"elevation": [1859, 3858], "soil_type": [1, 40]},
 )
-MIXED = InputSchema.from_signature(
+MIXED = schema_from_signature(
     [
         {"type": "string", "name": "city"},
         {"type": "double", "name": "area", "required": True},
@@ -43,7 +44,7 @@ TYPE_RANGES = {
 
 
 def single_column_schema(type_name: str, limits: list[float] | None = None, required: bool = True) -> InputSchema:
-    return InputSchema.from_signature(
+    return schema_from_signature(
         [{"type": type_name, "name": "x", "required": required}], {} if limits is None else {"x": limits}
     )
 
@@ -328,7 +329,7 @@ def test_strict_policy_converts_no_types(change: dict[str, object], pointer: str
 @pytest.mark.parametrize("name", ["features", "instances"])
 def test_feature_named_like_a_wrapper_key_is_a_feature(name: str) -> None:
     """A feature called `features` or `instances` is read as a feature, and the other wrapper key still works."""
-    schema = InputSchema.from_signature([{"type": "double", "name": name}, {"type": "double", "name": "y"}], {})
+    schema = schema_from_signature([{"type": "double", "name": name}, {"type": "double", "name": "y"}], {})
     assert numbers_of(schema, {name: 1, "y": 2}) == [[1, 2]]
     wrapped = {"features": {"instances": [[1, 2]]}, "instances": {"features": [1, 2]}}[name]
     assert numbers_of(schema, wrapped) == [[1, 2]]
@@ -340,7 +341,7 @@ def test_feature_named_like_a_wrapper_key_is_a_feature(name: str) -> None:
 
 def test_unnamed_columns_are_called_by_position() -> None:
     """A column without a name is named after its index, and columns keep the signature's order."""
-    schema = InputSchema.from_signature([{"type": "double"}, {"type": "long", "name": "b"}], {})
+    schema = schema_from_signature([{"type": "double"}, {"type": "long", "name": "b"}], {})
     assert schema.names == ("0", "b")
     assert [column.required for column in schema.columns] == [True, True]
 
@@ -372,7 +373,7 @@ def test_unnamed_columns_are_called_by_position() -> None:
 def test_unsupported_signature_stops_the_start(inputs: list[dict[str, Any]] | None, ranges: Any, message: str) -> None:
     """A signature or a range that cannot be served raises ModelError with a one-line reason."""
     with pytest.raises(ModelError, match=message) as caught:
-        InputSchema.from_signature(inputs, ranges)
+        schema_from_signature(inputs, ranges)
     assert "\n" not in str(caught.value)
 
 
@@ -390,13 +391,13 @@ def test_malformed_observed_range_stops_the_start(observed: Any, message: str) -
     """An observed range that is malformed, or lies outside the enforced one, raises ModelError."""
     inputs = [{"type": "double", "name": "x"}, {"type": "string", "name": "city"}]
     with pytest.raises(ModelError, match=message):
-        InputSchema.from_signature(inputs, {"x": [0, 10]}, observed)
+        schema_from_signature(inputs, {"x": [0, 10]}, observed)
 
 
 def test_observed_range_refuses_no_value() -> None:
     """What was observed in training is known for a column, and values outside it are accepted."""
     inputs = [{"type": "double", "name": name} for name in "abc"]
-    schema = InputSchema.from_signature(inputs, {"a": [0, 360], "b": [0, 9]}, {"a": [5, 400], "c": [1859, 3858]})
+    schema = schema_from_signature(inputs, {"a": [0, 360], "b": [0, 9]}, {"a": [5, 400], "c": [1859, 3858]})
     assert [column.observed for column in schema.columns] == [(5, 360), None, (1859, 3858)]
     assert [column.usual_range for column in schema.columns] == [(5, 360), (0, 9), (1859, 3858)]
     assert schema.parse({"features": [1, 0, 5000.5]}, 1).values == [[1, 0, 5000.5]]
@@ -444,7 +445,7 @@ ROWS = st.lists(
 def test_all_forms_preserve_the_sent_numbers(rows: list[list[float]]) -> None:
     """Parsed rows are exactly the numbers that were sent as JSON, in every request form."""
     types = {"whole": "long", "limited": "integer", "real": "double", "single": "float"}
-    schema = InputSchema.from_signature(
+    schema = schema_from_signature(
         [{"type": type_name, "name": name} for name, type_name in types.items()], {"limited": [0, 100]}
     )
     named = [dict(zip(types, row, strict=True)) for row in rows]
@@ -509,7 +510,7 @@ def schema_and_values(draw: st.DrawFn) -> tuple[InputSchema, list[object]]:
         f"c{i}": [-50, 50] for i, type_name in enumerate(types) if type_name in TYPE_RANGES and draw(st.booleans())
     }
     values = draw(st.sampled_from([VALUES, VALUES | EDGES | JSON]))
-    return InputSchema.from_signature(inputs, ranges), [draw(values) for _ in types]
+    return schema_from_signature(inputs, ranges), [draw(values) for _ in types]
 
 
 @given(schema_and_values())

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from server.http.app import create_app
 from server.inference.model import Model
 from server.inference.rows import Prediction, Rows
-from server.inference.schema import InputSchema
+from server.inference.signature import schema_from_signature
 from server.metrics.counts import PREDICTION_ROUTES, ROUTES
 from server.settings import Settings
 from server.system import cgroup
@@ -75,7 +75,7 @@ def numbers_model(engine: GatedEngine, **changes: Any) -> Model:
         "name": "numbers",
         "uri": "models:/numbers@champion",
         "trained_on": None,
-        "schema": InputSchema.from_signature([{"name": "x", "type": "double"}], {}),
+        "schema": schema_from_signature([{"name": "x", "type": "double"}], {}),
         "example": {"x": 1.0},
     }
     return served_model(engine, **fields | changes)

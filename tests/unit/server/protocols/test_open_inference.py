@@ -10,7 +10,7 @@ import pytest
 from server import __version__
 from server.http.app import create_app
 from server.inference.rows import Prediction, Rows
-from server.inference.schema import InputSchema
+from server.inference.signature import schema_from_signature
 from server.settings import Settings
 from tests.support.models.mirror_app import ROW, Mirror, TestClient, client_of, model_of
 
@@ -36,7 +36,7 @@ class Sum:
 
 SIGNATURE = [{"name": "a", "type": "long"}, {"name": "b", "type": "double"}]
 TWO_COLUMNS: dict[str, Any] = {
-    "schema": InputSchema.from_signature(SIGNATURE, {"a": [0, 9]}),
+    "schema": schema_from_signature(SIGNATURE, {"a": [0, 9]}),
     "example": {"a": 1, "b": 2.0},
     "name": "sum",
 }

@@ -39,7 +39,7 @@ from server.errors import (
 from server.inference.batcher import Batcher
 from server.inference.model import Model
 from server.inference.rows import Prediction, Row, Rows
-from server.inference.schema import InputSchema
+from server.inference.signature import schema_from_signature
 from server.protocols.endpoint import Endpoint
 from server.protocols.predict import PredictProtocol
 from server.protocols.request_body import content_type_and_length, read_body
@@ -81,7 +81,7 @@ def double(engine: Double) -> Model:
         version="4",
         uri="models:/double/4",
         trained_on=None,
-        schema=InputSchema.from_signature([{"name": "x", "type": "double"}], {"x": [-100, 100]}),
+        schema=schema_from_signature([{"name": "x", "type": "double"}], {"x": [-100, 100]}),
         example={"x": 0.0},
     )
 

@@ -19,7 +19,7 @@ from uvicorn.config import Config
 
 from server.http.app import create_app
 from server.inference.rows import Prediction, Rows
-from server.inference.schema import InputSchema
+from server.inference.signature import schema_from_signature
 from server.settings import Settings
 from server.workers.balancing import ConnectionCounts
 from server.workers.connection import HttpConnection, JoiningTransport
@@ -34,7 +34,7 @@ TIMEOUT_SECONDS = 20  # a test that hangs fails after this time
 # Values of the batcher's limit (seconds) that make all predict calls run in the event loop, or all in the thread.
 INLINE_ALWAYS, INLINE_NEVER = float("inf"), -1.0
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
-SCHEMA = InputSchema.from_signature([{"name": "x", "type": "double"}], {})
+SCHEMA = schema_from_signature([{"name": "x", "type": "double"}], {})
 
 
 class Recorder(asyncio.Transport):

@@ -20,6 +20,7 @@ from deploy.models.compile.samples import draw_rows, read_csv
 from server.engines.sklearn import SklearnEngine
 from server.inference.rows import Rows
 from server.inference.schema import InputSchema
+from server.inference.signature import schema_from_signature
 from tests.support.models.forests import double_columns, numeric_rows, rows_of, schema_of, trees_of
 
 TYPES = {"soil": "string", "depth": "double", "zone": "long", "wet": "boolean", "acid": "double"}
@@ -137,7 +138,7 @@ def test_unknown_example_category_is_replaced(name: str, unknown: dict[str, Any]
 def test_drawn_values_stay_within_declared_ranges() -> None:
     """Drawn values stay within the ranges of the model's metadata, and integer columns get whole numbers."""
     inputs = [{"name": name, "type": type_name} for name, type_name in TYPES.items()]
-    schema = InputSchema.from_signature(inputs, {"depth": [-10, 10.5], "zone": [2, 3]})
+    schema = schema_from_signature(inputs, {"depth": [-10, 10.5], "zone": [2, 3]})
     example = rows_of(schema, FRAME[:1].assign(depth=0.0, zone=2))
     for name in ("unchanged", "any category", "scaled"):
         rows = draw_rows(schema, example, pack(MODELS[name], schema))
@@ -178,7 +179,7 @@ def test_drawn_rows_are_reproducible() -> None:
 def test_samples_without_forest_use_ranges_and_example(limits: dict[str, Any]) -> None:
     """Without a packed forest, rows are drawn from the declared ranges and around the example."""
     inputs = [{"name": name, "type": type_name} for name, type_name in TYPES.items()]
-    schema = InputSchema.from_signature(inputs, limits)
+    schema = schema_from_signature(inputs, limits)
     rows = draw_rows(schema, rows_of(schema, FRAME[:1].assign(depth=1.0)), None, 300)
     assert len(rows) == 301
     assert_valid(schema, rows)
