@@ -263,7 +263,7 @@ def test_model_without_metadata_has_a_valid_document() -> None:
 
 def test_feature_named_as_a_wrapper_is_a_feature() -> None:
     """A model with a feature ``features`` takes rows by name and ``instances``, but no row as ``features``."""
-    schema = InputSchema.from_signature([{"name": "features", "type": "double"}], {})
+    schema = schema_from_signature([{"name": "features", "type": "double"}], {})
     document = openapi_document(replace(MODEL, schema=schema, example={"features": 1.5}), 1)
     validate(document)
     forms = document["components"]["schemas"]["PredictRequest"]["anyOf"]
