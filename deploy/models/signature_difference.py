@@ -36,15 +36,15 @@ class _Column:
         text = self.type if self.required else f"optional {self.type}"
         return text if self.limits is None else f"{text} from {show(self.limits[0])} to {show(self.limits[1])}"
 
-    def accepts_all_of(self, other: _Column) -> bool:
-        """Return whether every value of the other column is valid for this one."""
-        if self.required and not other.required:
+    def accepts_all_of(self, served: _Column) -> bool:
+        """Return whether every value of the served column is valid for this one."""
+        if self.required and not served.required:
             return False
-        if self.type != other.type and self.type not in _WIDER_TYPES.get(other.type, ()):
+        if self.type != served.type and self.type not in _WIDER_TYPES.get(served.type, ()):
             return False
         low, high = self.limits or (-math.inf, math.inf)
-        other_low, other_high = other.limits or (-math.inf, math.inf)
-        return low <= other_low and other_high <= high
+        served_low, served_high = served.limits or (-math.inf, math.inf)
+        return low <= served_low and served_high <= high
 
 
 def describe_difference(served: Path, candidate: Path) -> str | None:
