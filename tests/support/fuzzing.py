@@ -6,12 +6,14 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 
-from schemathesis import BaseSchema, Config
+import numpy as np
+from schemathesis import BaseSchema, Config, HookContext
 from schemathesis.core.failures import Failure
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 
 _OFF = {"enabled": False}
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def config() -> Config:
@@ -79,6 +81,26 @@ class FuzzResult:
                 failure = check.failure_info.failure
                 text = f"{failure.operation}: {failure}\n{check.failure_info.code_sample}"
                 self.failures.setdefault(failure, text)
+
+
+def exclude_large_numbers(schema: BaseSchema) -> None:
+    """Generate no numbers that a float32 cannot hold: trees refuse them, which the schema of a double cannot say."""
+
+    def filter_body(_context: HookContext, body: object) -> bool:
+        return not _has_large_number(body)
+
+    schema.hook(filter_body)
+
+
+def _has_large_number(document: object) -> bool:
+    match document:
+        case int() | float():
+            return abs(document) > _LARGEST_FLOAT32
+        case dict():
+            return any(_has_large_number(value) for value in document.values())
+        case list():
+            return any(_has_large_number(value) for value in document)
+    return False
 
 
 def fuzz(schema: BaseSchema) -> FuzzResult:
