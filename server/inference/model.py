@@ -76,7 +76,7 @@ class Model:
         if not self.schema.is_positional:
             return self.example
         values = [self.example.get(name) for name in self.schema.names]
-        if not self.schema.takes_bare_values or self.schema.columns[0].type != "tensor":
+        if not self.schema.is_nested:
             return {"features": values}
         return {"features": values[0]}
 

@@ -15,8 +15,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from deploy.models.training import package
 from deploy.models.training.package import EXAMPLE
@@ -41,9 +46,32 @@ def save_covertype(path: Path) -> Path:
     return path
 
 
-MODELS: dict[str, Callable[[Path], Path]] = {"covertype": save_covertype, "strings": saved_models.mixed_columns}
+def save_tensor(path: Path) -> Path:
+    """Save a classifier that was fitted on an array, with the signature of arrays."""
+    rows, labels = load_iris(return_X_y=True)
+    return saved_models.save_sklearn(path, LogisticRegression(max_iter=1000).fit(rows, labels), rows)
+
+
+def save_texts(path: Path) -> Path:
+    """Save a classifier that takes an array of texts."""
+    texts = np.array(["a good film", "a bad film", "good", "bad"])
+    classifier = make_pipeline(CountVectorizer(), LogisticRegression()).fit(texts, [1, 0, 1, 0])
+    return saved_models.save_sklearn(path, classifier, texts)
+
+
+MODELS: dict[str, Callable[[Path], Path]] = {
+    "covertype": save_covertype,
+    "tensor": save_tensor,
+    "strings": saved_models.mixed_columns,
+    "texts": save_texts,
+}
 # A row as values in the model's order, for each model.
-ROWS: dict[str, list[Any]] = {"covertype": list(EXAMPLE), "strings": ["red", 3.5]}
+ROWS: dict[str, list[Any]] = {
+    "covertype": list(EXAMPLE),
+    "tensor": [5.1, 3.5, 1.4, 0.2],
+    "strings": ["red", 3.5],
+    "texts": ["a good film"],
+}
 
 
 @dataclass(frozen=True)

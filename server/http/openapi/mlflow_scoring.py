@@ -10,18 +10,19 @@ from collections.abc import Mapping
 from io import StringIO
 from typing import Any
 
-from server.http.openapi import rows
+from server.http.openapi import parameters, rows
 from server.http.openapi.parts import (
     any_of,
     array_schema,
     get_operation,
     object_schema,
-    open_object_schema,
     ref,
     response,
     value_schema,
 )
+from server.inference.columns import Column
 from server.inference.model import Model
+from server.inference.schema import Form, InputSchema
 from server.protocols.json_codec import JSON
 
 TAG = "mlflow"
@@ -50,7 +51,7 @@ def paths(model: Model) -> dict[str, Any]:
             "required": True,
             "content": {
                 JSON: {"schema": ref("InvocationRequest")},
-                "text/csv": {"schema": _TEXT, "example": _csv(model.example)},
+                "text/csv": {"schema": _TEXT, **_csv_example(model.example)},
             },
         },
         "responses": {
@@ -69,34 +70,57 @@ def paths(model: Model) -> dict[str, Any]:
 
 def schemas(model: Model, max_rows: int) -> dict[str, Any]:
     """Return the schemas of the four request forms, the response and the error."""
-    columns = [column.without_range() for column in model.schema.columns]
+    schema, nested = model.schema.lenient(), rows.nested_values(model.schema)
+
+    def schema_of(column: Column) -> Mapping[str, Any]:
+        return nested.get(column.name) or value_schema(column)
+
     size = {"minItems": 1, "maxItems": max_rows}
     records = array_schema(ref("InvocationRecord"), **size)
-    by_column = {column.name: array_schema(value_schema(column), **size) for column in columns}
+    listed = _listed_rows(schema, schema_of(schema.columns[0]), size)
     forms = {
         "InvocationDataframeSplit": {"dataframe_split": ref("DataframeSplit")},
         "InvocationDataframeRecords": {"dataframe_records": records},
-        "InvocationInstances": {"instances": records},
-        "InvocationInputs": {"inputs": any_of(ref("InputsByColumn"), records)},
+        "InvocationInstances": {"instances": any_of(records, *listed)},
+        "InvocationInputs": {"inputs": any_of(ref("InputsByColumn"), records, *listed)},
     }
-    optional = {"params": ref("InvocationParams")}
-    example = {"dataframe_split": {"columns": list(model.example), "data": [list(model.example.values())]}}
+    optional = {"params": any_of(ref("InvocationParams"), {"type": "null"})}
     return {
-        "InvocationRequest": {"oneOf": [ref(name) for name in forms], "examples": [example]},
+        "InvocationRequest": {"oneOf": [ref(name) for name in forms], "examples": [_example(model)]},
         **{name: object_schema(form, optional=optional) for name, form in forms.items()},
-        "InvocationParams": open_object_schema(),
+        "InvocationParams": parameters.open_schema(model.parameters),
         "DataframeSplit": object_schema(
             {"data": array_schema(array_schema(), **size)},
             optional={"columns": array_schema(_TEXT), "index": array_schema()},
         ),
-        "InputsByColumn": {**rows.by_name(columns), "properties": by_column},
-        "InvocationRecord": rows.by_name(columns),
+        "InputsByColumn": rows.by_name(schema, lambda column: array_schema(schema_of(column), **size)),
+        "InvocationRecord": rows.by_name(schema, schema_of),
         "InvocationResponse": object_schema({"predictions": array_schema()}),
         "MlflowError": object_schema(dict.fromkeys(("error_code", "message", "sqlstate", "error_class"), _TEXT)),
     }
 
 
-def _csv(example: Mapping[str, object]) -> str:
+def _listed_rows(schema: InputSchema, value: Mapping[str, Any], size: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return the schema of rows without names, if they are taken: lists of values, or values of the only column."""
+    if schema.takes_bare_values:
+        return [array_schema(value, **size)]
+    return [array_schema(array_schema(), **size)] if schema.takes_value_lists else []
+
+
+def _example(model: Model) -> dict[str, Any]:
+    """Return a body with the example as MLflow's client would send it: a table, or rows without names."""
+    values = list(model.example.values())
+    if model.schema.form is Form.RECORDS:
+        return {"dataframe_records" if isinstance(values[0], dict) else "instances": values}
+    if not model.schema.is_positional:
+        return {"dataframe_split": {"columns": list(model.example), "data": [values]}}
+    return {"inputs": values if model.schema.takes_bare_values else [values]}
+
+
+def _csv_example(example: Mapping[str, object]) -> dict[str, str]:
+    """Return the example as CSV, unless it has values that are lists or objects."""
+    if any(isinstance(value, list | dict) for value in example.values()):
+        return {}
     text = StringIO()
     csv.writer(text, lineterminator="\n").writerows([example.keys(), example.values()])
-    return text.getvalue()
+    return {"example": text.getvalue()}

@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from server.http.openapi.parts import array_schema, get_operation, object_schema, ref, response
+from server.http.openapi import parameters
+from server.http.openapi.parts import (
+    any_of,
+    array_schema,
+    get_operation,
+    object_schema,
+    open_object_schema,
+    ref,
+    response,
+)
 from server.inference.model import Model
 from server.protocols.json_codec import JSON
 from server.protocols.tensors import DATATYPES, example_tensors
@@ -76,6 +85,7 @@ def schemas(model: Model, _max_rows: int) -> dict[str, Any]:
                 optional={
                     "id": {"type": ["string", "null"]},
                     "outputs": {**array_schema(ref("V2RequestedOutput")), "type": ["array", "null"]},
+                    "parameters": any_of(ref("V2Parameters"), {"type": "null"}),
                 },
                 closed=False,
             ),
@@ -87,7 +97,8 @@ def schemas(model: Model, _max_rows: int) -> dict[str, Any]:
             {"model_name": _TEXT, "model_version": _TEXT, "outputs": array_schema(ref("V2OutputTensor"))},
             optional={"id": _TEXT},
         ),
-        "V2OutputTensor": object_schema(tensor),
+        "V2OutputTensor": object_schema(tensor, optional={"parameters": open_object_schema()}),
+        "V2Parameters": parameters.open_schema(model.parameters),
         "V2Datatype": {"type": "string", "enum": list(DATATYPES)},
         "V2ServerMetadata": object_schema({"name": _TEXT, "version": _TEXT, "extensions": array_schema(_TEXT)}),
         "V2ServerLive": object_schema({"live": _FLAG}),

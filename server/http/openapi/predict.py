@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from server.http.openapi import rows
+from server.http.openapi import parameters, rows
 from server.http.openapi.parts import (
     any_of,
     array_schema,
@@ -33,6 +33,12 @@ _CONFIDENCE = {
     "description": "The probability of the label, or of each output's label; null if the model has no probabilities",
     **any_of({"type": "number"}, array_schema({"type": ["number", "null"]}), {"type": "null"}),
 }
+_PROBABILITIES_PARAMETER = {
+    "name": "probabilities",
+    "in": "query",
+    "description": "Whether the answer has the probabilities of all classes; by default it has not",
+    "schema": {"type": "boolean"},
+}
 _PROBABILITIES = {
     "description": "The probability of each class, or a list with those of each output; null if the model has none",
     **any_of(ref("ClassProbabilities"), array_schema(ref("ClassProbabilities")), {"type": "null"}),
@@ -46,6 +52,7 @@ def paths(_model: Model) -> dict[str, Any]:
         "operationId": "predict",
         "summary": "Predict one row or many",
         "tags": [TAG],
+        "parameters": [_PROBABILITIES_PARAMETER],
         "requestBody": {"required": True, "content": {JSON: {"schema": ref("PredictRequest")}}},
         "responses": {
             "200": response(success, ref("PredictResponse")),
@@ -57,19 +64,19 @@ def paths(_model: Model) -> dict[str, Any]:
 
 def schemas(model: Model, max_rows: int) -> dict[str, Any]:
     """Return the schemas of the request forms and the two responses."""
-    wrapped = {
-        "features": ("PredictFeatureList", ref("FeatureList")),
-        "instances": ("PredictInstances", array_schema(ref("Row"), minItems=1, maxItems=max_rows)),
-    }
-    # A feature of the same name is not a wrapper.
-    forms = {
-        name: object_schema({key: schema}) for key, (name, schema) in wrapped.items() if key not in model.schema.names
-    }
     version = {"model_version": {"type": "string"}}
+    forms = _request_forms(model, max_rows)
+    params = {"PredictParams": parameters.closed_schema(model.parameters)} if model.parameters.declared else {}
+    # A row that is an object by itself needs no name.
+    whole_row = ["FeatureValue"] if model.schema.is_nested and model.schema.columns[0].type in ("object", "map") else []
     return {
         **rows.schemas(model),
         **forms,
-        "PredictRequest": {**any_of(ref("Features"), *map(ref, forms)), "examples": [model.example_request]},
+        **params,
+        "PredictRequest": {
+            **any_of(*map(ref, ["Features", *whole_row, *forms])),
+            "examples": [model.example_request],
+        },
         "PredictResponse": any_of(ref("Prediction"), ref("InstancePredictions")),
         "Prediction": object_schema(
             {"prediction": _LABEL, "confidence": ref("Confidence"), **version},
@@ -82,4 +89,18 @@ def schemas(model: Model, max_rows: int) -> dict[str, Any]:
         "Confidence": _CONFIDENCE,
         "Probabilities": _PROBABILITIES,
         "ClassProbabilities": open_object_schema({"type": "number"}),
+    }
+
+
+def _request_forms(model: Model, max_rows: int) -> dict[str, Any]:
+    """Return the schemas of the requests that wrap rows. A feature of the same name is not a wrapper."""
+    wrapped = {
+        "features": ("PredictFeatureList", rows.listed_row(model.schema)),
+        "instances": ("PredictInstances", array_schema(ref("Row"), minItems=1, maxItems=max_rows)),
+    }
+    params = {"params": any_of(ref("PredictParams"), {"type": "null"})} if model.parameters.declared else {}
+    return {
+        name: object_schema({key: schema}, optional=params)
+        for key, (name, schema) in wrapped.items()
+        if key not in model.schema.names
     }

@@ -30,7 +30,7 @@ from deploy.models.training.synthetic import generate
 REQUIREMENTS = ["scikit-learn"]  # stated, since MLflow would take long to infer them
 
 
-def save_sklearn(path: Path, estimator: Any, example: pd.DataFrame) -> Path:
+def save_sklearn(path: Path, estimator: Any, example: Any) -> Path:
     """Save an estimator as cloudpickle, which needs no list of trusted types, and return the path."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -39,7 +39,7 @@ def save_sklearn(path: Path, estimator: Any, example: pd.DataFrame) -> Path:
             path,
             serialization_format="cloudpickle",
             signature=infer_signature(example, estimator.predict(example)),
-            input_example=example.iloc[:1],
+            input_example=example[:1],
             pip_requirements=REQUIREMENTS,
         )
     return path

@@ -217,7 +217,7 @@ def test_value_names_are_unique_and_valid() -> None:
     """Columns whose names are equal as class names, or have letters that are no ASCII, are named by their position."""
     names = ["a b", "A_b", "ä", "42", "long", "total"]
     columns = [{"name": name, "type": "double"} for name in names[:-1]] + [{"name": "total", "type": "long"}]
-    schema = schema_from_signature(columns, {name: [0, 1] for name in names[:-1]})
+    schema = schema_from_signature(columns, {name: [0, i + 1] for i, name in enumerate(names[:-1])})
     document = openapi_document(replace(MODEL, schema=schema, example=dict.fromkeys(names, 0)), 1)
     validate(document)
     assert [
