@@ -87,7 +87,7 @@ def _prepare(options: ModelOptions, folder: Path) -> None:
     columns, forest = fitted.pipeline.named_steps["columns"], fitted.pipeline.named_steps["forest"]
     np.save(folder / "features.npy", columns.transform(fitted.x_held[order]).astype(np.float32))
     _log("converting to ONNX")
-    schema = MLmodel.read(folder / "model").schema
+    schema = MLmodel.read(folder / "model").require_schema()
     checked = Rows(fitted.x_held[:1000], np.empty((1000, 0), dtype=np.object_))
     reference = SklearnEngine(fitted.pipeline, schema)
     companion.add_onnx(folder / "model", reference, schema, lambda _: checked, "held-out rows")

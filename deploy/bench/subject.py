@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from deploy.bench.plan import Plan
 from deploy.models.ensure import ensure_model
 from deploy.options import ModelOptions
 from server.engines.companion import FLAVORS
-from server.engines.loading import suitable_engines
+from server.engines.loading import load_model, suitable_engines
 from server.inference.columns import Column
+from server.inference.schema import InputSchema
 from server.model_store.copies import Copy
 from server.model_store.mlmodel import MLmodel
 from server.settings import Settings
@@ -25,7 +27,7 @@ _RANDOM_ROWS = 1000
 _MAX_FILE_ROWS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Subject:
     """A copy of a model, and its MLmodel file."""
 
@@ -51,6 +53,15 @@ class Subject:
         if settings.engine != "auto" or plan.quick:
             return [settings.engine]
         return suitable_engines(self.mlmodel)
+
+    @cached_property
+    def input(self) -> tuple[InputSchema, Mapping[str, object]]:
+        """The model's columns, and an example by name. A model is loaded only if its signature does not tell them."""
+        schema, example = self.mlmodel.schema, self.mlmodel.example
+        if schema is not None and all(column.is_number or column.is_string for column in schema.columns):
+            return schema, example if isinstance(example, dict) else {}
+        model = load_model(self.copy, "auto")
+        return model.schema, model.example
 
     @property
     def nodes(self) -> int | None:
@@ -91,7 +102,7 @@ class Subject:
         # Imported here because it imports pandas and scikit-learn.
         from deploy.models.compile import samples  # noqa: PLC0415
 
-        schema = self.mlmodel.schema
+        schema, _ = self.input
         rows = samples.read_csv_rows(data, schema)
         chosen = random.Random(0).sample(rows, min(len(rows), _MAX_FILE_ROWS))
         return [dict(zip(schema.names, row, strict=True)) for row in chosen]
@@ -99,14 +110,13 @@ class Subject:
     def documents(self, count: int) -> list[dict[str, object]]:
         """Return valid random rows, uniform in the observed range of each feature, the same in every run."""
         generator = random.Random(0)
-        example = self.mlmodel.example if isinstance(self.mlmodel.example, dict) else {}
-        columns = self.mlmodel.schema.columns
-        return [{column.name: _draw(column, generator, example) for column in columns} for _ in range(count)]
+        schema, example = self.input
+        return [{column.name: _draw(column, generator, example) for column in schema.columns} for _ in range(count)]
 
 
 def _draw(column: Column, generator: random.Random, example: Mapping[str, object]) -> object:
-    if column.is_string:
-        return example.get(column.name) or "string"  # other strings may be categories that the model does not know
+    if not column.is_number:  # other values may be of a type, or categories, that the model does not know
+        return example.get(column.name, "string")
     if column.type == "boolean":
         return generator.random() < 0.5
     low, high = column.usual_range or (0, 1)

@@ -37,6 +37,16 @@ class MLmodel:
     name: str | None = None
     parameters: Parameters = NO_PARAMETERS
 
+    def require_schema(self) -> InputSchema:
+        """Return the schema of the signature.
+
+        Raises:
+            ModelError: the model has no signature.
+        """
+        if self.schema is None:
+            raise ModelError("the model has no signature")
+        return self.schema
+
     @classmethod
     def read(cls, folder: Path) -> MLmodel:
         """Read ``folder/MLmodel`` and the input example beside it.

@@ -15,7 +15,7 @@ from deploy.models.compile.features import NotCompilable
 from deploy.models.compile.packing import pack
 from deploy.models.compile.parity import Check, Compiled, compare
 from server.engines import forest
-from server.engines.companion import FLAVORS, LAYOUT_VERSION, model_digest
+from server.engines.companion import FLAVORS, LAYOUT_VERSION, model_digest, record_of_inputs
 from server.engines.packed import PackedForest
 from server.engines.sklearn import SklearnEngine
 from server.errors import ModelError, first_line
@@ -43,7 +43,7 @@ def add_forest(
     check = _check(reference, forest.create_engine(packed, schema), make_rows(packed), rows_source)
     if not check.passed:
         raise _disagreement("forest", check)
-    _write(folder, "forest", packed.save, check)
+    _write(folder, "forest", packed.save, check, schema)
     return check
 
 
@@ -67,7 +67,7 @@ def add_onnx(
     for converted in conversions(reference.estimator, schema):
         check = _check(reference, converted.engine(schema), make_rows(None), rows_source)
         if check.passed:
-            _write(folder, "onnx", converted.save, check)
+            _write(folder, "onnx", converted.save, check, schema)
             return check
     raise _disagreement("onnx", check)
 
@@ -84,18 +84,21 @@ def _disagreement(engine: str, check: Check) -> ModelError:
     return ModelError(f"the form compiled for the engine {engine} does not agree with the model: {check}")
 
 
-def _write(folder: Path, engine: str, save: Callable[[Path], None], check: Check) -> None:
+def _write(folder: Path, engine: str, save: Callable[[Path], None], check: Check, schema: InputSchema) -> None:
     """Replace the engine's companion by the files that ``save`` writes, and record the check that it passed."""
     data = folder / engine
     shutil.rmtree(data, ignore_errors=True)
     save(data)
     model = Model.load(str(folder))
+    mlmodel = MLmodel.read(folder)
+    inputs = {} if mlmodel.schema else {"inputs": record_of_inputs(schema)}
     model.add_flavor(
         FLAVORS[engine],
         layout=LAYOUT_VERSION,
         data=engine,
         digest=folder_digest(data),
-        model_digest=model_digest(MLmodel.read(folder)),
+        model_digest=model_digest(mlmodel),
         check=check.to_json(),
+        **inputs,
     )
     model.save(str(folder / "MLmodel"))

@@ -41,25 +41,32 @@ class Formulas:
     """The formulas of all features of the trees, after the steps of the pipeline.
 
     ``features`` are the inputs of the trees. ``known_categories`` are the categories of columns that accept no others;
-    ``unused_categories`` are those of them that no tree uses. ``columns`` are the schema's number columns, then its
-    string columns; ``codes`` has, for each string column, the code of each category.
+    ``unused_categories`` are those of them that no tree uses. ``columns`` are the schema's number columns, then all
+    others; ``codes`` has, for each of those, the code of each category, or None if its values are numbers.
     """
 
     schema: InputSchema
     features: list[Feature] = field(default_factory=list)
     unused_categories: list[Feature] = field(default_factory=list)
-    codes: list[dict[str, int]] = field(init=False)
+    codes: list[dict[str, int] | None] = field(init=False)
     columns: list[Column] = field(init=False)
     known_categories: list[Feature] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        strings = [column for column in self.schema.columns if column.is_string]
-        self.columns = [column for column in self.schema.columns if not column.is_string] + strings
-        self.codes = [{} for _ in strings]
+        objects = [column for column in self.schema.columns if not column.is_number]
+        self.columns = [column for column in self.schema.columns if column.is_number] + objects
+        self.codes = [{} if column.is_string else None for column in objects]
 
     def is_string(self, feature: Feature) -> bool:
-        """Return whether the feature is computed from a string column."""
-        return self.columns[feature.column].is_string
+        """Return whether the feature is computed from a column of strings: by its type, or by its categories."""
+        index = feature.column - len(self.columns)  # Counted from the end: number columns come first.
+        return -index <= len(self.codes) and self.codes[index] is not None
+
+    def set_categories(self, feature: Feature, categories: Sequence[Any]) -> None:
+        """Note the categories of a feature's column, whose type they tell if the model has no signature."""
+        is_untyped = self.columns[feature.column].type == "any" and not self.is_string(feature)
+        if is_untyped and all(isinstance(value, str) for value in categories):
+            self.codes[feature.column - len(self.columns)] = {}
 
     def name(self, feature: Feature) -> str:
         """Return the quoted name of the feature's column, for error messages."""
@@ -94,6 +101,8 @@ def derive_formulas(steps: Sequence[Any], schema: InputSchema, names: Sequence[s
     for column in schema.columns:
         if not column.required:
             raise NotCompilable(f"column {column.name!r} is optional, and compiled trees accept no missing values")
+        if not (column.is_number or column.is_string or column.type == "any"):
+            raise NotCompilable(f"column {column.name!r} has the type {column.type}, which compiled trees do not take")
     formulas = Formulas(schema)
     inputs = {column.name: Feature(kernel.COPY, i) for i, column in enumerate(formulas.columns)}
     names = schema.names if names is None else [str(name) for name in names]
@@ -183,6 +192,7 @@ def _one_hot_encoder(step: OneHotEncoder, features: list[Feature], formulas: For
     dropped_indices = step.drop_idx_ if step.drop_idx_ is not None else [None] * len(features)
     operation = kernel.EQUALS_KNOWN if step.handle_unknown == "error" else kernel.EQUALS
     for feature, categories, dropped_index in zip(features, step.categories_, dropped_indices, strict=True):
+        formulas.set_categories(feature, categories)
         _require_float64_copy(feature, step, formulas)
         column_features = [Feature(operation, feature.column, _code(value, feature, formulas)) for value in categories]
         if operation == kernel.EQUALS_KNOWN:
@@ -200,8 +210,8 @@ def _code(category: Any, feature: Feature, formulas: Formulas) -> float:
     if formulas.is_string(feature):
         if not isinstance(category, str):
             raise NotCompilable(f"string column {formulas.name(feature)} has the category {category!r}")
-        codes = formulas.codes[feature.column - len(formulas.columns)]  # Counted from the end: strings come last.
-        return float(codes.setdefault(category, len(codes)))
+        codes = formulas.codes[feature.column - len(formulas.columns)]
+        return math.nan if codes is None else float(codes.setdefault(category, len(codes)))
     try:
         number = float(category)
     except (TypeError, ValueError):

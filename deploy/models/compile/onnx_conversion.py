@@ -15,6 +15,7 @@ from deploy.models.compile.features import NotCompilable
 from server.engines import onnx
 from server.engines.onnx import ALL_COLUMNS, OnnxEngine
 from server.errors import first_line
+from server.inference.columns import Column
 from server.inference.schema import InputSchema
 
 _TENSORS = {
@@ -54,8 +55,9 @@ def conversions(estimator: Any, schema: InputSchema) -> Iterator[Converted]:
     Raises:
         NotCompilable: both conversions failed, with skl2onnx's reason.
     """
-    if optional := [column.name for column in schema.columns if not column.required]:
-        raise NotCompilable(f"column {optional[0]!r} is optional, and the check has no rows with missing values")
+    for column in schema.columns:
+        if reason := _obstacle(column):
+            raise NotCompilable(f"column {column.name!r} {reason}")
     if hasattr(estimator, "classes_") and not hasattr(estimator, "predict_proba"):
         raise NotCompilable(f"the classifier {type(estimator).__name__} has no probabilities")
     reasons = []
@@ -69,6 +71,15 @@ def conversions(estimator: Any, schema: InputSchema) -> Iterator[Converted]:
             yield converted
     if len(reasons) == 2:
         raise NotCompilable(f"the conversion to ONNX failed: {reasons[-1]}")
+
+
+def _obstacle(column: Column) -> str | None:
+    if not column.required:
+        return "is optional, and the check has no rows with missing values"
+    if not (column.is_number or column.is_string):
+        reason = "has no type" if column.type == "any" else f"has the type {column.type}"
+        return f"{reason}, and an ONNX model needs numbers or strings"
+    return None
 
 
 def _convert(estimator: Any, schema: InputSchema, precision: str) -> Converted:

@@ -67,7 +67,7 @@ def _read_frame(path: Path, schema: InputSchema) -> pd.DataFrame:
 
 def _values(series: pd.Series[Any], column: Column) -> list[object]:
     """Return a column's cells as a JSON request would have them: numbers if possible, and None for an empty cell."""
-    if column.is_string or series.dtype == np.bool_:
+    if column.is_string or series.dtype == np.bool_ or column.type in ("datetime", "binary"):
         return list(series.tolist())
     numbers = pd.to_numeric(series, errors="coerce")
     cells = zip(series.tolist(), numbers.tolist(), numbers.isna(), strict=True)
@@ -86,14 +86,19 @@ def draw_rows(schema: InputSchema, example: Rows, forest: PackedForest | None, c
     left out if the forest rejects it.
     """
     rng = np.random.default_rng(0)
-    number_columns = [column for column in schema.columns if not column.is_string]
+    number_columns = [column for column in schema.columns if column.is_number]
+    object_columns = [column for column in schema.columns if not column.is_number]
     numbers = np.empty((count, len(number_columns)))
     for index, column in enumerate(number_columns):
         numbers[:, index] = rng.choice(_number_choices(forest, index, column, example.numbers[0, index], rng), count)
     objects = np.empty((count, example.objects.shape[1]), dtype=np.object_)
-    for index in range(objects.shape[1]):
-        choices = _string_choices(forest, len(number_columns), index, str(example.objects[0, index]))
-        objects[:, index] = [choices[i] for i in rng.integers(len(choices), size=count)]
+    for j, column in enumerate(object_columns):
+        index, typical = len(number_columns) + j, example.objects[0, j]
+        if forest is None or forest.codes[j] is not None:
+            objects[:, j] = rng.choice(np.array(_string_choices(forest, index, j, typical), np.object_), count)
+        else:
+            number = float(typical) if isinstance(typical, int | float) else 0.0
+            objects[:, j] = rng.choice(_number_choices(forest, index, column, number, rng), count).tolist()
     rows = Rows(numbers, objects)
     return Rows.concatenate([example, rows]) if _accepts(forest, example) else rows
 
@@ -141,13 +146,15 @@ def _thresholds(forest: PackedForest, index: int) -> NDArray[np.float32]:
     return np.unique(thresholds.view(np.float32))
 
 
-def _string_choices(forest: PackedForest | None, number_count: int, index: int, typical: str) -> list[str]:
-    """Return each category of a string column, and an unknown category if the model accepts one."""
+def _string_choices(forest: PackedForest | None, index: int, j: int, typical: object) -> list[object]:
+    """Return each category of the column at ``index``, and an unknown category if the model accepts one.
+
+    ``j`` is the column's index among those that are not number columns.
+    """
     if forest is None:
         return [typical]
-    categories = [*forest.codes[index]]
-    has_known_categories = bool(_known_categories(forest, number_count + index))
-    return categories if has_known_categories else [*categories, typical, "an unknown category"]
+    categories: list[object] = [*(forest.codes[j] or ())]
+    return categories if _known_categories(forest, index) else [*categories, str(typical), "an unknown category"]
 
 
 def _known_categories(forest: PackedForest | None, column: int) -> list[float]:
@@ -160,6 +167,6 @@ def _accepts(forest: PackedForest | None, row: Rows) -> bool:
     """Return whether the row has a known category in each column that accepts no others."""
     if forest is None:
         return True
-    strings = [codes.get(str(value), -1) for codes, value in zip(forest.codes, row.objects[0], strict=False)]
-    values = [*row.numbers[0], *strings]
+    pairs = zip(forest.codes, row.objects[0], strict=False)
+    values = [*row.numbers[0], *(value if codes is None else codes.get(str(value), -1) for codes, value in pairs)]
     return all(not (known := _known_categories(forest, i)) or value in known for i, value in enumerate(values))

@@ -61,7 +61,7 @@ def save(fitted: Fitted, data: Covertype, folder: Path) -> None:
             "observed": observed(data),
         },
     )
-    served = MLmodel.read(folder).schema
+    served = MLmodel.read(folder).require_schema()
     held_out = Rows(fitted.x_held, np.empty((len(fitted.x_held), 0), dtype=np.object_))
     companion.add_forest(folder, SklearnEngine(fitted.pipeline, served), served, lambda _: held_out, "held-out rows")
 
