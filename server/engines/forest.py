@@ -43,6 +43,7 @@ class ForestEngine:
         self._forest = forest
         self._kernel_function = kernel_function
         numbers = [column for column in schema.columns if column.is_number]
+        self._number_count = len(numbers)
         self._columns = [*numbers, *(column for column in schema.columns if not column.is_number)]
         # Columns in which the one-hot step refuses values other than its categories.
         self._known = {f.column for f in forest.features if f.operation == kernel.EQUALS_KNOWN}
@@ -82,6 +83,18 @@ class ForestEngine:
     def outputs(self, rows: Rows) -> NDArray[np.float64]:
         """Return the probability of each class, n x classes; for a regressor, the value, n x 1."""
         return self._run_kernel(rows).totals[: len(rows)].copy()
+
+    def known_values(self) -> dict[str, object]:
+        """Return a category for each column that has categories."""
+        known = {}
+        for feature in reversed(self._forest.features):
+            if feature.operation in (kernel.EQUALS, kernel.EQUALS_KNOWN):
+                known[self._columns[feature.column].name] = self._category(feature.column, feature.first)
+        return known
+
+    def _category(self, column: int, code: float) -> object:
+        codes = self._forest.codes[column - len(self._columns)] if column >= self._number_count else None
+        return code if codes is None else next(name for name, number in codes.items() if number == code)
 
     def _run_kernel(self, rows: Rows) -> _OutputBuffers:
         values = np.ascontiguousarray(self._encode(rows))

@@ -9,13 +9,10 @@ import logging
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
-
 from server.engines.companion import FLAVORS
-from server.errors import CompanionRefused, InvalidRows, ModelError
-from server.inference.columns import Column, tensor_column
-from server.inference.model import Engine, Model
-from server.inference.schema import Form, InputSchema
+from server.errors import CompanionRefused, ModelError
+from server.inference.examples import logged_example, made_up_examples
+from server.inference.model import Engine, KnowsValues, Model
 from server.model_store.copies import Copy
 from server.model_store.mlmodel import MLmodel
 from server.settings import is_model_name
@@ -43,7 +40,9 @@ def load_model(copy: Copy, engine: str, kernel_cache: Path | None = None, name: 
     mlmodel = MLmodel.read(copy.model_folder)
     loaded = load_engine(mlmodel, engine, kernel_cache)
     schema = loaded.schema
-    example = _valid_example(mlmodel.example, schema)
+    example = logged_example(mlmodel.example, schema)
+    known_values = loaded.known_values() if isinstance(loaded, KnowsValues) else {}
+    candidates = (example,) if example else made_up_examples(schema, known_values)
     return Model(
         name=name or client_name(copy, mlmodel),
         version=copy.version,
@@ -53,7 +52,8 @@ def load_model(copy: Copy, engine: str, kernel_cache: Path | None = None, name: 
         stale=copy.stale,
         schema=schema,
         engine=loaded,
-        example=example or {column.name: _typical_value(column) for column in schema.columns},
+        example=candidates[0],
+        example_candidates=candidates,
         needs=copy.needs,
         example_is_synthetic=example is None,
         registered_name=copy.registered_name,
@@ -119,50 +119,3 @@ def _load(name: str, mlmodel: MLmodel, kernel_cache: Path | None) -> Engine:
     # Imported here, so that the libraries of other engines are not loaded.
     engine: Engine = import_module(f"server.engines.{name}").load(mlmodel, kernel_cache)
     return engine
-
-
-def _valid_example(example: object, schema: InputSchema) -> dict[str, object] | None:
-    """Return the first row that the model was logged with, by name, if it is a valid row, else None."""
-    if example is None:
-        return None
-    if schema.form is Form.RECORDS:
-        return {schema.names[0]: example}
-    if not isinstance(example, dict) or (schema.takes_bare_values and schema.names[0] not in example):
-        is_value = not isinstance(example, list) or (schema.takes_bare_values and schema.is_nested)
-        values = [example] if is_value else list(example)  # type: ignore[call-overload]
-        if len(values) != len(schema.columns):
-            return None
-        example = dict(zip(schema.names, values, strict=True))
-    try:
-        schema.parse(example, 1)
-    except InvalidRows:
-        return None
-    return example
-
-
-def _typical_value(column: Column) -> object:
-    """Return a made-up JSON value for a column, which the model may still refuse, as an unknown category."""
-    if column.type in _TYPICAL_VALUES:
-        return _TYPICAL_VALUES[column.type]
-    if column.type == "array":
-        return [] if column.items is None else [_typical_value(column.items)]
-    if column.type == "map":
-        return {} if column.items is None else {"key": _typical_value(column.items)}
-    if column.type == "object":
-        return {inner.name: _typical_value(inner) for inner in column.properties if inner.required}
-    if column.type == "tensor":
-        value = _typical_value(tensor_column(column.name, np.dtype(column.dtype)))
-        return np.full([max(size, 1) for size in column.shape], value).tolist()
-    low, high = column.usual_range or (0.0, 0.0)
-    middle = (low + high) / 2
-    return int(np.floor(middle)) if column.is_integer else middle
-
-
-# A column without a type gets a number, because most models take numbers.
-_TYPICAL_VALUES = {
-    "any": 0.0,
-    "string": "string",
-    "boolean": False,
-    "datetime": "2024-01-31T12:00:00",
-    "binary": "",
-}

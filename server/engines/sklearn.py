@@ -18,6 +18,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
 
+from server.engines.known_values import known_values
 from server.engines.model_input import to_array, to_model_input
 from server.engines.refused_rows import translated_row_errors
 from server.errors import ModelError, first_line
@@ -63,6 +64,10 @@ class SklearnEngine:
         if hasattr(self.estimator, "classes_"):
             return np.asarray(self.estimator.predict_proba(x), np.float64)
         return np.asarray(self.estimator.predict(x), np.float64).reshape(len(rows), -1)
+
+    def known_values(self) -> dict[str, object]:
+        """Return a value for each column of which the fitted steps tell one."""
+        return known_values(self.estimator, self.schema.names)
 
     def _input(self, rows: Rows) -> Any:
         if self.uses_pandas:

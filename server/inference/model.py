@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from server.inference.parameters import NO_PARAMETERS, Parameters
 from server.inference.rows import NO_OPTIONS, Options, Prediction, Row, Rows
@@ -31,13 +31,23 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsValues(Protocol):
+    """An engine that knows values of some columns, from which an example is made."""
+
+    def known_values(self) -> Mapping[str, object]:
+        """Return a value by column, such as a category that the model was fitted on."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A loaded model with its engine and its metadata.
 
     ``name`` is what clients call it, and ``registered_name`` its name in the registry, or None if it has none.
     ``example`` is a row, by name. If the model has no example, one is made up from its columns
-    (``example_is_synthetic``), which the model may refuse, as with a category that it does not know. ``stale`` and
+    (``example_is_synthetic``), which the model may refuse, as with a category that it does not know.
+    ``example_candidates`` are all rows to try as the example, the most likely first. ``stale`` and
     ``needs`` are those of :class:`server.model_store.copies.Copy`.
     """
 
@@ -50,6 +60,7 @@ class Model:
     schema: InputSchema
     engine: Engine
     example: dict[str, object]
+    example_candidates: tuple[dict[str, object], ...] = ()
     needs: int | None = None
     example_is_synthetic: bool = False
     registered_name: str | None = None
@@ -65,7 +76,13 @@ class Model:
     @property
     def example_row(self) -> Row:
         """The example as a row, for the warm-up."""
-        return self.schema.parse(self.example_request, 1).values[0]
+        return self.row_of(self.example)
+
+    def row_of(self, example: dict[str, object]) -> Row:
+        """Return an example as a row."""
+        if self.schema.form is Form.RECORDS:
+            return [*example.values()]
+        return self.schema.parse(example, 1).values[0]
 
     @property
     def example_request(self) -> dict[str, object]:
