@@ -94,7 +94,9 @@ class ForestEngine:
 
     def _category(self, column: int, code: float) -> object:
         codes = self._forest.codes[column - len(self._columns)] if column >= self._number_count else None
-        return code if codes is None else next(name for name, number in codes.items() if number == code)
+        if codes is None:
+            return int(code) if code.is_integer() else code
+        return next(name for name, number in codes.items() if number == code)
 
     def _run_kernel(self, rows: Rows) -> _OutputBuffers:
         values = np.ascontiguousarray(self._encode(rows))

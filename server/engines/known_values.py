@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.compose import ColumnTransformer
-from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.pipeline import Pipeline
 
 
 def known_values(estimator: Any, names: Sequence[str]) -> dict[str, object]:
@@ -26,9 +26,6 @@ def _known(step: Any, names: list[str]) -> Iterator[tuple[str, object]]:
     """Yield the known values of a step's columns. The first value of a column counts."""
     if isinstance(step, Pipeline):
         yield from _known(step.steps[0][1], names)
-    elif isinstance(step, FeatureUnion):
-        for _, part in step.transformer_list:
-            yield from _known(part, names)
     elif isinstance(step, ColumnTransformer):
         for _, part, selection in step.transformers_:
             yield from _known(part, _selected(selection, names))
@@ -37,11 +34,13 @@ def _known(step: Any, names: list[str]) -> Iterator[tuple[str, object]]:
     elif hasattr(step, "build_analyzer"):  # a vectorizer of text
         yield from ((name, "text") for name in names)
     else:
-        values = next(
-            (v for v in (getattr(step, a, None) for a in ("statistics_", "mean_", "center_")) if v is not None), None
-        )
-        if values is not None and len(values) == len(names):
-            yield from zip(names, values, strict=True)
+        yield from zip(names, _averages(step), strict=False)
+
+
+def _averages(step: Any) -> Sequence[object]:
+    """Return the average of each column, which imputers and scalers keep."""
+    kept = (getattr(step, attribute, None) for attribute in ("statistics_", "mean_", "center_"))
+    return next((list(values) for values in kept if isinstance(values, np.ndarray)), ())
 
 
 def _selected(selection: Any, names: list[str]) -> list[str]:
