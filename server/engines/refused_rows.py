@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
+
 from server.errors import Fault, InvalidRows, first_line
 from server.inference.columns import show
 from server.inference.rows import Rows
@@ -15,6 +17,8 @@ from server.inference.schema import InputSchema
 _VALUE_ERRORS = re.compile(r"Input (X )?contains (NaN|infinity)|Found unknown categor")
 _NOT_A_NUMBER = re.compile(r"could not convert string to float: (?:np\.str_\()?(['\"])(.*)\1")
 _MISSING_VALUE = re.compile(r"contains (NaN|infinity)|NoneType")
+# Beyond this, scikit-learn calls a number infinite where it computes in 32 bits.
+_FLOAT32 = float(np.finfo(np.float32).max)
 # What Python, NumPy, pandas and scikit-learn raise for values of an unexpected type.
 _TYPE_ERRORS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 
@@ -58,12 +62,20 @@ def _place(reason: str, rows: Rows, schema: InputSchema) -> tuple[int | None, st
         text = match[2]
         found = _find(rows, schema, lambda value: isinstance(value, str) and value == text)
     elif _MISSING_VALUE.search(reason):
-        found = _find(rows, schema, lambda value: value is None or value != value)  # noqa: PLR0124  (NaN)
+        found = _find(rows, schema, _is_missing) or _find(rows, schema, _is_large)
     else:
-        found = None
+        found = _find(rows, schema, lambda value: isinstance(value, list | dict)) if schema.is_loose else None
     if found is not None:
         return found
     return (0 if len(rows) == 1 else None), None
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value != value  # noqa: PLR0124  (NaN)
+
+
+def _is_large(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) > _FLOAT32
 
 
 def _find(rows: Rows, schema: InputSchema, matches: Callable[[object], bool]) -> tuple[int, str] | None:
