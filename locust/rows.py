@@ -22,6 +22,9 @@ Row = dict[str, object]
 
 # Where the model states no range for a number.
 _UNLIMITED = (0, 1000)
+_WIDEST = 1e9
+# The key of a feature's value in the example of the service's document.
+_EXAMPLE = "example"
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -35,14 +38,20 @@ def describe(place: SplitResult, tls: SSLContext | None, headers: Mapping[str, s
     asked = Request(f"{host}/openapi.json", headers=dict(headers))  # noqa: S310  (http or https, as was checked)
     try:
         with urlopen(asked, timeout=10, context=tls) as answer:  # noqa: S310
-            features: Mapping[str, Feature] = json.load(answer)["components"]["schemas"]["Features"]["properties"]
-    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
+            row = json.load(answer)["components"]["schemas"]["Features"]
+        example = row.get("examples", [{}])[0]
+        # A model that names no columns is asked for its example's.
+        features = row["properties"] or {name: {} for name in example}
+        return {name: {**feature, _EXAMPLE: example.get(name)} for name, feature in features.items()}
+    except (OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CannotStartError(f"{host} does not describe its model: {error}") from None
-    return features
 
 
 def drawn(features: Mapping[str, Feature], count: int) -> list[Row]:
-    """Random rows, each value within what training observed of its feature or, without that, in its range."""
+    """Random rows, each value within what training observed of its feature or, without that, in its range.
+
+    Values that are neither numbers nor booleans are those of the example.
+    """
     draws = {name: _draw(feature) for name, feature in features.items()}
     return [{name: draw() for name, draw in draws.items()} for _ in range(count)]
 
@@ -66,18 +75,27 @@ def read(path: Path, features: Mapping[str, Feature], count: int) -> list[Row]:
 
 
 def _draw(feature: Feature) -> Callable[[], object]:
+    example = feature.get(_EXAMPLE)
+    # A column without a type whose example is a number takes numbers.
+    if "type" not in feature and isinstance(example, int | float) and not isinstance(example, bool):
+        return lambda: random.uniform(0, 2 * abs(example) or 1)
     limits = feature.get("minimum", _UNLIMITED[0]), feature.get("maximum", _UNLIMITED[1])
     low, high = feature.get("x-observed", limits)
+    if high - low > _WIDEST:  # the range of a type, such as all 64-bit numbers
+        low, high = max(low, _UNLIMITED[0]), min(high, _UNLIMITED[1])
     draws: dict[str, Callable[[], object]] = {
         "integer": lambda: random.randint(math.ceil(low), math.floor(high)),
         "number": lambda: random.uniform(low, high),
         "boolean": lambda: random.random() < 0.5,
     }
-    return draws.get(_kind(feature), lambda: "string")
+    kind = _kind(feature)
+    return draws.get(kind, lambda: "string" if example is None and kind == "string" else example)
 
 
 def _kind(feature: Feature) -> str:
-    return str(feature["type"][0] if isinstance(feature["type"], list) else feature["type"])
+    """Name the JSON type of a feature; "" if it has none."""
+    kind = feature.get("type", "")
+    return str(kind[0] if isinstance(kind, list) else kind)
 
 
 def _places(path: Path, header: list[str], features: Mapping[str, Feature]) -> dict[str, int]:
@@ -117,4 +135,15 @@ def _value(text: str, kind: str) -> object:
         if text.lower() not in _BOOLEANS:
             raise ValueError(f"expected true or false, not {text!r}")
         return _BOOLEANS[text.lower()]
-    return text
+    if kind in ("array", "object"):
+        return json.loads(text)
+    return _number_or_text(text) if kind == "" else text
+
+
+def _number_or_text(text: str) -> object:
+    """A cell of a column without a type: a number if it reads as one."""
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() else number

@@ -25,6 +25,39 @@ def test_rows_are_drawn_within_the_ranges() -> None:
     assert {row["flag"] for row in drawn} == {True, False}
 
 
+def test_values_without_a_type_follow_the_example() -> None:
+    """A column without a type gets numbers around its example's, and text, dates and lists are the example's."""
+    features = {
+        "petal": {"example": 1.5},
+        "zero": {"example": 0},
+        "word": {"type": "string", "example": "pine"},
+        "when": {"type": "string", "format": "date-time", "example": "2024-01-31T12:00:00"},
+        "pixels": {"type": "array", "example": [1, 2]},
+        "any": {"example": "text"},
+    }
+    for row in rows.drawn(features, 50):
+        assert 0 <= float(str(row["petal"])) <= 3
+        assert 0 <= float(str(row["zero"])) <= 1
+        assert [row[name] for name in ("word", "when", "any")] == ["pine", "2024-01-31T12:00:00", "text"]
+        assert row["pixels"] == [1, 2]
+
+
+@pytest.mark.parametrize(("low", "high"), [(-3.4e38, 3.4e38), (-(2**53), 2**53)])
+def test_range_of_a_type_is_not_drawn_from(low: float, high: float) -> None:
+    """A column that only its type limits gets ordinary numbers, not those at the ends of 64 bits."""
+    features = {"x": {"type": "number", "minimum": low, "maximum": high}}
+    assert all(0 <= float(str(row["x"])) <= 1000 for row in rows.drawn(features, 50))
+
+
+def test_cells_without_a_type_are_numbers_if_they_read_as_one(tmp_path: Path) -> None:
+    """A file's cells in columns without a type become whole numbers, numbers or text, and lists are read as JSON."""
+    path = tmp_path / "rows.csv"
+    path.write_text('a,b,c,d\n1,2.5,pine,"[1, 2]"\n')
+    assert rows.read(path, {"a": {}, "b": {}, "c": {}, "d": {"type": "array"}}, 1) == [
+        {"a": 1, "b": 2.5, "c": "pine", "d": [1, 2]}
+    ]
+
+
 def test_rows_of_a_file_have_the_features_types(tmp_path: Path) -> None:
     """Cells of a file get the JSON types of their features, empty cells become null, and other columns are ignored."""
     path = tmp_path / "rows.csv"
