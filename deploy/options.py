@@ -86,7 +86,7 @@ class Options:
         "VERSION", Text(), "", "model version that `make promote` moves to",
     )] = ""
     force: Annotated[bool, Variable(
-        "FORCE", Switch(), "0", "1: promote a version even if its signature differs or its example fails",
+        "FORCE", Switch(), "0", "1: promote a version even if its signature differs",
     )] = False
     confirmed: Annotated[bool, Variable("YES", Switch(), "0", "1: `make clean` deletes without asking")] = False
     service: Annotated[str, Variable(

@@ -53,6 +53,10 @@ class ModelError(StartError):
     """A model that cannot be found or cannot be served."""
 
 
+class LoadError(ModelError):
+    """A model whose file does not load with this server's packages."""
+
+
 class CompanionRefused(ModelError):
     """A compiled form of the model that must not be used; the model itself may still be served."""
 

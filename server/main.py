@@ -19,6 +19,7 @@ from server.model_store.copies import Copy
 from server.model_store.resolve import resolve_in_child
 from server.settings import Settings
 from server.system import cgroup, memory_sizes
+from server.workers.trial import tried
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,13 @@ def _current_model(previous: Model, settings: Settings) -> Model:
 
 
 def _load(copy: Copy, settings: Settings) -> Model:
+    """Load the model and let it predict in a child process.
+
+    Raises:
+        ModelError: the model cannot be loaded, or cannot predict.
+    """
     model = load_model(copy, settings.engine, settings.kernels_dir, settings.model_name)
+    model = tried(model, copy.model_folder)
     logger.info(
         "model loaded: %s version %s, engine %s, trained on %s, process %d",
         model.name, model.version, model.engine.name, model.trained_on or "not recorded", os.getpid(),

@@ -1,7 +1,7 @@
 """``python -m deploy.models.promote check|accept|undo``: the registry's part of moving to another model version.
 
 - ``check VERSION`` tries the candidate and changes nothing. ``--before`` takes the previous version instead;
-  ``--served DIGEST`` names the model that answers now; ``--force`` accepts a different signature or a failing example.
+  ``--served DIGEST`` names the model that answers now; ``--force`` accepts a different signature.
 - ``accept`` points the alias or stage of MODEL_URI at the candidate. ``--current`` also writes ``current.json``, which
   replicas without a registry read.
 - ``undo`` restores what ``accept`` changed.

@@ -10,11 +10,12 @@ from importlib import import_module
 from pathlib import Path
 
 from server.engines.companion import FLAVORS
-from server.errors import CompanionRefused, ModelError
+from server.errors import CompanionRefused, LoadError, ModelError
 from server.inference.examples import logged_example, made_up_examples
 from server.inference.model import Engine, KnowsValues, Model
 from server.model_store.copies import Copy
 from server.model_store.mlmodel import MLmodel
+from server.model_store.versions import version_hint
 from server.settings import is_model_name
 
 logger = logging.getLogger(__name__)
@@ -117,5 +118,13 @@ def _require_available(choice: str, mlmodel: MLmodel) -> str:
 
 def _load(name: str, mlmodel: MLmodel, kernel_cache: Path | None) -> Engine:
     # Imported here, so that the libraries of other engines are not loaded.
-    engine: Engine = import_module(f"server.engines.{name}").load(mlmodel, kernel_cache)
+    module = import_module(f"server.engines.{name}")
+    try:
+        engine: Engine = module.load(mlmodel, kernel_cache)
+    except LoadError as error:
+        hint = version_hint(mlmodel.folder, mlmodel.flavors, name)
+        # A missing file has nothing to do with versions.
+        if hint is None or isinstance(error.__cause__, OSError):
+            raise
+        raise LoadError(f"{error}; {hint}") from error.__cause__
     return engine

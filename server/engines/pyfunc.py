@@ -9,7 +9,7 @@ from typing import Any
 
 from server.engines.model_input import to_model_input
 from server.engines.refused_rows import translated_row_errors
-from server.errors import ModelError, first_line
+from server.errors import LoadError, first_line
 from server.inference.rows import NO_OPTIONS, Options, Prediction, Rows
 from server.inference.schema import Form, InputSchema
 from server.inference.signature import schema_of_estimator, schema_of_example
@@ -46,7 +46,7 @@ def load(mlmodel: MLmodel, _kernel_cache: Path | None = None) -> PyfuncEngine:
     """Load the model with ``mlflow.pyfunc.load_model``.
 
     Raises:
-        ModelError: MLflow cannot load the model.
+        LoadError: MLflow cannot load the model.
     """
     # Imported here, because MLflow takes about 160 MB, which only this engine needs.
     import mlflow.pyfunc  # noqa: PLC0415
@@ -55,7 +55,7 @@ def load(mlmodel: MLmodel, _kernel_cache: Path | None = None) -> PyfuncEngine:
         model = mlflow.pyfunc.load_model(str(mlmodel.folder))
     except Exception as error:
         reason = first_line(error)
-        raise ModelError(f"the model does not load as a pyfunc: {type(error).__name__}: {reason}") from error
+        raise LoadError(f"the model does not load as a pyfunc: {type(error).__name__}: {reason}") from error
     return PyfuncEngine(model, mlmodel.schema or _schema_without_signature(model, mlmodel))
 
 

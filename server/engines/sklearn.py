@@ -21,7 +21,7 @@ from sklearn.tree import DecisionTreeClassifier
 from server.engines.known_values import known_values
 from server.engines.model_input import to_array, to_model_input
 from server.engines.refused_rows import translated_row_errors
-from server.errors import ModelError, first_line
+from server.errors import LoadError, ModelError, first_line
 from server.inference.rows import NO_OPTIONS, ClassProbabilities, Options, Prediction, Rows
 from server.inference.schema import Form, InputSchema
 from server.inference.signature import schema_of_estimator
@@ -137,7 +137,7 @@ def _read_estimator(path: Path, format_name: str, trusted: list[str] | None) -> 
             estimator = _FORMATS[format_name](path, trusted)
     except Exception as error:
         reason = first_line(error)
-        raise ModelError(f"the model's file {path.name} does not load: {type(error).__name__}: {reason}") from error
+        raise LoadError(f"the model's file {path.name} does not load: {type(error).__name__}: {reason}") from error
     for warning in caught[:1]:
         logger.warning("%s", str(warning.message).splitlines()[0])
     return estimator

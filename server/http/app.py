@@ -110,11 +110,14 @@ class ServiceRoutes:
         executor.shutdown(wait=False)
 
     async def _warm_up(self, batcher: Batcher) -> Prediction | None:
+        """Time the model on its example and return the prediction, or None if the model refused it before the fork."""
+        if not self._model.predicts_example:
+            return None
         try:
             return await batcher.warm_up(self._model.example_row)
         except Exception:
-            # The model may still predict real rows. Those that it cannot predict are answered with 500 and logged.
-            logger.exception("the model could not predict its own example; it is served anyway")
+            # The model predicted this row before the fork. An error here would keep every worker from booting.
+            logger.exception("the warm-up failed; all predict calls run in a thread")
             return None
 
     def metrics(self, request: Request) -> Response:

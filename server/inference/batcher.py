@@ -102,7 +102,7 @@ def _fastest_call(predict: PredictCall, rows: Sequence[Row]) -> float:
     return fastest
 
 
-# The cost before a model is timed, and of a model that cannot predict its own example: calls run in the thread.
+# The cost before a model is timed, and of a model that refuses its example: calls run in the thread.
 _UNKNOWN_COST = CallCost(float("inf"), 0.0)
 
 

@@ -47,8 +47,9 @@ class Model:
     ``name`` is what clients call it, and ``registered_name`` its name in the registry, or None if it has none.
     ``example`` is a row, by name. If the model has no example, one is made up from its columns
     (``example_is_synthetic``), which the model may refuse, as with a category that it does not know.
-    ``example_candidates`` are all rows to try as the example, the most likely first. ``stale`` and
-    ``needs`` are those of :class:`server.model_store.copies.Copy`.
+    ``example_candidates`` are all rows to try as the example, the most likely first. ``predicts_example`` is False if
+    the model refused all of them in the trial before the fork. ``stale`` and ``needs`` are those of
+    :class:`server.model_store.copies.Copy`.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Model:
     example_candidates: tuple[dict[str, object], ...] = ()
     needs: int | None = None
     example_is_synthetic: bool = False
+    predicts_example: bool = True
     registered_name: str | None = None
     parameters: Parameters = NO_PARAMETERS
 

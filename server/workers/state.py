@@ -15,7 +15,7 @@ class WorkerState:
     """The queue and the metrics of one worker; in a request it is ``scope["state"]["worker"]``.
 
     ``identity_headers`` are added to every answer. ``example`` is the prediction for the model's example, or None if
-    the model could not predict it. The server sets ``draining`` when the worker is about to stop.
+    the model refused it. The server sets ``draining`` when the worker is about to stop.
     """
 
     batcher: Batcher

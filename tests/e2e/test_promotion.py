@@ -40,7 +40,7 @@ ERROR_OF_VERSION = {
     "3": "the model cannot be served: the model's file model.pkl does not load",
     "4": "the model's files differ from those registered",
     "5": "its signature differs from the served model's: column soil_type is missing; FORCE=1 accepts it",
-    "6": "the model fails to predict its own example: ValueError: X has 12 features",
+    "6": "the model cannot predict its example: ValueError: X has 12 features",
     "7": "covertype version 7 was not promoted, and the previous version is served again: replica-1: ",
 }
 PARTLY_BROKEN = "8"  # loads in the first replica but not in the second

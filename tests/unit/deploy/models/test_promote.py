@@ -152,7 +152,6 @@ def test_check_copies_and_measures_the_candidate(two: Hills) -> None:
     measurement = checked["weight"]
     assert measurement["needs"] == copy.needs
     assert measurement["needs"] > 20 * M
-    assert measurement["fault"] is None
     assert json.loads(json.dumps(checked)) == checked
     assert two.state() == old_state
     assert old_state[0] == PointerState("1", None)
@@ -255,13 +254,13 @@ def test_model_without_a_signature_is_refused_even_when_forced(hills: Hills) -> 
         assert hills.refused_version(version, force=force).startswith("version 2 may not be promoted: ")
 
 
-def test_failing_example_is_refused_unless_forced(hills: Hills) -> None:
-    """A model that raises on its own example is refused with the error, unless forced."""
+@pytest.mark.parametrize("force", [False, True])
+def test_failing_example_is_refused_even_when_forced(hills: Hills, force: bool) -> None:
+    """A model that cannot predict its example is refused with its error, because no replica would serve it."""
     version = hills.register(cannot_predict, saved_input_example_info=EXAMPLE)
-    message = hills.refused_version(version)
-    assert message.startswith("version 2 may not be promoted: the model fails to predict its own example: ValueError: ")
-    assert "features" in message
-    assert "features" in hills.check(version, force=True)["weight"]["fault"]
+    assert hills.refused_version(version, force=force).startswith(
+        "version 2 may not be promoted: the model cannot be served: the model cannot predict its example: ValueError: "
+    )
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -359,8 +359,22 @@ def test_unexpected_error_is_logged_500_without_details(caplog: pytest.LogCaptur
         assert "LookupError" not in answer.text
         assert client.get("/health").status_code == 200
     assert caplog.messages.count("unexpected error, answered with 500: POST /predict") == 1
-    assert "the model could not predict its own example; it is served anyway" in caplog.messages
+    assert "the warm-up failed; all predict calls run in a thread" in caplog.messages
     assert "LookupError: secret of the model" in caplog.text
+
+
+def test_example_that_the_model_refused_is_not_warmed_up(caplog: pytest.LogCaptureFixture) -> None:
+    """A worker does not predict an example that the model refused before the fork, and predicts other rows."""
+
+    def answer(rows: Rows) -> Prediction:
+        calls.append(len(rows))
+        return Prediction([7] * len(rows), None)
+
+    calls: list[int] = []
+    with TestClient(create_app(SETTINGS, served_model(FakeEngine(answer), predicts_example=False))) as client:
+        assert calls == []
+        assert post(client, ROW).json()["prediction"] == 7
+    assert caplog.messages == []
 
 
 def test_rows_rejected_by_the_engine_are_a_422(caplog: pytest.LogCaptureFixture) -> None:
