@@ -133,8 +133,9 @@ def main() -> int:
     """Compile the model of this process's environment; return 0, or 1 after printing the error as one line."""
     set_mlflow_variables()
     try:
-        uri = compile_model(ModelOptions.read(os.environ))
-        _print_now(f"to serve it: make up MODEL_URI={uri}")
+        options = ModelOptions.read(os.environ)
+        uri = compile_model(options)
+        _print_now(f"to serve it: {_serving_commands(uri, options.settings.model_uri)}")
         _print_now(uri)
     except (CommandError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -145,6 +146,19 @@ def main() -> int:
         print(f"error: cannot keep the compiled model: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _serving_commands(uri: str, model_uri: str) -> str:
+    """Return the commands that serve the compiled model ``uri``: a promotion if MODEL_URI names an alias or a stage."""
+    # Imported here because it imports MLflow, which reads the variables that main() sets first.
+    from deploy.models.registry.pointer import Pointer  # noqa: PLC0415
+
+    up = f"make up MODEL_URI={uri}"
+    try:
+        Pointer.parse(model_uri)
+    except CommandError:
+        return up
+    return f"make promote VERSION={uri.rpartition('/')[2]}, where {model_uri} is served; elsewhere {up}"
 
 
 def _print_now(line: str) -> None:

@@ -15,7 +15,7 @@ from deploy.models.registry.client import connect_to_database, registry_errors
 from server.errors import RegistryError
 from server.model_store.copies import Copy
 from server.model_store.digest import DIGEST_TAG, folder_digest
-from server.settings import Settings
+from server.settings import Settings, is_model_name
 
 # The tag of a version that holds the result of the check after its training: "passed", or "failed: " and the reason.
 CHECK_TAG = "check"
@@ -57,8 +57,10 @@ def publish_compiled(folder: Path, source: Copy, settings: Settings) -> str:
     with registry_errors(settings.tracking_uri), mlflow.start_run(experiment_id=experiment) as run:
         mlflow.set_tag("forkcast.compiled_from", source.uri)
         if not source.registered:
-            mlflow.log_artifacts(str(folder), "model")
-            return f"runs:/{run.info.run_id}/model"
+            # The last part of the URI is what clients call the model, unless MODEL_NAME or MLmodel says otherwise.
+            name = source.name if is_model_name(source.name) else "model"
+            mlflow.log_artifacts(str(folder), name)
+            return f"runs:/{run.info.run_id}/{name}"
         source_tags = MlflowClient().get_model_version(source.name, source.version).tags
         tags = {**source_tags, "forkcast.compiled_from": source.version}
         version = register_folder(folder, source.name, run.info.run_id, tags)

@@ -299,6 +299,24 @@ def test_model_of_a_run_is_logged_to_a_new_run(registry: Registry) -> None:
     assert registry.client.get_run(uri.split("/")[1]).info.status == "FINISHED"
 
 
+def test_compiled_model_of_a_run_keeps_its_name(registry: Registry) -> None:
+    """Clients call the compiled form of a model of a run, or of a logged model, the same as the original."""
+    _ = registry.client  # sets MLflow's registry
+    with mlflow.start_run(experiment_id="1") as run, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logged = mlflow.sklearn.log_model(
+            forest(),
+            name="soil map",
+            signature=infer_signature(FRAME, LABELS),
+            serialization_format="cloudpickle",
+            pip_requirements=["scikit-learn"],
+        )
+    for original in (f"runs:/{run.info.run_id}/soil map", f"models:/{logged.model_id}"):
+        uri = compiler.compile_model(ModelOptions.read(registry.environ(original)))
+        names = [registry.served(each)[0].name for each in (original, uri)]
+        assert names == ["soil map", "soil map"]
+
+
 @pytest.mark.parametrize("form", ["{}", "{}/", "file://{}", "relative"])
 def test_folder_model_compiles_into_sibling_folder(
     local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
@@ -472,14 +490,24 @@ def run_main(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> int:
 def test_main_prints_the_new_uri_last(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The program prints the URI of the compiled model as its last line, and exits with status 0."""
+    """The program prints how to serve the compiled model, and its URI as the last line, and exits with status 0."""
     registry.register("main", forest())
+    registry.client.set_registered_model_alias("main", "best", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # stages are deprecated, but still in use
+        registry.client.transition_model_version_stage("main", "1", "Production")
     monkeypatch.setattr(compiler, "resolve_in_child", resolve_in_child)
     capfd.readouterr()
     assert run_main(monkeypatch, registry.environ("models:/main/1")) == 0
     out, err = capfd.readouterr()
-    assert out.splitlines()[-1] == "models:/main/2"
+    assert out.splitlines()[-2:] == ["to serve it: make up MODEL_URI=models:/main/2", "models:/main/2"]
     assert err == ""
+    for version, pointer in (("3", "models:/main@best"), ("4", "models:/main/Production")):
+        assert run_main(monkeypatch, registry.environ(pointer)) == 0
+        assert capfd.readouterr().out.splitlines()[-2] == (
+            f"to serve it: make promote VERSION={version}, where {pointer} is served; "
+            f"elsewhere make up MODEL_URI=models:/main/{version}"
+        )
     assert run_main(monkeypatch, environ_of(tmp_path, save(tmp_path / "soil", forest()))) == 0
     assert capfd.readouterr().out.splitlines()[-1] == str(tmp_path / "soil-compiled")
 
