@@ -63,7 +63,11 @@ class Failure:
     def of(cls, error: BaseException) -> Failure:
         """Return the failure that an exception of the model stands for."""
         if isinstance(error, InvalidRows):
-            return cls(FailureType.INVALID_ROW, _shorten(str(error)))
+            # An engine may take any error for one about the row, if the model's columns have no types.
+            cause = error.__cause__
+            if cause is None or _failure_type(cause) is FailureType.REFUSED_VALUES:
+                return cls(FailureType.INVALID_ROW, _shorten(str(error)))
+            error = cause
         return cls(_failure_type(error), _shorten(f"{type(error).__name__}: {first_line(error)}"))
 
 
