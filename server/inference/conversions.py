@@ -21,8 +21,12 @@ from server.inference.columns import Column, Policy, cast, describe_mismatch, sh
 
 # The years that numpy.datetime64 holds completely in nanoseconds, the unit of pandas and MLflow.
 _FIRST_YEAR, _LAST_YEAR = 1678, 2261
-# For each kind of dtype, the kinds of arrays that become it as a whole: their values need no check of each.
-_QUICK_KINDS: Mapping[str, str] = {"f": "fiu", "b": "b", "U": "U"}
+# For each kind of dtype, the types of values that NumPy converts to it as a whole: they need no check of each.
+_QUICK_TYPES: Mapping[str, frozenset[type]] = {
+    "f": frozenset({int, float}),
+    "b": frozenset({bool}),
+    "U": frozenset({str}),
+}
 
 
 class ValueMismatch(Exception):
@@ -123,17 +127,26 @@ def _to_tensor(column: Column, value: object, policy: Policy) -> NDArray[Any]:
     if isinstance(value, np.ndarray) and value.dtype == dtype:
         return value
     _check_shape(column, value)
-    if policy is Policy.LENIENT or dtype.kind in _QUICK_KINDS:
-        with contextlib.suppress(ValueError, TypeError, OverflowError):
-            array = np.array(value)
-            if policy is Policy.LENIENT or array.dtype.kind in _QUICK_KINDS[dtype.kind]:
-                return array.astype(dtype)
+    if policy is Policy.LENIENT or _value_types(value) <= _QUICK_TYPES.get(dtype.kind, frozenset()):
+        with contextlib.suppress(ValueError, TypeError, OverflowError), np.errstate(over="ignore"):
+            array = np.array(value).astype(dtype)
+            # A number beyond the dtype's range has become infinite.
+            if policy is Policy.LENIENT or dtype.kind != "f" or np.isfinite(array).all():
+                return array
     # The values are checked one by one, which is slow, and names the one that is wrong.
     element, shape = tensor_column(column.name, dtype), _shape(value)
     array = np.empty(shape, dtype)
     for index in product(*map(range, shape)):
         array[index] = _convert_element(element, value, index, policy)
     return array
+
+
+def _value_types(value: object) -> set[type]:
+    """Return the types of the values in nested lists."""
+    types = set(map(type, value)) if isinstance(value, list) else {type(value)}
+    if list not in types:
+        return types
+    return set().union(*map(_value_types, value))  # type: ignore[call-overload]
 
 
 def _convert_element(element: Column, value: Any, index: tuple[int, ...], policy: Policy) -> object:

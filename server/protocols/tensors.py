@@ -16,6 +16,7 @@ from server.errors import InvalidBody, InvalidJson
 from server.inference.columns import Column, show
 from server.inference.rows import Prediction
 from server.inference.schema import Form, InputSchema, RowTable
+from server.inference.signature import schema_of_names
 from server.protocols import json_codec
 
 # The datatype of a tensor for each column type of MLflow.
@@ -176,6 +177,8 @@ def _datatype(column: Column, example: Mapping[str, object]) -> str:
 
 def example_tensors(schema: InputSchema, example: Mapping[str, object]) -> list[dict[str, object]]:
     """Return the tensors of a request for one row: the example, without its missing optional values."""
+    if schema.form is Form.RECORDS and isinstance(record := example[schema.names[0]], dict):
+        return example_tensors(schema_of_names(list(record)), record)
     described = input_tensors(schema, example)
     if schema.is_positional:
         values = [example.get(name) for name in schema.names]
