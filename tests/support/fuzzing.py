@@ -16,8 +16,10 @@ _OFF = {"enabled": False}
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
-def config() -> Config:
+def config(*, only_predictions: bool = False) -> Config:
     """Return a configuration with all checks over the document's examples, boundary values and random requests.
+
+    ``only_predictions`` leaves out all GET requests.
 
     The environment variable ``FUZZ_EXAMPLES`` is the number of random requests per operation, ``FUZZ_SEED`` their seed.
     """
@@ -36,6 +38,7 @@ def config() -> Config:
                 "negative_data_rejection": {"expected-statuses": ["400", "413", "415", "422"]},
             },
             "operations": [
+                *([{"include-method": "GET", "enabled": False}] if only_predictions else []),
                 {
                     "include-path": "/invocations",
                     "checks": {

@@ -28,7 +28,8 @@ def schemas(model: Model) -> dict[str, Any]:
     """
     schema = model.schema
     if schema.form is Form.RECORDS:
-        return {"Features": by_name(schema), "Row": {}}
+        names = {"not": {"enum": ["features", "instances"]}}
+        return {"Features": {**by_name(schema), "propertyNames": names}, "Row": {}}
     forms = {"Features": {**by_name(schema), "additionalProperties": False}}
     values: dict[str, Any] = {}
     if not schema.is_nested:

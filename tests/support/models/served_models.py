@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from server.inference.model import Model
-from server.inference.rows import Prediction, Rows
+from server.inference.rows import NO_OPTIONS, Options, Prediction, Rows
 from server.inference.signature import schema_from_signature
 
 ROW = {"elevation": 2596, "slope": 3.5}
@@ -24,7 +24,7 @@ class FakeEngine:
     def __init__(self, answer: Callable[[Rows], Prediction] | None = None) -> None:
         self._answer = answer
 
-    def predict(self, rows: Rows) -> Prediction:
+    def predict(self, rows: Rows, options: Options = NO_OPTIONS) -> Prediction:
         if self._answer is not None:
             return self._answer(rows)
         return Prediction([int(elevation // 100) for elevation in rows.numbers[:, 0]], [0.95] * len(rows))
