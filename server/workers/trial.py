@@ -93,9 +93,10 @@ class Outcome:
 
 
 def tried(model: Model, folder: Path, timeout: float = TRIAL_TIMEOUT_SECONDS, inspect: Inspect | None = None) -> Model:
-    """Return the model, whose files are in ``folder``, with the first of its examples that it predicts in a child process.
+    """Return the model, whose files are in ``folder``, with the first of its examples that it predicts in a child.
 
-    A model that refuses the values of all its examples is returned, too, with a warning. ``inspect`` is called with the process id of the child, which has predicted and is still alive.
+    A model that refuses the values of all its examples is returned, too, with a warning. ``inspect`` is called with
+    the process id of the child, which has tried the examples and is still alive.
 
     Raises:
         ModelError: the model cannot predict; the message has its own error.
@@ -160,7 +161,8 @@ def predict_in_child(
 ) -> Outcome:
     """Predict the first of ``examples`` that does not fail, in a forked child, within ``timeout`` seconds in total.
 
-    ``predict`` returns the prediction for one example. ``inspect`` is called with the process id of the child while it is alive, if it reports an outcome.
+    ``predict`` returns the prediction for one example. ``inspect`` is called with the process id of the child while it
+    is alive, if it reports an outcome.
     """
     result_reader, result_writer = os.pipe()
     release_reader, release_writer = os.pipe()
