@@ -91,7 +91,7 @@ class Served:
         """Check that plain HTTP gets the same answer to each body, and that each protocol predicted."""
         for path, status, body, answer in exchanges:
             assert self.replica.ask("POST", path, body) == (status, answer)
-        predicted = {path.split("/")[1] for path, status, *_ in exchanges if status == 200}
+        predicted = {re.split("[/?]", path)[1] for path, status, *_ in exchanges if status == 200}
         assert predicted == {"predict", "invocations", "v2"}
 
 
@@ -154,25 +154,27 @@ def test_python_client_predicts(served: Served, python_client: ModuleType) -> No
     exchanges: list[Exchange] = []
     with python_client.Client(served.replica.address) as client:
 
-        def send(operation: str, path: str, body: Any) -> Any:
+        def send(operation: str, path: str, body: Any, **query: bool) -> Any:
             module = importlib.import_module(f"{package_name}.api.{operation}")
-            answer = module.sync_detailed(client=client, body=body)
+            answer = module.sync_detailed(client=client, body=body, **query)
             exchanges.append([path, answer.status_code, body.to_dict(), answer.parsed.to_dict()])
             return answer.parsed
 
         features = models.Features(**row)
-        one = send("predict.predict", "/predict", features)
-        assert isinstance(one, models.Prediction)
+        single = send("predict.predict", "/predict", features)
+        assert isinstance(single, models.Prediction)
         listed = send("predict.predict", "/predict", models.PredictFeatureList(values))
-        assert listed == one
-        many = send("predict.predict", "/predict", models.PredictInstances([features, values]))
-        assert many.predictions == [one.prediction] * 2
+        assert listed == single
+        several = send("predict.predict", "/predict", models.PredictInstances([features, values]))
+        assert several.predictions == [single.prediction] * 2
         records = models.InvocationDataframeRecords([models.InvocationRecord(**row)])
-        assert send("mlflow.invocations", "/invocations", records).predictions == [one.prediction]
+        assert send("mlflow.invocations", "/invocations", records).predictions == [single.prediction]
         infer = f"/v2/models/{served.name}/infer"
         tensors = models.V2InferRequest.from_dict(served.schemas["V2InferRequest"]["examples"][0])
         outputs = send("open_inference_protocol.v2_model_infer", infer, tensors).outputs
-        assert outputs[0].data == [one.prediction]
+        assert outputs[0].data == [single.prediction]
+        full = send("predict.predict", "/predict?probabilities=true", features, probabilities=True)
+        assert max(full.probabilities.to_dict().values()) == full.confidence
         problem = send("predict.predict", "/predict", models.PredictFeatureList([]))
         assert isinstance(problem, models.Problem)
         assert [error.pointer for error in problem.errors] == ["#/features"]

@@ -31,6 +31,12 @@ const places: string[] | undefined = error?.errors?.map(({ pointer }) => pointer
 print("/predict", refused, { ...row, aspect: 361 }, error);
 if (places?.[0] !== "#/aspect") throw new Error(`expected the place of the invalid value, got ${places}`);
 
+const { data: full, response: answered } = await client.POST("/predict", {
+  params: { query: { probabilities: true } },
+  body: row,
+});
+print("/predict?probabilities=true", answered, row, full);
+
 const { elevation, ...rest } = row;
 // @ts-expect-error: a row without the elevation is not valid
 const missing: Schemas["Features"] = rest;
