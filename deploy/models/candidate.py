@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from mlflow.tracking import MlflowClient
@@ -13,7 +12,7 @@ from deploy.errors import CommandError
 from deploy.models.registry.client import registry_errors
 from deploy.models.registry.pointer import Pointer
 from deploy.models.registry.versions import CHECK_TAG
-from deploy.models.signature_difference import describe_difference
+from deploy.models.signature_difference import describe_difference, describe_other_columns
 from deploy.models.weigh import Measurement, measure
 from deploy.options import ModelOptions
 from server.engines import companion
@@ -80,9 +79,14 @@ def examine(pointer: Pointer, version: str, options: ModelOptions, *, served: st
         raise RegistryError(copy.stale)
     _refuse_companion(copy)
     served_folder = Copies(settings.models_dir).path(served) if served else None
-    if served_folder and served_folder.is_dir() and not force:
-        _refuse_signature(served_folder, copy.model_folder)
+    if force or served_folder is None or not served_folder.is_dir():
+        served_folder = None  # nothing to compare with
+    if served_folder:
+        _refuse_difference(describe_difference(served_folder, copy.model_folder))
     measurement = measure(copy, options.environment)
+    if served_folder and MLmodel.read(copy.model_folder).schema is None:
+        served_columns = measure(replace(copy, model_folder=served_folder), options.environment).columns
+        _refuse_difference(describe_other_columns(served_columns, measurement.columns))
     return Candidate(replace(copy, needs=measurement.needs), measurement)
 
 
@@ -105,6 +109,6 @@ def _refuse_companion(copy: Copy) -> None:
             companion.find(mlmodel, engine)
 
 
-def _refuse_signature(served: Path, candidate: Path) -> None:
-    if difference := describe_difference(served, candidate):
+def _refuse_difference(difference: str | None) -> None:
+    if difference:
         raise CommandError(f"its signature differs from the served model's: {difference}; FORCE=1 accepts it")

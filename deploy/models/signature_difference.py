@@ -6,7 +6,7 @@ A signature that only widens is no difference: every request that the served mod
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,13 @@ class _Column:
         low, high = self.limits or (-math.inf, math.inf)
         served_low, served_high = served.limits or (-math.inf, math.inf)
         return low <= served_low and served_high <= high
+
+
+def describe_other_columns(served: Sequence[str], candidate: Sequence[str]) -> str | None:
+    """Describe how the columns of two models without signatures differ; None if they are the same, in this order."""
+    untyped = _Column("any", required=True, limits=None)
+    old, new = (dict.fromkeys(names, untyped) for names in (served, candidate))
+    return "; ".join(_differences("column", old, new, _Column.accepts_all_of)) or None
 
 
 def describe_difference(served: Path, candidate: Path) -> str | None:

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -35,15 +35,17 @@ _EVENT_LOOP_BYTES = 6 << 20
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The memory that a model needs (bytes).
+    """The memory that a model needs (bytes), and the names of its columns.
 
     ``needs`` is the total of a replica with one worker. ``model`` is the extra memory to load it beside another model,
-    ``worker`` that of one forked worker that predicts.
+    ``worker`` that of one forked worker that predicts. ``columns`` are those that the loaded model takes, which a model
+    without a signature tells in no other way.
     """
 
     needs: int
     model: int
     worker: int
+    columns: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON values, which the constructor accepts."""
@@ -113,6 +115,7 @@ def main() -> None:
         needs=max(loading_peak, master_and_worker) + _REPLICA_OVERHEAD_BYTES,
         model=max(loading_peak, master) - baseline + _RELOAD_OVERHEAD_BYTES + _REPLICA_OVERHEAD_BYTES,
         worker=master_and_worker - master + _EVENT_LOOP_BYTES,
+        columns=model.schema.names,
     )
     print(json.dumps(measurement.to_json()), file=output, flush=True)
     os._exit(0)  # A normal exit would wait for threads that the model may have started.

@@ -16,6 +16,7 @@ from server.inference.schema import InputSchema
 # Messages of scikit-learn's check of arrays and of its encoders, which raise plain ValueError.
 _VALUE_ERRORS = re.compile(r"Input (X )?contains (NaN|infinity)|Found unknown categor")
 _NOT_A_NUMBER = re.compile(r"could not convert string to float: (?:np\.str_\()?(['\"])(.*)\1")
+_TYPE_NAME = re.compile(r"'(int|float|bool|str|list|dict)'")
 _MISSING_VALUE = re.compile(r"contains (NaN|infinity)|NoneType")
 # Beyond this, scikit-learn calls a number infinite where it computes in 32 bits.
 _FLOAT32 = float(np.finfo(np.float32).max)
@@ -63,6 +64,9 @@ def _place(reason: str, rows: Rows, schema: InputSchema) -> tuple[int | None, st
         found = _find(rows, schema, lambda value: isinstance(value, str) and value == text)
     elif _MISSING_VALUE.search(reason):
         found = _find(rows, schema, _is_missing) or _find(rows, schema, _is_large)
+    elif match := _TYPE_NAME.search(reason):
+        type_name = match[1]
+        found = _find(rows, schema, lambda value: type(value).__name__ == type_name)
     else:
         found = _find(rows, schema, lambda value: isinstance(value, list | dict)) if schema.is_loose else None
     if found is not None:

@@ -35,6 +35,7 @@ with warnings.catch_warnings():
 
     from deploy.models import candidate
     from deploy.models.registry.pointer import Pointer, PointerState
+    from deploy.models.signature_difference import describe_other_columns
     from deploy.models.weigh import Measurement
 
 pytestmark = IGNORE_MLFLOW_WARNINGS
@@ -247,11 +248,21 @@ def test_changed_columns_are_accepted_if_no_model_is_served(hills: Hills) -> Non
         )
 
 
-def test_model_without_a_signature_is_refused_even_when_forced(hills: Hills) -> None:
-    """A model without a signature is refused even with force, because no replica could serve it."""
+def test_model_without_a_signature_is_promoted_only_with_force(hills: Hills) -> None:
+    """After a model with a signature, one without is refused, because clients may depend on it; force accepts it."""
     version = hills.register(signature=None)
-    for force in (False, True):
-        assert hills.refused_version(version, force=force).startswith("version 2 may not be promoted: ")
+    assert "the new model has no signature; FORCE=1 accepts it" in hills.refused_version(version)
+    assert hills.check(version, force=True)["weight"]["columns"] == ["x0"]
+
+
+def test_models_without_signatures_are_compared_by_their_columns(hills: Hills) -> None:
+    """Two models without a signature differ if the loaded models take other columns."""
+    unsigned = hills.register(signature=None)
+    hills.pointer.move(unsigned)
+    assert hills.check(hills.register(signature=None))
+    assert describe_other_columns(["x0"], ["x0"]) is None
+    assert describe_other_columns(["x0"], ["x0", "x1"]) == "column x1 is new"
+    assert describe_other_columns(["a", "b"], ["b", "a"]) == "its columns are in a different order"
 
 
 @pytest.mark.parametrize("force", [False, True])

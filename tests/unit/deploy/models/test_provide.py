@@ -124,9 +124,6 @@ def test_unservable_model_keeps_the_current_copy(
     old_record = record.read_bytes()
     other_model = tmp_path / "other"
     match fault:
-        case "unsigned":
-            write_model(other_model, signature=None)
-            message = "the model cannot be served: the model has no signature"
         case "broken":
             (write_model(other_model) / "model.pkl").write_bytes(b"no pickle")
             message = "the model cannot be served: "
