@@ -51,6 +51,10 @@ _EXPECTED: Mapping[str, str] = {
 _KIND_TYPES: Mapping[str, str] = {"b": "boolean", "U": "string", "S": "string", "O": "any", "M": "datetime"}
 
 
+# The value of a column that a row does not have.
+MISSING = object()
+
+
 class Policy(Enum):
     """The treatment of values of another type than their column's, and of columns that the model does not have.
 
@@ -132,7 +136,9 @@ class Column:
             return self.type in ("string", "any")
         if value_type is bool:
             return self.type in ("boolean", "any")
-        return (value is None and (not self.required or self.nullable)) or self.type == "any"
+        if value is None:
+            return not self.required or self.nullable or self.type == "any"
+        return self.type == "any" and value is not MISSING
 
     def without_range(self) -> Column:
         """Return this column without the range of the model's metadata, limited only by its type."""

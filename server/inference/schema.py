@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -16,14 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.errors import Fault, InvalidRows, SchemaMismatch
-from server.inference.columns import Column, Policy, show
+from server.inference.columns import MISSING, Column, Policy, show
 from server.inference.conversions import ValueMismatch, convert
 from server.inference.rows import Row, Rows
 
 # The most faults that one answer lists: enough to fix a client, and too few for an amplification attack.
 MAX_FAULTS = 20
-
-_MISSING = object()
 
 
 class Form(Enum):
@@ -92,12 +91,12 @@ class InputSchema:
         """The names of the features, in the signature's order."""
         return self._names
 
-    @property
+    @cached_property
     def is_typed(self) -> bool:
         """Whether the model says of each column which values it takes."""
         return all(column.type != "any" for column in self.columns)
 
-    @property
+    @cached_property
     def is_loose(self) -> bool:
         """Whether the model may refuse rows that are valid here, because its signature says too little about them."""
         return any(column.is_loose for column in self.columns)
@@ -107,7 +106,7 @@ class InputSchema:
         """Whether the columns have no names in the model, so that rows are usually lists."""
         return self.form in (Form.ARRAY, Form.LIST)
 
-    @property
+    @cached_property
     def takes_bare_values(self) -> bool:
         """Whether a row may be its only value, instead of a list or an object with that value."""
         return len(self.columns) == 1 and self.form is not Form.TENSORS
@@ -117,7 +116,7 @@ class InputSchema:
         """Whether MLflow's scoring protocol takes rows as lists of values: only without a column signature."""
         return self.form is not Form.TENSORS and (self.form is not Form.FRAME or not self.is_typed)
 
-    @property
+    @cached_property
     def is_nested(self) -> bool:
         """Whether the only value of a row is itself a list or an object."""
         return self.takes_bare_values and self.columns[0].type in ("tensor", "array", "object", "map")
@@ -200,7 +199,7 @@ class InputSchema:
         faults: list[Fault] = []
         rows = []
         for i, values in enumerate(_require_rows(table.rows, table.pointer, max_rows)):
-            row = [_MISSING if index is None else values[index] for index in indices]
+            row = [MISSING if index is None else values[index] for index in indices]
             rows.append(row)
             row_faults: list[Fault] = []
             self._check(row, indices, "", row_faults)
@@ -240,8 +239,8 @@ class InputSchema:
             row: list[object] = [*value.values()]
             self._check(row, value, pointer, faults)
             return row
-        row = [value.get(name, _MISSING) for name in self._names]
-        if len(value) != len(row) - row.count(_MISSING) and self.policy is Policy.STRICT:
+        row = [value.get(name, MISSING) for name in self._names]
+        if len(value) != len(row) - row.count(MISSING) and self.policy is Policy.STRICT:
             unknown = islice((name for name in value if name not in self._names), MAX_FAULTS)
             faults.extend(Fault("is not a feature of this model", f"{pointer}/{_escape(name)}") for name in unknown)
         self._check(row, self._names, pointer, faults)
@@ -271,10 +270,10 @@ class InputSchema:
         """
         for i, (column, key) in enumerate(zip(self.columns, keys, strict=True)):
             value = row[i]
-            if value is not _MISSING and column.accepts(value):
+            if column.accepts(value):
                 continue
             place = pointer if key is None else f"{pointer}/{_escape(key)}"
-            if value is not _MISSING:
+            if value is not MISSING:
                 try:
                     row[i] = convert(column, value, self.policy)
                 except ValueMismatch as error:

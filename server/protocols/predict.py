@@ -52,8 +52,10 @@ class PredictProtocol:
 
     def _read(self, body: bytes, *, probabilities: bool) -> PredictionRequest:
         request = self._model.schema.parse(json_codec.decode(body), self._max_rows)
-        params = self._model.parameters.parse(request.params, "#/params", Policy.STRICT)
-        options = self._model.options(request.values, probabilities=probabilities, params=params)
+        options = None
+        if probabilities or request.params is not None or not self._model.schema.is_typed:
+            params = self._model.parameters.parse(request.params, "#/params", Policy.STRICT)
+            options = self._model.options(request.values, probabilities=probabilities, params=params)
         write = self._encode[probabilities][request.has_instances]
         return PredictionRequest(request.values, write, options, "#/instances" if request.has_instances else None)
 
