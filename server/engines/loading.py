@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from server.engines.companion import FLAVORS
-from server.errors import CompanionRefused, LoadError, ModelError
+from server.errors import CompanionRefused, ForkcastError, LoadError, ModelError, first_line
 from server.inference.examples import logged_example, made_up_examples
 from server.inference.model import Engine, KnowsValues, Model
 from server.model_store.copies import Copy
@@ -127,4 +127,10 @@ def _load(name: str, mlmodel: MLmodel, kernel_cache: Path | None) -> Engine:
         if hint is None or isinstance(error.__cause__, OSError):
             raise
         raise LoadError(f"{error}; {hint}") from error.__cause__
+    except ForkcastError:
+        raise
+    except Exception as error:  # An attribute of a loaded estimator may raise anything.
+        hint = version_hint(mlmodel.folder, mlmodel.flavors, name)
+        reason = f"the model does not load with the engine {name}: {type(error).__name__}: {first_line(error)}"
+        raise LoadError(f"{reason}; {hint}" if hint else reason) from error
     return engine

@@ -37,14 +37,6 @@ def processes_of(stack: Stack) -> list[psutil.Process]:
     return processes
 
 
-def unsigned_model(stack: Stack, folder: Path) -> Path:
-    """Copy the stack's model to a folder without its signature, and return the folder."""
-    shutil.copytree(next((stack.var / "models").glob("*/model")), folder)
-    text = (folder / "MLmodel").read_text()
-    (folder / "MLmodel").write_text(text[: text.index("signature:")])
-    return folder
-
-
 def test_prediction_through_nginx_is_a_class(stack: Stack) -> None:
     """WORKSHOP_ROW, posted to Nginx, gets a class from 1 to 7 with a confidence and the version."""
     status, answer = stack.predict()
@@ -118,11 +110,11 @@ def test_restart_of_one_replica_fails_no_request(stack: Stack) -> None:
 def test_changed_setting_of_one_replica_fails_no_request(stack: Stack, tmp_path: Path) -> None:
     """A stack of one replica answers all requests while a setting changes, and while an invalid change is refused."""
     stack.make_ok("scale", "N=1")
-    folder = unsigned_model(stack, tmp_path / "model")
+    folder = saved_models.outdated_pipeline(tmp_path / "model")
     with Load(stack.port, **LOW_RATE) as load:
         load.wait_for(200)
         stack.make_ok("up", "MAX_PENDING=4000")
-        assert "the model has no signature" in stack.make_error("up", f"MODEL_URI={folder}")
+        assert "the model cannot predict its example: " in stack.make_error("up", f"MODEL_URI={folder}")
         load.wait_for(200)
     assert load.counts.failed == 0, load.counts
     assert set(stack.pids()) == {"replica-1", "nginx", "locust"}
@@ -376,11 +368,13 @@ def test_failed_up_gives_the_reason_and_leaves_no_process(tmp_path: Path, enviro
     assert processes_of(new_stack) == []
 
 
-def test_model_without_a_signature_is_refused(tmp_path: Path, stack: Stack) -> None:
-    """A model without a signature ends `make up` with one line, and no process remains."""
-    folder = unsigned_model(stack, tmp_path / "model")
+def test_model_that_cannot_predict_is_refused(tmp_path: Path) -> None:
+    """A model that cannot predict ends `make up` with one line that has its error, and no process remains."""
+    folder = saved_models.outdated_pipeline(tmp_path / "model")
     new_stack = Stack(tmp_path / "var", {"MODEL_URI": str(folder)})
-    assert "the model has no signature" in new_stack.make_error("up")
+    line = new_stack.make_error("up")
+    assert "replica-1 did not start: the model cannot predict its example: AttributeError: " in line
+    assert "it was logged with scikit-learn 1.3.2, and this server has " in line
     assert processes_of(new_stack) == []
 
 

@@ -6,8 +6,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pandas as pd
+import yaml
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's imports warn
@@ -92,6 +94,25 @@ def mixed_columns(path: Path) -> Path:
     return save_sklearn(path, make_pipeline(encoder, LogisticRegression(max_iter=1000)).fit(frame, labels), frame)
 
 
+def outdated_pipeline(path: Path, *, example: bool = True) -> Path:
+    """Save a pipeline whose ColumnTransformer lacks an attribute, as one that an older scikit-learn pickled.
+
+    It loads, and every prediction raises AttributeError.
+    """
+    pipeline = mixed_columns(path)
+    estimator = cloudpickle.loads((pipeline / "model.pkl").read_bytes())
+    del estimator.steps[0][1]._transformer_to_input_indices
+    (pipeline / "model.pkl").write_bytes(cloudpickle.dumps(estimator))
+    (pipeline / "requirements.txt").write_text("scikit-learn==1.3.2\n")
+    mlmodel = yaml.safe_load((pipeline / "MLmodel").read_text())
+    mlmodel["flavors"]["sklearn"]["sklearn_version"] = "1.3.2"
+    mlmodel["flavors"]["python_function"].pop("python_version")  # the tests may run on another one
+    if not example:
+        del mlmodel["saved_input_example_info"]
+    (pipeline / "MLmodel").write_text(yaml.safe_dump(mlmodel))
+    return pipeline
+
+
 class Doubling(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """A custom model that doubles its only column."""
 
@@ -118,11 +139,29 @@ class Refusing(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         return model_input["x"].to_numpy()
 
 
-def save_pyfunc(path: Path, model: mlflow.pyfunc.PythonModel) -> Path:
+class OnlyPositive(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """A custom model that raises for 0, the value of an example that is made up from its column."""
+
+    def predict(self, context: object, model_input: pd.DataFrame, params: object = None) -> Any:
+        if (model_input["x"] <= 0).any():
+            raise ValueError("expected a positive number")
+        return model_input["x"].to_numpy()
+
+
+class Crashing(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """A custom model whose process is killed by a signal when it predicts more than 1."""
+
+    def predict(self, context: object, model_input: pd.DataFrame, params: object = None) -> Any:
+        import os  # noqa: PLC0415  (this method is unpickled in another process)
+
+        if (model_input["x"] > 1).any():
+            os.abort()
+        return model_input["x"].to_numpy()
+
+
+def save_pyfunc(path: Path, model: mlflow.pyfunc.PythonModel, *, example: bool = True) -> Path:
     """Save a custom model with one float column ``x``, and return the path."""
     import sys  # noqa: PLC0415
-
-    import cloudpickle  # noqa: PLC0415
 
     frame = pd.DataFrame({"x": [1.5]})
     # Pickled by value, since the process that loads the model cannot import the tests.
@@ -133,7 +172,7 @@ def save_pyfunc(path: Path, model: mlflow.pyfunc.PythonModel) -> Path:
             path,
             python_model=model,
             signature=infer_signature(frame, frame["x"]),
-            input_example=frame,
+            input_example=frame if example else None,
             pip_requirements=REQUIREMENTS,
         )
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import re
 import runpy
 import socket
@@ -115,12 +116,10 @@ def test_missing_registry_stops_the_start(environ: dict[str, str]) -> None:
     assert not Path(environ["VAR_DIR"], "mlflow.db").exists()
 
 
-def test_model_without_signature_stops_the_start(environ: dict[str, str], tmp_path: Path) -> None:
-    """A model without a signature stops the start, and the error says how to log one."""
-    folder = write_model(tmp_path / "unsigned", signature=None)
-    assert_failed_with_one_line(
-        start(environ | {"MODEL_URI": str(folder)}), "the model has no signature", "infer_signature"
-    )
+def test_model_that_cannot_predict_stops_the_start(environ: dict[str, str], model: Path) -> None:
+    """A model that cannot predict stops the start before there are workers, with its own error in one line."""
+    break_tree(model)
+    assert_failed_with_one_line(start(environ), "the model cannot predict ", "AttributeError: ", "no attribute 'tree_'")
 
 
 def test_engine_that_the_model_lacks_stops_the_start(environ: dict[str, str]) -> None:
@@ -136,6 +135,13 @@ def test_used_port_stops_the_start(environ: dict[str, str], port: int) -> None:
         ended = start(environ)
     assert ended.returncode != 0
     assert "in use" in ended.stderr
+
+
+def break_tree(folder: Path) -> None:
+    """Remove an attribute of the model in a folder that it needs to predict, and does not need to be loaded."""
+    tree = pickle.loads((folder / "model.pkl").read_bytes())  # noqa: S301  (written by the test)
+    del tree.tree_
+    (folder / "model.pkl").write_bytes(pickle.dumps(tree))
 
 
 def set_environ(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
@@ -430,13 +436,12 @@ def damage(folder: Path) -> None:
     (folder / "model.pkl").write_bytes(b"no pickle")
 
 
-def remove_signature(folder: Path) -> None:
-    (folder / "MLmodel").write_text((folder / "MLmodel").read_text().partition("signature")[0])
-
-
 @pytest.mark.parametrize(
     ("spoil", "reason"),
-    [(damage, "the model's file model.pkl does not load"), (remove_signature, "the model has no signature")],
+    [
+        (damage, "the model's file model.pkl does not load"),
+        (break_tree, "the model cannot predict rows made from its schema: AttributeError: "),
+    ],
 )
 def test_reload_keeps_previous_model_if_new_one_is_broken(
     app: ReplicaApp, tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None], reason: str

@@ -115,7 +115,7 @@ def test_new_model_becomes_current_and_old_copy_stays(environ: dict[str, str], r
     assert folder_digest(first.model_folder) == first.digest
 
 
-@pytest.mark.parametrize("fault", ["unsigned", "broken", "columns", "engine", "missing"])
+@pytest.mark.parametrize("fault", ["broken", "columns", "engine", "missing"])
 def test_unservable_model_keeps_the_current_copy(
     environ: dict[str, str], record: Path, tmp_path: Path, fault: str
 ) -> None:
