@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from tests.support.models.table.requests import (
     v2_inputs,
     v2_labels,
 )
+from tests.support.ports import reserved_port
 from tests.support.stacks.local import Replica, launch
 
 with warnings.catch_warnings():
@@ -70,6 +74,7 @@ class Line:
         self._folder = folder
         self._names = names
         self._started: dict[str, tuple[Replica, Library]] = {}
+        self._ports = ExitStack()
 
     def serve(self, name: str) -> Served:
         """Return a model once its replica is ready."""
@@ -90,13 +95,15 @@ class Line:
             warnings.simplefilter("ignore")  # MLflow and scikit-learn advise against pickles, integers and more
             library = CASES[name].save(folder / "model")
         # The var folder is shared, so that the kernel of compiled models is compiled once.
-        settings = {"WEB_CONCURRENCY": "2", "VAR_DIR": str(self._folder / "var")}
+        port = self._ports.enter_context(reserved_port())
+        settings = {"PORT": str(port), "WEB_CONCURRENCY": "2", "VAR_DIR": str(self._folder / "var")}
         return launch(folder / "model", folder / "replica.log", **settings), library
 
     def stop(self) -> None:
         """Stop all replicas."""
         for replica, _ in self._started.values():
             replica.stop()
+        self._ports.close()
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +234,22 @@ def test_bad_rows_are_refused(served: Served) -> None:
         for body in scoring_bodies(case, [row]):
             assert served.post("/invocations", body) == (200, mlflow_answer(served.pyfunc, body)), body
     assert served.post("/predict", {"instances": [good]})[0] == 200
+
+
+def test_requests_at_the_same_time_get_their_own_answers(served: Served) -> None:
+    """Requests that may share a predict call get the answers that each gets by itself, and bad ones are refused."""
+    case = served.case
+    requests: list[tuple[dict[str, Any], int, Any]] = [({"instances": [row]}, 422, None) for row in case.bad]
+    for params, _ in served.answers:
+        more = {} if params is None else {"params": params}
+        labels = served.library.labels(case.rows, params)
+        requests += [({"instances": [row], **more}, 200, [label]) for row, label in zip(case.rows, labels, strict=True)]
+    requests = random.Random(0).sample(requests * 4, len(requests) * 4)
+    with ThreadPoolExecutor(12) as pool:
+        answers = pool.map(lambda request: served.post("/predict", request[0]), requests)
+    for (body, expected, labels), (status, document) in zip(requests, answers, strict=True):
+        assert status == expected, (body, document)
+        assert status != 200 or same(document["predictions"], labels), (body, document, labels)
 
 
 def test_bad_parameters_are_refused(served: Served) -> None:

@@ -28,6 +28,20 @@ def refusing_port() -> Iterator[int]:
 
 
 @contextmanager
+def reserved_port() -> Iterator[int]:
+    """Keep a port from all programs until the block ends, but for a server that is told to listen on it.
+
+    The server must set SO_REUSEADDR, as Gunicorn does. A free port that is only looked up may be taken by a connection
+    before a slow server listens on it.
+    """
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind(("127.0.0.1", 0))
+        port: int = reservation.getsockname()[1]
+        yield port
+
+
+@contextmanager
 def port_in_use() -> Iterator[int]:
     """Listen on a port until the block ends."""
     with socket.socket() as listener:

@@ -50,7 +50,7 @@ LIST_AS_NUMBER = {**FLOWERS[0], "petal width (cm)": [0.2, 0.3]}
 TABLE = Table()
 
 
-@TABLE.case(FLOWERS, NAMES, [TEXT_AS_NUMBER, NULL, MISSING], engine="forest", slow=False)
+@TABLE.case(FLOWERS, NAMES, [TEXT_AS_NUMBER, NULL, MISSING], engine="forest")
 def random_forest(path: Path) -> Estimator:
     """Save a forest with its compiled form."""
     forest = save_estimator(path, RandomForestClassifier(10, random_state=0).fit(IRIS, SPECIES), IRIS)

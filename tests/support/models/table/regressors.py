@@ -6,11 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.ensemble import (
-    GradientBoostingRegressor,
-    HistGradientBoostingRegressor,
-    RandomForestRegressor,
-)
+from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Lasso, LinearRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -44,16 +40,6 @@ def ridge(path: Path) -> Estimator:
 @TABLE.case(ROWS, ANSWERS, [MISSING])
 def lasso(path: Path) -> Estimator:
     return save_estimator(path, Lasso(0.01).fit(FLATS, PRICES), FLATS)
-
-
-@TABLE.case(ROWS, ANSWERS, [TEXT_AS_NUMBER])
-def random_forest_regression(path: Path) -> Estimator:
-    return save_estimator(path, RandomForestRegressor(5, random_state=0).fit(FLATS, PRICES), FLATS)
-
-
-@TABLE.case(ROWS, ANSWERS, [MISSING])
-def gradient_boosting_regression(path: Path) -> Estimator:
-    return save_estimator(path, GradientBoostingRegressor(n_estimators=60).fit(FLATS, PRICES), FLATS)
 
 
 @TABLE.case(ROWS, ANSWERS, [OBJECT_AS_NUMBER])

@@ -99,7 +99,6 @@ def unsigned_one_hot_columns(path: Path) -> Estimator:
     answers=["cherry", "plum", "melon"],
     bad=[{"colour": "red"}, {"colour": "violet", "size": 3}, {"colour": "red", "size": "large"}],
     forms=FRAME_FORMS,
-    has_working_example=False,
 )
 def unsigned_strings_and_numbers(path: Path) -> Estimator:
     frame = pd.DataFrame({"colour": ["red", "blue"] * 10, "size": np.arange(20) // 2})
@@ -115,7 +114,6 @@ def unsigned_strings_and_numbers(path: Path) -> Estimator:
     bad=[5, None],
     names=("x0",),
     forms=arrays.ARRAY_FORMS,
-    has_working_example=False,
 )
 def unsigned_texts(path: Path) -> Estimator:
     """Save a pipeline that was fitted on a list of texts, which has neither names nor a number of features."""
