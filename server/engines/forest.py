@@ -151,7 +151,7 @@ def _to_numbers(values: NDArray[np.object_], column: Column) -> NDArray[np.float
         pass
     for i, value in enumerate(values):
         try:
-            float(value)
+            float(np.nan if value is None else value)
         except (TypeError, ValueError, OverflowError):
             raise _invalid_row(f"{column.name} must be a number, got {show(value)}", i) from None
     raise _invalid_row(f"{column.name} must be a number", None)

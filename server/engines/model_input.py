@@ -77,8 +77,10 @@ def _objects(column: Column, values: NDArray[np.object_]) -> Any:
 
 def _array_of(values: list[Any], column: Column) -> NDArray[Any]:
     """Return values, or rows of them, as an array: of the column's dtype or, without one, of the type of the values."""
+    if column.dtype is not None and column.dtype.kind == "S":
+        return np.array([value.encode() for value in _flat(values)], "S").reshape(np.shape(values))
     if column.dtype is not None and column.dtype.kind != "O":
-        return np.array(values, "datetime64[ns]" if column.type == "datetime" else column.dtype.kind)
+        return np.array(values, "U" if column.is_string else column.dtype)
     try:
         array = np.array(values)
     except ValueError:  # lists of different lengths

@@ -80,6 +80,8 @@ def _as_frame(output: Any) -> Any:
 def _labels(output: Any) -> list[Any]:
     """Return one value per row for a single column, and one list per row for several."""
     if hasattr(output, "to_numpy"):
+        if output.size and output.to_numpy().dtype.kind == "M":
+            output = output.astype(object)  # as pandas' Timestamp: NumPy's times would become numbers
         output = output.to_numpy()
         if output.ndim == 2 and output.shape[1] == 1:
             output = output[:, 0]

@@ -75,7 +75,7 @@ def _place(reason: str, rows: Rows, schema: InputSchema) -> tuple[int | None, st
 
 
 def _is_missing(value: object) -> bool:
-    return value is None or value != value  # noqa: PLR0124  (NaN)
+    return value is None or bool(np.any(value != value))  # noqa: PLR0124  (NaN, also in an array)
 
 
 def _is_large(value: object) -> bool:

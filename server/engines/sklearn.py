@@ -94,8 +94,10 @@ class SklearnEngine:
         if not options.probabilities:
             return None
         classes = self.estimator.classes_
-        if not isinstance(probabilities, list):
-            return (ClassProbabilities(tuple(np.asarray(classes).tolist()), probabilities),)
+        if not isinstance(classes, list):
+            return (ClassProbabilities(tuple(classes.tolist()), probabilities),)
+        if not isinstance(probabilities, list):  # a ClassifierChain gives only the probability of each output's 1
+            probabilities = [np.column_stack([1 - values, values]) for values in probabilities.T]
         return tuple(
             ClassProbabilities(tuple(np.asarray(names).tolist()), values)
             for names, values in zip(classes, probabilities, strict=True)

@@ -10,6 +10,7 @@ import base64
 import binascii
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from itertools import product
 from typing import Any
@@ -21,11 +22,22 @@ from server.inference.columns import Column, Policy, cast, describe_mismatch, sh
 
 # The years that numpy.datetime64 holds completely in nanoseconds, the unit of pandas and MLflow.
 _FIRST_YEAR, _LAST_YEAR = 1678, 2261
-# For each kind of dtype, the types of values that NumPy converts to it as a whole: they need no check of each.
-_QUICK_TYPES: Mapping[str, frozenset[type]] = {
-    "f": frozenset({int, float}),
-    "b": frozenset({bool}),
-    "U": frozenset({str}),
+# For each kind of dtype, the types of values that NumPy converts to it as a whole, as the policy would each of them.
+_QUICK_TYPES: Mapping[Policy, Mapping[str, frozenset[type]]] = {
+    Policy.STRICT: {
+        "f": frozenset({int, float, type(None)}),
+        "i": frozenset({int}),
+        "u": frozenset({int}),
+        "b": frozenset({bool}),
+        "U": frozenset({str}),
+    },
+    Policy.LENIENT: {
+        "f": frozenset({int, float, bool, type(None)}),
+        "i": frozenset({int, bool}),
+        "u": frozenset({int, bool}),
+        "b": frozenset({int, float, bool}),
+        "U": frozenset({str, int, float, bool}),
+    },
 }
 
 
@@ -60,7 +72,8 @@ def _to_datetime(column: Column, value: object, policy: Policy) -> np.datetime64
     moment = _parse_moment(value)
     if moment is None:
         raise ValueMismatch(describe_mismatch(column, value))
-    if moment.tzinfo is not None:
+    # Only for such years: in UTC, a time of the first or the last day of datetime may be none that it can hold.
+    if moment.tzinfo is not None and _FIRST_YEAR <= moment.year <= _LAST_YEAR:
         moment = moment.astimezone(UTC).replace(tzinfo=None)
     if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
         raise ValueMismatch(f"must be a date or time from {_FIRST_YEAR} to {_LAST_YEAR}, got {show(value)}")
@@ -89,21 +102,21 @@ def _to_bytes(column: Column, value: object, _policy: Policy) -> bytes:
     raise ValueMismatch(describe_mismatch(column, value))
 
 
-def _to_list(column: Column, value: object, policy: Policy) -> list[object]:
+def _to_list(column: Column, value: object, _policy: Policy) -> list[object]:
     if not isinstance(value, list):
         raise ValueMismatch(describe_mismatch(column, value))
     items = column.items
-    return value if items is None else [_convert_inside(items, item, policy, i) for i, item in enumerate(value)]
+    return value if items is None else [_convert_inside(items, item, i) for i, item in enumerate(value)]
 
 
-def _to_map(column: Column, value: object, policy: Policy) -> dict[str, object]:
+def _to_map(column: Column, value: object, _policy: Policy) -> dict[str, object]:
     if not isinstance(value, dict):
         raise ValueMismatch(describe_mismatch(column, value))
     items = column.items
-    return value if items is None else {key: _convert_inside(items, item, policy, key) for key, item in value.items()}
+    return value if items is None else {key: _convert_inside(items, item, key) for key, item in value.items()}
 
 
-def _to_object(column: Column, value: object, policy: Policy) -> dict[str, object]:
+def _to_object(column: Column, value: object, _policy: Policy) -> dict[str, object]:
     if not isinstance(value, dict):
         raise ValueMismatch(describe_mismatch(column, value))
     known = {inner.name: inner for inner in column.properties}
@@ -112,12 +125,13 @@ def _to_object(column: Column, value: object, policy: Policy) -> dict[str, objec
     for inner in column.properties:
         if inner.required and inner.name not in value:
             raise ValueMismatch(f"is missing; must be {inner.expected}", (inner.name,))
-    return {key: _convert_inside(known[key], item, policy, key) for key, item in value.items()}
+    return {key: _convert_inside(known[key], item, key) for key, item in value.items()}
 
 
-def _convert_inside(column: Column, value: object, policy: Policy, key: object) -> object:
+def _convert_inside(column: Column, value: object, key: object) -> object:
+    """Return a value inside another, which MLflow does not convert to another type either."""
     try:
-        return convert(column, value, policy)
+        return convert(column, value, Policy.STRICT)
     except ValueMismatch as error:
         raise ValueMismatch(error.detail, (key, *error.path)) from None
 
@@ -126,27 +140,18 @@ def _to_tensor(column: Column, value: object, policy: Policy) -> NDArray[Any]:
     dtype = np.dtype(column.dtype)
     if isinstance(value, np.ndarray) and value.dtype == dtype:
         return value
-    _check_shape(column, value)
-    if policy is Policy.LENIENT or _value_types(value) <= _QUICK_TYPES.get(dtype.kind, frozenset()):
-        with contextlib.suppress(ValueError, TypeError, OverflowError), np.errstate(over="ignore"):
-            array = np.array(value).astype(dtype)
-            # A number beyond the dtype's range has become infinite.
-            if policy is Policy.LENIENT or dtype.kind != "f" or np.isfinite(array).all():
-                return array
-    # The values are checked one by one, which is slow, and names the one that is wrong.
-    element, shape = tensor_column(column.name, dtype), _shape(value)
-    array = np.empty(shape, dtype)
+    shape, types = _shape_and_types(column, value)
+    if types <= _QUICK_TYPES[policy].get(dtype.kind, frozenset()):
+        # A number beyond the dtype is an error of NumPy: OverflowError for an int, FloatingPointError for a float.
+        with contextlib.suppress(OverflowError, FloatingPointError), np.errstate(over="raise"):
+            return np.array(value, dtype).reshape(shape)
+    # The values are converted one by one, which is slow, and names the one that is wrong.
+    element, array = tensor_column(column.name, dtype), np.empty(shape, np.object_)
+    if dtype.kind in "iu":  # a tensor holds all its integers exactly, unlike the float64 of a row's other numbers
+        element = replace(element, low=np.iinfo(dtype).min, high=np.iinfo(dtype).max)
     for index in product(*map(range, shape)):
         array[index] = _convert_element(element, value, index, policy)
-    return array
-
-
-def _value_types(value: object) -> set[type]:
-    """Return the types of the values in nested lists."""
-    types = set(map(type, value)) if isinstance(value, list) else {type(value)}
-    if list not in types:
-        return types
-    return set().union(*map(_value_types, value))  # type: ignore[call-overload]
+    return array.astype(dtype)
 
 
 def _convert_element(element: Column, value: Any, index: tuple[int, ...], policy: Policy) -> object:
@@ -156,40 +161,40 @@ def _convert_element(element: Column, value: Any, index: tuple[int, ...], policy
         converted = convert(element, value, policy)
     except ValueMismatch as error:
         raise ValueMismatch(error.detail, index) from None
-    return np.nan if converted is None else converted
+    if isinstance(converted, str) and element.dtype is not None and element.dtype.kind == "S":
+        return converted.encode()
+    return np.nan if converted is None and element.nullable else converted
 
 
-def _check_shape(column: Column, value: object) -> None:
-    """Check that nested lists have the column's shape, with the same length in each list of one level."""
-    lengths = list(column.shape)
+def _shape_and_types(column: Column, value: object) -> tuple[tuple[int, ...], frozenset[type]]:
+    """Return the shape of nested lists and the types of their values.
+
+    Raises:
+        ValueMismatch: a list is missing or too deep, or has another length than the column's shape or the other lists.
+    """
+    lengths, types = list(column.shape), set[type]()
 
     def check(part: object, level: int, path: tuple[object, ...]) -> None:
-        if level == len(lengths):
-            if isinstance(part, list | dict):
-                raise ValueMismatch(f"must be a single value, got {show(part)}", path)
+        length = lengths[level]
+        if not isinstance(part, list) or length not in (-1, len(part)):
+            raise ValueMismatch(f"must be a list{_of_length(length)}, got {show(part)}", path)
+        lengths[level] = len(part)
+        if level < len(lengths) - 1:
+            for i, item in enumerate(part):
+                check(item, level + 1, (*path, i))
             return
-        if not isinstance(part, list):
-            raise ValueMismatch(f"must be a list{_of_length(lengths[level])}, got {show(part)}", path)
-        if lengths[level] == -1:
-            lengths[level] = len(part)
-        if len(part) != lengths[level]:
-            raise ValueMismatch(f"must be a list{_of_length(lengths[level])}, got {show(part)}", path)
-        for i, item in enumerate(part):
-            check(item, level + 1, (*path, i))
+        found = set(map(type, part))
+        if list in found or dict in found:
+            i = next(i for i, item in enumerate(part) if isinstance(item, list | dict))
+            raise ValueMismatch(f"must be a single value, got {show(part[i])}", (*path, i))
+        types.update(found)
 
     check(value, 0, ())
+    return tuple(max(length, 0) for length in lengths), frozenset(types)
 
 
 def _of_length(length: int) -> str:
     return f" of {length}" if length >= 0 else ""
-
-
-def _shape(value: object) -> tuple[int, ...]:
-    shape: list[int] = []
-    while isinstance(value, list):
-        shape.append(len(value))
-        value = value[0] if value else None
-    return tuple(shape)
 
 
 _CONVERTERS: Mapping[str, Callable[[Column, object, Policy], object]] = {

@@ -7,7 +7,7 @@ Source: https://mlflow.org/docs/latest/ml/model/signatures, "Model Signatures wi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,14 +51,15 @@ class Parameter:
 
     def _parse_single(self, value: object) -> object:
         column = self.column
-        if value is None:
+        if value is None and column.type != "object":
             return None
         if column.is_integer and type(value) is float:  # MLflow converts whole numbers to fractions, not back
             raise ValueMismatch(f"must be {column.expected}, got {value}")
         converted = convert(column, value, Policy.STRICT)
         if column.type in ("float", "double"):
             return float(converted)  # type: ignore[arg-type]
-        return converted.item() if isinstance(converted, np.datetime64) else converted
+        # MLflow passes times as datetime, which has no nanoseconds, and objects as they are.
+        return converted.astype("datetime64[us]").item() if isinstance(converted, np.datetime64) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,10 @@ class Parameters:
         for i, spec in enumerate(params or ()):
             if not isinstance(spec, Mapping):
                 raise ModelError(f"the model's signature has the parameter {spec!r}; expected an object")
-            typed = {**spec, "type": spec.get("type") or spec.get("dtype")}
-            declared.append(Parameter(parse_column(i, typed, {}, {}), spec.get("default"), bool(spec.get("shape"))))
+            column = parse_column(i, {**spec, "type": spec.get("type") or spec.get("dtype")}, {})
+            if column.type == "long":  # a parameter is passed on as it is, and need not fit into float64
+                column = replace(column, low=-(2**63), high=2**63 - 1)
+            declared.append(Parameter(column, spec.get("default"), bool(spec.get("shape"))))
         return cls(tuple(declared))
 
     def parse(self, params: object, pointer: str, policy: Policy) -> tuple[tuple[str, object], ...]:

@@ -119,7 +119,9 @@ class InputSchema:
     @cached_property
     def is_nested(self) -> bool:
         """Whether the only value of a row is itself a list or an object."""
-        return self.takes_bare_values and self.columns[0].type in ("tensor", "array", "object", "map")
+        type_name = self.columns[0].type
+        is_any = type_name == "any" and self.form is Form.LIST
+        return self.takes_bare_values and (is_any or type_name in ("tensor", "array", "object", "map"))
 
     def parse(self, document: object, max_rows: int) -> ParsedRequest:
         """Parse the JSON document of a request to ``/predict``: features by name, ``features`` or ``instances``.

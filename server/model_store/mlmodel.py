@@ -22,7 +22,6 @@ from server.settings import is_model_name
 class MLmodel:
     """The description of a model in its folder.
 
-    parameters, which MLflow lets a request pass to the model. ``name`` is the one that it was logged with, or None.
     ``schema`` is that of the signature, or None if there is no signature. ``example`` is the first row of the input
     example as a JSON value: an object by name, a list, or a single value; None if there is no example. ``parameters``
     are those of the signature, which a request may pass to the model. ``name`` is the one that it was logged with, or

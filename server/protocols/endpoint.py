@@ -116,7 +116,7 @@ class Endpoint:
         try:
             prediction = await _wait(answer)
         except InvalidRows as error:
-            raise _at_row(error, request.rows_pointer) from None
+            raise _at_row(error, request) from None
         return request.write(prediction)
 
     def _render(self, error: RequestError) -> ErrorAnswer:
@@ -137,12 +137,16 @@ def _with_content_encoding(error: RequestError, headers: Headers) -> RequestErro
     return error
 
 
-def _at_row(error: InvalidRows, rows_pointer: str | None) -> InvalidRows:
+def _at_row(error: InvalidRows, request: PredictionRequest) -> InvalidRows:
     """Return an error of the model about a row with the place of that row in the request."""
-    if error.row is None or rows_pointer is None:
+    if error.row is None:
         return error
-    faults = [Fault(fault.detail, f"{rows_pointer}/{error.row}") for fault in error.faults]
-    return type(error)(error.detail, faults)
+    detail, faults = error.detail, error.faults
+    if len(request.rows) > 1:
+        detail = f"{detail} (row {error.row + 1} of {len(request.rows)})"
+    if request.rows_pointer is not None:
+        faults = tuple(Fault(fault.detail, f"{request.rows_pointer}/{error.row}") for fault in faults)
+    return type(error)(detail, faults)
 
 
 async def _wait(answer: asyncio.Future[Prediction]) -> Prediction:

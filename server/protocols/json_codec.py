@@ -44,7 +44,10 @@ def decode_with_nan(body: bytes) -> object:
     except orjson.JSONDecodeError as error:
         if b"NaN" in body:
             with contextlib.suppress(ValueError, RecursionError):
-                return json.loads(body, parse_constant=_nan_to_none)
+                document = json.loads(body, parse_constant=_nan_to_none)
+                # Python's json also accepts half of a surrogate pair, which no answer in UTF-8 can hold.
+                json.dumps(document, ensure_ascii=False).encode()
+                return document
         raise InvalidJson(f"the body is not JSON: {error}") from None
 
 
