@@ -349,13 +349,17 @@ def test_unnamed_columns_are_called_by_position() -> None:
 @pytest.mark.parametrize(
     ("inputs", "ranges", "message"),
     [
-        (None, {}, "the model has no signature"),
-        ([], {}, "the model has no signature"),
-        ([{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 3]}}], {}, "tensor signature"),
-        ([{"type": "datetime", "name": "when"}], {}, "column 'when' of the model has the type datetime; expected one"),
-        ([{"type": "binary", "name": "x"}], {}, "the type binary"),
-        ([{"type": "array", "items": {"type": "double"}, "name": "x"}], {}, "the type array"),
-        ([{"type": "object", "properties": {}, "name": "x"}], {}, "the type object"),
+        ([{"type": "sparkml_vector", "name": "x"}], {}, "column 'x' of the model has the type sparkml_vector; expected"),
+        ([{"type": "array", "items": {"type": "x"}, "name": "x"}], {}, "the type x; expected one of integer, long"),
+        *(
+            ([{"type": "tensor", "tensor-spec": spec}], {}, "has the tensor .*; expected a dtype and a shape")
+            for spec in (None, {}, {"dtype": "x", "shape": [-1]}, {"dtype": "int64", "shape": []}, {"dtype": "int64"})
+        ),
+        (
+            [{"type": "tensor", "tensor-spec": {"dtype": "complex128", "shape": [-1]}}],
+            {},
+            "the dtype complex128, which JSON cannot hold",
+        ),
         ([{"name": "x"}], {}, "the type None"),
         ([{"type": "double", "name": "x"}, {"type": "long", "name": "x"}], {}, "names a column twice"),
         ([{"type": "double", "name": "x"}], {"y": [0, 1]}, "has a range for 'y', which is not one of its columns"),
@@ -370,7 +374,7 @@ def test_unnamed_columns_are_called_by_position() -> None:
         ([{"type": "double", "name": "x"}], 5, r"expected \{name: \[low, high\]\}"),
     ],
 )
-def test_unsupported_signature_stops_the_start(inputs: list[dict[str, Any]] | None, ranges: Any, message: str) -> None:
+def test_unsupported_signature_stops_the_start(inputs: list[dict[str, Any]], ranges: Any, message: str) -> None:
     """A signature or a range that cannot be served raises ModelError with a one-line reason."""
     with pytest.raises(ModelError, match=message) as caught:
         schema_from_signature(inputs, ranges)

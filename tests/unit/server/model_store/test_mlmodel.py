@@ -119,11 +119,11 @@ def test_unrelated_metadata_sets_no_ranges(tmp_path: Path, metadata: object) -> 
         (b"a: [1", "is not YAML"),
         (b"\xff\xfe\x00\x00\x01", "is not YAML"),
         (b"a: !!python/object/apply:os.getcwd []", "is not YAML"),
-        (b"flavors: {sklearn: {}}", "the model has no signature; log it with"),
-        (b"signature: {inputs: null}", "the model has no signature"),
-        (b"signature: {inputs: '[]'}", "the model has no signature"),
         (b"signature: {inputs: '[{'}", "the signature's inputs are not JSON"),
-        (b'signature: {inputs: \'[{"type": "tensor"}]\'}', "tensor signature"),
+        (b'signature: {inputs: \'[{"type": "tensor"}]\'}', "has the tensor None; expected a dtype and a shape"),
+        (b"signature: {inputs: '{}', params: '[3]'}", "has the parameter 3; expected an object"),
+        (b"signature: {inputs: '[3]'}", r"has the inputs \[3\]; expected a list of columns"),
+
     ],
 )
 def test_invalid_mlmodel_file_is_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
@@ -205,7 +205,10 @@ def test_missing_mlmodel_file_is_named(tmp_path: Path) -> None:
     ("info", "content"),
     [
         ({"pandas_orient": "records", "artifact_path": "example.json"}, '[{"rooms": 1}]'),
-        ({"type": "ndarray", "artifact_path": "example.json"}, "[1, 2]"),
+        ({"type": "ndarray", "artifact_path": "example.json"}, "[]"),
+        ({"type": "ndarray", "artifact_path": "example.json"}, '{"a": []}'),
+        ({"type": "sparse_matrix_csr", "artifact_path": "example.json"}, '{"data": [1]}'),
+        ({"type": "other", "artifact_path": "example.json"}, "[1]"),
         ({"pandas_orient": "split", "artifact_path": "none.json"}, ""),
         ({"pandas_orient": "split"}, ""),
         ({"pandas_orient": "split", "artifact_path": "example.json"}, "{"),

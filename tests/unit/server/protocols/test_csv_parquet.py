@@ -8,18 +8,18 @@ import pandas as pd
 import pytest
 
 from server.errors import InvalidBody, InvalidRows
-from server.inference.columns import parse_column
+from server.inference.signature import schema_from_signature
 from server.protocols.csv_parquet import can_read_parquet, read_csv, read_parquet
 
 SIGNATURE = [
     {"name": name, "type": column_type}
     for name, column_type in {"n": "long", "x": "double", "b": "boolean", "s": "string"}.items()
 ]
-COLUMNS = [parse_column(i, column, {}) for i, column in enumerate(SIGNATURE)]
+SCHEMA = schema_from_signature(SIGNATURE, {})
 
 
 def rows(text: str) -> list[list[object]]:
-    return [list(row) for row in read_csv(text.encode(), COLUMNS, 9).rows]
+    return [list(row) for row in read_csv(text.encode(), SCHEMA, 9).rows]
 
 
 def test_csv_cells_are_parsed_by_column_type() -> None:
@@ -38,14 +38,14 @@ def test_empty_csv_cells_are_missing_values() -> None:
 def test_csv_written_by_pandas_is_read() -> None:
     """A CSV that pandas writes is read without its unnamed column of the index."""
     frame = pd.DataFrame({"n": [1, 2], "s": ["a", "ü"]})
-    table = read_csv(frame.to_csv().encode(), COLUMNS, 9)
+    table = read_csv(frame.to_csv().encode(), SCHEMA, 9)
     assert list(table.names) == ["n", "s"]
     assert [list(row) for row in table.rows] == [["1", "a"], ["2", "ü"]]
 
 
 def test_byte_order_mark_and_blank_lines_are_ignored() -> None:
     """A byte order mark is not part of the first name, and blank lines are not rows."""
-    table = read_csv("\ufeffn\n1\n\n2\n".encode(), COLUMNS, 9)
+    table = read_csv("\ufeffn\n1\n\n2\n".encode(), SCHEMA, 9)
     assert (list(table.names), len(table.rows)) == (["n"], 2)
 
 
@@ -62,24 +62,24 @@ def test_byte_order_mark_and_blank_lines_are_ignored() -> None:
 def test_invalid_csv_is_refused_with_the_reason(body: bytes, reason: str) -> None:
     """A body that is not valid CSV is rejected with the reason."""
     with pytest.raises((InvalidBody, InvalidRows), match=reason):
-        read_csv(body, COLUMNS, 9)
+        read_csv(body, SCHEMA, 9)
 
 
 def test_csv_reads_only_columns_of_the_model() -> None:
     """Rows of a wide table have only the model's columns, which limits their memory."""
     wide = ",".join(["n", *(f"c{i}" for i in range(9999)), "x"])
-    assert [list(row) for row in read_csv(f"{wide}\n1\n".encode(), COLUMNS, 9).rows] == [["1", None]]
+    assert [list(row) for row in read_csv(f"{wide}\n1\n".encode(), SCHEMA, 9).rows] == [["1", None]]
 
 
 def test_first_of_two_csv_columns_counts() -> None:
     """If two columns have the same name, the first is read."""
-    table = read_csv(b"n,x,n\n1,2.5,3\n", COLUMNS, 9)
+    table = read_csv(b"n,x,n\n1,2.5,3\n", SCHEMA, 9)
     assert (list(table.names), [list(row) for row in table.rows]) == (["n", "x"], [["1", "2.5"]])
 
 
 def test_csv_fault_names_row_and_column() -> None:
     """The place of a fault names the row and the column."""
-    assert read_csv(b"n,x\n1,2\n", COLUMNS, 9).value_pointer(0, 1) == "#/row 1/x"
+    assert read_csv(b"n,x\n1,2\n", SCHEMA, 9).value_pointer(0, 1) == "#/row 1/x"
 
 
 def parquet(**columns: object) -> bytes:
@@ -92,7 +92,7 @@ def test_parquet_reads_only_columns_of_the_model() -> None:
     """The model's columns of a Parquet file are read, with None for missing values."""
     assert can_read_parquet()
     body = parquet(n=[1, 2], unknown=[[1], [2]], x=[2.5, None], s=["a", None], b=[True, False])
-    table = read_parquet(body, COLUMNS, 9)
+    table = read_parquet(body, SCHEMA, 9)
     assert list(table.names) == ["n", "x", "b", "s"]
     assert [list(row) for row in table.rows] == [[1, 2.5, True, "a"], [2, None, False, None]]
 
@@ -111,4 +111,4 @@ def test_invalid_or_expanding_parquet_is_refused(body: bytes, reason: str) -> No
     """A body that is not Parquet, or that is small but would expand to many rows or bytes, is rejected."""
     assert len(body) < 2**22
     with pytest.raises((InvalidBody, InvalidRows), match=reason):
-        read_parquet(body, COLUMNS, 9)
+        read_parquet(body, SCHEMA, 9)

@@ -29,7 +29,7 @@ with warnings.catch_warnings():
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 MAX_ROWS = 100
 MODEL = small_models.mixed()
-COLUMNS = MODEL.schema.lenient().columns
+SCHEMA = MODEL.schema.lenient()
 ROW: dict[str, Any] = MODEL.example
 NAMES = list(ROW)
 WIDTH = len(NAMES)
@@ -205,7 +205,7 @@ def test_short_csv_rows_are_not_padded_to_a_wide_header() -> None:
     """Short rows under a wide header have only the model's columns, so they do not multiply the memory."""
     wide = [*NAMES, *(f"c{i}" for i in range(1000)), NAMES[0]]
     values = ",".join(str(ROW[name] if ROW[name] is not None else "") for name in NAMES)
-    table = csv_parquet.read_csv((",".join(wide) + f"\n{values}" * 50).encode(), COLUMNS, MAX_ROWS)
+    table = csv_parquet.read_csv((",".join(wide) + f"\n{values}" * 50).encode(), SCHEMA, MAX_ROWS)
     assert {len(row) for row in table.rows} == {WIDTH}
     assert MODEL.schema.lenient().parse_table(table, MAX_ROWS)[49] == [ROW[name] for name in NAMES]
 
@@ -232,7 +232,7 @@ def test_parquet_rows_are_counted_before_they_are_read() -> None:
     body = parquet_of({"size": pa.nulls(3_000_000, pa.float64())})
     assert len(body) < 10_000
     with pytest.raises(InvalidRows, match="at most 100 rows, got 3000000"):
-        csv_parquet.read_parquet(body, COLUMNS, MAX_ROWS)
+        csv_parquet.read_parquet(body, SCHEMA, MAX_ROWS)
 
 
 def test_parquet_strings_are_limited_in_uncompressed_size() -> None:
@@ -241,7 +241,7 @@ def test_parquet_strings_are_limited_in_uncompressed_size() -> None:
     body = parquet_of({"colour": strings})
     assert len(body) < 200_000
     with pytest.raises(InvalidBody, match="uncompressed size of 100000000 bytes"):
-        csv_parquet.read_parquet(body, COLUMNS, MAX_ROWS)
+        csv_parquet.read_parquet(body, SCHEMA, MAX_ROWS)
 
 
 def test_parquet_size_is_checked_before_it_is_read() -> None:
@@ -249,14 +249,14 @@ def test_parquet_size_is_checked_before_it_is_read() -> None:
     body = parquet_of({f"c{i}": pa.array([bytes(1_000_000)] * 1) for i in range(100)})
     assert len(body) < 10_000_000
     with pytest.raises(InvalidBody, match="uncompressed size"):
-        csv_parquet.read_parquet(body, COLUMNS, MAX_ROWS)
+        csv_parquet.read_parquet(body, SCHEMA, MAX_ROWS)
 
 
 def test_parquet_dictionary_strings_and_nan_are_read_as_in_pandas() -> None:
     """Strings with or without a dictionary are read, NaN and null become None, and unknown columns are skipped."""
     encoded = pa.DictionaryArray.from_arrays(pa.array([1, None, 0]), pa.array(["a", "b"]))
     columns = {"note": encoded, "colour": ["x", "y", "x"], "size": [1.5, float("nan"), None], "unknown": [1, 2, 3]}
-    table = csv_parquet.read_parquet(parquet_of(columns), COLUMNS, MAX_ROWS)
+    table = csv_parquet.read_parquet(parquet_of(columns), SCHEMA, MAX_ROWS)
     assert dict(zip(table.names, zip(*table.rows, strict=True), strict=True)) == {
         "colour": ("x", "y", "x"),
         "size": (1.5, None, None),
@@ -273,6 +273,6 @@ def test_corrupt_parquet_is_read_or_rejected() -> None:
         for _ in range(rng.randint(1, 3)):
             body[rng.randrange(len(body))] = rng.randrange(256)
         try:
-            csv_parquet.read_parquet(bytes(body), COLUMNS, MAX_ROWS)
+            csv_parquet.read_parquet(bytes(body), SCHEMA, MAX_ROWS)
         except RequestError:
             continue

@@ -38,7 +38,7 @@ from server.errors import (
 )
 from server.inference.batcher import Batcher
 from server.inference.model import Model
-from server.inference.rows import Prediction, Row, Rows
+from server.inference.rows import Options, Prediction, Row, Rows
 from server.inference.signature import schema_from_signature
 from server.protocols.endpoint import Endpoint
 from server.protocols.predict import PredictProtocol
@@ -285,7 +285,7 @@ class FailingQueue:
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    def submit(self, _rows: Sequence[Row]) -> asyncio.Future[Prediction]:
+    def submit(self, _rows: Sequence[Row], _options: Options | None) -> asyncio.Future[Prediction]:
         raise self._error
 
 
@@ -454,7 +454,7 @@ def read(headers: list[tuple[bytes, bytes]], parts: list[bytes | Message]) -> by
 
 async def _read(headers: list[tuple[bytes, bytes]], parts: list[bytes | Message]) -> bytes:
     content_type, content_length = content_type_and_length(headers)
-    PredictProtocol(double(Double()), 3).reader(content_type, headers)
+    PredictProtocol(double(Double()), 3).reader(content_type, headers, b"")
     return await read_body(Client(parts).receive, content_length, LIMIT_BYTES)
 
 
