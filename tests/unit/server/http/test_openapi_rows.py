@@ -212,7 +212,7 @@ def test_parameters_have_their_types_and_defaults() -> None:
             "format": "date-time",
             "description": "By default 2024-01-01T00:00:00",
         },
-        "seed": {"type": ["integer", "null"], "format": "int64", "minimum": -(2**53), "maximum": 2**53},
+        "seed": {"type": ["integer", "null"], "format": "int64", "minimum": -(2**63), "maximum": 2**63 - 1},
     }
     for name, allows_others in (("PredictParams", False), ("InvocationParams", {}), ("V2Parameters", {})):
         assert schemas[name]["properties"] == schemas["PredictParams"]["properties"]

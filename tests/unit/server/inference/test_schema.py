@@ -349,7 +349,11 @@ def test_unnamed_columns_are_called_by_position() -> None:
 @pytest.mark.parametrize(
     ("inputs", "ranges", "message"),
     [
-        ([{"type": "sparkml_vector", "name": "x"}], {}, "column 'x' of the model has the type sparkml_vector; expected"),
+        (
+            [{"type": "sparkml_vector", "name": "x"}],
+            {},
+            "column 'x' of the model has the type sparkml_vector; expected",
+        ),
         ([{"type": "array", "items": {"type": "x"}, "name": "x"}], {}, "the type x; expected one of integer, long"),
         *(
             ([{"type": "tensor", "tensor-spec": spec}], {}, "has the tensor .*; expected a dtype and a shape")

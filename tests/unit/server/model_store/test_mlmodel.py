@@ -123,7 +123,6 @@ def test_unrelated_metadata_sets_no_ranges(tmp_path: Path, metadata: object) -> 
         (b'signature: {inputs: \'[{"type": "tensor"}]\'}', "has the tensor None; expected a dtype and a shape"),
         (b"signature: {inputs: '{}', params: '[3]'}", "has the parameter 3; expected an object"),
         (b"signature: {inputs: '[3]'}", r"has the inputs \[3\]; expected a list of columns"),
-
     ],
 )
 def test_invalid_mlmodel_file_is_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
