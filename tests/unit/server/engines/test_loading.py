@@ -98,7 +98,7 @@ def save(
 def rows_of(mlmodel: MLmodel, frame: pd.DataFrame) -> Rows:
     """Return a frame's rows as the server receives them, through JSON and the schema."""
     body = json.dumps({"instances": frame.to_numpy(dtype=object).tolist()}).encode()
-    return mlmodel.schema.to_rows(mlmodel.schema.parse(decode(body), len(frame)).values)
+    return mlmodel.require_schema().to_rows(mlmodel.require_schema().parse(decode(body), len(frame)).values)
 
 
 def predict(mlmodel: MLmodel, frame: pd.DataFrame, engine: str = "auto") -> Prediction:
@@ -250,7 +250,7 @@ def test_mixed_columns_reach_pipeline_with_types(tmp_path: Path) -> None:
     columns = ColumnTransformer([("soil", OneHotEncoder(handle_unknown="ignore"), ["soil"])], remainder="passthrough")
     estimator = make_pipeline(columns, RandomForestClassifier(4, random_state=0)).fit(SOIL, SOIL["stones"])
     mlmodel = save(tmp_path / "model", estimator, SOIL)
-    assert [column.type for column in mlmodel.schema.columns] == ["string", "double", "long", "boolean"]
+    assert [column.type for column in mlmodel.require_schema().columns] == ["string", "double", "long", "boolean"]
     for engine in ("sklearn", "pyfunc"):
         assert predict(mlmodel, SOIL, engine).labels == estimator.predict(SOIL).tolist()
     assert predict(mlmodel, SOIL).confidences == pytest.approx(estimator.predict_proba(SOIL).max(axis=1))
@@ -499,8 +499,8 @@ def test_custom_model_gets_columns_in_order_and_types_of_its_signature(tmp_path:
         lambda frame: [[str(dtype) for dtype in frame.dtypes[1:]], frame.iloc[0].tolist()],
         signature,
     )
-    request = mlmodel.schema.parse({"d": 0.5, "f": 1.5, "n": 2**53, "i": -1, "b": True, "s": "é"}, 1)
-    assert load_engine(mlmodel, "auto").predict(mlmodel.schema.to_rows(request.values)).labels == [
+    request = mlmodel.require_schema().parse({"d": 0.5, "f": 1.5, "n": 2**53, "i": -1, "b": True, "s": "é"}, 1)
+    assert load_engine(mlmodel, "auto").predict(mlmodel.require_schema().to_rows(request.values)).labels == [
         ["bool", "int32", "int64", "float32", "float64"],
         ["é", True, -1, 2**53, 1.5, 0.5],
     ]
@@ -510,8 +510,11 @@ def test_missing_optional_string_is_a_missing_value(tmp_path: Path) -> None:
     """A missing optional string is a missing value in the frame."""
     signature = ModelSignature(inputs=Schema([ColSpec("string", "s", required=False), ColSpec("double", "d")]))
     mlmodel = custom_model(tmp_path / "model", lambda frame: frame["s"].isna().tolist(), signature)
-    request = mlmodel.schema.parse({"instances": [{"d": 1}, {"s": "a", "d": 1}]}, 2)
-    assert load_engine(mlmodel, "auto").predict(mlmodel.schema.to_rows(request.values)).labels == [True, False]
+    request = mlmodel.require_schema().parse({"instances": [{"d": 1}, {"s": "a", "d": 1}]}, 2)
+    assert load_engine(mlmodel, "auto").predict(mlmodel.require_schema().to_rows(request.values)).labels == [
+        True,
+        False,
+    ]
 
 
 OWN_CODE = """

@@ -89,7 +89,9 @@ def assert_same(actual: Prediction, expected: Prediction) -> None:
 def test_numeric_columns_match_scikit_learn(tmp_path: Path, name: str) -> None:
     """A converted pipeline with number columns predicts the same as scikit-learn, for a batch and for one row."""
     estimator = NUMERIC_MODELS[name]
-    mlmodel = add_companion(tmp_path / "m", estimator, save(tmp_path / "m", estimator, X).schema, numeric_rows(X))
+    mlmodel = add_companion(
+        tmp_path / "m", estimator, save(tmp_path / "m", estimator, X).require_schema(), numeric_rows(X)
+    )
     engine, reference = load_engine(mlmodel, "onnx"), load_engine(mlmodel, "sklearn")
     assert (engine.name, load_engine(mlmodel, "auto").name) == ("onnx", "onnx")
     for rows in (numeric_rows(X), numeric_rows(X[7:8])):
@@ -100,7 +102,7 @@ def test_named_columns_match_scikit_learn(tmp_path: Path) -> None:
     """A converted pipeline with named columns of three types predicts the same as scikit-learn."""
     estimator = named_columns_pipeline()
     rows = rows_of(schema_of(TYPES), FRAME)
-    mlmodel = add_companion(tmp_path / "m", estimator, save(tmp_path / "m", estimator, FRAME).schema, rows)
+    mlmodel = add_companion(tmp_path / "m", estimator, save(tmp_path / "m", estimator, FRAME).require_schema(), rows)
     assert_same(load_engine(mlmodel, "onnx").predict(rows), load_engine(mlmodel, "sklearn").predict(rows))
 
 
@@ -109,7 +111,7 @@ def test_onnx_engine_predicts_in_forked_children(tmp_path: Path) -> None:
     mlmodel = add_companion(
         tmp_path / "m",
         NUMERIC_MODELS["classifier"],
-        save(tmp_path / "m", NUMERIC_MODELS["classifier"], X).schema,
+        save(tmp_path / "m", NUMERIC_MODELS["classifier"], X).require_schema(),
         numeric_rows(X),
     )
     script = (
@@ -157,7 +159,7 @@ def test_missing_onnx_packages_are_named(tmp_path: Path, monkeypatch: pytest.Mon
     """Loading or adding a companion without the optional packages raises an error that names what is missing."""
     estimator = NUMERIC_MODELS["classifier"]
     mlmodel = save(tmp_path / "m", estimator, X)
-    add_companion(mlmodel.folder, estimator, mlmodel.schema, numeric_rows(X))
+    add_companion(mlmodel.folder, estimator, mlmodel.require_schema(), numeric_rows(X))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setitem(sys.modules, "skl2onnx", None)
     monkeypatch.delitem(sys.modules, "deploy.models.compile.onnx_conversion")
@@ -166,13 +168,15 @@ def test_missing_onnx_packages_are_named(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(CompanionRefused, match="needs the package onnxruntime"):
         load_engine(compiled, "onnx")
     with pytest.raises(NotCompilable, match=r"make \.venv/bin/\.onnx"):
-        add_companion(mlmodel.folder, estimator, mlmodel.schema, numeric_rows(X))
+        add_companion(mlmodel.folder, estimator, mlmodel.require_schema(), numeric_rows(X))
 
 
 def test_damaged_onnx_file_is_refused(tmp_path: Path) -> None:
     """A damaged ONNX file is refused, and the model is served by another engine."""
     estimator = NUMERIC_MODELS["classifier"]
-    mlmodel = add_companion(tmp_path / "m", estimator, save(tmp_path / "m", estimator, X).schema, numeric_rows(X))
+    mlmodel = add_companion(
+        tmp_path / "m", estimator, save(tmp_path / "m", estimator, X).require_schema(), numeric_rows(X)
+    )
     (mlmodel.folder / "onnx/model.onnx").write_bytes(b"not ONNX")
     with pytest.raises(CompanionRefused, match="is missing or damaged"):
         load_engine(mlmodel, "onnx")

@@ -76,10 +76,10 @@ def test_mlflow_model_folder_is_read(saved: Path) -> None:
     mlmodel = MLmodel.read(saved)
     assert mlmodel.folder == saved
     assert set(mlmodel.flavors) == {"sklearn", "python_function"}
-    assert mlmodel.schema.names == ("width", "height")
-    width = mlmodel.schema.columns[0]
+    assert mlmodel.require_schema().names == ("width", "height")
+    width = mlmodel.require_schema().columns[0]
     assert (width.has_range, width.low, width.high) == (True, 0, 10)
-    assert [column.observed for column in mlmodel.schema.columns] == [(1, 3), (2, 8)]
+    assert [column.observed for column in mlmodel.require_schema().columns] == [(1, 3), (2, 8)]
     assert mlmodel.trained_on == "file: rows.csv"
     assert mlmodel.example == {"width": 1.5, "height": 2.0}
 
@@ -97,7 +97,7 @@ def test_reading_a_model_folder_does_not_import_mlflow(saved: Path) -> None:
 def test_model_without_metadata_and_example_is_read(tmp_path: Path) -> None:
     """A model that has only a signature is read, without ranges and without an example."""
     mlmodel = MLmodel.read(write(tmp_path))
-    assert [(column.name, column.required, column.has_range) for column in mlmodel.schema.columns] == [
+    assert [(column.name, column.required, column.has_range) for column in mlmodel.require_schema().columns] == [
         ("rooms", True, False),
         ("area", False, False),
     ]
@@ -107,7 +107,9 @@ def test_model_without_metadata_and_example_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("metadata", [None, {}, {"ranges": None, "observed": None}, {"other": 1}])
 def test_unrelated_metadata_sets_no_ranges(tmp_path: Path, metadata: object) -> None:
     """Metadata without ranges limit no column."""
-    assert not any(column.has_range for column in MLmodel.read(write(tmp_path, metadata=metadata)).schema.columns)
+    assert not any(
+        column.has_range for column in MLmodel.read(write(tmp_path, metadata=metadata)).require_schema().columns
+    )
 
 
 @pytest.mark.parametrize(
