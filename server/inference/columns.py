@@ -239,8 +239,9 @@ def _parse_range(noun: str, name: str, value: object, limits: tuple[float, float
 def describe_mismatch(column: Column, value: object) -> str:
     """Return the error text for a value that the column does not accept."""
     expected = column.expected
-    if column.type in _TYPE_RANGES and not column.has_range and type(value) in (int, float):
-        # The number exceeds the range of the column's type, which `expected` does not mention.
+    is_number = column.type in _TYPE_RANGES and isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and not column.has_range and not column.low <= value <= column.high:  # type: ignore[operator]
+        # `expected` does not mention the range of the column's type.
         expected += f" from {show(column.low)} to {show(column.high)}"
     return f"must be {expected}, got {show(value)}"
 

@@ -318,7 +318,7 @@ def test_missing_optional_number_is_nan_in_all_forms() -> None:
         ({"note": 7}, "#/note", "must be a string, got 7"),
         ({"lift": 1}, "#/lift", "must be true or false, got 1"),
         ({"area": False}, "#/area", "must be a number, got false"),
-        ({"rooms": 2.5}, "#/rooms", f"must be a whole number from {-(2**53)} to {2**53}, got 2.5"),
+        ({"rooms": 2.5}, "#/rooms", "must be a whole number, got 2.5"),
     ],
 )
 def test_strict_policy_converts_no_types(change: dict[str, object], pointer: str, detail: str) -> None:
