@@ -163,6 +163,7 @@ class Greeting(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         {"person": "Ada"},
         {"person": None},
         {"person": {"age": 36}},
+        {"person": {"name": 36}},
         {"person": {"name": "Ada", "age": "old"}},
         {"person": {"name": "Ada", "born": 1815}},
         {"person": [{"name": "Ada"}]},
