@@ -220,7 +220,7 @@ class InputSchema:
 
     def _require_columns(self, names: Collection[str], pointer: str) -> None:
         missing = [column for column in self.columns if column.required and column.name not in names]
-        if missing and not (self.is_positional and len(names) == len(self.columns)):
+        if missing and self.matching_names([*names]) is not self._names:
             faults = [Fault(f"is missing; must be {c.expected}", f"{pointer}/{_escape(c.name)}") for c in missing]
             shown = ", ".join(repr(column.name) for column in missing[:MAX_FAULTS])
             raise SchemaMismatch(f"the model's required columns {shown} are missing", faults[:MAX_FAULTS])
