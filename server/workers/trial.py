@@ -43,7 +43,7 @@ Example = TypeVar("Example")
 
 
 class FailureType(StrEnum):
-    """What a failed try says about the model."""
+    """The meaning of a failed try for the model."""
 
     INVALID_ROW = auto()  # The engine refuses the row as invalid, as it would for a client.
     REFUSED_VALUES = auto()  # The model refuses the values, judged by the type of its error.

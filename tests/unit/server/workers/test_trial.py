@@ -193,7 +193,7 @@ def test_model_that_predicts_is_returned(folder: Path, caplog: pytest.LogCapture
 
 
 def test_example_that_is_predicted_becomes_the_models(folder: Path) -> None:
-    """Of several rows that were made up, the first that the model predicts becomes its example."""
+    """The first made-up row that the model predicts becomes its example."""
 
     def predict(rows: Rows) -> Prediction:
         if rows.numbers[0, 0] < 2000:
