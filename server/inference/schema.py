@@ -181,7 +181,7 @@ class InputSchema:
                 faults.append(Fault(f"must be an object of columns by name, got {show(record)}", f"{pointer}/{i}"))
             if len(faults) >= MAX_FAULTS:
                 break
-        if faults:
+        if faults and self.form is not Form.RECORDS:
             self._require_columns({name for record in records if isinstance(record, dict) for name in record}, pointer)
         return _refuse_faults(rows, faults)
 

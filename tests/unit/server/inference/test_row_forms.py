@@ -197,6 +197,8 @@ def test_records_keep_the_names_of_each_request() -> None:
     assert schema.parse_table(table(["a", "b"], [1, 2], [3, 4]), 9) == [[{"a": 1, "b": 2}], [{"a": 3, "b": 4}]]
     assert schema.parse_records([{"a": 1}], "#", 9) == [[{"a": 1}]]
     assert schema.parse_values([[1, 2], 3], "#", 9) == [[[1, 2]], [3]]
+    with pytest.raises(InvalidRows, match="1 must be an object of columns by name, got 3"):
+        schema.parse_records([{"a": 1}, 3], "#", 9)
 
 
 def test_untyped_values_stay_json_values() -> None:
