@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,10 @@ class ForestEngine:
         self._columns = [*numbers, *(column for column in schema.columns if not column.is_number)]
         # Columns in which the one-hot step refuses values other than its categories.
         self._known = {f.column for f in forest.features if f.operation == kernel.EQUALS_KNOWN}
+        # Columns of which the trees compare the number itself, and those of which some step compares categories.
+        categorical = (kernel.EQUALS, kernel.EQUALS_KNOWN)
+        self._measured = sorted({f.column for f in forest.features if f.operation not in categorical})
+        self._categorical = {f.column for f in forest.features if f.operation in categorical}
         trees, features, outputs = len(forest.roots), len(forest.features), forest.leaves.shape[1]
         constants: list[NDArray[np.generic]] = [
             forest.nodes, forest.roots, forest.leaves,
@@ -122,10 +127,15 @@ class ForestEngine:
         encoded[:, : rows.numbers.shape[1]] = rows.numbers
         for j, codes in enumerate(self._forest.codes):
             values, index = rows.objects[:, j], rows.numbers.shape[1] + j
-            if codes is None:
-                encoded[:, index] = _to_numbers(values, self._columns[index])
+            column = self._columns[index]
+            if index not in self._categorical and index not in self._measured:
+                encoded[:, index] = 0.0
+            elif codes is None:
+                encoded[:, index] = _to_numbers(values, column, text_is_number=index in self._measured)
+            elif column.is_string:
+                encoded[:, index] = [codes.get(value, -1) for value in values]
             else:
-                encoded[:, index] = [codes.get(value, -1) if isinstance(value, str) else -1 for value in values]
+                encoded[:, index] = _to_codes(values, column, codes)
         return encoded
 
     def _refusal(self, encoded: NDArray[np.float64], rows: Rows, row: int) -> InvalidRows:
@@ -137,14 +147,25 @@ class ForestEngine:
                 got = f"{encoded[row, i]:g}" if column.is_number else rows.objects[row, i - numbers]
                 expected = f"one of the {len(known)} values that the model was fitted on"
                 return _invalid_row(f"{column.name} must be {expected}, got {str(got)[:40]}", row)
-        if missing := next((c for c, v in zip(self._columns, encoded[row], strict=True) if np.isnan(v)), None):
+        if missing := next((self._columns[i] for i in self._measured if np.isnan(encoded[row, i])), None):
             return _invalid_row(f"{missing.name} must be a number, got null", row)
-        column = self._columns[int(np.abs(encoded[row]).argmax())]
+        column = self._columns[max(self._measured, key=lambda i: abs(encoded[row, i]))]
         return _invalid_row(f"{column.name} is too large for the model, whose trees compare 32-bit numbers", row)
 
 
-def _to_numbers(values: NDArray[np.object_], column: Column) -> NDArray[np.float64]:
-    """Return numbers as scikit-learn reads them: also from text and booleans."""
+def _to_codes(values: NDArray[np.object_], column: Column, codes: Mapping[str, int]) -> list[int]:
+    """Return the codes of the values of a column without a type, and -1 for any that is not one of its texts."""
+    for i, value in enumerate(values):
+        if isinstance(value, list | dict):
+            raise _invalid_row(f"{column.name} must be a string, got {show(value)}", i)
+    return [codes.get(value, -1) if isinstance(value, str) else -1 for value in values]
+
+
+def _to_numbers(values: NDArray[np.object_], column: Column, *, text_is_number: bool) -> NDArray[np.float64]:
+    """Return numbers as scikit-learn reads them: also from booleans and, unless they are categories, from text."""
+    if not text_is_number:
+        values = values.copy()
+        values[[isinstance(value, str) for value in values]] = np.nan
     try:
         return values.astype(np.float64)
     except (TypeError, ValueError, OverflowError):
