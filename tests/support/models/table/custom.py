@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     import mlflow.pyfunc
     from mlflow.models import ModelSignature, infer_signature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
-    from mlflow.types.schema import Array, Map, Object, Property
+    from mlflow.types.schema import AnyType, Array, Map, Object, Property
 
 FRAME_FORMS = ("dataframe_records", "dataframe_split")
 
@@ -194,6 +194,25 @@ class Largest(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 )
 def column_of_maps(path: Path) -> Custom:
     return save_columns(path, Largest(), ColSpec(Map(DataType.long), "votes"))
+
+
+class TypeName(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """A model of a column of any JSON value, whose answer is the value's type."""
+
+    def predict(self, context: object, model_input: pd.DataFrame, params: object = None) -> Any:
+        return [type(value).__name__ for value in model_input["value"]]
+
+
+@TABLE.case(
+    rows=[{"value": "text"}, {"value": [1, "two"]}, {"value": {"a": {"b": 3}}}],
+    answers=["str", "list", "dict"],
+    bad=[{"other": "text", "more": 1}],
+    engine="pyfunc",
+    forms=FRAME_FORMS,
+    json_columns=["value"],
+)
+def column_of_any_type(path: Path) -> Custom:
+    return save_columns(path, TypeName(), ColSpec(AnyType(), "value"))
 
 
 class Length(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
