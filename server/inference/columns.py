@@ -73,8 +73,8 @@ class Column:
     in each row, where -1 stands for any length. ``has_range`` is whether the model's metadata limit the range;
     otherwise it is that of the type. ``observed`` are the lowest and the highest value in the training data, if the
     metadata state them: they refuse no value. ``nullable`` is whether null stands for NaN. ``items`` describes the
-    values of an array or a map, and ``properties`` those of an object. ``dtype`` is that of the tensor that the column
-    is a part of, or None.
+    values of an array or a map, and ``properties`` those of an object. ``is_json`` is whether the signature declares that
+    values may be lists or objects. ``dtype`` is that of the tensor that the column is a part of, or None.
     """
 
     name: str
@@ -87,6 +87,7 @@ class Column:
     nullable: bool = False
     items: Column | None = None
     properties: tuple[Column, ...] = ()
+    is_json: bool = False
     shape: tuple[int, ...] = ()
     dtype: np.dtype[Any] | None = None
 
@@ -206,7 +207,8 @@ def _typed_column(name: str, spec: Mapping[str, Any]) -> Column:
     items = _typed_column(name, inner) if type_name in ("array", "map") and isinstance(inner, Mapping) else None
     properties = spec.get("properties") if type_name == "object" else None
     nested = tuple(_typed_column(key, value) for key, value in (properties or {}).items())
-    return Column(name, type_name, required, items=items, properties=nested)
+    is_json = type_name in ("any", "array", "object", "map")
+    return Column(name, type_name, required, items=items, properties=nested, is_json=is_json)
 
 
 def tensor_column(name: str, dtype: np.dtype[Any], shape: tuple[int, ...] = ()) -> Column:

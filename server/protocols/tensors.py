@@ -171,6 +171,8 @@ def _datatype(column: Column, example: Mapping[str, object]) -> str:
         return next((name for name, dtype in _DTYPES.items() if dtype == column.dtype), "BYTES")
     if column.type in COLUMN_DATATYPES:
         return COLUMN_DATATYPES[column.type]
+    if column.is_json:
+        return "BYTES"
     value = example.get(column.name)  # of a column without a type
     return "BOOL" if isinstance(value, bool) else "FP64" if isinstance(value, int | float) else "BYTES"
 
@@ -197,7 +199,7 @@ def _shape_of(value: object) -> list[int]:
 
 
 def _element(value: object, column: Column) -> object:
-    if column.type in ("array", "object", "map"):
+    if column.is_json:
         return json_codec.encode_value(value).decode()
     return value
 
@@ -230,7 +232,7 @@ def to_table(tensors: Sequence[Tensor], schema: InputSchema) -> RowTable:
 def _values(tensor: Tensor, column: Column, label: str) -> list[Any]:
     """Return the value of each row: a scalar, a list for an array, or what the JSON text of the row says."""
     count = tensor.shape[0]
-    if tensor.datatype == "BYTES" and column.type in ("array", "object", "map") and len(tensor.data) == count:
+    if tensor.datatype == "BYTES" and column.is_json and len(tensor.data) == count:
         return [_parsed(text, f"{label}.data.{i}") for i, text in enumerate(tensor.data)]
     if column.type in ("tensor", "array"):
         if len(tensor.shape) == 1:

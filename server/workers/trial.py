@@ -120,7 +120,9 @@ def tried(model: Model, folder: Path, timeout: float = TRIAL_TIMEOUT_SECONDS, in
     elif outcome.confidence is not None:
         hint = _version_hint(model, folder)
         text = f"the confidence of the model's prediction is {outcome.confidence:g}, which is not a probability"
-        logger.warning("%s; its predictions may be wrong%s", text, f"; {hint}" if hint else "")
+        if hint:  # Trees that another version pickled are read without an error, and predict wrong numbers.
+            raise ModelError(f"{text}; {hint}")
+        logger.warning("%s; its predictions may be wrong", text)
     example = examples[outcome.predicted or 0]
     return replace(model, example=example, predicts_example=outcome.predicted is not None)
 

@@ -275,12 +275,21 @@ def test_wrong_columns_are_refused_without_versions(folder: Path) -> None:
         tried(model_of(raising(ValueError("X has 1 features, but it expects 2")), logged=False), folder)
 
 
-def test_improbable_confidence_is_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A confidence that is no probability is a warning with the versions that differ."""
-    model = tried(model_of(lambda rows: Prediction([1] * len(rows), [46.05]), logged=True), folder)
+def test_improbable_confidence_of_another_version_is_refused(folder: Path) -> None:
+    """A confidence that is no probability prevents the start, if the model was logged with other versions."""
+    with pytest.raises(ModelError, match=r"is 46\.05, which is not a probability; it was logged with scikit"):
+        tried(model_of(lambda rows: Prediction([1] * len(rows), [46.05]), logged=True), folder)
+
+
+def test_improbable_confidence_of_the_same_version_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A model that says nothing of other versions may have confidences that are no probabilities."""
+    (tmp_path / "MLmodel").write_text("flavors: {sklearn: {}}")
+    model = tried(model_of(lambda rows: Prediction([1] * len(rows), [46.05]), logged=True), tmp_path)
     assert model.predicts_example
     (warning,) = caplog.messages
-    assert "is 46.05, which is not a probability; its predictions may be wrong; it was logged with scikit" in warning
+    assert "is 46.05, which is not a probability; its predictions may be wrong" in warning
 
 
 def test_out_of_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
