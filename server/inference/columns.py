@@ -73,7 +73,7 @@ class Column:
     in each row, where -1 stands for any length. ``has_range`` is whether the model's metadata limit the range;
     otherwise it is that of the type. ``observed`` are the lowest and the highest value in the training data, if the
     metadata state them: they refuse no value. ``nullable`` is whether null stands for NaN. ``items`` describes the
-    values of an array or a map, and ``properties`` those of an object. ``is_json`` is whether the signature declares that
+    values of an array or a map, and ``properties`` those of an object. ``is_json`` is whether the signature says that
     values may be lists or objects. ``dtype`` is that of the tensor that the column is a part of, or None.
     """
 

@@ -28,7 +28,7 @@ def test_random_rows_are_valid_and_cover_the_ranges(subject: Subject) -> None:
     """Random rows are valid, stay within the ranges and reach both ends of them."""
     documents: list[dict[str, Any]] = subject.documents(500)
     for document in documents:
-        subject.mlmodel.schema.parse(json.loads(json.dumps(document)), 1)
+        subject.mlmodel.require_schema().parse(json.loads(json.dumps(document)), 1)
         assert set(document) == {column["name"] for column in INPUTS}
         assert all(low <= document[name] <= high for name, (low, high) in RANGES.items())
     assert {document["small"] for document in documents} == {1, 2, 3, 4}

@@ -86,7 +86,7 @@ def save(folder: Path, fitted: Any, **options: Any) -> Path:
 
 
 def add_companion(folder: Path, fitted: Any) -> Any:
-    schema = MLmodel.read(folder).schema
+    schema = MLmodel.read(folder).require_schema()
     rows = rows_of(schema, FRAME)
     return companion.add_forest(folder, SklearnEngine(fitted, schema), schema, lambda _: rows, "its own rows")
 
@@ -148,7 +148,7 @@ def predict(folder: Path, engine: str = "auto") -> tuple[str, Prediction]:
     """Load the model, and return the name of its engine and the predictions of all rows."""
     mlmodel = MLmodel.read(folder)
     loaded = load_engine(mlmodel, engine)
-    return loaded.name, loaded.predict(rows_of(mlmodel.schema, FRAME))
+    return loaded.name, loaded.predict(rows_of(mlmodel.require_schema(), FRAME))
 
 
 def assert_refused(folder: Path, reason: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -231,7 +231,7 @@ from server.engines.loading import load_engine
 from server.model_store.mlmodel import MLmodel
 mlmodel = MLmodel.read(Path(sys.argv[1]))
 engine = load_engine(mlmodel, "auto", Path(sys.argv[2]))
-rows = mlmodel.schema.to_rows(mlmodel.schema.parse(json.loads(sys.argv[3]), 1000).values)
+rows = mlmodel.require_schema().to_rows(mlmodel.require_schema().parse(json.loads(sys.argv[3]), 1000).values)
 answer = engine.predict(rows)
 print(json.dumps([engine.name, answer.labels, answer.confidences, sorted({m.split(".")[0] for m in sys.modules})]))
 """
@@ -255,7 +255,7 @@ def test_unknown_category_is_a_client_error(compiled: Path) -> None:
     """A category that the model rejects is reported as the client's error."""
     mlmodel = MLmodel.read(compiled)
     with pytest.raises(InvalidRows, match=r"^soil must be one of the 3 values .*, got peat$"):
-        load_engine(mlmodel, "forest").predict(rows_of(mlmodel.schema, FRAME[:3].assign(soil="peat")))
+        load_engine(mlmodel, "forest").predict(rows_of(mlmodel.require_schema(), FRAME[:3].assign(soil="peat")))
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_reordered_signature_keeps_the_predictions(folder: Path) -> None:
     document["signature"]["inputs"] = json.dumps(columns[::-1])
     (folder / "MLmodel").write_text(yaml.safe_dump(document))
     mlmodel = MLmodel.read(folder)
-    rows = rows_of(mlmodel.schema, FRAME[list(mlmodel.schema.names)])
+    rows = rows_of(mlmodel.require_schema(), FRAME[list(mlmodel.require_schema().names)])
     assert load_engine(mlmodel, "auto").predict(rows).labels == estimator().predict(FRAME).tolist()
 
 
@@ -444,7 +444,7 @@ def test_disagreeing_companion_is_refused_without_writing(
     """A compiled form that does not agree with the model is refused with the differences, and nothing is written."""
     folder = shutil.copytree(request.getfixturevalue(source), tmp_path / "model")
     digest = folder_digest(folder)
-    schema = MLmodel.read(folder).schema
+    schema = MLmodel.read(folder).require_schema()
     rows = rows_of(schema, FRAME)
     with pytest.raises(ModelError) as caught:
         companion.add_forest(folder, InexactEngine(estimator(), schema), schema, lambda _: rows, "its own rows")
@@ -484,7 +484,7 @@ def test_model_without_compiled_form_stays_unchanged(plain: Path, tmp_path: Path
 def test_companion_requires_rows_to_compare(plain: Path, tmp_path: Path) -> None:
     """A companion that was compared on no rows is refused."""
     folder = shutil.copytree(plain, tmp_path / "model")
-    schema = MLmodel.read(folder).schema
+    schema = MLmodel.read(folder).require_schema()
     no_rows = Rows(np.empty((0, 2)), np.empty((0, 1), dtype=np.object_))
     with pytest.raises(ModelError, match="0 rows"):
         companion.add_forest(folder, SklearnEngine(estimator(), schema), schema, lambda _: no_rows, "no rows")

@@ -207,7 +207,7 @@ def test_compiling_registers_a_verified_new_version(compiled: Compiled) -> None:
     model, mlmodel = compiled.registry.served(compiled.uri)
     assert (model.engine.name, model.version, model.trained_on) == ("forest", "2", "file: soil.csv")
     assert compiled.registry.versions("soil")["2"][DIGEST_TAG] == model.digest == folder_digest(mlmodel.folder)
-    rows = rows_of(mlmodel.schema, FRAME)
+    rows = rows_of(mlmodel.require_schema(), FRAME)
     assert model.engine.predict(rows).labels == forest().predict(FRAME).tolist()
     assert compiled.registry.served(compiled.uri, "forest")[0].engine.name == "forest"
 
