@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _DTYPES = {"boolean": np.bool_, "integer": np.int32, "long": np.int64, "float": np.float32, "double": np.float64}
 
 
+_PYTHON_TYPES = {"boolean": bool, "integer": int, "long": int}
+
+
 def to_model_input(rows: Rows, schema: InputSchema) -> Any:
     """Return the rows in the form that the schema says, with the names, order and types of its columns."""
     if schema.form is Form.FRAME:
@@ -27,8 +30,9 @@ def to_model_input(rows: Rows, schema: InputSchema) -> Any:
         return to_array(rows, schema)
     if schema.form is Form.TENSORS:
         return dict(zip(schema.names, _columns(rows, schema), strict=True))
-    values = rows.objects[:, 0].tolist() if rows.objects.shape[1] else rows.numbers[:, 0].tolist()
-    return values if schema.form is Form.LIST else _from_records(values)
+    if schema.form is Form.LIST:
+        return _to_list(rows, schema.columns[0])
+    return _from_records(rows.objects[:, 0].tolist())
 
 
 def to_frame(rows: Rows, schema: InputSchema) -> pd.DataFrame:
@@ -49,6 +53,14 @@ def to_array(rows: Rows, schema: InputSchema) -> NDArray[Any]:
         return _stacked(rows.objects[:, 0].tolist())
     values = rows.objects[:, 0].tolist() if schema.is_flat else rows.objects.tolist()
     return _array_of(values, schema.columns[0])
+
+
+def _to_list(rows: Rows, column: Column) -> list[Any]:
+    """Return the only value of each row, with numbers in the type of Python that a type hint asks for."""
+    if not column.is_number:
+        return rows.objects[:, 0].tolist()  # type: ignore[no-any-return]
+    number_type = _PYTHON_TYPES.get(column.type, float)
+    return [None if np.isnan(value) else number_type(value) for value in rows.numbers[:, 0]]
 
 
 def _columns(rows: Rows, schema: InputSchema) -> list[Any]:

@@ -73,8 +73,9 @@ class Column:
     in each row, where -1 stands for any length. ``has_range`` is whether the model's metadata limit the range;
     otherwise it is that of the type. ``observed`` are the lowest and the highest value in the training data, if the
     metadata state them: they refuse no value. ``nullable`` is whether null stands for NaN. ``items`` describes the
-    values of an array or a map, and ``properties`` those of an object. ``is_json`` is whether the signature says that
-    values may be lists or objects. ``dtype`` is that of the tensor that the column is a part of, or None.
+    values of an array or a map, and ``properties`` those of an object; ``is_open`` is whether an object may lack them
+    and have others, which the model itself checks. ``is_json`` is whether the signature says that values may be lists
+    or objects. ``dtype`` is that of the tensor that the column is a part of, or None.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Column:
     nullable: bool = False
     items: Column | None = None
     properties: tuple[Column, ...] = ()
+    is_open: bool = False
     is_json: bool = False
     shape: tuple[int, ...] = ()
     dtype: np.dtype[Any] | None = None
@@ -140,6 +142,12 @@ class Column:
         if value is None:
             return not self.required or self.nullable or self.type == "any"
         return self.type == "any" and value is not MISSING
+
+    def opened(self) -> Column:
+        """Return this column with all objects in it open."""
+        items = None if self.items is None else self.items.opened()
+        properties = tuple(column.opened() for column in self.properties)
+        return replace(self, items=items, properties=properties, is_open=self.type == "object")
 
     def without_range(self) -> Column:
         """Return this column without the range of the model's metadata, limited only by its type."""

@@ -120,20 +120,28 @@ def _to_object(column: Column, value: object, _policy: Policy) -> dict[str, obje
     if not isinstance(value, dict):
         raise ValueMismatch(describe_mismatch(column, value))
     known = {inner.name: inner for inner in column.properties}
-    if unknown := next((key for key in value if key not in known), None):
-        raise ValueMismatch(f"is not a property of {column.name!r}", (unknown,))
-    for inner in column.properties:
-        if inner.required and inner.name not in value:
-            raise ValueMismatch(f"is missing; must be {inner.expected}", (inner.name,))
-    return {key: _convert_inside(known[key], item, key) for key, item in value.items()}
+    if not column.is_open:
+        for key in value:
+            if key not in known:
+                raise ValueMismatch(f"is not a property of {column.name!r}", (key,))
+        for inner in column.properties:
+            if inner.required and inner.name not in value:
+                raise ValueMismatch(f"is missing; must be {inner.expected}", (inner.name,))
+    return {key: _convert_inside(known[key], item, key) if key in known else item for key, item in value.items()}
 
 
 def _convert_inside(column: Column, value: object, key: object) -> object:
-    """Return a value inside another, which MLflow does not convert to another type either."""
+    """Return a value inside another, which MLflow does not convert to another type either.
+
+    A number gets the type of its column in Python, because JSON does not tell 2.0 from 2.
+    """
     try:
-        return convert(column, value, Policy.STRICT)
+        converted = convert(column, value, Policy.STRICT)
     except ValueMismatch as error:
         raise ValueMismatch(error.detail, (key, *error.path)) from None
+    if type(converted) not in (int, float) or not column.is_number:
+        return converted
+    return int(converted) if column.is_integer else float(converted)  # type: ignore[call-overload, arg-type]
 
 
 def _to_tensor(column: Column, value: object, policy: Policy) -> NDArray[Any]:

@@ -147,9 +147,13 @@ class InputSchema:
         return ParsedRequest(_refuse_faults([row], faults), has_instances=False, params=params)
 
     def lenient(self) -> InputSchema:
-        """Return the same columns under MLflow's lenient policy and without ranges, which MLflow does not have."""
+        """Return the same columns under MLflow's lenient policy and without ranges, which MLflow does not have.
+
+        MLflow converts no values for a type hint, whose policy stays strict.
+        """
         columns = tuple(column.without_range() for column in self.columns)
-        return InputSchema(columns, Policy.LENIENT, self.form, self.is_flat)
+        policy = self.policy if self.form is Form.LIST else Policy.LENIENT
+        return InputSchema(columns, policy, self.form, self.is_flat)
 
     def parse_values(self, values: object, pointer: str, max_rows: int) -> Sequence[Row]:
         """Parse a list of rows, each a list of values in the order of the columns, or its only value.

@@ -35,6 +35,8 @@ def schema_from_signature(
     if schema is None:
         columns = tuple(parse_column(i, spec, ranges, observed) for i, spec in enumerate(inputs))
         is_list = type_hint and len(columns) == 1 and "name" not in inputs[0]
+        # MLflow checks the values of a type hint itself: a property of a class may have a default.
+        columns = tuple(column.opened() for column in columns) if is_list else columns
         schema = InputSchema(columns, form=Form.LIST if is_list else Form.FRAME)
     if len(set(schema.names)) < len(schema.names):
         raise ModelError("the model's signature names a column twice; expected every name once")

@@ -104,6 +104,8 @@ class ScoringProtocol:
             return schema.parse_records(data, pointer, self._max_rows)
         if isinstance(data, list) and (schema.takes_value_lists or schema.takes_bare_values):
             return schema.parse_values(data, pointer, self._max_rows)
+        if isinstance(data, list) and len(schema.columns) == 1:
+            data = {schema.names[0]: data}  # MLflow takes a list for the only tensor
         if not isinstance(data, dict):
             got = f"got {show(data)}; values without names cannot be assigned to columns"
             raise SchemaMismatch(f"{form} must be a list of records, or lists of values by column, {got}")

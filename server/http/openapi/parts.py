@@ -78,8 +78,10 @@ def _nested_schema(column: Column) -> dict[str, Any]:
     if column.type == "map":
         return open_object_schema(items)
     if column.type == "object":
-        required = [inner.name for inner in column.properties if inner.required]
         properties = {inner.name: value_schema(inner) for inner in column.properties}
+        if column.is_open:
+            return {**open_object_schema(), "properties": properties}
+        required = [inner.name for inner in column.properties if inner.required]
         return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     if column.type == "tensor":
         schema = value_schema(tensor_column(column.name, np.dtype(column.dtype)))

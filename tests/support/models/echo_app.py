@@ -68,6 +68,7 @@ MATRIX = tensors((None, "float32", [-1, 2]))
 FLAT = tensors((None, "float64", [-1]))
 IMAGES = tensors((None, "uint8", [-1, 2, 2]))
 TEXTS = tensors((None, "str", [-1]))
+IMAGE = tensors(("image", "float32", [-1, 2]))
 NAMED = tensors(("image", "float32", [-1, 2]), ("size", "int64", [-1]))
 DATES = columns(when="datetime")
 BINARY = columns(data="binary")
@@ -84,6 +85,7 @@ EXAMPLES: dict[InputSchema, dict[str, Any]] = {
     FLAT: {"x0": 1.0},
     IMAGES: {"x0": [[1, 2], [3, 4]]},
     TEXTS: {"x0": "a"},
+    IMAGE: {"image": [1.0, 2.0]},
     NAMED: {"image": [1.0, 2.0], "size": 3},
     DATES: {"when": "2024-01-31"},
     BINARY: {"data": "YQ=="},

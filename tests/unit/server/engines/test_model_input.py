@@ -136,14 +136,21 @@ def test_named_tensors_are_a_dict_of_arrays() -> None:
     [
         ({"type": "string"}, ["a", "b"], ["a", "b"]),
         ({"type": "double"}, [1, 2.5], [1.0, 2.5]),
-        ({"type": "array", "items": {"type": "long"}}, [[1], []], [[1], []]),
-        ({"type": "object", "properties": {"a": {"type": "long"}}}, [{"a": 1}], [{"a": 1}]),
+        ({"type": "long"}, [1, 2.0], [1, 2]),
+        ({"type": "boolean"}, [True, False], [True, False]),
+        ({"type": "long", "required": False}, [1, None], [1, None]),
+        ({"type": "array", "items": {"type": "long"}}, [[1], [2.0], []], [[1], [2], []]),
+        ({"type": "array", "items": {"type": "double"}}, [[1, 2.5]], [[1.0, 2.5]]),
+        ({"type": "map", "values": {"type": "float"}}, [{"a": 1}], [{"a": 1.0}]),
+        ({"type": "object", "properties": {"a": {"type": "long"}}}, [{"a": 1}, {}, {"b": 2}], [{"a": 1}, {}, {"b": 2}]),
         ({"type": "any"}, [{"a": 1}, [2], None, "b"], [{"a": 1}, [2], None, "b"]),
     ],
 )
 def test_type_hint_gets_a_list(spec: dict[str, Any], rows: list[object], values: list[object]) -> None:
-    """A model whose signature is a type hint gets a list with the value of each row."""
-    assert model_input(schema_from_signature([spec], {}, type_hint=True), *rows) == values
+    """A model whose signature is a type hint gets a list with the value of each row, in the types of the hint."""
+    result = model_input(schema_from_signature([spec], {}, type_hint=True), *rows)
+    assert result == values
+    assert repr(result) == repr(values)
 
 
 def test_records_are_a_frame_or_an_array() -> None:

@@ -131,8 +131,9 @@ CASES: Mapping[str, Case] = {
     "objects": Case(
         schema_from_signature([{"type": "object", "properties": {"q": {"type": "string"}}}], {}, type_hint=True),
         [{"q": "why"}],
-        ({"q": "why"}, {"features": {"q": "why"}}, {"instances": [{"q": "why"}]}, {"0": {"q": "why"}}),
-        ({"q": 1}, {"features": [{"q": "why"}]}, {"instances": {"q": "why"}}),
+        ({"q": "why"}, {"k": 1}, {"features": {"q": "why"}}, {"instances": [{"q": "why"}]}, {"0": {"q": "why"}}),
+        # The row may have any other property, so that the document cannot refuse a wrong value of "features".
+        ({"q": 1}, {"q": None}, [{"q": "why"}]),
     ),
     "untyped": Case(
         schema_of_names(["size", "colour"]),

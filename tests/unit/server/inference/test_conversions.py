@@ -162,6 +162,13 @@ def test_wrong_part_of_a_nested_value_is_found(
 
 
 @BOTH
+def test_nested_numbers_have_the_type_of_their_column(policy: Policy) -> None:
+    """JSON does not tell 2.0 from 2, so a number inside a value becomes an int or a float as its type says."""
+    spec = {"type": "object", "properties": {"n": {"type": "long"}, "x": {"type": "double"}, "any": {"type": "any"}}}
+    assert repr(convert(column(spec), {"n": 2.0, "x": 2, "any": 2}, policy)) == "{'n': 2, 'x': 2.0, 'any': 2}"
+
+
+@BOTH
 @pytest.mark.parametrize("type_name", ["array", "map"])
 def test_nested_type_without_items_takes_any(policy: Policy, type_name: str) -> None:
     """A list or a map whose items have no type takes any, and still must be a list or an object."""

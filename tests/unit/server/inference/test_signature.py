@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from server.errors import ModelError
+from server.inference.columns import Policy
 from server.inference.schema import Form, InputSchema
 from server.inference.signature import (
     RECORDS,
@@ -120,8 +121,20 @@ def test_type_hint_takes_a_list_of_values() -> None:
     inputs = [{"type": "string", "required": True}]
     hinted, plain = schema_from_signature(inputs, {}, type_hint=True), schema_from_signature(inputs, {})
     assert (hinted.form, hinted.names, plain.form) == (Form.LIST, ("0",), Form.FRAME)
+    assert [schema.lenient().policy for schema in (hinted, plain)] == [Policy.STRICT, Policy.LENIENT]
     named = schema_from_signature([{"type": "string", "name": "x"}], {}, type_hint=True)
     assert named.form is Form.FRAME
+
+
+def test_objects_of_a_type_hint_are_open() -> None:
+    """An object of a type hint, at any depth, may lack properties, which may have defaults, and may have others."""
+    item = {"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {"type": "long"}}}}}
+    inputs = [{"type": "array", "items": item}]
+    (hinted,) = schema_from_signature(inputs, {}, type_hint=True).columns
+    (plain,) = schema_from_signature(inputs, {}).columns
+    for column, is_open in ((hinted, True), (plain, False)):
+        assert column.items is not None
+        assert (column.is_open, column.items.is_open, column.items.properties[0].is_open) == (False, is_open, is_open)
 
 
 def test_column_types_are_kept_with_what_they_contain() -> None:

@@ -14,6 +14,7 @@ from tests.support.models.echo_app import (
     BINARY,
     DATES,
     FLAT,
+    IMAGE,
     IMAGES,
     INFER,
     MATRIX,
@@ -201,6 +202,15 @@ def test_rows_with_nan_keep_other_texts() -> None:
             answer = client.post(path, content=b'{"inputs": [[NaN, "\\ud83d"]]}', headers=headers)
             assert answer.status_code == 400
             assert "the body is not JSON" in answer.text
+
+
+def test_list_is_taken_for_the_only_named_tensor() -> None:
+    """/invocations takes a list for the only named tensor, as MLflow does."""
+    with served(IMAGE) as client:
+        for body in ({"inputs": [[1, 2]]}, {"instances": [[1, 2]]}, {"inputs": {"image": [[1, 2]]}}):
+            assert labels(client.post(INVOCATIONS, json=body)) == [{"image": [1.0, 2.0]}]
+        refused = client.post(INVOCATIONS, json={"inputs": [[1]]})
+        assert (refused.status_code, "inputs.image.0 must be a list of 2" in refused.text) == (400, True)
 
 
 def test_arrays_of_numbers_have_the_dtype_of_the_model() -> None:
