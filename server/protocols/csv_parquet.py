@@ -41,7 +41,8 @@ def read_csv(body: bytes, schema: InputSchema, max_rows: int) -> RowTable:
             raise InvalidBody(f"row {i + 1} of the CSV must have at most {len(header)} values, got {len(line)}")
     # The first of two columns with the same name counts.
     known = _known_columns(header, schema)
-    rows = [[_cell(column, line[j]) if j < len(line) else None for j, column in known] for line in lines]
+    columns = [_cells(column, [line[j] if j < len(line) else "" for line in lines]) for j, column in known]
+    rows = [list(row) for row in zip(*columns, strict=True)] if columns else [[] for _ in lines]
     names = [column.name for _, column in known]
     return RowTable(names, rows, "#", lambda i, j: f"#/row {i + 1}/{names[j]}")
 
@@ -67,6 +68,22 @@ def _lines(body: bytes) -> list[list[str]]:
     return lines
 
 
+def _cells(column: Column, texts: Sequence[str]) -> Sequence[object]:
+    """Return the values of a column's cells; without a type, they all get the type that pandas would find for them."""
+    if column.type != "any":
+        return [_cell(column, text) for text in texts]
+    cells = [None if text.strip() in _MISSING else text for text in texts]
+    present = [text for text in cells if text is not None]
+    if present and all(text.lower() in _BOOLEANS for text in present):
+        return [None if text is None else _BOOLEANS[text.lower()] for text in cells]
+    if not all(text.isascii() and "_" not in text for text in present):  # Python would read a number
+        return cells
+    for number_type in (int, float) if len(present) == len(cells) else (float,):
+        with contextlib.suppress(ValueError):
+            return [None if text is None else number_type(text) for text in cells]
+    return cells
+
+
 def _cell(column: Column, text: str) -> object:
     """Return None for a missing value, a bool or an int if the column's type says so, and the text otherwise."""
     if text.strip() in _MISSING:
@@ -78,17 +95,7 @@ def _cell(column: Column, text: str) -> object:
         return _BOOLEANS[stripped]
     if column.type == "boolean" and stripped in ("0", "1"):
         return stripped == "1"
-    if column.type == "any":
-        return _number_or_text(text)
     return _int_or_text(stripped) if column.is_integer else text
-
-
-def _number_or_text(text: str) -> object:
-    """Return the value that pandas would find in a cell: a whole number, a number or a text."""
-    for number_type in (int, float):
-        with contextlib.suppress(ValueError):
-            return number_type(text)
-    return text
 
 
 def _int_or_text(text: str) -> object:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from io import BytesIO
+from io import BytesIO, StringIO
 
 import pandas as pd
 import pytest
 
 from server.errors import InvalidBody, InvalidRows
-from server.inference.signature import schema_from_signature
+from server.inference.signature import RECORDS, schema_from_signature, schema_of_names, schema_of_width
 from server.protocols.csv_parquet import can_read_parquet, read_csv, read_parquet
 
 SIGNATURE = [
@@ -28,6 +28,60 @@ def test_csv_cells_are_parsed_by_column_type() -> None:
         ["3", "2.5", True, 'a, "b"'],
         [3, "1e3", False, "7"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["1", "007"], [1, 7]),
+        (["1", "2.5"], [1.0, 2.5]),
+        (["1", ""], [1.0, None]),
+        (["1", "-inf"], [1.0, float("-inf")]),
+        (["1", "x"], ["1", "x"]),
+        (["1_000", "2"], ["1_000", "2"]),
+        (["\uff11", "2"], ["\uff11", "2"]),
+        (["0x10", "1"], ["0x10", "1"]),
+        (["true", "FALSE"], [True, False]),
+        (["true", "NA"], [True, None]),
+        (["true", "1"], ["true", "1"]),
+        (["true", "x"], ["true", "x"]),
+        ([" x", "NaN"], [" x", None]),
+        (["NA", "NA"], [None, None]),
+        (["2024-01-31", "2024"], ["2024-01-31", "2024"]),
+    ],
+)
+def test_untyped_csv_column_has_one_type_as_in_pandas(cells: list[str], values: list[object]) -> None:
+    """The cells of a column without a type get the type that pandas finds for all of them together."""
+    body = "a,z\n" + "".join(f"{cell},0\n" for cell in cells)
+    read = [row[0] for row in read_csv(body.encode(), schema_of_names(["a"]), 9).rows]
+    assert repr(read) == repr(values)
+    expected = pd.read_csv(StringIO(body))["a"].tolist()
+    assert repr([None if value != value else value for value in expected]) == repr(values)  # noqa: PLR0124  (NaN)
+
+
+def test_csv_of_a_model_without_columns_is_read_whole() -> None:
+    """A model of which nothing is known gets every column of the table, each with its own type."""
+    table = read_csv(b"a,b\n1,x\n2,3\n", RECORDS, 9)
+    assert (list(table.names), table.rows) == (["a", "b"], [[1, "x"], [2, "3"]])
+
+
+@pytest.mark.parametrize("header", ["x0,x1", "a,b", "x1,x0"])
+def test_csv_of_an_array_is_read_by_position(header: str) -> None:
+    """The columns of an array are taken by position, unless the header has the array's own names."""
+    table = read_csv(f"{header}\n1,2\n".encode(), schema_of_width(2), 9)
+    assert schema_of_width(2).lenient().parse_table(table, 9) == ([[2, 1]] if header == "x1,x0" else [[1, 2]])
+
+
+def test_csv_dates_and_bytes_stay_text() -> None:
+    """Cells of dates and bytes stay text, which validation converts."""
+    schema = schema_from_signature([{"name": "when", "type": "datetime"}, {"name": "data", "type": "binary"}], {})
+    table = read_csv(b"when,data\n2024-01-31,1234\n,\n", schema, 9)
+    assert table.rows == [["2024-01-31", "1234"], [None, None]]
+
+
+def test_csv_without_known_columns_keeps_its_rows() -> None:
+    """A table of which the model has no column keeps its number of rows, so that the error names the columns."""
+    assert read_csv(b"a\n1\n2\n", SCHEMA, 9).rows == [[], []]
 
 
 def test_empty_csv_cells_are_missing_values() -> None:
