@@ -69,25 +69,33 @@ def encode_value(value: object) -> bytes:
 def encode_prediction(prediction: Prediction, version: str) -> bytes:
     """Return the response of ``/predict`` to a request for one row."""
     label, confidence = prediction.first
-    return orjson.dumps({"prediction": label, "confidence": confidence, "model_version": version}, _to_json)
+    return _encode_labels({"prediction": label, "confidence": confidence, "model_version": version})
 
 
 def encode_predictions(prediction: Prediction, version: str) -> bytes:
     """Return the response of ``/predict`` to ``instances``; a model without probabilities has null confidences."""
-    return orjson.dumps(_predictions(prediction, version), _to_json)
+    return _encode_labels(_predictions(prediction, version))
 
 
 def encode_prediction_with_probabilities(prediction: Prediction, version: str) -> bytes:
     """Return the response to a request for one row and the probabilities of all classes, null if there are none."""
     label, confidence = prediction.first
     document = {"prediction": label, "confidence": confidence, "model_version": version}
-    return orjson.dumps({**document, "probabilities": _probabilities(prediction)[0]}, _to_json)
+    return _encode_labels({**document, "probabilities": _probabilities(prediction)[0]})
 
 
 def encode_predictions_with_probabilities(prediction: Prediction, version: str) -> bytes:
     """Return the response to ``instances`` with the probabilities of all classes for each row."""
     document = {**_predictions(prediction, version), "probabilities": _probabilities(prediction)}
-    return orjson.dumps(document, _to_json)
+    return _encode_labels(document)
+
+
+def _encode_labels(document: dict[str, object]) -> bytes:
+    """Return a response as JSON. Names that are not strings, which take longer, are only in few models' labels."""
+    try:
+        return orjson.dumps(document, _to_json)
+    except TypeError:
+        return encode(document)
 
 
 def _predictions(prediction: Prediction, version: str) -> dict[str, object]:

@@ -307,5 +307,10 @@ def _tensor(name: str, values: list[Any]) -> Tensor:
     datatype = _KIND_DATATYPES.get(array.dtype.kind)
     if datatype is None or len(array) != len(values):
         # No datatype fits, so the values are sent as text.
-        return Tensor(name, (len(values),), "BYTES", [str(value) for value in values])
+        return Tensor(name, (len(values),), "BYTES", [_text(value) for value in values])
     return Tensor(name, array.shape, datatype, array.ravel().tolist())
+
+
+def _text(value: object) -> str:
+    """Return a label as text: an object as JSON, and any other value as Python writes it."""
+    return json_codec.encode(value).decode() if isinstance(value, dict) else str(value)

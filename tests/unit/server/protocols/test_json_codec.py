@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 from contextlib import suppress
+from datetime import datetime
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,6 +89,15 @@ def test_integer_beyond_64_bits_becomes_a_float_or_is_rejected(number: str) -> N
         (Prediction([3], [0.95]), b'{"prediction":3,"confidence":0.95,"model_version":"1"}'),
         (Prediction([2.5], None), b'{"prediction":2.5,"confidence":null,"model_version":"1"}'),
         (Prediction(["é"], [1.0]), '{"prediction":"é","confidence":1.0,"model_version":"1"}'.encode()),
+        (
+            Prediction([{"a": b"hi", 1: None}], None),
+            b'{"prediction":{"a":"aGk=","1":null},"confidence":null,"model_version":"1"}',
+        ),
+        (
+            Prediction([datetime(2024, 1, 31)], None),
+            b'{"prediction":"2024-01-31T00:00:00","confidence":null,"model_version":"1"}',
+        ),
+        (Prediction([np.float32(0.5)], None), b'{"prediction":0.5,"confidence":null,"model_version":"1"}'),
         (Prediction([[1, 2]], [[0.5, 1.0]]), b'{"prediction":[1,2],"confidence":[0.5,1.0],"model_version":"1"}'),
     ],
 )

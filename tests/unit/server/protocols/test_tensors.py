@@ -145,6 +145,7 @@ def test_tensors_that_form_no_rows_are_refused(tensors: list[dict[str, Any]], re
         ([True, False], "BOOL", (2,), [True, False]),
         ([[1, 2], [3, 4]], "INT64", (2, 2), [1, 2, 3, 4]),
         ([None, 1], "BYTES", (2,), ["None", "1"]),
+        ([{"a": 1}, {2: None}], "BYTES", (2,), ['{"a":1}', '{"2":null}']),
         ([[1], [1, 2]], "BYTES", (2,), ["[1]", "[1, 2]"]),
     ],
 )
