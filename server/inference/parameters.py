@@ -15,7 +15,7 @@ import numpy as np
 from server.errors import Fault, ModelError
 from server.inference.columns import Column, Policy, parse_column, show
 from server.inference.conversions import ValueMismatch, convert
-from server.inference.schema import invalid_rows, json_pointer
+from server.inference.faults import invalid_rows, json_pointer
 
 
 @dataclass(frozen=True, slots=True)

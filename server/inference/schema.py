@@ -10,19 +10,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from itertools import islice
-from typing import Any, NamedTuple
-from urllib.parse import quote, unquote
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.errors import Fault, InvalidRows, SchemaMismatch
+from server.errors import Fault, SchemaMismatch
 from server.inference.columns import MISSING, Column, Policy, show
 from server.inference.conversions import ValueMismatch, convert
+from server.inference.faults import MAX_FAULTS, escape, invalid_rows, json_pointer, require_rows
 from server.inference.rows import Row, Rows
-
-# The most faults that one answer lists: enough to fix a client, and too few for an amplification attack.
-MAX_FAULTS = 20
 
 
 class Form(Enum):
@@ -134,7 +131,7 @@ class InputSchema:
         wrapper = self._wrapper_key(document)
         if wrapper is not None and len(document) > 1:
             extra = islice((name for name in document if name not in (wrapper, "params")), MAX_FAULTS)
-            _refuse_faults((), [Fault(f"is not expected beside {wrapper!r}", f"#/{_escape(name)}") for name in extra])
+            _refuse_faults((), [Fault(f"is not expected beside {wrapper!r}", f"#/{escape(name)}") for name in extra])
         params = document.get("params") if wrapper is not None else None
         if wrapper == "instances":
             values = self.parse_values(document["instances"], "#/instances", max_rows)
@@ -163,7 +160,7 @@ class InputSchema:
         """
         faults: list[Fault] = []
         rows = []
-        for i, value in enumerate(_require_rows(values, pointer, max_rows)):
+        for i, value in enumerate(require_rows(values, pointer, max_rows)):
             rows.append(self._parse_row(value, f"{pointer}/{i}", faults))
             if len(faults) >= MAX_FAULTS:
                 break
@@ -178,7 +175,7 @@ class InputSchema:
         """
         faults: list[Fault] = []
         rows = []
-        for i, record in enumerate(records := _require_rows(records, pointer, max_rows)):
+        for i, record in enumerate(records := require_rows(records, pointer, max_rows)):
             if isinstance(record, dict):
                 rows.append(self._parse_object(record, f"{pointer}/{i}", faults))
             else:
@@ -197,14 +194,14 @@ class InputSchema:
             InvalidRows: the rows are invalid in another way.
         """
         if self.form is Form.RECORDS:
-            rows = _require_rows(table.rows, table.pointer, max_rows)
+            rows = require_rows(table.rows, table.pointer, max_rows)
             return [[dict(zip(table.names, values, strict=True))] for values in rows]
         index_of = {name: index for index, name in reversed([*enumerate(self.matching_names(table.names))])}
         self._require_columns(index_of, table.pointer)
         indices = [index_of.get(name) for name in self._names]
         faults: list[Fault] = []
         rows = []
-        for i, values in enumerate(_require_rows(table.rows, table.pointer, max_rows)):
+        for i, values in enumerate(require_rows(table.rows, table.pointer, max_rows)):
             row = [MISSING if index is None else values[index] for index in indices]
             rows.append(row)
             row_faults: list[Fault] = []
@@ -225,7 +222,7 @@ class InputSchema:
     def _require_columns(self, names: Collection[str], pointer: str) -> None:
         missing = [column for column in self.columns if column.required and column.name not in names]
         if missing and self.matching_names([*names]) is not self._names:
-            faults = [Fault(f"is missing; must be {c.expected}", f"{pointer}/{_escape(c.name)}") for c in missing]
+            faults = [Fault(f"is missing; must be {c.expected}", f"{pointer}/{escape(c.name)}") for c in missing]
             shown = ", ".join(repr(column.name) for column in missing[:MAX_FAULTS])
             raise SchemaMismatch(f"the model's required columns {shown} are missing", faults[:MAX_FAULTS])
 
@@ -248,7 +245,7 @@ class InputSchema:
         row = [value.get(name, MISSING) for name in self._names]
         if len(value) != len(row) - row.count(MISSING) and self.policy is Policy.STRICT:
             unknown = islice((name for name in value if name not in self._names), MAX_FAULTS)
-            faults.extend(Fault("is not a feature of this model", f"{pointer}/{_escape(name)}") for name in unknown)
+            faults.extend(Fault("is not a feature of this model", f"{pointer}/{escape(name)}") for name in unknown)
         self._check(row, self._names, pointer, faults)
         return row
 
@@ -278,7 +275,7 @@ class InputSchema:
             value = row[i]
             if column.accepts(value):
                 continue
-            place = pointer if key is None else f"{pointer}/{_escape(key)}"
+            place = pointer if key is None else f"{pointer}/{escape(key)}"
             if value is not MISSING:
                 try:
                     row[i] = convert(column, value, self.policy)
@@ -331,44 +328,7 @@ def _object_array(values: Sequence[Row], indices: Sequence[int]) -> NDArray[np.o
     return array
 
 
-def check_row_count(rows: int, pointer: str, max_rows: int) -> None:
-    """Refuse a request with too many rows.
-
-    Raises:
-        InvalidRows: there are more than ``max_rows`` rows.
-    """
-    if rows > max_rows:
-        raise invalid_rows([Fault(f"must have at most {max_rows} rows, got {rows}", pointer)])
-
-
-def _require_rows(rows: object, pointer: str, max_rows: int) -> Sequence[Any]:
-    """Return a list of 1 to ``max_rows`` rows, or raise InvalidRows if ``rows`` is not one."""
-    if not isinstance(rows, list) or not rows:
-        raise invalid_rows([Fault(f"must be a list of at least one row, got {show(rows)}", pointer)])
-    check_row_count(len(rows), pointer, max_rows)
-    return rows
-
-
 def _refuse_faults(rows: Sequence[Row], faults: Sequence[Fault]) -> Sequence[Row]:
     if faults:
         raise invalid_rows(faults)
     return rows
-
-
-def invalid_rows(faults: Sequence[Fault]) -> InvalidRows:
-    """Return the error for a request with these faults: its message names the first, and how many there are."""
-    shown = faults[:MAX_FAULTS]
-    first = shown[0]
-    location = "the body" if first.pointer == "#" else unquote(first.pointer.removeprefix("#/")).replace("/", ".")
-    more = f" (and {len(shown) - 1} more)" if len(shown) > 1 else ""
-    return InvalidRows(f"{location} {first.detail}{more}", shown)
-
-
-def json_pointer(pointer: str, *keys: object) -> str:
-    """Return the JSON pointer (RFC 6901), as a URI fragment, of the value at ``keys`` inside the one at ``pointer``."""
-    return "/".join([pointer, *map(_escape, keys)])
-
-
-def _escape(key: object) -> str:
-    """Return a key as a token of a JSON pointer in a URI fragment (RFC 6901, section 6), truncated if it is long."""
-    return quote(str(key)[:100].replace("~", "~0").replace("/", "~1"), safe="!$&'()*+,;=:@~")

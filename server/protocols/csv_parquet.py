@@ -11,7 +11,8 @@ from typing import Any
 
 from server.errors import InvalidBody, RequestError, first_line
 from server.inference.columns import Column
-from server.inference.schema import Form, InputSchema, RowTable, check_row_count
+from server.inference.faults import check_row_count
+from server.inference.schema import Form, InputSchema, RowTable
 
 # The default na_values of pandas.read_csv, with which MLflow's server reads CSV.
 _MISSING = frozenset([

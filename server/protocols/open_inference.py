@@ -22,15 +22,9 @@ from server.inference.rows import Prediction
 from server.metrics.counts import INFER
 from server.protocols import json_codec
 from server.protocols.endpoint import BodyReader, Endpoint, ErrorAnswer, PredictionRequest
+from server.protocols.output_tensors import PROBABILITIES_NAME, output_tensors, probability_tensors
 from server.protocols.request_body import Headers
-from server.protocols.tensors import (
-    PROBABILITIES_NAME,
-    Tensor,
-    input_tensors,
-    output_tensors,
-    probability_tensors,
-    to_table,
-)
+from server.protocols.tensors import Tensor, input_tensors, to_table
 
 PREFIX = "/v2"
 _BINARY_HEADER = b"inference-header-content-length"

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from server.errors import Fault, InvalidRows, ModelError
 from server.inference.columns import Column
-from server.inference.schema import MAX_FAULTS, InputSchema, ParsedRequest, RowTable
+from server.inference.faults import MAX_FAULTS
+from server.inference.schema import InputSchema, ParsedRequest, RowTable
 from server.inference.signature import schema_from_signature
 from server.protocols.json_codec import decode, encode_problem
 

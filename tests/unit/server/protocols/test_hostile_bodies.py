@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from server.errors import InvalidBody, InvalidRows, RequestError
 from server.http.app import create_app
-from server.inference.schema import MAX_FAULTS
+from server.inference.faults import MAX_FAULTS
 from server.protocols import csv_parquet
 from server.settings import Settings
 from tests.support.models import small_models

@@ -10,7 +10,8 @@ import pytest
 from server.errors import InvalidBody
 from server.inference.rows import Prediction
 from server.inference.signature import schema_from_signature
-from server.protocols.tensors import DATATYPES, Tensor, output_tensors, to_table
+from server.protocols.output_tensors import output_tensors
+from server.protocols.tensors import DATATYPES, Tensor, to_table
 
 SIGNATURE = [{"name": name, "type": column_type} for name, column_type in {"a": "long", "b": "double"}.items()]
 SCHEMA = schema_from_signature(SIGNATURE, {})
