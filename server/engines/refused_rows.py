@@ -51,26 +51,26 @@ def translated_row_errors(rows: Rows, schema: InputSchema, *, loose: bool = Fals
 
 
 def _refusal(reason: str, rows: Rows, schema: InputSchema) -> InvalidRows:
-    row, column = _place(reason, rows, schema)
+    row, column = _locate(reason, rows, schema)
     where = "a value of the row" if column is None else f"the value of {column}"
     detail = f"the model does not accept {where}: {reason[:200]}"
     return InvalidRows(detail, [Fault(detail, "#")], row)
 
 
-def _place(reason: str, rows: Rows, schema: InputSchema) -> tuple[int | None, str | None]:
+def _locate(reason: str, rows: Rows, schema: InputSchema) -> tuple[int | None, str | None]:
     """Return the index of the row and the name of the column that an error is about, as far as it tells."""
     if match := _NOT_A_NUMBER.search(reason):
         text = match[2]
-        found = _find(rows, schema, lambda value: isinstance(value, str) and value == text)
+        location = _find(rows, schema, lambda value: isinstance(value, str) and value == text)
     elif _MISSING_VALUE.search(reason):
-        found = _find(rows, schema, _is_missing) or _find(rows, schema, _is_large)
+        location = _find(rows, schema, _is_missing) or _find(rows, schema, _is_large)
     elif match := _TYPE_NAME.search(reason):
         type_name = match[1]
-        found = _find(rows, schema, lambda value: type(value).__name__ == type_name)
+        location = _find(rows, schema, lambda value: type(value).__name__ == type_name)
     else:
-        found = _find(rows, schema, lambda value: isinstance(value, list | dict)) if schema.is_loose else None
-    if found is not None:
-        return found
+        location = _find(rows, schema, lambda value: isinstance(value, list | dict)) if schema.is_loose else None
+    if location is not None:
+        return location
     return (0 if len(rows) == 1 else None), None
 
 

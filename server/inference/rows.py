@@ -47,7 +47,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a request asks of a predict call besides its rows. Requests share a call only if their options are equal.
+    """The options of a predict call, which its requests share: requests with other options get a call of their own.
 
     ``probabilities`` asks for the probability of every class. ``params`` are the model's inference parameters that the
     request sets, by name. ``value_kinds`` are those of :meth:`server.inference.schema.InputSchema.value_kinds`.
