@@ -9,11 +9,14 @@ from typing import Any
 
 from server.engines.model_input import to_model_input
 from server.engines.refused_rows import translated_row_errors
-from server.errors import LoadError, first_line
+from server.errors import Fault, LoadError, first_line
 from server.inference.rows import NO_OPTIONS, Options, Prediction, Rows
-from server.inference.schema import Form, InputSchema
+from server.inference.schema import Form, InputSchema, invalid_rows
 from server.inference.signature import schema_of_estimator, schema_of_example
 from server.model_store.mlmodel import MLmodel
+
+# The types of columns in which MLflow accepts no NaN.
+_WITHOUT_NAN = ("boolean", "integer", "long")
 
 
 class PyfuncEngine:
@@ -30,16 +33,20 @@ class PyfuncEngine:
         """Return the model's result as one JSON value, or one list, per row."""
         params = dict(options.params)
         with translated_row_errors(rows, self.schema, loose=bool(params)):
-            output = _as_frame(self._model.predict(self._input(rows), **({"params": params} if params else {})))
+            output = self._model.predict(self._input(rows), **({"params": params} if params else {}))
+        output = _as_frame(output)
         return Prediction(_labels(output), None, _output_names(output))
 
     def _input(self, rows: Rows) -> Any:
         data = to_model_input(rows, self.schema)
         if self.schema.form is not Form.FRAME:
             return data
-        # MLflow does not accept NaN in an integer column, so optional columns without any value are left out.
-        optional = [column.name for column in self.schema.columns if not column.required]
-        return data.drop(columns=[name for name in optional if data[name].isna().all()])
+        # MLflow does not accept NaN in a column of whole numbers or booleans, so one without any value is left out.
+        optional = [c.name for c in self.schema.columns if not c.required and c.type in _WITHOUT_NAN]
+        empty = [name for name in optional if data[name].isna().all()]
+        if len(empty) == len(self.schema.columns):  # MLflow would call the model without any row
+            raise invalid_rows([Fault(f"must have a value for one of {', '.join(empty[:20])}", "#")])
+        return data.drop(columns=empty)
 
 
 def load(mlmodel: MLmodel, _kernel_cache: Path | None = None) -> PyfuncEngine:
@@ -69,12 +76,19 @@ def _schema_without_signature(model: Any, mlmodel: MLmodel) -> InputSchema:
 
 
 def _as_frame(output: Any) -> Any:
-    """Return a dict of columns as a DataFrame, and any other result unchanged."""
+    """Return a dict of columns as a DataFrame, and any other result unchanged.
+
+    Raises:
+        RuntimeError: the dict does not have a list of equally many values for each column.
+    """
     if not isinstance(output, dict):
         return output
     import pandas as pd  # noqa: PLC0415  (already in memory, because the model's input is a DataFrame)
 
-    return pd.DataFrame(output)
+    try:
+        return pd.DataFrame({name: v.tolist() if getattr(v, "ndim", 1) > 1 else v for name, v in output.items()})
+    except ValueError as error:
+        raise RuntimeError(f"expected one result per row from the model, got a dict: {first_line(error)}") from error
 
 
 def _labels(output: Any) -> list[Any]:
