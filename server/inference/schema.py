@@ -21,6 +21,11 @@ from server.inference.conversions import ValueMismatch, convert
 from server.inference.faults import MAX_FAULTS, escape, invalid_rows, json_pointer, require_rows
 from server.inference.rows import Row, Rows
 
+# A float64 represents every whole number up to this one exactly.
+_LARGEST_EXACT_INTEGER = 2**53
+# The depth to which the values of nested lists are compared.
+_MAX_DEPTH = 8
+
 
 class Form(Enum):
     """The form in which a model takes its rows.
@@ -310,13 +315,18 @@ class InputSchema:
 
 
 def _value_kind(value: object) -> str:
+    if type(value) is int and abs(value) > _LARGEST_EXACT_INTEGER:
+        return "large number"  # beside a fraction it would be rounded
     return "number" if type(value) in (int, float) else type(value).__name__
 
 
-def _record_kind(value: object) -> object:
+def _record_kind(value: object, depth: int = 0) -> object:
     if isinstance(value, dict):
         return tuple((name, _value_kind(item)) for name, item in value.items())
-    return len(value) if isinstance(value, list) else _value_kind(value)
+    if isinstance(value, list):  # an array, whose values all have one type
+        kinds = frozenset(_record_kind(item, depth + 1) for item in value) if depth < _MAX_DEPTH else None
+        return len(value), kinds
+    return _value_kind(value)
 
 
 def _object_array(values: Sequence[Row], indices: Sequence[int]) -> NDArray[np.object_]:

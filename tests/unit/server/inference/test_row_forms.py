@@ -256,3 +256,21 @@ def test_records_share_a_call_with_rows_of_the_same_columns() -> None:
         None,
     ]
     assert len({kinds(RECORDS, [row]) for row in different}) == len(different)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [([1, 2], ["a", 2]), ([1], [[1]]), ([1, None], [1, 2]), ([1, 2], [1, 2, 3]), (1, 2**53 + 1), ({"a": 1}, {"b": 1})],
+)
+def test_records_of_different_kinds_do_not_share_a_call(first: object, second: object) -> None:
+    """Rows whose arrays or frames would have other types together than alone are kept apart."""
+    assert RECORDS.value_kinds([[first]]) != RECORDS.value_kinds([[second]])
+    assert RECORDS.value_kinds([[[1, 2.5]]]) == RECORDS.value_kinds([[[2, 3]]])
+
+
+def test_deep_lists_are_compared_to_a_limit() -> None:
+    """A list that is nested as deeply as JSON may be is compared without an error."""
+    nested: list[object] = []
+    for _ in range(1000):
+        nested = [nested]
+    assert RECORDS.value_kinds([[nested]]) != RECORDS.value_kinds([[1]])
