@@ -45,7 +45,8 @@ def made_up_examples(schema: InputSchema, known_values: Mapping[str, object]) ->
     """Return rows that the model may accept, the most likely first.
 
     ``known_values`` are values by column that the model was fitted on, such as a category. Where neither they nor a
-    type tell what a column takes, it gets a number in the first row and text in the second.
+    type tell what a column takes, it gets a number in the first row and text in the second. A model that takes any
+    value as a row gets an object, too: of a model of which nothing is known, it makes a DataFrame.
     """
     typical = {c.name: known_values.get(c.name, _typical_value(c)) for c in schema.columns}
     try:
@@ -53,7 +54,12 @@ def made_up_examples(schema: InputSchema, known_values: Mapping[str, object]) ->
     except InvalidRows:  # a known value that the signature does not allow
         typical = {column.name: _typical_value(column) for column in schema.columns}
     untyped = [column.name for column in schema.columns if column.type == "any" and column.name not in known_values]
-    return (typical, typical | dict.fromkeys(untyped, "string")) if untyped else (typical,)
+    if not untyped:
+        return (typical,)
+    rows: tuple[Example, ...] = (typical, typical | dict.fromkeys(untyped, "string"))
+    if schema.takes_bare_values and schema.form is not Form.FRAME:
+        rows += ({schema.names[0]: {"x0": 0.0} if schema.form is Form.RECORDS else {}},)
+    return rows
 
 
 def _typical_value(column: Column) -> object:
