@@ -91,7 +91,9 @@ def _array_of(values: list[Any], column: Column) -> NDArray[Any]:
     """Return values, or rows of them, as an array: of the column's dtype or, without one, of the type of the values."""
     if column.dtype is not None and column.dtype.kind == "S":
         return np.array([value.encode() for value in _flat(values)], "S").reshape(np.shape(values))
-    if column.dtype is not None and column.dtype.kind != "O":
+    if column.dtype is not None and column.dtype.kind == "O":
+        return _cells(values)
+    if column.dtype is not None:
         return np.array(values, "U" if column.is_string else column.dtype)
     try:
         array = np.array(values)
@@ -109,6 +111,17 @@ def _flat(values: list[Any]) -> list[Any]:
 def _array_of_objects(values: list[Any]) -> NDArray[np.object_]:
     array = np.empty(len(values), np.object_)
     array[:] = values
+    return array
+
+
+def _cells(values: list[Any]) -> NDArray[np.object_]:
+    """Return values, or rows of them, as an array of objects, in which a value that is a list stays one."""
+    if not isinstance(values[0], list):
+        return _array_of_objects(values)
+    array = np.empty((len(values), len(values[0])), np.object_)
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            array[i, j] = value
     return array
 
 

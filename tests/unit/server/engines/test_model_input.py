@@ -153,6 +153,13 @@ def test_type_hint_gets_a_list(spec: dict[str, Any], rows: list[object], values:
     assert repr(result) == repr(values)
 
 
+@pytest.mark.parametrize("rows", [[[1, 2]], [[1, "a"]], [["a", "b"]], [[[1, 2], [3, 4]]]])
+def test_tensor_of_objects_keeps_its_dtype(rows: list[object]) -> None:
+    """A tensor of objects is an array of objects, whatever the values are, and a value that is a list stays one."""
+    array = model_input(tensors((None, "object", [-1, 2])), *rows)
+    assert (array.dtype, array.shape, array.tolist()) == (np.dtype(object), (1, 2), rows)
+
+
 def test_records_are_a_frame_or_an_array() -> None:
     """Rows of a model of which nothing is known are a DataFrame if they are objects, and else an array."""
     frame = model_input(RECORDS, {"a": 1, "b": "x"}, {"a": 2, "b": "y"})
