@@ -10,8 +10,9 @@ from typing import Any
 from server.engines.model_input import to_model_input
 from server.engines.refused_rows import translated_row_errors
 from server.errors import Fault, LoadError, first_line
+from server.inference.faults import invalid_rows
 from server.inference.rows import NO_OPTIONS, Options, Prediction, Rows
-from server.inference.schema import Form, InputSchema, invalid_rows
+from server.inference.schema import Form, InputSchema
 from server.inference.signature import schema_of_estimator, schema_of_example
 from server.model_store.mlmodel import MLmodel
 
