@@ -16,6 +16,7 @@ from server.inference.schema import InputSchema
 # Messages of scikit-learn's check of arrays and of its encoders, which raise plain ValueError.
 _VALUE_ERRORS = re.compile(r"Input (X )?contains (NaN|infinity)|Found unknown categor")
 _NOT_A_NUMBER = re.compile(r"could not convert string to float: (?:np\.str_\()?(['\"])(.*)\1")
+_UNKNOWN_CATEGORIES = re.compile(r"Found unknown categor\w+ \[(.*?)\]")
 _TYPE_NAME = re.compile(r"'(int|float|bool|str|list|dict)'")
 _MISSING_VALUE = re.compile(r"contains (NaN|infinity)|NoneType")
 # Beyond this, scikit-learn calls a number infinite where it computes in 32 bits.
@@ -62,6 +63,9 @@ def _locate(reason: str, rows: Rows, schema: InputSchema) -> tuple[int | None, s
     if match := _NOT_A_NUMBER.search(reason):
         text = match[2]
         location = _find(rows, schema, lambda value: isinstance(value, str) and value == text)
+    elif match := _UNKNOWN_CATEGORIES.search(reason):
+        unknown = {text.strip("' \"") for text in re.split(r", |np\.\w+\(|\)", match[1])}
+        location = _find(rows, schema, lambda value: str(value) in unknown)
     elif _MISSING_VALUE.search(reason):
         location = _find(rows, schema, _is_missing) or _find(rows, schema, _is_large)
     elif match := _TYPE_NAME.search(reason):

@@ -261,7 +261,7 @@ def test_mixed_columns_reach_pipeline_with_types(tmp_path: Path) -> None:
 def test_unknown_category_or_huge_number_is_client_error(tmp_path: Path, engine: str) -> None:
     """An unknown category, or a number that is too large for trees, is refused as an error of the request."""
     soils = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(SOIL[["soil"]], SOIL["stones"])
-    with pytest.raises(InvalidRows, match="the model does not accept a value of the row: Found unknown categories"):
+    with pytest.raises(InvalidRows, match=r'does not accept the value of "soil": Found unknown categories'):
         predict(save(tmp_path / "soil", soils, SOIL[["soil"]]), pd.DataFrame({"soil": ["moon dust"]}), engine)
     trees = save(tmp_path / "trees", DecisionTreeClassifier().fit(X, Y))
     with pytest.raises(InvalidRows, match="Input X contains infinity or a value too large"):

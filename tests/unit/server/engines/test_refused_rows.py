@@ -109,8 +109,8 @@ def refusal(error: Exception, schema: InputSchema, rows: Rows, **options: Any) -
             ValueError("Found unknown categories ['z'] in column 1 during transform"),
             TYPED,
             [["1", "z"]] * 2,
-            None,
-            "a value",
+            0,
+            'the value of "s": Found unknown categories',
         ),
         (KeyError("z"), UNTYPED, [["z", 1], ["y", 1]], None, "a value of the row: 'z'"),
         (
