@@ -161,13 +161,15 @@ def input_tensors(schema: InputSchema, example: Mapping[str, object]) -> list[di
 
 
 def _datatype(column: Column, example: Mapping[str, object]) -> str:
-    if column.dtype is not None:
+    if column.dtype is not None and column.dtype.kind != "O":
         return next((name for name, dtype in _DTYPES.items() if dtype == column.dtype), "BYTES")
     if column.type in COLUMN_DATATYPES:
         return COLUMN_DATATYPES[column.type]
     if column.is_json:
         return "BYTES"
     value = example.get(column.name)  # of a column without a type
+    while isinstance(value, list) and value:  # a tensor of objects
+        value = value[0]
     return "BOOL" if isinstance(value, bool) else "FP64" if isinstance(value, int | float) else "BYTES"
 
 
