@@ -76,8 +76,8 @@ def read(path: Path, features: Mapping[str, Feature], count: int) -> list[Row]:
 
 def _draw(feature: Feature) -> Callable[[], object]:
     example = feature.get(_EXAMPLE)
-    # A column without a type whose example is a number takes numbers.
-    if "type" not in feature and isinstance(example, int | float) and not isinstance(example, bool):
+    # A column without a type takes numbers around its example's, unless that is whole: it may be a category.
+    if "type" not in feature and isinstance(example, float):
         return lambda: random.uniform(0, 2 * abs(example) or 1)
     limits = feature.get("minimum", _UNLIMITED[0]), feature.get("maximum", _UNLIMITED[1])
     low, high = feature.get("x-observed", limits)

@@ -26,10 +26,11 @@ def test_rows_are_drawn_within_the_ranges() -> None:
 
 
 def test_values_without_a_type_follow_the_example() -> None:
-    """A column without a type gets numbers around its example's, and text, dates and lists are the example's."""
+    """A column without a type gets numbers around its example's; categories, text, dates and lists are the example's."""
     features: dict[str, dict[str, object]] = {
         "petal": {"example": 1.5},
-        "zero": {"example": 0},
+        "zero": {"example": 0.0},
+        "category": {"example": 3},
         "word": {"type": "string", "example": "pine"},
         "when": {"type": "string", "format": "date-time", "example": "2024-01-31T12:00:00"},
         "pixels": {"type": "array", "example": [1, 2]},
@@ -39,6 +40,7 @@ def test_values_without_a_type_follow_the_example() -> None:
         assert 0 <= float(str(row["petal"])) <= 3
         assert 0 <= float(str(row["zero"])) <= 1
         assert [row[name] for name in ("word", "when", "any")] == ["pine", "2024-01-31T12:00:00", "text"]
+        assert row["category"] == 3
         assert row["pixels"] == [1, 2]
 
 
