@@ -26,7 +26,7 @@ def test_rows_are_drawn_within_the_ranges() -> None:
 
 
 def test_values_without_a_type_follow_the_example() -> None:
-    """A column without a type gets numbers around its example's; text, dates, lists and categories are the example's."""
+    """A column without a type gets numbers around its example; text, dates, lists and categories are the example's."""
     features: dict[str, dict[str, object]] = {
         "petal": {"example": 1.5},
         "zero": {"example": 0.0},
