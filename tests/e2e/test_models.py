@@ -35,7 +35,7 @@ with warnings.catch_warnings():
     from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
 # How many replicas start while another one is tested.
-_AHEAD = 2
+_AHEAD = 4
 
 
 @dataclass(frozen=True)
