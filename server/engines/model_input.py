@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 # The types that MLflow's schema enforcement casts columns to (mlflow.types.DataType).
 _DTYPES = {"boolean": np.bool_, "integer": np.int32, "long": np.int64, "float": np.float32, "double": np.float64}
-
-
+# The types of Python for the values of a type hint; all other numbers are floats.
 _PYTHON_TYPES = {"boolean": bool, "integer": int, "long": int}
 
 
@@ -56,11 +55,16 @@ def to_array(rows: Rows, schema: InputSchema) -> NDArray[Any]:
 
 
 def _to_list(rows: Rows, column: Column) -> list[Any]:
-    """Return the only value of each row, with numbers in the type of Python that a type hint asks for."""
+    """Return the only value of each row, in the type of Python that a type hint asks for."""
     if not column.is_number:
-        return rows.objects[:, 0].tolist()  # type: ignore[no-any-return]
+        return [_to_python(value) for value in rows.objects[:, 0]]
     number_type = _PYTHON_TYPES.get(column.type, float)
     return [None if np.isnan(value) else number_type(value) for value in rows.numbers[:, 0]]
+
+
+def _to_python(value: Any) -> Any:
+    """Return a date as Python's ``datetime``, which has microseconds, and any other value unchanged."""
+    return value.astype("datetime64[us]").item() if isinstance(value, np.datetime64) else value
 
 
 def _columns(rows: Rows, schema: InputSchema) -> list[Any]:

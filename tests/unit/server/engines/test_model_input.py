@@ -168,3 +168,10 @@ def test_records_are_a_frame_or_an_array() -> None:
     assert model_input(RECORDS, "a", "b").tolist() == ["a", "b"]
     assert model_input(RECORDS, [1, 2], [3]).tolist() == [[1, 2], [3]]
     assert model_input(RECORDS, {"a": 1}, 3).tolist() == [{"a": 1}, 3]
+
+
+def test_type_hint_gets_dates_of_python() -> None:
+    """A model whose type hint is list[datetime] gets Python's datetime, because MLflow refuses NumPy's."""
+    schema = schema_from_signature([{"type": "datetime"}], {}, type_hint=True)
+    rows = schema.to_rows(schema.parse({"instances": ["2024-01-31T12:00:00+01:00"]}, 1).values)
+    assert to_model_input(rows, schema) == [datetime(2024, 1, 31, 11)]
