@@ -88,14 +88,14 @@ def _draw(feature: Feature) -> Callable[[], object]:
         "number": lambda: random.uniform(low, high),
         "boolean": lambda: random.random() < 0.5,
     }
-    kind = _kind(feature)
-    return draws.get(kind, lambda: "string" if example is None and kind == "string" else example)
+    json_type = _json_type(feature)
+    return draws.get(json_type, lambda: "string" if example is None and json_type == "string" else example)
 
 
-def _kind(feature: Feature) -> str:
+def _json_type(feature: Feature) -> str:
     """Name the JSON type of a feature; "" if it has none."""
-    kind = feature.get("type", "")
-    return str(kind[0] if isinstance(kind, list) else kind)
+    json_type = feature.get("type", "")
+    return str(json_type[0] if isinstance(json_type, list) else json_type)
 
 
 def _places(path: Path, header: list[str], features: Mapping[str, Feature]) -> dict[str, int]:
@@ -118,26 +118,26 @@ def _sample(lines: Iterator[tuple[int, list[str]]], most: int) -> list[tuple[int
 
 def _row(path: Path, number: int, line: list[str], features: Mapping[str, Feature], places: Mapping[str, int]) -> Row:
     try:
-        return {name: _value(line[places[name]], _kind(feature)) for name, feature in features.items()}
+        return {name: _value(line[places[name]], _json_type(feature)) for name, feature in features.items()}
     except (ValueError, IndexError) as error:
         raise CannotStartError(f"--data {path}, line {number}: {error}") from None
 
 
-def _value(text: str, kind: str) -> object:
+def _value(text: str, json_type: str) -> object:
     """A cell in the JSON type of its feature; an empty one is null."""
     if text == "":
         return None
-    if kind == "integer" and float(text).is_integer():
+    if json_type == "integer" and float(text).is_integer():
         return int(float(text))
-    if kind in ("integer", "number"):
+    if json_type in ("integer", "number"):
         return float(text)
-    if kind == "boolean":
+    if json_type == "boolean":
         if text.lower() not in _BOOLEANS:
             raise ValueError(f"expected true or false, not {text!r}")
         return _BOOLEANS[text.lower()]
-    if kind in ("array", "object"):
+    if json_type in ("array", "object"):
         return json.loads(text)
-    return _number_or_text(text) if kind == "" else text
+    return _number_or_text(text) if json_type == "" else text
 
 
 def _number_or_text(text: str) -> object:

@@ -191,11 +191,11 @@ def _shape_and_types(column: Column, value: object) -> tuple[tuple[int, ...], fr
             for i, item in enumerate(part):
                 check(item, level + 1, (*path, i))
             return
-        found = set(map(type, part))
-        if list in found or dict in found:
+        part_types = set(map(type, part))
+        if list in part_types or dict in part_types:
             i = next(i for i, item in enumerate(part) if isinstance(item, list | dict))
             raise ValueMismatch(f"must be a single value, got {show(part[i])}", (*path, i))
-        types.update(found)
+        types.update(part_types)
 
     check(value, 0, ())
     return tuple(max(length, 0) for length in lengths), frozenset(types)

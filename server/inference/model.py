@@ -103,8 +103,8 @@ class Model:
         self, rows: Sequence[Row], *, probabilities: bool = False, params: tuple[tuple[str, object], ...] = ()
     ) -> Options | None:
         """Return the options of a request, or None if it shares its predict call with any other without options."""
-        kinds = () if self.schema.is_typed else self.schema.value_kinds(rows)
-        return Options(probabilities, params, kinds) if probabilities or params or kinds else None
+        value_kinds = () if self.schema.is_typed else self.schema.value_kinds(rows)
+        return Options(probabilities, params, value_kinds) if probabilities or params or value_kinds else None
 
     def predict(self, rows: Sequence[Row], options: Options | None = None) -> Prediction:
         """Return the prediction for valid rows, which become one array for one call of the engine."""

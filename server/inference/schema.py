@@ -212,8 +212,8 @@ class InputSchema:
             row_faults: list[Fault] = []
             self._check(row, indices, "", row_faults)
             for fault in row_faults:
-                index, _, rest = fault.pointer[1:].partition("/")
-                pointer = table.value_pointer(i, int(index)) + (f"/{rest}" if rest else "")
+                index, _, inner = fault.pointer[1:].partition("/")
+                pointer = table.value_pointer(i, int(index)) + (f"/{inner}" if inner else "")
                 faults.append(Fault(fault.detail, pointer))
             if len(faults) >= MAX_FAULTS:
                 break
@@ -280,14 +280,14 @@ class InputSchema:
             value = row[i]
             if column.accepts(value):
                 continue
-            place = pointer if key is None else f"{pointer}/{escape(key)}"
+            value_pointer = pointer if key is None else f"{pointer}/{escape(key)}"
             if value is not MISSING:
                 try:
                     row[i] = convert(column, value, self.policy)
                 except ValueMismatch as error:
-                    faults.append(Fault(error.detail, json_pointer(place, *error.path)))
+                    faults.append(Fault(error.detail, json_pointer(value_pointer, *error.path)))
             elif column.required:
-                faults.append(Fault(f"is missing; must be {column.expected}", place))
+                faults.append(Fault(f"is missing; must be {column.expected}", value_pointer))
             else:
                 row[i] = None
 
@@ -324,8 +324,8 @@ def _record_kind(value: object, depth: int = 0) -> object:
     if isinstance(value, dict):
         return tuple((name, _value_kind(item)) for name, item in value.items())
     if isinstance(value, list):  # an array, whose values all have one type
-        kinds = frozenset(_record_kind(item, depth + 1) for item in value) if depth < _MAX_DEPTH else None
-        return len(value), kinds
+        item_kinds = frozenset(_record_kind(item, depth + 1) for item in value) if depth < _MAX_DEPTH else None
+        return len(value), item_kinds
     return _value_kind(value)
 
 

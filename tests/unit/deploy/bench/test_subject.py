@@ -57,7 +57,7 @@ def test_bodies_are_the_rows_of_a_file(subject: Subject, tmp_path: Path) -> None
 
 
 def test_bodies_are_a_thousand_distinct_json_lines(subject: Subject, tmp_path: Path) -> None:
-    """There are 1000 bodies, one JSON document per line, and almost all of them differ."""
+    """A thousand bodies are written, one JSON document per line, and almost all of them differ."""
     lines = subject.write_bodies(tmp_path).read_text().splitlines()
     assert len(lines) == 1000
     assert len(set(lines)) > 990
