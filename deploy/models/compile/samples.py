@@ -23,6 +23,9 @@ from server.inference.rows import Row, Rows
 from server.inference.schema import InputSchema
 
 DRAWN_ROWS = 4096
+# Fewer rows are drawn for a model of more than a thousand columns: scikit-learn holds all values of the check at once.
+_MAX_DRAWN_VALUES = 4_194_304
+_FEWEST_DRAWN_ROWS = 256
 
 # The errors of pandas and of the decompressors for a file that is missing, damaged or not a CSV.
 _READ_ERRORS = (
@@ -79,13 +82,16 @@ def _is_empty(cell: object) -> bool:
 
 
 def draw_rows(schema: InputSchema, example: Rows, forest: PackedForest | None, count: int = DRAWN_ROWS) -> Rows:
-    """Return the example, and ``count`` rows drawn at random within the columns' ranges; the same ones in every call.
+    """Return the example, and at most ``count`` rows drawn at random within the columns' ranges.
+
+    Every call returns the same rows, and fewer of them for a model of more than a thousand columns.
 
     With a forest, values lie on both sides of each split, where a mistake would show. For another model they are drawn
     from what was observed in training or, without that, from the column's range or around the example. The example is
     left out if the forest rejects it.
     """
     rng = np.random.default_rng(0)
+    count = min(count, max(_FEWEST_DRAWN_ROWS, _MAX_DRAWN_VALUES // len(schema.columns)))
     number_columns = [column for column in schema.columns if column.is_number]
     object_columns = [column for column in schema.columns if not column.is_number]
     numbers = np.empty((count, len(number_columns)))

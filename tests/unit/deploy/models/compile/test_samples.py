@@ -291,3 +291,11 @@ def test_missing_file_is_named_in_one_line(tmp_path: Path) -> None:
     for path in (tmp_path / "none.csv", tmp_path):
         with pytest.raises(CommandError, match=f"DATA={path}: cannot be read as CSV: "):
             read_csv(path, SCHEMA)
+
+
+@pytest.mark.parametrize(("width", "drawn"), [(54, 4096), (2048, 2048), (20_000, 256)])
+def test_wide_models_are_checked_on_fewer_rows(width: int, drawn: int) -> None:
+    """The number of values is bounded, so that checking a model of thousands of columns does not take gigabytes."""
+    schema = schema_from_signature([{"type": "double", "name": f"x{i}"} for i in range(width)], {})
+    example = schema.to_rows([[0.0] * width])
+    assert len(draw_rows(schema, example, None)) == 1 + drawn
